@@ -1,0 +1,1 @@
+"""manas_lite: multi-scale attentive neural architecture search for image deraining."""
