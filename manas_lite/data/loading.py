@@ -1,0 +1,190 @@
+"""Batches of scenes that are a pure function of (seed, step): nothing of a loader needs to be saved to resume.
+
+Draw d = step * batch + i takes the scene at position d mod n of the permutation of epoch d // n, and its crop,
+flips and choice of versions from a generator seeded by (seed, d). The number of workers therefore changes nothing,
+and starting at another step is resuming.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from manas_lite.data.caching import Cache, open_cache
+from manas_lite.data.pictures import adopt_seal, rain_over, sealed_files
+from manas_lite.data.scenes import Scene
+
+__all__ = ["SceneBatch", "SceneLoader", "scene_loader"]
+
+
+class SceneBatch(NamedTuple):
+    """B scenes: rainy uint8 (B, R, 3, h, w), clean uint8 (B, 3, h, w), index int64 (B,) into the scenes given."""
+
+    rainy: torch.Tensor
+    clean: torch.Tensor
+    index: torch.Tensor
+
+    def to(self, device: str | torch.device) -> "SceneBatch":
+        """On `device` as float32 in [0, 1]; the bytes travel, the conversion happens there."""
+        return SceneBatch(
+            rainy=_unit(self.rainy.to(device, non_blocking=True)),
+            clean=_unit(self.clean.to(device, non_blocking=True)),
+            index=self.index.to(device, non_blocking=True),
+        )
+
+
+def scene_loader(
+    scenes: Iterable[Scene],
+    *,
+    batch: int,
+    patch: int,
+    seed: int,
+    steps: int,
+    start: int = 0,
+    rains: int | None = None,
+    augment: bool = True,
+    fresh_rain: Sequence[str | float] = (),
+    workers: int = 0,
+    cache: Cache | str | None = "memory",
+) -> "SceneLoader":
+    """The batches of steps start .. steps-1, each `batch` random patches of `patch` x `patch` pixels.
+
+    All versions of a scene and its clean picture share crop, flips and quarter turns (`augment`).
+
+    rains: versions drawn a scene, without replacement and in their own order; None takes the smallest R among the
+      scenes; 0 takes none of them, for `fresh_rain` alone.
+    fresh_rain: levels of rain synthesised anew over each crop and appended, so a batch holds
+      R = rains + len(fresh_rain) versions.
+    cache: "memory" keeps decoded scenes up to 2 GiB in each process, None decodes every time, a folder keeps them
+      decoded on disk (see `manas_lite.data.caching`).
+
+    Raises ValueError for too few versions or a picture smaller than the patch, naming the scene.
+    """
+    scenes = tuple(scenes)
+    for name, value, least in (
+        ("batch", batch, 1),
+        ("patch", patch, 1),
+        ("start", start, 0),
+        ("workers", workers, 0),
+    ):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    if not scenes:
+        raise ValueError("no scenes to load: the list is empty")
+    dataset = PatchDataset(scenes, patch, seed, rains, augment, tuple(fresh_rain), open_cache(cache, scenes))
+    return SceneLoader(
+        dataset,
+        batch_sampler=StepSampler(batch, start, steps),
+        collate_fn=collate,
+        num_workers=workers,
+        generator=torch.Generator().manual_seed(seed),  # else each epoch reads the global random state
+    )
+
+
+class SceneLoader(DataLoader):
+    """A DataLoader of SceneBatch whose workers take over the seal that holds where iteration starts."""
+
+    def __iter__(self) -> Iterator[SceneBatch]:
+        self.worker_init_fn = partial(adopt_seal, sealed_files())
+        return super().__iter__()
+
+
+class StepSampler(Sampler[list[int]]):
+    """The draws of each step from `start` to `steps` - 1: `batch` consecutive numbers."""
+
+    def __init__(self, batch: int, start: int, steps: int) -> None:
+        self.batch, self.start, self.steps = batch, start, steps
+
+    def __len__(self) -> int:
+        return max(0, self.steps - self.start)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.start, self.steps):
+            yield list(range(step * self.batch, (step + 1) * self.batch))
+
+
+class PatchDataset(Dataset):
+    """Item d is draw d: (rainy uint8 (R, h, w, 3), clean uint8 (h, w, 3), scene index)."""
+
+    def __init__(
+        self,
+        scenes: tuple[Scene, ...],
+        patch: int,
+        seed: int,
+        rains: int | None,
+        augment: bool,
+        fresh_rain: tuple[str | float, ...],
+        cache: Cache,
+    ) -> None:
+        self.scenes, self.patch, self.seed, self.augment = scenes, patch, seed, augment
+        self.fresh_rain, self.cache = fresh_rain, cache
+        fewest = min(scenes, key=lambda scene: len(scene.rainy))
+        self.rains = len(fewest.rainy) if rains is None else rains
+        if self.rains > len(fewest.rainy):
+            raise ValueError(
+                f"rains={rains}, but scene {fewest.name!r} has {len(fewest.rainy)} rainy version(s); lower `rains`, "
+                "or give fresh_rain levels such as ('light', 'heavy')"
+            )
+        if self.rains < 0 or self.rains + len(fresh_rain) < 1:
+            raise ValueError(
+                f"a batch needs at least one rainy version, got rains={rains} and no fresh_rain levels"
+            )
+        for scene in scenes:
+            height, width = cache.size(scene)
+            if min(height, width) < patch:
+                raise ValueError(
+                    f"scene {scene.name!r} ({scene.clean}) is {width}x{height} pixels, smaller than a patch of "
+                    f"{patch}; lower `patch` to {min(height, width)}, or leave the scene out"
+                )
+
+    def __getitem__(self, draw: int) -> tuple[np.ndarray, np.ndarray, int]:
+        epoch, position = divmod(draw, len(self.scenes))
+        index = int(permutation(self.seed, epoch, len(self.scenes))[position])
+        rainy, clean = self.cache.read(self.scenes[index])
+        rng = np.random.default_rng([self.seed, draw])
+        kept = np.sort(rng.choice(len(rainy), self.rains, replace=False))
+        height, width = clean.shape[:2]
+        top = int(rng.integers(height - self.patch + 1))
+        left = int(rng.integers(width - self.patch + 1))
+        window = np.s_[top : top + self.patch, left : left + self.patch]
+        clean = np.array(clean[window])
+        versions = [rainy[i][window] for i in kept]
+        versions += [rain_over(clean, level, int(rng.integers(2**32))) for level in self.fresh_rain]
+        stack = np.stack(versions)
+        if self.augment:
+            flip_rows, flip_columns, turns = (int(n) for n in rng.integers([2, 2, 4]))
+            stack = _turn(stack, flip_rows, flip_columns, turns)
+            clean = _turn(clean, flip_rows, flip_columns, turns)
+        return stack, clean, index
+
+
+@lru_cache(maxsize=8)
+def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
+    """The order of n scenes in an epoch. The third word keeps this stream apart from those of the draws."""
+    return np.random.default_rng([seed, epoch, 1]).permutation(n)
+
+
+def collate(items: list[tuple[np.ndarray, np.ndarray, int]]) -> SceneBatch:
+    """Stacks items, channels first."""
+    rainy, clean, index = zip(*items, strict=True)
+    return SceneBatch(
+        rainy=torch.from_numpy(np.ascontiguousarray(np.moveaxis(np.stack(rainy), -1, -3))),
+        clean=torch.from_numpy(np.ascontiguousarray(np.moveaxis(np.stack(clean), -1, -3))),
+        index=torch.tensor(index),
+    )
+
+
+def _turn(image: np.ndarray, flip_rows: int, flip_columns: int, turns: int) -> np.ndarray:
+    """Flips and quarter turns of (..., h, w, 3): the eight symmetries of a square."""
+    if flip_rows:
+        image = np.flip(image, -3)
+    if flip_columns:
+        image = np.flip(image, -2)
+    return np.rot90(image, turns, axes=(-3, -2))
+
+
+def _unit(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.is_floating_point() else tensor.float().div_(255)

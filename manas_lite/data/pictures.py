@@ -1,0 +1,144 @@
+"""Pictures: anything with `.read()`. A file, half of a side-by-side file, or rain synthesised over another picture.
+
+While a set of files is `sealed`, reading any of them raises `LeakError`: search and training run under a seal of
+the test set.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from manas_lite.images import ImageError, image_size, read_image
+
+__all__ = ["AnyPicture", "LeakError", "Picture", "RainyPicture", "check_seal", "sealed_files", "sealing"]
+
+
+class LeakError(RuntimeError):
+    """A sealed file (the test set, as a rule) was about to be read."""
+
+
+@dataclass(frozen=True, order=True)
+class Picture:
+    """An image file, or the left or right half of one that holds two pictures of equal width.
+
+    `read()` gives uint8 (H, W, 3) RGB, `size()` gives (height, width) from the header alone.
+    """
+
+    path: Path
+    half: Literal["left", "right"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.half not in (None, "left", "right"):
+            raise ValueError(f"half must be None, 'left' or 'right', got {self.half!r}")
+        object.__setattr__(self, "path", Path(self.path))
+
+    def __str__(self) -> str:
+        return f"{self.path}#{self.half}" if self.half else str(self.path)
+
+    def read(self) -> np.ndarray:
+        """uint8 (H, W, 3). Raises LeakError under a seal, ImageError or FileNotFoundError for a bad file."""
+        check_seal(self.path)
+        image = read_image(self.path)
+        if self.half is None:
+            return image
+        middle = self._half_width(image.shape[1])
+        return image[:, :middle] if self.half == "left" else image[:, middle:]
+
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels, without decoding."""
+        height, width = image_size(self.path)
+        return (height, width) if self.half is None else (height, self._half_width(width))
+
+    def files(self) -> tuple[Path, ...]:
+        """The files that `read` opens."""
+        return (self.path,)
+
+    def _half_width(self, width: int) -> int:
+        if width % 2:
+            raise ImageError(
+                f"{self.path}: width {width} is odd, so it does not hold two pictures of equal width"
+            )
+        return width // 2
+
+
+@dataclass(frozen=True)
+class RainyPicture:
+    """Synthetic rain of a `level` ('light', 'medium', 'heavy' or a number) over a clean picture, from a seed."""
+
+    clean: Picture
+    level: str | float
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.clean} under {self.level} rain (seed {self.seed})"
+
+    def read(self) -> np.ndarray:
+        """uint8 (H, W, 3)."""
+        return self.render(self.clean.read())
+
+    def render(self, clean: np.ndarray) -> np.ndarray:
+        """The same from the clean picture already decoded."""
+        return rain_over(clean, self.level, self.seed)
+
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.clean.size()
+
+    def files(self) -> tuple[Path, ...]:
+        """The files that `read` opens."""
+        return self.clean.files()
+
+
+AnyPicture = Picture | RainyPicture
+
+
+def rain_over(clean: np.ndarray, level: str | float, seed: int) -> np.ndarray:
+    """`manas_lite.rain.add_rain` rounded to uint8 (H, W, 3), as a file would hold it."""
+    from manas_lite import rain  # here, so that data on real pairs never loads the synthesiser
+
+    rainy = np.asarray(rain.add_rain(clean, level, seed))
+    return np.rint(rainy * 255).clip(0, 255).astype(np.uint8)
+
+
+# The seal is a context variable: nested seals add up, and nothing is left behind when a block ends.
+_SEALED: ContextVar[frozenset[str]] = ContextVar("manas_lite_sealed_files", default=frozenset())
+
+
+def sealed_files() -> frozenset[str]:
+    """Resolved paths of the files sealed here and now."""
+    return _SEALED.get()
+
+
+@contextmanager
+def sealing(files: Iterable[str | os.PathLike[str]]) -> Iterator[None]:
+    """Inside the block, reading any of these files (by whatever path) raises LeakError."""
+    token = _SEALED.set(_SEALED.get() | {_resolved(file) for file in files})
+    try:
+        yield
+    finally:
+        _SEALED.reset(token)
+
+
+def adopt_seal(files: frozenset[str], *_: object) -> None:
+    """For a worker process: take over the seal of the process that started it."""
+    _SEALED.set(files)
+
+
+def check_seal(path: str | os.PathLike[str]) -> None:
+    """Raises LeakError when `path` is sealed."""
+    sealed = _SEALED.get()
+    if sealed and _resolved(path) in sealed:
+        raise LeakError(
+            f"{path} belongs to a sealed part of the data (the test set); "
+            "search and training must not read it: take their scenes from split.train and split.val"
+        )
+
+
+def _resolved(path: str | os.PathLike[str]) -> str:
+    return os.path.normcase(os.path.realpath(path))

@@ -1,0 +1,109 @@
+"""Scenes: one clean picture and R >= 1 rainy versions of it (method section 5)."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from manas_lite.data.pictures import AnyPicture, LeakError, Picture, RainyPicture, sealing
+from manas_lite.images import ImageError
+
+__all__ = [
+    "LeakError",
+    "Picture",
+    "RainyPicture",
+    "Scene",
+    "one_to_one",
+    "rain_seed",
+    "sealed",
+    "with_extra_rain",
+]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One background: `name` identifies it, `labels` names each rainy version (a level, or the file's stem)."""
+
+    name: str
+    clean: Picture
+    rainy: tuple[AnyPicture, ...]
+    labels: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rainy", tuple(self.rainy))
+        object.__setattr__(self, "labels", tuple(self.labels))
+        if not self.rainy:
+            raise ValueError(f"scene {self.name!r} has no rainy picture; a scene needs R >= 1")
+        if len(self.rainy) != len(self.labels):
+            raise ValueError(
+                f"scene {self.name!r} has {len(self.rainy)} rainy pictures and {len(self.labels)} labels"
+            )
+
+    def read(self) -> tuple[np.ndarray, np.ndarray]:
+        """(rainy uint8 (R, H, W, 3), clean uint8 (H, W, 3)). Raises ImageError where sizes differ."""
+        clean = self.clean.read()
+        versions = [self._version(picture, clean) for picture in self.rainy]
+        for picture, version in zip(self.rainy, versions, strict=True):
+            if version.shape != clean.shape:
+                raise ImageError(mismatch(self.name, picture, version.shape, self.clean, clean.shape))
+        return np.stack(versions), clean
+
+    def files(self) -> tuple[Path, ...]:
+        """Every file that reading this scene opens, each once."""
+        return tuple(dict.fromkeys(file for p in (self.clean, *self.rainy) for file in p.files()))
+
+    def _version(self, picture: AnyPicture, clean: np.ndarray) -> np.ndarray:
+        # Rain over this very background need not decode it again.
+        if isinstance(picture, RainyPicture) and picture.clean == self.clean:
+            return picture.render(clean)
+        return picture.read()
+
+
+def mismatch(
+    name: str, rainy: AnyPicture, rainy_shape: Sequence[int], clean: Picture, clean_shape: Sequence[int]
+) -> str:
+    """The sentence that says two pictures of a scene differ in size."""
+    return (
+        f"scene {name!r}: {rainy} is {rainy_shape[1]}x{rainy_shape[0]} but its clean picture {clean} is "
+        f"{clean_shape[1]}x{clean_shape[0]}; a pair must have one size, so check that the two belong together"
+    )
+
+
+@contextmanager
+def sealed(scenes: Iterable[Scene]) -> Iterator[None]:
+    """Inside the block, reading any file of these scenes raises LeakError, in DataLoader workers too.
+
+    Either half of a file counts, and so does another path to it (a link, or a relative one).
+    """
+    with sealing(file for scene in scenes for file in scene.files()):
+        yield
+
+
+def one_to_one(scenes: Iterable[Scene]) -> tuple[Scene, ...]:
+    """Every rainy picture its own scene with R = 1 (the `multi_to_one=False` arm); names stay the background's."""
+    return tuple(
+        replace(scene, rainy=(picture,), labels=(label,))
+        for scene in scenes
+        for picture, label in zip(scene.rainy, scene.labels, strict=True)
+    )
+
+
+def with_extra_rain(scenes: Iterable[Scene], levels: Sequence[str | float], seed: int) -> tuple[Scene, ...]:
+    """The scenes with synthetic versions over their clean pictures appended, one a level (method section 5)."""
+    return tuple(
+        replace(
+            scene,
+            rainy=scene.rainy
+            + tuple(RainyPicture(scene.clean, x, rain_seed(seed, scene.name, x)) for x in levels),
+            labels=scene.labels + tuple(str(x) for x in levels),
+        )
+        for scene in scenes
+    )
+
+
+def rain_seed(seed: int, name: str, level: str | float) -> int:
+    """A seed in 0..2^32-1 for the rain of one level over one scene: the same wherever the scene stands in a list."""
+    return int.from_bytes(hashlib.sha256(f"{seed}|{name}|{level}".encode()).digest()[:4], "big")

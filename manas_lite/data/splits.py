@@ -1,0 +1,150 @@
+"""Splits: three lists of scenes with no background in common, saved as JSON with a hash."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from manas_lite.data.pictures import AnyPicture, Picture, RainyPicture
+from manas_lite.data.scenes import Scene
+
+__all__ = ["Split", "split_scenes"]
+
+PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training, validation and test scenes. No scene name and no clean picture may stand in two parts."""
+
+    train: tuple[Scene, ...]
+    val: tuple[Scene, ...]
+    test: tuple[Scene, ...]
+
+    def __post_init__(self) -> None:
+        home: dict[object, str] = {}
+        for part in PARTS:
+            scenes = tuple(getattr(self, part))
+            object.__setattr__(self, part, scenes)
+            for scene in scenes:
+                for key in (scene.name, scene.clean):
+                    if home.setdefault(key, part) != part:
+                        raise ValueError(
+                            f"background {str(key)!r} is in {home[key]} and in {part}; the parts of a split must "
+                            "not share one: split by scene (split_scenes), never by rainy picture"
+                        )
+
+    @property
+    def sha256(self) -> str:
+        """Hash of who is where: names, labels and paths (relative to the data's common folder), not pixels."""
+        return hashlib.sha256(_canonical(self._parts()).encode()).hexdigest()
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Writes the split as JSON, with its hash, and returns the path."""
+        path = Path(path)
+        content = {"version": 1, "sha256": self.sha256, "root": str(self._root()), "parts": self._parts()}
+        temporary = path.with_name(path.name + ".tmp")
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1, ensure_ascii=False)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> "Split":
+        """Reads a saved split; `root` is the data's folder where it has moved since.
+
+        Raises ValueError for a file that is no split, or whose contents no longer have the hash it states.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            parts, stated = content["parts"], content["sha256"]
+            base = Path(root if root is not None else content["root"])
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: is not a split saved by Split.save ({error!r})") from error
+        found = hashlib.sha256(_canonical(parts).encode()).hexdigest()
+        if found != stated:
+            raise ValueError(f"{path}: was changed after it was saved (sha256 {found}, stated {stated})")
+        return cls(**{part: tuple(_scene_from(entry, base) for entry in parts[part]) for part in PARTS})
+
+    def _root(self) -> Path:
+        folders = {
+            str(file.absolute().parent) for part in PARTS for s in getattr(self, part) for file in s.files()
+        }
+        return Path(os.path.commonpath(folders)) if folders else Path()
+
+    def _parts(self) -> dict[str, list[dict[str, Any]]]:
+        root = self._root()
+        return {part: [_scene_entry(scene, root) for scene in getattr(self, part)] for part in PARTS}
+
+
+def split_scenes(scenes: Iterable[Scene], seed: int, val: float = 0.1, test: float = 0.1) -> Split:
+    """Divides scenes at random by background; `val` and `test` are shares in [0, 1) of the backgrounds.
+
+    The order is that of a hash of (seed, name): it does not depend on how the scenes were listed, and a scene added
+    later leaves the order of the others as it is. Scenes of one name stay together. A share above 0 gets at least
+    one background; ValueError if that leaves none to train on.
+    """
+    if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
+        raise ValueError(f"val and test are shares that leave something to train on, got {val} and {test}")
+    groups: dict[str, list[Scene]] = {}
+    for scene in sorted(scenes, key=_scene_key):
+        groups.setdefault(scene.name, []).append(scene)
+    names = sorted(groups, key=lambda name: hashlib.sha256(f"{seed}|{name}".encode()).digest())
+    n_test, n_val = (max(1, round(share * len(names))) if share else 0 for share in (test, val))
+    if len(names) <= n_test + n_val:
+        raise ValueError(
+            f"{len(names)} background(s) cannot be split into training, {n_val} for validation and {n_test} for "
+            "test; add scenes, or set val=0 or test=0"
+        )
+    order = [scene for name in names for scene in groups[name]]
+    counts = [
+        sum(len(groups[name]) for name in chunk) for chunk in (names[:n_test], names[n_test : n_test + n_val])
+    ]
+    first, second = counts[0], counts[0] + counts[1]
+    return Split(train=tuple(order[second:]), val=tuple(order[first:second]), test=tuple(order[:first]))
+
+
+def _scene_key(scene: Scene) -> tuple[str, ...]:
+    return (scene.name, str(scene.clean), *map(str, scene.rainy))
+
+
+def _canonical(parts: Any) -> str:
+    return json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _scene_entry(scene: Scene, root: Path) -> dict[str, Any]:
+    return {
+        "name": scene.name,
+        "clean": _picture_entry(scene.clean, root),
+        "rainy": [_picture_entry(picture, root) for picture in scene.rainy],
+        "labels": list(scene.labels),
+    }
+
+
+def _picture_entry(picture: AnyPicture, root: Path) -> dict[str, Any]:
+    if isinstance(picture, RainyPicture):
+        return {"clean": _picture_entry(picture.clean, root), "level": picture.level, "seed": picture.seed}
+    entry: dict[str, Any] = {"path": picture.path.absolute().relative_to(root).as_posix()}
+    return entry | {"half": picture.half} if picture.half else entry
+
+
+def _scene_from(entry: dict[str, Any], root: Path) -> Scene:
+    clean = _picture_from(entry["clean"], root)
+    if not isinstance(clean, Picture):
+        raise ValueError(f"scene {entry['name']!r}: its clean picture must be a file")
+    rainy = tuple(_picture_from(picture, root) for picture in entry["rainy"])
+    return Scene(entry["name"], clean, rainy, tuple(entry["labels"]))
+
+
+def _picture_from(entry: dict[str, Any], root: Path) -> AnyPicture:
+    if "level" in entry:
+        clean = _picture_from(entry["clean"], root)
+        if not isinstance(clean, Picture):
+            raise ValueError("synthetic rain must lie over a picture from a file")
+        return RainyPicture(clean, entry["level"], entry["seed"])
+    return Picture(root / entry["path"], entry.get("half"))

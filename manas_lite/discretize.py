@@ -1,0 +1,44 @@
+"""From relaxed weights to a genotype (method section 3): argmax, and the perturbation of each choice."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .backbone import SuperNet
+from .genotype import Genotype
+from .modules import MODULES
+from .space import SearchSpace
+
+
+def argmax(space: SearchSpace, alpha: Tensor, beta: Tensor) -> Genotype:
+    """The largest logit of each row: each block from its own rows; `none` only where the space allows it."""
+    names = tuple(MODULES)
+    banned = torch.tensor([name not in space.choices for name in space.operations], device=beta.device)
+    modules = tuple(names[k] for k in alpha.argmax(1).tolist())
+    edges = tuple(space.operations[k] for k in beta.masked_fill(banned, -torch.inf).argmax(1).tolist())
+    return Genotype(space, modules, edges)
+
+
+@torch.no_grad()
+def perturbation(supernet: SuperNet, loss: Callable[[SuperNet], Tensor]) -> tuple[Genotype, Tensor, Tensor]:
+    """Keep in each row the candidate whose removal hurts most (Wang et al., ICLR 2021, arXiv 2108.04392).
+
+    A candidate is removed by giving its row's weight to the others in proportion, one row at a time; `loss` maps the
+    supernet to a scalar on held-out batches. Their fine-tuning between decisions is left out: rows are decided
+    independently. Returns the genotype and the losses after removal, shaped like alpha and beta. The supernet's
+    logits are restored exactly.
+    """
+    scores = []
+    for logits in (supernet.alpha, supernet.beta):
+        before = logits.detach().clone()
+        score = torch.empty_like(before)
+        for row in range(len(before)):
+            for k in range(before.shape[1]):
+                logits.copy_(before)
+                logits[row, k] = -torch.inf
+                score[row, k] = loss(supernet)
+        logits.copy_(before)
+        scores.append(score)
+    genotype = argmax(supernet.space, *scores)
+    return genotype, scores[0], scores[1]

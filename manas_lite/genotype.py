@@ -1,0 +1,138 @@
+"""Genotype: one architecture of a search space, frozen, hashable, and kept as JSON."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .modules import MODULES
+from .space import SearchSpace
+
+FORMAT, VERSION = "manas_lite.genotype", 1
+
+
+@dataclass(frozen=True)
+class Genotype:
+    """The choices of one architecture, in a space.
+
+    modules: `parallel` or `fusion` for each searched module, cell by cell (a row of alpha each).
+    edges: an operation for each searched edge (a row of beta each): cell by cell, branch by branch, and within a
+    block (k=0, j=0), (k=1, j=0), (k=1, j=1), ...
+    """
+
+    space: SearchSpace
+    modules: tuple[str, ...]
+    edges: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for field in ("modules", "edges"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
+        places = {
+            "modules": (len(self.space.module_branches), tuple(MODULES)),
+            "edges": (len(self.space.edge_branch), self.space.operations),
+        }
+        for field, (count, known) in places.items():
+            names = getattr(self, field)
+            if len(names) != count:
+                raise ValueError(f"the space has {count} searched {field}, the genotype {len(names)}")
+            for name in names:
+                if name not in known:
+                    raise ValueError(f"{name!r} is none of the space's {field}: {', '.join(known)}")
+
+    @classmethod
+    def random(cls, space: SearchSpace, seed: int) -> "Genotype":
+        """An architecture drawn uniformly from the space (without `none` unless the space allows it)."""
+        rng = np.random.default_rng(seed)
+        modules = rng.choice(list(MODULES), len(space.module_branches))
+        edges = rng.choice(list(space.choices), len(space.edge_branch))
+        return cls(space, tuple(map(str, modules)), tuple(map(str, edges)))
+
+    @classmethod
+    def hand_made(cls, space: SearchSpace, edge: str = "SE") -> "Genotype":
+        """What one would build by hand: parallel modules and a fusion at the end of each cell (HRNet's pattern),
+        squeeze-and-excitation on every edge."""
+        cell = ["parallel"] * (space.modules_per_cell - 1) + ["fusion"]
+        return cls._uniform(space, cell * len(space.cells), edge)
+
+    @classmethod
+    def all_parallel(cls, space: SearchSpace, edge: str = "SE") -> "Genotype":
+        """Parallel modules everywhere; edges as in `hand_made`, so that arms differ in their modules alone."""
+        return cls._uniform(space, ["parallel"] * len(space.module_branches), edge)
+
+    @classmethod
+    def all_fusion(cls, space: SearchSpace, edge: str = "SE") -> "Genotype":
+        """Fusion modules everywhere; edges as in `hand_made`."""
+        return cls._uniform(space, ["fusion"] * len(space.module_branches), edge)
+
+    @classmethod
+    def no_attention(cls, space: SearchSpace) -> "Genotype":
+        """The hand-made modules without any attention block."""
+        return cls.hand_made(replace(space, attention=False))
+
+    @classmethod
+    def _uniform(cls, space: SearchSpace, modules: list[str], edge: str) -> "Genotype":
+        return cls(space, tuple(modules), (edge,) * len(space.edge_branch))
+
+    def cost(self, unit: str = "parameters", size: tuple[int, int] = (256, 256)) -> float:
+        """Parameters of the derived network, or FLOPs (a multiply-add is two) on one image of `size`."""
+        return self.space.costs(unit, size).of(self.modules, self.edges)
+
+    def to_json(self) -> str:
+        """Canonical JSON: equal genotypes give equal texts."""
+        space = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self.space).items()}
+        document = {
+            "format": FORMAT,
+            "version": VERSION,
+            "space": space,
+            "modules": list(self.modules),
+            "edges": list(self.edges),
+        }
+        return json.dumps(document, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Genotype":
+        """Read `to_json`'s text; ValueError when it is something else or of a later version."""
+        try:
+            document = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"not a genotype: the text is not JSON ({error})") from None
+        if not isinstance(document, Mapping) or document.get("format") != FORMAT:
+            raise ValueError(f"not a genotype: expected JSON with format {FORMAT!r}")
+        if document.get("version") != VERSION:
+            raise ValueError(
+                f"genotype version {document.get('version')}: this package reads version {VERSION}"
+            )
+        missing = {"space", "modules", "edges"} - set(document)
+        if missing:
+            raise ValueError(f"genotype without {', '.join(sorted(missing))}")
+        return cls(_space(document["space"]), tuple(document["modules"]), tuple(document["edges"]))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Genotype":
+        """Read a genotype.json file."""
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"no genotype at {path}: search() writes genotype.json in its run directory"
+            )
+        try:
+            return cls.from_json(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    @property
+    def id(self) -> str:
+        """Twelve hexadecimal digits that name the architecture: the same on every machine and in every version."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+
+
+def _space(document: Mapping[str, Any]) -> SearchSpace:
+    known = {field.name for field in fields(SearchSpace)}
+    wrong = set(document) ^ known
+    if wrong:
+        raise ValueError(f"genotype with other space fields than this package's: {', '.join(sorted(wrong))}")
+    return SearchSpace(**document)

@@ -1,0 +1,160 @@
+"""Reading and writing image files: uint8 arrays (H, W, 3), RGB, whatever the file held.
+
+What is converted, and how (this kit's choices):
+
+* an EXIF orientation is applied, so that height and width are those a viewer shows;
+* greyscale becomes three equal channels, a palette is looked up, CMYK is converted without its colour profile;
+* transparency is laid over white;
+* 16-bit samples keep their high byte (65535 -> 255).
+
+What is refused with an `ImageError` that names the file: truncated, empty and non-image files, folders, animations,
+floating-point images (their range is unknown), and pictures so large that Pillow takes them for a bomb.
+"""
+
+import os
+import struct
+import tempfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+__all__ = ["SUFFIXES", "ImageError", "image_size", "read_image", "to_array", "to_tensor", "write_image"]
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif"})
+"""File name endings (lower case) that are taken for images when a folder is listed."""
+
+_SIDEWAYS = {5, 6, 7, 8}  # EXIF orientations that swap height and width
+_ORIENTATION = 0x0112
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+
+
+class ImageError(ValueError):
+    """A file that is not one readable picture; the message names it, says why and what to do."""
+
+
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """The picture in a file as uint8 (H, W, 3) RGB in 0..255; conversions are listed at the top of this module.
+
+    Raises FileNotFoundError for a missing file and ImageError for one that is no readable picture.
+    """
+    path = Path(path)
+    try:
+        with _open(path) as image:
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            return np.array(_to_rgb(upright, path))
+    except ImageError:
+        raise
+    except _BROKEN as error:
+        raise ImageError(
+            f"{path}: cannot be decoded ({_reason(error)}); copy or download it again"
+        ) from error
+
+
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """(height, width) as `read_image` would return them, from the header alone. Raises what `read_image` raises."""
+    path = Path(path)
+    with _open(path) as image:
+        width, height = image.size
+        sideways = image.getexif().get(_ORIENTATION) in _SIDEWAYS
+    return (width, height) if sideways else (height, width)
+
+
+def write_image(path: str | os.PathLike[str], array: np.ndarray) -> Path:
+    """Writes uint8 (H, W, 3) or (H, W) to `path`, in the format of its ending, and returns the path.
+
+    Atomic: a temporary file beside it is written, synced and renamed, so a full disk leaves the old file as it was.
+    """
+    path = Path(path)
+    array = np.asarray(array)
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
+        raise ValueError(
+            f"write_image expects uint8 (H, W, 3) or (H, W), got {array.dtype} {array.shape}; "
+            "turn a tensor in [0, 1] into one with to_array"
+        )
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind is None:
+        raise ValueError(f"{path}: unknown image ending {path.suffix!r}; use .png (lossless) or .jpg")
+    options = {"quality": 95} if kind == "JPEG" else {}
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            Image.fromarray(array).save(file, format=kind, **options)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes it private
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def to_tensor(array: np.ndarray) -> torch.Tensor:
+    """uint8 (..., H, W, 3) in 0..255 -> float32 (..., 3, H, W) in [0, 1].
+
+    >>> to_tensor(np.full((2, 4, 3), 255, np.uint8)).shape
+    torch.Size([3, 2, 4])
+    """
+    if array.dtype != np.uint8 or array.ndim < 3 or array.shape[-1] != 3:
+        raise ValueError(f"to_tensor expects uint8 (..., H, W, 3), got {array.dtype} {array.shape}")
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, -1, -3))).float().div_(255)
+
+
+def to_array(tensor: torch.Tensor) -> np.ndarray:
+    """Float (..., 3, H, W) -> uint8 (..., H, W, 3): clamped to [0, 1], then rounded to the nearest of 256 levels.
+
+    >>> bool((to_array(to_tensor(np.eye(3, dtype=np.uint8)[None])) == np.eye(3, dtype=np.uint8)).all())
+    True
+    """
+    if not tensor.is_floating_point() or tensor.ndim < 3 or tensor.shape[-3] != 3:
+        raise ValueError(
+            f"to_array expects a float tensor (..., 3, H, W), got {tensor.dtype} {tuple(tensor.shape)}"
+        )
+    values = tensor.detach().float().cpu()
+    if not torch.isfinite(values).all():
+        raise ValueError("to_array got NaN or infinite values: the network that made them has diverged")
+    levels = values.clamp(0, 1).mul(255).round().to(torch.uint8).numpy()
+    return np.ascontiguousarray(np.moveaxis(levels, -3, -1))
+
+
+def _open(path: Path) -> Image.Image:
+    if path.is_dir():
+        raise ImageError(f"{path}: is a folder, not an image file")
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such image file")
+    if path.stat().st_size == 0:
+        raise ImageError(f"{path}: is empty (0 bytes); copy or download it again")
+    try:
+        image = Image.open(path)
+    except _BROKEN as error:
+        raise ImageError(f"{path}: is no image that Pillow can read ({_reason(error)})") from error
+    # A camera's MPO holds its picture first and previews after it; any other second frame is an animation.
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        frames = image.n_frames
+        image.close()
+        raise ImageError(f"{path}: holds {frames} frames; save the one you mean as a PNG")
+    return image
+
+
+def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if values.size and (values.min() < 0 or values.max() > 65535):
+            raise ImageError(f"{path}: integer samples outside 0..65535; save it as 8 or 16 bits a channel")
+        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ImageError(
+            f"{path}: floating-point samples have no known range; save it as 8 or 16 bits a channel"
+        )
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return image.convert("RGB")
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,261 @@
+"""The nine candidate operations of the attention block (method section 2), each in gate form.
+
+Every candidate but `none` multiplies its input by a gate, so an operation is `x * gate(x)` and a mixture of them
+is `x * sum_k w_k gate_k(x)`: one multiplication of the wide map instead of nine. The space is AutoLA's (Ma et al.,
+NeurIPS 2020); the sizes are MANAS's. Batch normalisation inside a gate has no affine parameters, CBAM's excepted.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+NORMS = ("batch", "group", "none")
+
+
+def norm_layer(kind: str, channels: int, affine: bool = True) -> nn.Module:
+    """The normalisation called `kind` (`batch`, `group` or `none`) over maps of `channels` channels."""
+    if kind == "batch":
+        return nn.BatchNorm2d(channels, affine=affine)
+    if kind == "group":
+        return nn.GroupNorm(math.gcd(8, channels), channels, affine=affine)
+    if kind == "none":
+        return nn.Identity()
+    raise ValueError(f"unknown norm {kind!r}: choose one of {', '.join(NORMS)}")
+
+
+class Descriptors(NamedTuple):
+    """What gates read of their input x (B, c, H, W), computed once for all the gates of an edge."""
+
+    mean: Tensor | None  # (B, c, 1, 1) over the picture, or (B, c, H, W) over a local window
+    peak: Tensor | None  # the same with the maximum
+    profile: Tensor | None  # (B, 2, H, W): maximum and mean over the channels
+
+
+def describe(x: Tensor, needs: frozenset[str], window: int | None = None) -> Descriptors:
+    """The descriptors of x named in `needs`; `window` pools over that many pixels instead of the whole map."""
+    return Descriptors(
+        mean=spatial_mean(x, window) if "mean" in needs else None,
+        peak=spatial_peak(x, window) if "peak" in needs else None,
+        profile=channel_profile(x) if "profile" in needs else None,
+    )
+
+
+def spatial_mean(x: Tensor, window: int | None = None) -> Tensor:
+    """Mean over the map, (B, c, 1, 1); with a window, over the window around each pixel, (B, c, H, W).
+
+    A gate trained on 64-pixel crops sees other means on whole pictures; a window of the training size removes
+    that shift (the idea of test-time local conversion, Chu et al., ECCV 2022, arXiv 2112.04491).
+    """
+    if window is None:
+        return x.mean((2, 3), keepdim=True)
+    total = F.pad(x.double().cumsum(2).cumsum(3), (1, 0, 1, 0))  # an integral image: cost free of the window
+    top, bottom = _window_edges(x.shape[2], window, x.device)
+    left, right = _window_edges(x.shape[3], window, x.device)
+    rows = total[:, :, bottom] - total[:, :, top]
+    area = (bottom - top)[:, None] * (right - left)[None, :]
+    return ((rows[..., right] - rows[..., left]) / area).to(x.dtype)
+
+
+def _window_edges(length: int, window: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """First and one-past-last index of the window around each position, moved inside the border."""
+    size = min(window, length)
+    start = (torch.arange(length, device=device) - size // 2).clamp(0, length - size)
+    return start, start + size
+
+
+def spatial_peak(x: Tensor, window: int | None = None) -> Tensor:
+    """Maximum over the map, (B, c, 1, 1); with a window, over the window around each pixel, (B, c, H, W)."""
+    if window is None:
+        return x.amax((2, 3), keepdim=True)
+    for axis in (2, 3):  # a square maximum is a maximum of maxima
+        size = min(window, x.shape[axis])
+        kernel, before = (size, 1) if axis == 2 else (1, size), size // 2
+        pad = (0, 0, before, size - 1 - before) if axis == 2 else (before, size - 1 - before, 0, 0)
+        x = F.max_pool2d(F.pad(x, pad, value=-torch.inf), kernel, stride=1)
+    return x
+
+
+def channel_profile(x: Tensor) -> Tensor:
+    """Maximum and mean over the channels of x (B, c, H, W), as a map (B, 2, H, W)."""
+    return torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], dim=1)
+
+
+class Gate(nn.Module):
+    """A candidate operation `x -> x * gate(x)` on maps (B, c, H, W).
+
+    `needs` names the descriptors that `gate` reads; `extent` orders the gates by the size of what they return
+    (0 a number, 1 per channel, 2 per pixel, 3 both), so that a mixture adds small ones first.
+    """
+
+    needs: frozenset[str] = frozenset()
+    extent = 3
+
+    def __init__(self, channels: int, norm: str = "batch") -> None:
+        super().__init__()
+
+    def gate(self, x: Tensor, seen: Descriptors) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, window: int | None = None) -> Tensor:
+        return x * self.gate(x, describe(x, self.needs, window))
+
+
+class NoConnection(Gate):
+    """`none`: the zero gate, a cut edge."""
+
+    extent = 0
+
+    def gate(self, x: Tensor, seen: Descriptors) -> Tensor:
+        return x.new_zeros(())
+
+
+class SkipConnection(Gate):
+    """`skip_connect`: the gate of ones, an identity."""
+
+    extent = 0
+
+    def gate(self, x: Tensor, seen: Descriptors) -> Tensor:
+        return x.new_ones(())
+
+    def forward(self, x: Tensor, window: int | None = None) -> Tensor:
+        return x
+
+
+def separable(inputs: int, outputs: int, dilation: int = 1) -> nn.Sequential:
+    """Depthwise 3x3, then pointwise 1x1, both without bias."""
+    depthwise = nn.Conv2d(inputs, inputs, 3, padding=dilation, dilation=dilation, groups=inputs, bias=False)
+    return nn.Sequential(depthwise, nn.Conv2d(inputs, outputs, 1, bias=False))
+
+
+class SeparableGate(Gate):
+    """`sep_conv_3x3`: sigmoid(BN(sep3(ReLU(BN(sep3 x)))))."""
+
+    def __init__(self, channels: int, norm: str = "batch") -> None:
+        super().__init__(channels, norm)
+        self.body = nn.Sequential(
+            separable(channels, channels),
+            norm_layer(norm, channels, affine=False),
+            nn.ReLU(),
+            separable(channels, channels),
+            norm_layer(norm, channels, affine=False),
+        )
+
+    def gate(self, x: Tensor, seen: Descriptors) -> Tensor:
+        return torch.sigmoid(self.body(x))
+
+
+class DilatedGate(Gate):
+    """`dil_conv_3x3`: sigmoid(BN(depthwise 3x3 of dilation 2, then 1x1))."""
+
+    def __init__(self, channels: int, norm: str = "batch") -> None:
+        super().__init__(channels, norm)
+        self.body = nn.Sequential(separable(channels, channels, 2), norm_layer(norm, channels, affine=False))
+
+    def gate(self, x: Tensor, seen: Descriptors) -> Tensor:
+        return torch.sigmoid(self.body(x))
+
+
+class SeparableSpatialGate(Gate):
+    """`sep_conv_3x3_spatial`: sep3 twice (2 -> 2, ReLU, 2 -> 1) on the channel maximum and mean."""
+
+    needs = frozenset({"profile"})
+    extent = 2
+
+    def __init__(self, channels: int, norm: str = "batch") -> None:
+        super().__init__(channels, norm)
+        self.body = nn.Sequential(
+            separable(2, 2),
+            norm_layer(norm, 2, affine=False),
+            nn.ReLU(),
+            separable(2, 1),
+            norm_layer(norm, 1, affine=False),
+        )
+
+    def gate(self, x: Tensor, seen: Descriptors) -> Tensor:
+        return torch.sigmoid(self.body(seen.profile))
+
+
+class DilatedSpatialGate(Gate):
+    """`dil_conv_3x3_spatial`: a dense 3x3 of dilation 2 (2 -> 1), then 1x1, on the channel maximum and mean."""
+
+    needs = frozenset({"profile"})
+    extent = 2
+
+    def __init__(self, channels: int, norm: str = "batch") -> None:
+        super().__init__(channels, norm)
+        self.body = nn.Sequential(
+            nn.Conv2d(2, 1, 3, padding=2, dilation=2, bias=False),
+            nn.Conv2d(1, 1, 1, bias=False),
+            norm_layer(norm, 1, affine=False),
+        )
+
+    def gate(self, x: Tensor, seen: Descriptors) -> Tensor:
+        return torch.sigmoid(self.body(seen.profile))
+
+
+def bottleneck_mlp(channels: int, reduction: int, bias: bool) -> nn.Sequential:
+    """Two fully connected layers over channels, as 1x1 convolutions so that they also read maps."""
+    hidden = max(1, channels // reduction)
+    return nn.Sequential(
+        nn.Conv2d(channels, hidden, 1, bias=bias), nn.ReLU(), nn.Conv2d(hidden, channels, 1, bias=bias)
+    )
+
+
+class SqueezeExciteGate(Gate):
+    """`SE`: sigmoid(fc(ReLU(fc(mean)))), without bias (Hu et al., CVPR 2018)."""
+
+    needs = frozenset({"mean"})
+    extent = 1
+
+    def __init__(self, channels: int, norm: str = "batch", reduction: int = 4) -> None:
+        super().__init__(channels, norm)
+        self.mlp = bottleneck_mlp(channels, reduction, bias=False)
+
+    def gate(self, x: Tensor, seen: Descriptors) -> Tensor:
+        return torch.sigmoid(self.mlp(seen.mean))
+
+
+class MeanPeakGate(Gate):
+    """`SE_A_M`: one shared MLP on the mean and on the maximum, summed before the sigmoid."""
+
+    needs = frozenset({"mean", "peak"})
+    extent = 1
+
+    def __init__(self, channels: int, norm: str = "batch") -> None:
+        super().__init__(channels, norm)
+        self.mlp = bottleneck_mlp(channels, 4, bias=False)
+
+    def gate(self, x: Tensor, seen: Descriptors) -> Tensor:
+        return torch.sigmoid(self.mlp(seen.mean) + self.mlp(seen.peak))
+
+
+class CBAMGate(Gate):
+    """`CBAM`: a channel gate, then a 7x7 spatial gate on the map so gated (Woo et al., ECCV 2018)."""
+
+    needs = frozenset({"mean", "peak"})
+
+    def __init__(self, channels: int, norm: str = "batch") -> None:
+        super().__init__(channels, norm)
+        self.mlp = bottleneck_mlp(channels, 4, bias=True)
+        self.spatial = nn.Sequential(nn.Conv2d(2, 1, 7, padding=3, bias=False), norm_layer(norm, 1))
+
+    def gate(self, x: Tensor, seen: Descriptors) -> Tensor:
+        channel = torch.sigmoid(self.mlp(seen.mean) + self.mlp(seen.peak))
+        return channel * torch.sigmoid(self.spatial(channel_profile(x * channel)))
+
+
+OPERATIONS: dict[str, type[Gate]] = {
+    "none": NoConnection,
+    "skip_connect": SkipConnection,
+    "sep_conv_3x3": SeparableGate,
+    "dil_conv_3x3": DilatedGate,
+    "sep_conv_3x3_spatial": SeparableSpatialGate,
+    "dil_conv_3x3_spatial": DilatedSpatialGate,
+    "SE": SqueezeExciteGate,
+    "SE_A_M": MeanPeakGate,
+    "CBAM": CBAMGate,
+}
+"""Name -> gate, in the order of method section 2. Costs, genotypes and rows of beta all go by these names."""

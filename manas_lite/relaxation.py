@@ -1,0 +1,50 @@
+"""From architecture logits to mixture weights (method section 3): the one place where they are computed."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+RELAXATIONS = ("softmax", "gumbel")
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """How a row of logits becomes weights that sum to 1.
+
+    `softmax` is DARTS's. `gumbel` adds Gumbel noise before the softmax (Jang et al., ICLR 2017); with `hard` the
+    forward pass is one-hot and the gradient is that of the soft weights (straight-through). The noise is an
+    argument, drawn by `gumbel_noise` from a seeded generator, so that a forward pass is a pure function.
+    """
+
+    kind: str = "softmax"
+    temperature: float = 1.0
+    hard: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in RELAXATIONS:
+            raise ValueError(f"unknown relaxation {self.kind!r}: choose one of {', '.join(RELAXATIONS)}")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature is {self.temperature}: it must be above 0")
+
+    def weights(self, logits: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Rows of `logits` (n, k) -> rows of weights (n, k), each summing to 1.
+
+        `noise` (n, k) is read by `gumbel` only; without it (a forward pass outside search) the weights are those
+        of the noiseless logits.
+        """
+        if self.kind == "gumbel" and noise is not None:
+            logits = logits + noise
+        soft = torch.softmax(logits / self.temperature, dim=-1)
+        if not self.hard:
+            return soft
+        one_hot = torch.zeros_like(soft).scatter(-1, soft.argmax(-1, keepdim=True), 1.0)
+        return one_hot + soft - soft.detach()
+
+
+def gumbel_noise(
+    shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Independent standard Gumbel noise of that shape, on the CPU: -log(-log u), u uniform on (0, 1)."""
+    u = torch.rand(shape, generator=generator, dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
+    return (-torch.log(-torch.log(u))).to(dtype)
