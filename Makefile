@@ -1,0 +1,75 @@
+# `make` alone lists what there is. Everything lives in .venv; nothing else on the machine is touched.
+
+PYTHON  ?= python3
+VENV    ?= .venv
+RUNS    ?= runs
+WORKERS ?= 2
+
+RUN := $(VENV)/bin/python -m
+PIP := $(RUN) pip --disable-pip-version-check install
+
+# TORCH is what pip is asked for: `torch` means the pinned version; options choose the build (see the README).
+# It is remembered in $(VENV)/torch, and naming another one builds the environment anew.
+REMEMBERED := $(shell cat $(VENV)/torch 2>/dev/null)
+ifndef TORCH
+TORCH := $(or $(REMEMBERED),torch)
+endif
+PINNED_TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
+
+.PHONY: help demo test test-slow lint clean FORCE
+.DELETE_ON_ERROR:
+
+help: ## list these commands
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+	@echo
+	@echo '  DATA=path      demo: your own folder of rainy/clean pairs or of clean photographs'
+	@echo '  RUNS=folder    demo: where results go (now: $(RUNS))'
+	@echo '  TORCH="..."    another torch build (now: $(TORCH)), e.g.'
+	@echo '                 TORCH="torch --index-url https://download.pytorch.org/whl/cpu"'
+	@echo '  PYTHON=...     the Python that makes $(VENV) (now: $(PYTHON); 3.11 or newer)'
+	@echo '  WORKERS=n      test processes (now: $(WORKERS))'
+
+demo: $(VENV)/installed-core ## search, derive, retrain and evaluate on real photographs under synthetic rain
+	$(RUN) manas_lite demo --runs-dir "$(RUNS)"$(if $(DATA), --data "$(DATA)")
+
+test: $(VENV)/installed-dev ## the everyday tests
+	$(RUN) pytest -m "not slow" -n $(WORKERS)
+
+test-slow: $(VENV)/installed-dev ## the remaining tests, a few minutes each at most
+	$(RUN) pytest -m slow -n $(WORKERS)
+
+lint: $(VENV)/installed-dev ## style, formatting, types, pins
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+	$(VENV)/bin/python scripts/pins.py --check
+
+clean: ## remove the environment and caches; runs stay
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# --- the environment: torch first, in the build asked for, then the rest at the pinned versions ---------------
+
+CHECK_PYTHON = import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, but \
+$(PYTHON) is " + ".".join(map(str, sys.version_info[:3])) + ": install a newer one, or name it: make PYTHON=/path/to/python3.11")
+CHECK_VENV = import sys, importlib.util; importlib.util.find_spec("ensurepip") or sys.exit("$(PYTHON) cannot make \
+virtual environments: on Debian or Ubuntu, `sudo apt install python3-venv`")
+
+ifneq ($(TORCH),$(REMEMBERED))
+$(VENV)/torch: FORCE
+endif
+$(VENV)/torch: constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c '$(CHECK_PYTHON)'
+	@$(PYTHON) -c '$(CHECK_VENV)'
+	@echo "Making $(VENV) with $(TORCH); the first time, the download takes a few minutes"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(PIP) $(patsubst torch,$(PINNED_TORCH),$(TORCH))
+	@grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt
+	@echo '$(TORCH)' > $@
+
+$(VENV)/installed-core: EXTRAS =
+$(VENV)/installed-dev: EXTRAS = [data,dev]
+$(VENV)/installed-%: $(VENV)/torch pyproject.toml
+	@echo "Installing manas_lite$(EXTRAS)"
+	@$(PIP) --quiet -c $(VENV)/constraints.txt -e ".$(EXTRAS)"
+	@touch $@
