@@ -1,8 +1,9 @@
 """The four loss terms (method section 4): external, internal, architecture regularisation, model complexity.
 
-Notation: a scene has R rainy versions, the network's outputs are T_1 .. T_R, its one clean image is Y. Every term is
-a batched function of tensors that returns a scalar, an average over scenes. The published sums are for R = 3; they
-are scaled by 3/R and by 3/(number of pairs), so that another R changes the data and not the scale of the loss.
+Notation: a scene has R rainy versions, the network's outputs are T_1 .. T_R, its one clean image is Y.
+Every term is a batched function of tensors that returns a scalar, an average over scenes. The published
+sums are for R = 3; they are scaled by 3/R and by 3/(number of pairs), so that another R changes the data
+and not the scale of the loss.
 """
 
 import math
@@ -23,7 +24,8 @@ CHARBONNIER_EPSILON = 1e-3
 
 
 class Costs(Protocol):
-    """What `complexity` reads: the cost of every choice, rows ordered as the logits' rows, columns by operation."""
+    """What `complexity` reads: the cost of every choice, rows ordered as the logits' rows, columns by
+    operation."""
 
     modules: Tensor  # (n_modules, 2): parallel, fusion
     edges: Tensor  # (n_edges, n_operations)
@@ -31,7 +33,7 @@ class Costs(Protocol):
     largest: float  # the dearest network of the space
 
 
-# --- image terms ------------------------------------------------------------------------------------------------
+# --- image terms ---
 
 
 def external(outputs: Tensor, clean: Tensor, *, kind: ExternalKind = "mse+ssim", tv: float = 1e-4) -> Tensor:
@@ -48,8 +50,8 @@ def external(outputs: Tensor, clean: Tensor, *, kind: ExternalKind = "mse+ssim",
             (mean sqrt((T - Y)^2 + 1e-3^2)) and `ssim` (1 - SSIM, 11x11 Gaussian, sigma 1.5, valid area, RGB).
         tv: weight of the total variation; 0 leaves it out.
 
-    Raises ValueError on other shapes or an unknown kind. Source: method section 4; `l1` and `charbonnier` are this
-    kit's additions.
+    Raises ValueError on other shapes or an unknown kind. Source: method section 4; `l1` and `charbonnier`
+    are this kit's additions.
 
     >>> external(torch.zeros(2, 3, 3, 16, 16), torch.ones(2, 3, 16, 16), kind="mse")
     tensor(3.)
@@ -80,10 +82,11 @@ def internal(outputs: Tensor, *, ssim: bool = False) -> Tensor:
 
         L_int = 3/P * sum_{k<l} MSE(T_k, T_l)          P = R (R - 1) / 2 pairs
 
-    averaged over scenes; `ssim=True` adds 1 - SSIM(T_k, T_l) to each pair. With R = 1 there is no pair: exactly 0.
+    averaged over scenes; `ssim=True` adds 1 - SSIM(T_k, T_l) to each pair. With R = 1 there is no pair:
+    exactly 0.
 
-    The mean squared distance over pairs is twice the unbiased variance over the versions, so the first part costs
-    R images instead of P: L_int = 6 * mean Var_k(T_k).
+    The mean squared distance over pairs is twice the unbiased variance over the versions, so the first part
+    costs R images instead of P: L_int = 6 * mean Var_k(T_k).
 
     Args:
         outputs: (B, R, 3, h, w).
@@ -106,7 +109,8 @@ def internal(outputs: Tensor, *, ssim: bool = False) -> Tensor:
 
 
 def total_variation(images: Tensor) -> Tensor:
-    """TV = 2 * (mean squared difference of vertical neighbours + the same of horizontal ones), images (..., h, w).
+    """TV = 2 * (mean squared difference of vertical neighbours + the same of horizontal ones), images (...,
+    h, w).
 
     A side of one pixel has no neighbours and adds nothing.
     """
@@ -115,7 +119,7 @@ def total_variation(images: Tensor) -> Tensor:
     return 2 * torch.stack(terms).sum() if terms else (0.0 * images).sum()
 
 
-# --- architecture terms -----------------------------------------------------------------------------------------
+# --- architecture terms ---
 
 
 def binary_entropy(logits: Tensor) -> Tensor:
@@ -123,9 +127,9 @@ def binary_entropy(logits: Tensor) -> Tensor:
 
         H(p) = -p log10 p - (1 - p) log10(1 - p),  p = softmax(logits) along a row
 
-    elementwise, (n, k) -> (n, k). Computed from log p = log_softmax and log(1 - p) = logsumexp of the row's *other*
-    logits, never from 1 - p, so value and gradient stay finite at any finite logits. A logit of -inf is a masked
-    choice: weight, entropy and gradient are 0 there.
+    elementwise, (n, k) -> (n, k). Computed from log p = log_softmax and log(1 - p) = logsumexp of the row's
+    *other* logits, never from 1 - p, so value and gradient stay finite at any finite logits. A logit of
+    -inf is a masked choice: weight, entropy and gradient are 0 there.
 
     >>> binary_entropy(torch.zeros(1, 2))
     tensor([[0.3010, 0.3010]])
@@ -147,7 +151,8 @@ def architecture_regularisation(
 ) -> Tensor:
     """Pushes the weights of the search towards 0 or 1.
 
-        L_arch = weight_alpha * mean H(softmax(alpha)) + weight_beta * mean H(softmax(beta)),  H = `binary_entropy`
+        L_arch = weight_alpha * mean H(softmax(alpha)) + weight_beta * mean H(softmax(beta)),  H =
+        `binary_entropy`
 
     Args:
         alpha_logits: (n_modules, 2).    beta_logits: (n_edges, n_operations). Either may have no rows.
@@ -188,14 +193,15 @@ def complexity(alpha_weights: Tensor, beta_weights: Tensor, costs: Costs) -> Ten
     return (costs.fixed + modules + edges) / costs.largest
 
 
-# --- all together -----------------------------------------------------------------------------------------------
+# --- all together ---
 
 
 @dataclass(frozen=True)
 class LossSettings:
     """Which terms count, and how much; a weight of 0 switches its term off and does not compute it.
 
-    Defaults are the method's (section 4). `internal_from` is the first epoch, counted from 0, with an internal loss.
+    Defaults are the method's (section 4). `internal_from` is the first epoch, counted from 0, with an
+    internal loss.
     """
 
     external: ExternalKind = "mse+ssim"
@@ -234,7 +240,8 @@ class DerainLoss:
     >>> sorted(terms)
     ['external', 'internal']
 
-    `terms` holds each term *before* its weight, as detached scalar tensors for the log; nothing here waits for a GPU.
+    `terms` holds each term *before* its weight, as detached scalar tensors for the log; nothing here waits
+    for a GPU.
     """
 
     def __init__(self, settings: LossSettings | None = None) -> None:
