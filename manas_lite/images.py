@@ -3,12 +3,12 @@
 What is converted, and how (this kit's choices):
 
 * an EXIF orientation is applied, so that height and width are those a viewer shows;
-* greyscale becomes three equal channels, a palette is looked up, CMYK is converted without its colour profile;
+* greyscale becomes three equal channels, a palette is looked up, CMYK loses its colour profile;
 * transparency is laid over white;
 * 16-bit samples keep their high byte (65535 -> 255).
 
-What is refused with an `ImageError` that names the file: truncated, empty and non-image files, folders, animations,
-floating-point images (their range is unknown), and pictures so large that Pillow takes them for a bomb.
+What is refused with an `ImageError` that names the file: truncated, empty and non-image files, folders,
+animations, floating-point images (their range is unknown), and pictures so large that Pillow suspects a bomb.
 """
 
 import os
@@ -36,7 +36,7 @@ class ImageError(ValueError):
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """The picture in a file as uint8 (H, W, 3) RGB in 0..255; conversions are listed at the top of this module.
+    """The picture in a file as uint8 (H, W, 3) RGB in 0..255; conversions as listed above.
 
     Raises FileNotFoundError for a missing file and ImageError for one that is no readable picture.
     """
@@ -55,7 +55,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """(height, width) as `read_image` would return them, from the header alone. Raises what `read_image` raises."""
+    """(height, width) as `read_image` would return them, from the header alone; raises the same errors."""
     path = Path(path)
     with _open(path) as image:
         width, height = image.size
@@ -66,7 +66,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 def write_image(path: str | os.PathLike[str], array: np.ndarray) -> Path:
     """Writes uint8 (H, W, 3) or (H, W) to `path`, in the format of its ending, and returns the path.
 
-    Atomic: a temporary file beside it is written, synced and renamed, so a full disk leaves the old file as it was.
+    Atomic: a temporary file is written, synced and renamed, so a full disk leaves the old file as it was.
     """
     path = Path(path)
     array = np.asarray(array)
@@ -105,7 +105,7 @@ def to_tensor(array: np.ndarray) -> torch.Tensor:
 
 
 def to_array(tensor: torch.Tensor) -> np.ndarray:
-    """Float (..., 3, H, W) -> uint8 (..., H, W, 3): clamped to [0, 1], then rounded to the nearest of 256 levels.
+    """Float (..., 3, H, W) -> uint8 (..., H, W, 3): clamped to [0, 1], then rounded to 256 levels.
 
     >>> bool((to_array(to_tensor(np.eye(3, dtype=np.uint8)[None])) == np.eye(3, dtype=np.uint8)).all())
     True
@@ -133,8 +133,8 @@ def _open(path: Path) -> Image.Image:
     except _BROKEN as error:
         raise ImageError(f"{path}: is no image that Pillow can read ({_reason(error)})") from error
     # A camera's MPO holds its picture first and previews after it; any other second frame is an animation.
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        frames = image.n_frames
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":
         image.close()
         raise ImageError(f"{path}: holds {frames} frames; save the one you mean as a PNG")
     return image

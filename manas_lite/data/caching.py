@@ -18,7 +18,7 @@ class Cache(Protocol):
     """Gives decoded scenes: whatever it keeps, it must honour the seal."""
 
     def read(self, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-        """As `Scene.read`: rainy uint8 (R, H, W, 3), clean uint8 (H, W, 3). The arrays are not to be written to."""
+        """As `Scene.read`: rainy uint8 (R, H, W, 3), clean uint8 (H, W, 3). Not to be written to."""
 
     def size(self, scene: Scene) -> tuple[int, int]:
         """(height, width) of the scene, without decoding it."""

@@ -1,13 +1,13 @@
-"""Batches of scenes that are a pure function of (seed, step): nothing of a loader needs to be saved to resume.
+"""Batches of scenes that are a pure function of (seed, step): resuming needs nothing of the loader saved.
 
-Draw d = step * batch + i takes the scene at position d mod n of the permutation of epoch d // n, and its crop,
-flips and choice of versions from a generator seeded by (seed, d). The number of workers therefore changes nothing,
-and starting at another step is resuming.
+Draw d = step * batch + i takes the scene at position d mod n of the permutation of epoch d // n, and its
+crop, flips and choice of versions from a generator seeded by (seed, d). So the number of workers changes
+nothing, and starting at another step is resuming.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,11 +21,11 @@ __all__ = ["SceneBatch", "SceneLoader", "scene_loader"]
 
 
 class SceneBatch(NamedTuple):
-    """B scenes: rainy uint8 (B, R, 3, h, w), clean uint8 (B, 3, h, w), index int64 (B,) into the scenes given."""
+    """B scenes: rainy uint8 (B, R, 3, h, w), clean uint8 (B, 3, h, w), index int64 (B,) into the list."""
 
     rainy: torch.Tensor
     clean: torch.Tensor
-    index: torch.Tensor
+    index: torch.Tensor  # type: ignore[assignment]  # shadows tuple.index, which no batch needs
 
     def to(self, device: str | torch.device) -> "SceneBatch":
         """On `device` as float32 in [0, 1]; the bytes travel, the conversion happens there."""
@@ -54,12 +54,12 @@ def scene_loader(
 
     All versions of a scene and its clean picture share crop, flips and quarter turns (`augment`).
 
-    rains: versions drawn a scene, without replacement and in their own order; None takes the smallest R among the
-      scenes; 0 takes none of them, for `fresh_rain` alone.
+    rains: versions drawn a scene, without replacement and in their own order; None takes the smallest R among
+      the scenes; 0 takes none of them, for `fresh_rain` alone.
     fresh_rain: levels of rain synthesised anew over each crop and appended, so a batch holds
       R = rains + len(fresh_rain) versions.
-    cache: "memory" keeps decoded scenes up to 2 GiB in each process, None decodes every time, a folder keeps them
-      decoded on disk (see `manas_lite.data.caching`).
+    cache: "memory" keeps decoded scenes up to 2 GiB in each process, None decodes every time, a folder keeps
+      them decoded on disk (see `manas_lite.data.caching`).
 
     Raises ValueError for too few versions or a picture smaller than the patch, naming the scene.
     """
@@ -87,7 +87,7 @@ def scene_loader(
 class SceneLoader(DataLoader):
     """A DataLoader of SceneBatch whose workers take over the seal that holds where iteration starts."""
 
-    def __iter__(self) -> Iterator[SceneBatch]:
+    def __iter__(self) -> Any:
         self.worker_init_fn = partial(adopt_seal, sealed_files())
         return super().__iter__()
 
@@ -125,8 +125,8 @@ class PatchDataset(Dataset):
         self.rains = len(fewest.rainy) if rains is None else rains
         if self.rains > len(fewest.rainy):
             raise ValueError(
-                f"rains={rains}, but scene {fewest.name!r} has {len(fewest.rainy)} rainy version(s); lower `rains`, "
-                "or give fresh_rain levels such as ('light', 'heavy')"
+                f"rains={rains}, but scene {fewest.name!r} has {len(fewest.rainy)} rainy version(s); "
+                "lower `rains`, or give fresh_rain levels such as ('light', 'heavy')"
             )
         if self.rains < 0 or self.rains + len(fresh_rain) < 1:
             raise ValueError(
@@ -136,8 +136,8 @@ class PatchDataset(Dataset):
             height, width = cache.size(scene)
             if min(height, width) < patch:
                 raise ValueError(
-                    f"scene {scene.name!r} ({scene.clean}) is {width}x{height} pixels, smaller than a patch of "
-                    f"{patch}; lower `patch` to {min(height, width)}, or leave the scene out"
+                    f"scene {scene.name!r} ({scene.clean}) is {width}x{height} pixels, smaller than a "
+                    f"patch of {patch}; lower `patch` to {min(height, width)}, or leave the scene out"
                 )
 
     def __getitem__(self, draw: int) -> tuple[np.ndarray, np.ndarray, int]:

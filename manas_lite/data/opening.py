@@ -7,7 +7,7 @@ from pathlib import Path
 
 from manas_lite.data.pictures import Picture, RainyPicture
 from manas_lite.data.scenes import Scene, rain_seed
-from manas_lite.data.splits import Split, split_scenes
+from manas_lite.data.splits import Split
 
 LEVELS = ("light", "medium", "heavy")
 
@@ -17,8 +17,8 @@ def open_split(
 ) -> Split:
     """Training, validation and test scenes of `data`.
 
-    data: "photos" (the bundled photographs under synthetic rain, one version a level), a folder, the name of a
-      registered set that has been downloaded, or a Split, which is returned as it is.
+    data: "photos" (the bundled photographs under synthetic rain, one version a level), a folder, the name of
+      a registered set that has been downloaded, or a Split, which is returned as it is.
     seed: draws the split where the set defines none, and the training rain. The rain of validation and test
       pictures is the same for every seed, so that runs with different seeds are judged on the same pictures.
     levels: rain levels laid over photographs that have no rain of their own.

@@ -1,7 +1,7 @@
-"""Pictures: anything with `.read()`. A file, half of a side-by-side file, or rain synthesised over another picture.
+"""Pictures: anything with `.read()`: a file, half of a side-by-side file, or rain over another picture.
 
-While a set of files is `sealed`, reading any of them raises `LeakError`: search and training run under a seal of
-the test set.
+While a set of files is sealed, reading any of them raises `LeakError`: search and training run under a seal
+of the test set.
 """
 
 import os
@@ -69,7 +69,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class RainyPicture:
-    """Synthetic rain of a `level` ('light', 'medium', 'heavy' or a number) over a clean picture, from a seed."""
+    """Synthetic rain of a `level` ('light', 'medium', 'heavy' or a number) over a clean picture, by seed."""
 
     clean: Picture
     level: str | float

@@ -25,7 +25,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Scene:
-    """One background: `name` identifies it, `labels` names each rainy version (a level, or the file's stem)."""
+    """One background: `name` identifies it, `labels` names each rainy version (a level, or a file's stem)."""
 
     name: str
     clean: Picture
@@ -83,7 +83,7 @@ def sealed(scenes: Iterable[Scene]) -> Iterator[None]:
 
 
 def one_to_one(scenes: Iterable[Scene]) -> tuple[Scene, ...]:
-    """Every rainy picture its own scene with R = 1 (the `multi_to_one=False` arm); names stay the background's."""
+    """Every rainy picture its own scene, R = 1 (the `multi_to_one=False` arm); names stay."""
     return tuple(
         replace(scene, rainy=(picture,), labels=(label,))
         for scene in scenes
@@ -92,7 +92,7 @@ def one_to_one(scenes: Iterable[Scene]) -> tuple[Scene, ...]:
 
 
 def with_extra_rain(scenes: Iterable[Scene], levels: Sequence[str | float], seed: int) -> tuple[Scene, ...]:
-    """The scenes with synthetic versions over their clean pictures appended, one a level (method section 5)."""
+    """The scenes with synthetic versions over their clean pictures appended, one a level (method 5)."""
     return tuple(
         replace(
             scene,
@@ -105,5 +105,5 @@ def with_extra_rain(scenes: Iterable[Scene], levels: Sequence[str | float], seed
 
 
 def rain_seed(seed: int, name: str, level: str | float) -> int:
-    """A seed in 0..2^32-1 for the rain of one level over one scene: the same wherever the scene stands in a list."""
+    """A seed in 0..2^32-1 for one level of rain over one scene, wherever the scene stands in a list."""
     return int.from_bytes(hashlib.sha256(f"{seed}|{name}|{level}".encode()).digest()[:4], "big")

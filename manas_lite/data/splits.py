@@ -33,13 +33,13 @@ class Split:
                 for key in (scene.name, scene.clean):
                     if home.setdefault(key, part) != part:
                         raise ValueError(
-                            f"background {str(key)!r} is in {home[key]} and in {part}; the parts of a split must "
-                            "not share one: split by scene (split_scenes), never by rainy picture"
+                            f"background {str(key)!r} is in {home[key]} and in {part}; the parts of a split "
+                            "must not share one: split by scene (split_scenes), never by rainy picture"
                         )
 
     @property
     def sha256(self) -> str:
-        """Hash of who is where: names, labels and paths (relative to the data's common folder), not pixels."""
+        """Hash of who is where: names, labels and paths relative to the common folder; not of pixels."""
         return hashlib.sha256(_canonical(self._parts()).encode()).hexdigest()
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -85,9 +85,9 @@ class Split:
 def split_scenes(scenes: Iterable[Scene], seed: int, val: float = 0.1, test: float = 0.1) -> Split:
     """Divides scenes at random by background; `val` and `test` are shares in [0, 1) of the backgrounds.
 
-    The order is that of a hash of (seed, name): it does not depend on how the scenes were listed, and a scene added
-    later leaves the order of the others as it is. Scenes of one name stay together. A share above 0 gets at least
-    one background; ValueError if that leaves none to train on.
+    The order is that of a hash of (seed, name): it does not depend on how the scenes were listed, and a scene
+    added later leaves the order of the others as it is. Scenes of one name stay together. A share above 0
+    gets at least one background; ValueError if that leaves none to train on.
     """
     if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
         raise ValueError(f"val and test are shares that leave something to train on, got {val} and {test}")
@@ -98,8 +98,8 @@ def split_scenes(scenes: Iterable[Scene], seed: int, val: float = 0.1, test: flo
     n_test, n_val = (max(1, round(share * len(names))) if share else 0 for share in (test, val))
     if len(names) <= n_test + n_val:
         raise ValueError(
-            f"{len(names)} background(s) cannot be split into training, {n_val} for validation and {n_test} for "
-            "test; add scenes, or set val=0 or test=0"
+            f"{len(names)} background(s) cannot be split into training, {n_val} for validation and "
+            f"{n_test} for test; add scenes, or set val=0 or test=0"
         )
     order = [scene for name in names for scene in groups[name]]
     counts = [
