@@ -1,0 +1,208 @@
+"""The repository keeps its promises: imports declared, names without clashes, make and README as they say."""
+
+import ast
+import importlib
+import importlib.metadata
+import os
+import pkgutil
+import re
+import shutil
+import subprocess
+import sys
+import types
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.utils import canonicalize_name
+from project import PROJECT, ROOT, all_requirements, requirements, tracked_files
+
+import manas_lite
+
+FOLDERS = ("manas_lite", "scripts", "tests")
+SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+
+# What the standard library lost between 3.11 and 3.13 ("What's new in Python", sections Removed).
+REMOVED_MODULES = set(
+    """asynchat asyncore distutils imp smtpd aifc audioop cgi cgitb chunk crypt imghdr lib2to3 mailcap msilib
+    nis nntplib ossaudiodev pipes sndhdr spwd sunau telnetlib uu xdrlib""".split()  # noqa: SIM905
+)
+
+
+# --- the source -----------------------------------------------------------------------------------
+
+
+def imported_names(nodes: Iterable[ast.AST]) -> set[str]:
+    names = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module.split(".")[0])
+    return names - set(sys.stdlib_module_names) - {"manas_lite"}
+
+
+def test_every_import_of_the_package_is_declared() -> None:
+    """At the top of a module only core dependencies; inside functions those of the extras too."""
+    provider = importlib.metadata.packages_distributions()
+    core = {canonicalize_name(requirement.name) for requirement in requirements()}
+    anything = {canonicalize_name(requirement.name) for requirement in all_requirements()}
+    undeclared = []
+    for path in (ROOT / "manas_lite").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for nodes, allowed in ((tree.body, core), (ast.walk(tree), anything)):
+            for name in imported_names(nodes):
+                distributions = {canonicalize_name(each) for each in provider.get(name, [name])}
+                if not distributions & allowed:
+                    undeclared.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert undeclared == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_source_holds_on_newer_pythons(path: Path) -> None:
+    """What 3.12 and 3.13 took away or began to warn about: removed modules, invalid escapes."""
+    text = path.read_text(encoding="utf-8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tree = compile(text, str(path), "exec", flags=ast.PyCF_ONLY_AST, dont_inherit=True)
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in (
+            [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+        )
+    }
+    assert imported & REMOVED_MODULES == set()
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+def test_no_function_or_class_shares_its_name_with_a_module() -> None:
+    """`manas_lite.rain` must stay the module however it is imported."""
+    modules = {info.name for info in pkgutil.walk_packages(manas_lite.__path__, "manas_lite.")}
+    modules = {name for name in modules if not name.endswith("__main__")}
+    last_names = {name.rsplit(".", 1)[1] for name in modules}
+    assert {"ops", "losses", "rain"} <= last_names
+    clashes = []
+    for name in sorted(modules | {"manas_lite"}):
+        for attribute, value in vars(importlib.import_module(name)).items():
+            if attribute in last_names and not isinstance(value, types.ModuleType):
+                clashes.append(f"{name}.{attribute}")
+    assert clashes == []
+
+
+def test_every_name_offered_exists() -> None:
+    for info in pkgutil.walk_packages(manas_lite.__path__, "manas_lite."):
+        if not info.name.endswith("__main__"):
+            module = importlib.import_module(info.name)
+            missing = [name for name in getattr(module, "__all__", []) if not hasattr(module, name)]
+            assert missing == [], info.name
+    assert [name for name in getattr(manas_lite, "__all__", []) if not hasattr(manas_lite, name)] == []
+
+
+# --- the repository -------------------------------------------------------------------------------
+
+
+def test_no_large_file_is_tracked() -> None:
+    large = [name for name in tracked_files() if (ROOT / name).stat().st_size > 1_000_000]
+    assert large == []
+
+
+def test_no_machine_path_is_tracked() -> None:
+    somewhere = re.compile(rb"(?<![\w.])/(?:home|Users|root|work|mnt)/[\w.-]|[A-Z]:\\\\?Users")
+    hits = []
+    for name in tracked_files():
+        content = (ROOT / name).read_bytes()
+        if b"\0" not in content and name != "tests/test_setup.py":
+            hits += [f"{name}: {match.group().decode()}" for match in somewhere.finditer(content)]
+    assert hits == []
+
+
+def test_citation_names_the_kit_and_the_paper() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == PROJECT["version"]
+    assert citation["license"] == "MIT"
+    (paper,) = citation["references"]
+    assert paper["doi"] == "10.1109/TCSVT.2022.3207516"
+    assert paper["year"] == 2023
+
+
+def test_readme_links_lead_somewhere() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)|src=\"([^\"]+)\"", text)
+    local = {target for pair in targets for target in pair if target and "://" not in target}
+    assert local, "no local link found: has the pattern gone stale?"
+    assert sorted(target for target in local if not (ROOT / target).exists()) == []
+
+
+def test_readme_commands_exist() -> None:
+    """Every `make` target, subcommand and measured figure that the README promises."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE))
+    assert {"demo", "test"} <= named <= targets
+    offered = subprocess.run(
+        [sys.executable, "-m", "manas_lite", "--help"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert offered.returncode == 0, offered.stderr
+    for command in set(re.findall(r"python -m manas_lite ([a-z]+)", text)):
+        assert re.search(rf"\b{command}\b", offered.stdout), f"README names `{command}`, the program does not"
+    assert "TODO" not in text
+
+
+# --- make -----------------------------------------------------------------------------------------
+
+
+def fake_python(folder: Path, lie: str) -> Path:
+    """An interpreter that runs `-c CODE` under a lie about itself."""
+    script = folder / "python"
+    script.write_text(f"#!{sys.executable}\nimport sys\n{lie}\nexec(sys.argv[2])\n", encoding="utf-8")
+    script.chmod(0o755)
+    return script
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize(
+    ("lie", "message"),
+    [
+        ("sys.version_info = (3, 10, 4, 'final', 0)", "Python 3.11 or newer is needed"),
+        (
+            "import importlib.util; importlib.util.find_spec = lambda name: None",
+            "sudo apt install python3-venv",
+        ),
+        (None, "was not found: install Python 3.11"),
+    ],
+)
+def test_make_says_what_is_missing(tmp_path: Path, lie: str | None, message: str) -> None:
+    python = tmp_path / "no-such-python" if lie is None else fake_python(tmp_path, lie)
+    environment = tmp_path / "environment"
+    result = subprocess.run(
+        ["make", "demo", f"PYTHON={python}", f"VENV={environment}"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode != 0
+    assert message in result.stdout + result.stderr
+    assert not environment.exists()
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_asks_for_the_build_that_TORCH_names(tmp_path: Path) -> None:
+    def steps(*arguments: str) -> str:
+        command = ["make", "--dry-run", "demo", f"VENV={tmp_path}", *arguments]
+        clean = {name: value for name, value in os.environ.items() if name not in ("TORCH", "MAKEFLAGS")}
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=clean).stdout
+
+    plain = steps()
+    assert "install torch==2.13.0\n" in plain
+    other = steps("TORCH=torch --index-url https://example.org/cpu")
+    assert "install torch==2.13.0 --index-url https://example.org/cpu\n" in other
+    assert "install torch==2.11.0\n" in steps("TORCH=torch==2.11.0")
+    # Once made, the choice is remembered, and only naming another one makes the environment anew.
+    for name, content in (("torch", "torch==2.11.0\n"), ("installed-core", "")):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    assert "-m venv" not in steps()
+    assert "-m venv" not in steps("TORCH=torch==2.11.0")
+    assert "-m venv" in steps("TORCH=torch")
