@@ -56,7 +56,7 @@ def test_installing_changes_nothing_that_is_there(
     The dependencies are there as metadata only: that is all pip looks at when it decides what to replace.
     """
     venv.create(tmp_path / "environment", with_pip=True)
-    python = next((tmp_path / "environment").glob("*/python*"))
+    python = tmp_path / "environment" / ("Scripts" if os.name == "nt" else "bin") / "python"
     locate = [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
     site = Path(subprocess.run(locate, capture_output=True, text=True, check=True).stdout.strip())
     for requirement in requirements("data", "course"):
