@@ -238,9 +238,15 @@ def reestimate_statistics(net: nn.Module, batches: Iterable[Tensor]) -> None:
         m.reset_running_stats()
         m.momentum = None  # a cumulative mean
     net.train()
-    with torch.no_grad():
-        for rainy in batches:
-            net(rainy)
-    net.train(was_training)
-    for m, momentum in zip(norms, momenta, strict=True):
-        m.momentum = momentum
+    seen = 0
+    try:
+        with torch.no_grad():
+            for rainy in batches:
+                net(rainy)
+                seen += 1
+    finally:
+        net.train(was_training)
+        for m, momentum in zip(norms, momenta, strict=True):
+            m.momentum = momentum
+    if not seen:
+        raise ValueError("no batches to measure BatchNorm's statistics on: give at least one (B, 3, H, W)")

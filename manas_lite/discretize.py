@@ -33,12 +33,14 @@ def perturbation(supernet: SuperNet, loss: Callable[[SuperNet], Tensor]) -> tupl
     for logits in (supernet.alpha, supernet.beta):
         before = logits.detach().clone()
         score = torch.empty_like(before)
-        for row in range(len(before)):
-            for k in range(before.shape[1]):
-                logits.copy_(before)
-                logits[row, k] = -torch.inf
-                score[row, k] = loss(supernet)
-        logits.copy_(before)
+        try:
+            for row in range(len(before)):
+                for k in range(before.shape[1]):
+                    logits.copy_(before)
+                    logits[row, k] = -torch.inf
+                    score[row, k] = loss(supernet)
+        finally:
+            logits.copy_(before)
         scores.append(score)
     genotype = argmax(supernet.space, *scores)
     return genotype, scores[0], scores[1]

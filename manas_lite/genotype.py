@@ -109,6 +109,9 @@ class Genotype:
         missing = {"space", "modules", "edges"} - set(document)
         if missing:
             raise ValueError(f"genotype without {', '.join(sorted(missing))}")
+        for field in ("modules", "edges"):
+            if not isinstance(document[field], list):
+                raise ValueError(f"genotype with {field}={document[field]!r}: expected a list of names")
         return cls(_space(document["space"]), tuple(document["modules"]), tuple(document["edges"]))
 
     @classmethod
@@ -132,6 +135,8 @@ class Genotype:
 
 def _space(document: Mapping[str, Any]) -> SearchSpace:
     known = {field.name for field in fields(SearchSpace)}
+    if not isinstance(document, Mapping):
+        raise ValueError(f"genotype with space={document!r}: expected the fields {', '.join(sorted(known))}")
     wrong = set(document) ^ known
     if wrong:
         raise ValueError(f"genotype with other space fields than this package's: {', '.join(sorted(wrong))}")

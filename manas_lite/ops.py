@@ -15,12 +15,19 @@ from torch.nn import functional as F
 NORMS = ("batch", "group", "none")
 
 
+class GroupNorm(nn.GroupNorm):
+    """nn.GroupNorm that also takes groups of a single value (1x1 maps of tiny images): they become zero."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+
 def norm_layer(kind: str, channels: int, affine: bool = True) -> nn.Module:
     """The normalisation called `kind` (`batch`, `group` or `none`) over maps of `channels` channels."""
     if kind == "batch":
         return nn.BatchNorm2d(channels, affine=affine)
     if kind == "group":
-        return nn.GroupNorm(math.gcd(8, channels), channels, affine=affine)
+        return GroupNorm(math.gcd(8, channels), channels, affine=affine)
     if kind == "none":
         return nn.Identity()
     raise ValueError(f"unknown norm {kind!r}: choose one of {', '.join(NORMS)}")
@@ -70,11 +77,10 @@ def spatial_peak(x: Tensor, window: int | None = None) -> Tensor:
     """Maximum over the map, (B, c, 1, 1); with a window, over the window around each pixel, (B, c, H, W)."""
     if window is None:
         return x.amax((2, 3), keepdim=True)
-    for axis in (2, 3):  # a square maximum is a maximum of maxima
+    for axis in (2, 3):  # the maximum of a rectangle is a maximum of maxima
+        start, _ = _window_edges(x.shape[axis], window, x.device)
         size = min(window, x.shape[axis])
-        kernel, before = (size, 1) if axis == 2 else (1, size), size // 2
-        pad = (0, 0, before, size - 1 - before) if axis == 2 else (before, size - 1 - before, 0, 0)
-        x = F.max_pool2d(F.pad(x, pad, value=-torch.inf), kernel, stride=1)
+        x = F.max_pool2d(x, (size, 1) if axis == 2 else (1, size), stride=1).index_select(axis, start)
     return x
 
 

@@ -42,8 +42,16 @@ class SearchSpace:
     residual: bool = False
 
     def __post_init__(self) -> None:
-        for field in ("channels", "operations"):  # JSON hands lists over; the space must stay hashable
-            object.__setattr__(self, field, tuple(getattr(self, field)))
+        for item in fields(self):  # the fields' types are those of their defaults
+            value, default = getattr(self, item.name), item.default
+            if isinstance(default, tuple) and isinstance(value, list):
+                value = tuple(value)  # JSON hands lists over; the space must stay hashable
+                object.__setattr__(self, item.name, value)
+            parts, kinds = (value, default) if isinstance(default, tuple) else ((value,), (default,))
+            kind = type(kinds[0])
+            if not isinstance(parts, tuple) or any(type(part) is not kind for part in parts):
+                expected = f"a tuple of {kind.__name__}" if isinstance(default, tuple) else kind.__name__
+                raise ValueError(f"{item.name}={value!r}: expected {expected}")
         if len(self.channels) < 2:
             raise ValueError(f"channels={self.channels}: a multi-scale network needs at least two branches")
         if self.modules_per_cell < 1 or self.groups < 1:
