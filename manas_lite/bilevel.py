@@ -1,0 +1,369 @@
+"""Gradients of the bilevel problem (method section 6), as pure functions of sequences of tensors.
+
+    minimise over a:  L_val( w*(a), a ),     w*(a) = argmin_w L_train(w, a)
+
+DARTS (Liu et al., ICLR 2019) stands one optimiser step in for w*(a): w' = step(w, grad_w L_train(w, a)). With
+v = J_step^T grad_w' L_val(w', a), the gradient through the step's gradient argument,
+
+    dL_val/da = grad_a L_val(w', a) + ( d^2 L_train(w, a) / da dw ) v
+
+`first` drops the second term and takes w' = w, `exact` computes it by double backward, and
+`finite-difference` needs only two more gradients:
+
+    ( d^2 L_train / da dw ) v  ~  [ grad_a L_train(w + e v, a) - grad_a L_train(w - e v, a) ] / (2 e),   e =
+    radius / |v|
+
+A loss is any function `loss(weights, arch) -> scalar`; `functional_loss` makes one from a module. Nothing
+here changes a tensor, a buffer, an optimiser or the random state it is given.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+
+Loss = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
+Gradients = Sequence[Tensor | None]  # None: the loss did not reach that tensor, so an optimiser skips it
+Step = Callable[[Sequence[Tensor], Gradients], tuple[Tensor, ...]]
+Order = Literal["first", "finite-difference", "exact"]
+
+
+# --- hypergradients ---
+
+
+@dataclass(frozen=True)
+class Hypergradient:
+    """`gradients` of the validation loss, one a tensor of `arch`; the losses on the way, detached.
+
+    `train_loss` is None at first order, which does not evaluate it.
+    """
+
+    gradients: tuple[Tensor, ...]
+    val_loss: Tensor
+    train_loss: Tensor | None = None
+
+
+def hypergradient(
+    order: Order,
+    train_loss: Loss | None,
+    val_loss: Loss,
+    weights: Sequence[Tensor],
+    arch: Sequence[Tensor],
+    *,
+    step: Step | None = None,
+    radius: float = 1e-2,
+) -> Hypergradient:
+    """Gradient of the validation loss with respect to `arch`, by the formulas at the top of this module.
+
+    Args:
+        order: `first`, `finite-difference` or `exact`. train_loss, val_loss: pure losses; `train_loss` and
+        `step` may be None at first order. weights, arch: current values, in the order the losses expect;
+        parameters may be passed as they are. step: one differentiable optimiser step, usually from
+        `virtual_step(optimizer)`. radius: length of the perturbation of the weights, for
+        `finite-difference`. 1e-2 is DARTS's. On networks
+            with ReLU, whose gradients jump, it can be badly wrong: 1e-5 in float64, or `exact`.
+
+    Source: DARTS, sections 2.3 and A.2; virtual steps of any optimiser are this kit's choice.
+
+    >>> val = lambda w, a: a[0] * w[0] - 2 * a[0] + 1
+    >>> train = lambda w, a: w[0] ** 2 - 2 * a[0] * w[0] + a[0] ** 2
+    >>> w, a = [torch.tensor(-2.0)], [torch.tensor(2.0)]
+    >>> hypergradient("first", train, val, w, a).gradients
+    (tensor(-4.),)
+    >>> hypergradient("exact", train, val, w, a, step=virtual_sgd(torch.optim.SGD(w, lr=0.5))).gradients
+    (tensor(2.),)
+    """
+    if order not in get_args(Order):
+        raise ValueError(f"unknown order {order!r}: choose one of {', '.join(get_args(Order))}")
+    weights, arch = _leaves(weights), _leaves(arch)
+    if order == "first":
+        loss = val_loss(tuple(w.detach() for w in weights), arch)
+        return Hypergradient(_gradients(loss, arch), loss.detach())
+    if train_loss is None or step is None:
+        raise ValueError(
+            f"order {order!r} needs a train_loss and a step (see virtual_step); only 'first' does not"
+        )
+    if order == "exact":
+        return _exact(train_loss, val_loss, weights, arch, step)
+    if not (math.isfinite(radius) and radius > 0):
+        raise ValueError(f"radius is {radius}: it must be a finite number above 0")
+    return _finite_difference(train_loss, val_loss, weights, arch, step, radius)
+
+
+def _exact(
+    train_loss: Loss, val_loss: Loss, weights: Sequence[Tensor], arch: Sequence[Tensor], step: Step
+) -> Hypergradient:
+    train = train_loss(weights, arch)
+    gradients = torch.autograd.grad(train, weights, create_graph=True, allow_unused=True)
+    val = val_loss(step(weights, gradients), arch)
+    return Hypergradient(_gradients(val, arch), val.detach(), train.detach())
+
+
+def _finite_difference(
+    train_loss: Loss,
+    val_loss: Loss,
+    weights: Sequence[Tensor],
+    arch: Sequence[Tensor],
+    step: Step,
+    radius: float,
+) -> Hypergradient:
+    weights = tuple(w.detach() for w in weights)
+    leaves = _leaves(weights)
+    train = train_loss(leaves, tuple(a.detach() for a in arch))
+    gradients = torch.autograd.grad(train, leaves, allow_unused=True)
+    used = [i for i, gradient in enumerate(gradients) if gradient is not None]
+    gradients = tuple(None if gradient is None else gradient.requires_grad_() for gradient in gradients)
+
+    val = val_loss(step(weights, gradients), arch)
+    direct_and_v = _gradients(val, [*arch, *(gradients[i] for i in used)])
+    direct, v = direct_and_v[: len(arch)], direct_and_v[len(arch) :]
+
+    # with v = 0 the two sides are equal and the term is 0, whatever the large epsilon
+    epsilon = radius / _norm(v).clamp_min(torch.finfo(train.dtype).tiny)
+
+    def at(sign: int) -> tuple[Tensor, ...]:
+        moved = list(weights)
+        for i, direction in zip(used, v, strict=True):
+            moved[i] = weights[i] + sign * epsilon * direction
+        return _gradients(train_loss(moved, arch), arch)
+
+    implicit = ((p - n) / (2 * epsilon) for p, n in zip(at(+1), at(-1), strict=True))
+    total = tuple(d + i for d, i in zip(direct, implicit, strict=True))
+    return Hypergradient(total, val.detach(), train.detach())
+
+
+# --- virtual optimiser steps ---
+
+
+def virtual_step(optimizer: torch.optim.Optimizer, clip: float | None = None) -> Step:
+    """The next step of `optimizer` as a differentiable function (weights, gradients) -> new weights.
+
+    It does what `clip_grad_norm_(weights, clip); optimizer.step()` would do from the optimiser's present
+    state and present settings, and changes nothing. `weights` are in the order of the optimiser's
+    parameters, group after group; a gradient of None skips its weight. Valid until the optimiser really
+    steps.
+
+    The clipping factor is held constant: no derivative is taken through the norm (this kit's choice).
+    Adam's step is steep where a gradient and its history are 0 (slope rate / eps), which shrinks the
+    perturbation of the finite difference everywhere: prefer `exact` with Adam.
+
+    Raises ValueError for anything but SGD, Adam and AdamW.
+    """
+    if isinstance(optimizer, torch.optim.SGD):
+        return virtual_sgd(optimizer, clip)
+    if isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
+        return virtual_adam(optimizer, clip)
+    raise ValueError(f"no virtual step for {type(optimizer).__name__}: use SGD, Adam or AdamW")
+
+
+def virtual_sgd(optimizer: torch.optim.SGD, clip: float | None = None) -> Step:
+    """`virtual_step` of SGD: momentum (its first step included), dampening, Nesterov, weight decay."""
+
+    def update(w: Tensor, g: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Tensor:
+        if group["weight_decay"]:
+            g = g + group["weight_decay"] * w
+        if momentum := group["momentum"]:
+            buffer = state.get("momentum_buffer")
+            average = g if buffer is None else momentum * buffer + (1 - group["dampening"]) * g
+            g = g + momentum * average if group["nesterov"] else average
+        return w - group["lr"] * g
+
+    return _virtual(optimizer, clip, update)
+
+
+def virtual_adam(optimizer: torch.optim.Adam | torch.optim.AdamW, clip: float | None = None) -> Step:
+    """`virtual_step` of Adam and AdamW: bias correction, weight decay of either kind, AMSGrad."""
+
+    def update(w: Tensor, g: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Tensor:
+        beta1, beta2 = group["betas"]
+        decay = group["weight_decay"]
+        if isinstance(optimizer, torch.optim.AdamW) or group.get("decoupled_weight_decay", False):
+            w = w * (1 - group["lr"] * decay)
+        elif decay:
+            g = g + decay * w
+        age = state["step"] + 1
+        mean = beta1 * state.get("exp_avg", 0.0) + (1 - beta1) * g
+        square = beta2 * state.get("exp_avg_sq", 0.0) + (1 - beta2) * g * g
+        largest = torch.maximum(state.get("max_exp_avg_sq", square), square) if group["amsgrad"] else square
+        # sqrt has an infinite slope at 0, and infinity times its zero gradient would be NaN
+        positive = largest > 0
+        root = torch.where(positive, torch.where(positive, largest, 1.0).sqrt(), 0.0)
+        denominator = root / (1 - beta2**age) ** 0.5 + group["eps"]
+        return w - group["lr"] / (1 - beta1**age) * mean / denominator
+
+    return _virtual(optimizer, clip, update)
+
+
+Update = Callable[[Tensor, Tensor, dict[str, Any], dict[str, Any]], Tensor]
+
+
+def _virtual(optimizer: torch.optim.Optimizer, clip: float | None, update: Update) -> Step:
+    """Walks the optimiser's groups, clips, and applies `update` to each weight that has a gradient."""
+    owners = [(p, dict(group)) for group in optimizer.param_groups for p in group["params"]]
+    states = [dict(optimizer.state.get(p, {})) for p, _ in owners]
+    for state in states:
+        state["step"] = float(state.get("step", 0))  # an age in float32 would blur the bias correction
+    shapes = [p.shape for p, _ in owners]
+
+    def step(weights: Sequence[Tensor], gradients: Gradients) -> tuple[Tensor, ...]:
+        if [w.shape for w in weights] != shapes or len(gradients) != len(weights):
+            raise ValueError(
+                f"{len(weights)} weights and {len(gradients)} gradients do not match the optimiser's "
+                f"{len(shapes)} parameters in number, order or shape: pass them in the order of its groups"
+            )
+        if clip is not None:
+            norm = _norm([g.detach() for g in gradients if g is not None])
+            factor = (clip / (norm + 1e-6)).clamp(max=1.0)  # as in clip_grad_norm_
+            gradients = [None if g is None else g * factor for g in gradients]
+        new = []
+        for w, g, (_, group), state in zip(weights, gradients, owners, states, strict=True):
+            if g is not None and group["maximize"]:
+                g = -g
+            new.append(w if g is None else update(w, g, group, state))
+        return tuple(new)
+
+    return step
+
+
+# --- losses from modules ---
+
+
+def functional_loss(
+    module: nn.Module,
+    objective: Callable[[Any], Tensor],
+    weights: Sequence[nn.Parameter],
+    arch: Sequence[nn.Parameter],
+) -> Loss:
+    """A pure loss(weights, arch) from a module: `objective(module)` with those tensors in the parameters'
+    place.
+
+    `objective` may use anything of the module: `lambda net: mse(net(rainy), clean) +
+    regularise(net.alpha)`. Each call works on copies of the buffers, so BatchNorm in train mode normalises
+    by the batch and its running statistics stay as they are; and from one saved random state, restored
+    after, so that all calls draw the same dropout masks and the generators do not move.
+
+    Raises ValueError where a parameter of `weights` or `arch` is not the module's.
+    """
+    names = {id(p): name for name, p in module.named_parameters()}
+    if any(id(p) not in names for p in (*weights, *arch)):
+        raise ValueError("weights and arch must be parameters of the module itself, not copies of them")
+    keys = [f"module.{names[id(p)]}" for p in (*weights, *arch)]
+    whole = _Objective(module, objective)
+
+    def loss(weights: Sequence[Tensor], arch: Sequence[Tensor]) -> Tensor:
+        buffers = {f"module.{name}": buffer.clone() for name, buffer in module.named_buffers()}
+        tensors = dict(zip(keys, (*weights, *arch), strict=True))
+        with torch.random.fork_rng({t.device.index for t in tensors.values() if t.is_cuda}):
+            return torch.func.functional_call(whole, {**tensors, **buffers}, ())
+
+    return loss
+
+
+class _Objective(nn.Module):
+    """A module whose forward pass is a function of another module: what `functional_call` can call."""
+
+    def __init__(self, module: nn.Module, objective: Callable[[Any], Tensor]) -> None:
+        super().__init__()
+        self.module = module
+        self.objective = objective
+
+    def forward(self) -> Tensor:
+        return self.objective(self.module)
+
+
+# --- curvature ---
+
+
+class Eigenvalue(NamedTuple):
+    """The eigenvalue of largest magnitude, with its sign; how many products it took, and whether it had
+    settled."""
+
+    value: float
+    iterations: int
+    converged: bool
+
+
+def dominant_eigenvalue(
+    loss: Callable[[Sequence[Tensor]], Tensor],
+    arch: Sequence[Tensor],
+    *,
+    iterations: int = 50,
+    tolerance: float = 1e-3,
+    seed: int = 0,
+) -> Eigenvalue:
+    """Dominant eigenvalue of the Hessian of loss(arch), by power iteration on Hessian-vector products.
+
+    A large or fast growing one foretells a search that collapses (RobustDARTS, Zela et al., ICLR 2020).
+    Stops when the Rayleigh quotient moves by less than `tolerance` of itself. `seed` draws the start
+    vector.
+    """
+    arch = _leaves(arch)
+    gradient = _flatten(_gradients(loss(arch), arch, create_graph=True))
+    generator = torch.Generator().manual_seed(seed)
+    vector = torch.randn(gradient.shape, generator=generator, dtype=torch.float64).to(gradient)
+    vector = vector / vector.norm()
+    value = math.inf
+    for iteration in range(1, iterations + 1):
+        product = _hessian_product(gradient, arch, vector)
+        previous, value = value, float(vector @ product)
+        length = float(product.norm())
+        if length == 0 or abs(value - previous) <= tolerance * abs(value):
+            return Eigenvalue(value, iteration, True)
+        vector = product / length
+    return Eigenvalue(value, iterations, False)
+
+
+def architecture_hessian(loss: Callable[[Sequence[Tensor]], Tensor], arch: Sequence[Tensor]) -> Tensor:
+    """The whole Hessian of loss(arch), (n, n) over the n numbers of `arch` in order: one product a row.
+
+    The 267 architecture numbers of the paper's space allow it; `dominant_eigenvalue` is cheaper.
+    """
+    arch = _leaves(arch)
+    gradient = _flatten(_gradients(loss(arch), arch, create_graph=True))
+    identity = torch.eye(gradient.numel(), dtype=gradient.dtype, device=gradient.device)
+    return torch.stack([_hessian_product(gradient, arch, row) for row in identity])
+
+
+def _hessian_product(gradient: Tensor, arch: Sequence[Tensor], vector: Tensor) -> Tensor:
+    if not gradient.requires_grad:  # a loss linear in arch
+        return torch.zeros_like(vector)
+    return _flatten(_gradients(gradient, arch, vector, retain_graph=True))
+
+
+# --- small helpers ---
+
+
+def _leaves(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The same values as new leaves that ask for gradients; nothing flows back into the caller's tensors."""
+    return tuple(t.detach().requires_grad_() for t in tensors)
+
+
+def _gradients(
+    output: Tensor,
+    inputs: Sequence[Tensor],
+    cotangent: Tensor | None = None,
+    *,
+    create_graph: bool = False,
+    retain_graph: bool | None = None,
+) -> tuple[Tensor, ...]:
+    """Gradients with zeros where the output does not depend on an input."""
+    return torch.autograd.grad(
+        output,
+        inputs,
+        cotangent,
+        create_graph=create_graph,
+        retain_graph=retain_graph,
+        materialize_grads=True,
+    )
+
+
+def _norm(tensors: Sequence[Tensor]) -> Tensor:
+    """Euclidean norm over all the tensors together."""
+    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in tensors]))
+
+
+def _flatten(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([t.reshape(-1) for t in tensors])
