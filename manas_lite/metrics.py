@@ -1,0 +1,158 @@
+"""PSNR and SSIM, with the convention always named: the same pictures differ by over 1 dB between the two.
+
+| convention | compares | who reports it |
+|---|---|---|
+| `rgb` | the three channels together | SPANet, derain-toolbox, RealRain-1k |
+| `y` | BT.601 luma as MATLAB's `rgb2ycbcr` gives it, 16 to 235 of 255, not rounded | PReNet, MPRNet,
+Restormer |
+
+Both clamp to [0, 1], take 255 grey levels (here 1.0) as the peak, score image by image in float64, and use
+the SSIM of Wang et al. 2004: an 11 x 11 Gaussian window of sigma 1.5, over the valid area, K1 = 0.01, K2 =
+0.03.
+"""
+
+from __future__ import annotations
+
+import difflib
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+CONVENTIONS = ("rgb", "y")
+WINDOW = 11
+SIGMA = 1.5
+LUMA = (65.481, 128.553, 24.966)  # grey levels of 255; the offset of 16 comes on top
+
+_BLOCK = 64  # output pixels a banded matrix product computes at once
+
+
+def psnr(x: Tensor, y: Tensor, convention: str = "rgb") -> Tensor:
+    """Peak signal-to-noise ratio, `10 log10(1 / MSE(x, y))`, in dB, image by image.
+
+    Args:
+        x: (B, 3, H, W) RGB, the image to judge; clamped to [0, 1].
+        y: (B, 3, H, W) RGB in [0, 1], the clean image.
+        convention: 'rgb' or 'y', see the table above.
+
+    Returns (B,) float64; infinite where the two are equal, NaN where x holds a NaN. For equal grey pictures
+    the full-range luma scores exactly 20 log10(255 / 219) = 1.32 dB below `y`, which is squeezed into 219
+    levels. Raises ValueError for other shapes or ranges, or an unknown convention.
+
+    >>> psnr(torch.zeros(1, 3, 16, 16), torch.full((1, 3, 16, 16), 0.1))
+    tensor([20.], dtype=torch.float64)
+    """
+    x, y = _channels(x, y, convention)
+    return -10 * torch.log10((x - y).square().mean(dim=(1, 2, 3)))
+
+
+def ssim(x: Tensor, y: Tensor, convention: str = "rgb") -> Tensor:
+    """Structural similarity (Wang et al. 2004), image by image; 1 where the two are equal.
+
+    Arguments, errors and the (B,) float64 result are those of `psnr`; `rgb` is the mean over the three
+    channels. Sides must be at least 11. scikit-image gives the same number for (H, W, C) arrays when called
+    as `structural_similarity(x, y, data_range=1, channel_axis=-1, gaussian_weights=True, sigma=1.5,
+    use_sample_covariance=False)`, for 'y' on the luma in (16 .. 235) / 255.
+    """
+    return structural_similarity(*_channels(x, y, convention))
+
+
+def structural_similarity(x: Tensor, y: Tensor, data_range: float = 1.0) -> Tensor:
+    """Differentiable SSIM of each image, averaged over channels and the valid area.
+
+        SSIM = (2 m_x m_y + C1) (2 c_xy + C2) / ((m_x^2 + m_y^2 + C1) (v_x + v_y + C2))
+
+    with means m, variances v and covariance c under the Gaussian window, C1 = (0.01 L)^2, C2 = (0.03 L)^2.
+
+    Args:
+        x, y: (B, C, H, W) of one shape, H, W >= 11; nothing is clamped.
+        data_range: L, the distance of the darkest from the brightest possible value.
+
+    Returns (B,), float32, or float64 for float64 input; half precision is widened, also under autocast.
+    """
+    _check_pair(x, y)
+    if min(x.shape[-2:]) < WINDOW:
+        height, width = x.shape[-2:]
+        raise ValueError(
+            f"SSIM needs sides of at least {WINDOW} pixels, got {height} x {width}: use larger crops"
+        )
+    dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+    x, y = x.to(dtype), y.to(dtype)
+    with _full_precision(x.device.type):
+        moments = torch.stack([x, y, x * x + y * y, x * y])  # SSIM needs v_x + v_y only, never one alone
+        mean_x, mean_y, mean_squares, mean_product = _gaussian_mean(moments)
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    product, squares = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y
+    luminance = (2 * product + c1) / (squares + c1)
+    structure = (2 * (mean_product - product) + c2) / (mean_squares - squares + c2)
+    return (luminance * structure).mean(dim=(1, 2, 3))
+
+
+def luma(x: Tensor) -> Tensor:
+    """RGB (B, 3, H, W) in [0, 1] -> Y (B, 1, H, W) in [16, 235] / 255: MATLAB's `rgb2ycbcr`, not rounded."""
+    red, green, blue = x.unbind(1)
+    return ((LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue + 16) / 255).unsqueeze(1)
+
+
+def _channels(x: Tensor, y: Tensor, convention: str) -> tuple[Tensor, Tensor]:
+    """Both images checked, clamped, in float64, with the channels the convention compares."""
+    if convention not in CONVENTIONS:
+        near = difflib.get_close_matches(str(convention).lower(), CONVENTIONS, n=1, cutoff=0.0)[0]
+        raise ValueError(f"unknown convention {convention!r}, did you mean {near!r}? ({CONVENTIONS})")
+    _check_pair(x, y)
+    if x.shape[1] != 3:
+        raise ValueError(f"metrics compare RGB images (B, 3, H, W), got {tuple(x.shape)}")
+    if not (y.min() >= -1e-6 and y.max() <= 1 + 1e-6):  # NaN fails both
+        raise ValueError(
+            f"the second image is the clean one and lies in [0, 1], got {y.min():.4g} to {y.max():.4g}"
+        )
+    x, y = (_double(image).clamp(0, 1) for image in (x, y))
+    return (luma(x), luma(y)) if convention == "y" else (x, y)
+
+
+def _check_pair(x: Tensor, y: Tensor) -> None:
+    if x.shape != y.shape:
+        raise ValueError(f"the two images must have one shape, got {tuple(x.shape)} and {tuple(y.shape)}")
+    if x.ndim != 4 or 0 in x.shape:
+        raise ValueError(
+            f"expected images (B, C, H, W), got {tuple(x.shape)}: add a batch axis, image[None]?"
+        )
+    if not (x.is_floating_point() and y.is_floating_point()):
+        raise ValueError(f"expected float images in [0, 1], got {x.dtype} and {y.dtype}: divide by 255?")
+
+
+def _double(image: Tensor) -> Tensor:
+    return (image.cpu() if image.device.type == "mps" else image).double()  # Apple GPUs have no float64
+
+
+def _gaussian_mean(maps: Tensor) -> Tensor:
+    """(..., H, W) -> (..., H - 10, W - 10): the weighted mean under every whole Gaussian window."""
+    return _blur_rows(_blur_rows(maps).mT).mT
+
+
+def _blur_rows(maps: Tensor) -> Tensor:
+    """Blur along the columns, (..., H, W) -> (..., H - 10, W), as products with a banded matrix.
+
+    Cut into blocks, the band stays dense: a patch is one product, and a large picture costs no more than it
+    must.
+    """
+    blocks = []
+    for start in range(0, maps.shape[-2] - WINDOW + 1, _BLOCK):
+        rows = maps[..., start : start + _BLOCK + WINDOW - 1, :]
+        blocks.append(_band(rows.shape[-2], rows) @ rows)
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=-2)
+
+
+def _band(size: int, like: Tensor) -> Tensor:
+    """(size - 10, size): row i holds the Gaussian weights of pixels i .. i + 10, which sum to 1."""
+    column = torch.arange(size, dtype=like.dtype, device=like.device)
+    offset = column - column[: size - WINDOW + 1, None] - WINDOW // 2
+    weights = torch.exp(-offset.square() / (2 * SIGMA**2)) * (offset.abs() <= WINDOW // 2)
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+def _full_precision(device_type: str) -> torch.autocast | nullcontext[None]:
+    """Autocast would run the products in half precision, where variances vanish in rounding."""
+    if torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
