@@ -3,12 +3,11 @@
 | convention | compares | who reports it |
 |---|---|---|
 | `rgb` | the three channels together | SPANet, derain-toolbox, RealRain-1k |
-| `y` | BT.601 luma as MATLAB's `rgb2ycbcr` gives it, 16 to 235 of 255, not rounded | PReNet, MPRNet,
-Restormer |
+| `y` | the luma of MATLAB's `rgb2ycbcr`, 16 to 235 of 255, not rounded | PReNet, MPRNet, Restormer |
 
 Both clamp to [0, 1], take 255 grey levels (here 1.0) as the peak, score image by image in float64, and use
-the SSIM of Wang et al. 2004: an 11 x 11 Gaussian window of sigma 1.5, over the valid area, K1 = 0.01, K2 =
-0.03.
+the SSIM of Wang et al. 2004: an 11 x 11 Gaussian window of sigma 1.5 over the valid area, K1 = 0.01,
+K2 = 0.03.
 """
 
 from __future__ import annotations
@@ -35,9 +34,9 @@ def psnr(x: Tensor, y: Tensor, convention: str = "rgb") -> Tensor:
         y: (B, 3, H, W) RGB in [0, 1], the clean image.
         convention: 'rgb' or 'y', see the table above.
 
-    Returns (B,) float64; infinite where the two are equal, NaN where x holds a NaN. For equal grey pictures
-    the full-range luma scores exactly 20 log10(255 / 219) = 1.32 dB below `y`, which is squeezed into 219
-    levels. Raises ValueError for other shapes or ranges, or an unknown convention.
+    Returns (B,) float64; infinite where the two are equal, NaN where x holds a NaN. On grey pictures `y`
+    scores 20 log10(255 / 219) = 1.32 dB above `rgb`: its luma spans 219 levels while the peak stays 255.
+    Raises ValueError for other shapes or ranges, or an unknown convention.
 
     >>> psnr(torch.zeros(1, 3, 16, 16), torch.full((1, 3, 16, 16), 0.1))
     tensor([20.], dtype=torch.float64)
