@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.utils import canonicalize_name
+from PIL import Image
 from project import PROJECT, ROOT, all_requirements, requirements, tracked_files
 
 import manas_lite
@@ -152,6 +153,28 @@ def test_readme_commands_exist() -> None:
     for command in set(re.findall(r"python -m manas_lite ([a-z]+)", text)):
         assert re.search(rf"\b{command}\b", offered.stdout), f"README names `{command}`, the program does not"
     assert "TODO" not in text
+
+
+@pytest.mark.slow
+def test_readme_python_runs(tmp_path: Path) -> None:
+    """The ten lines of the README, as they stand there, in an empty folder with one photograph."""
+    (program,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    Image.new("RGB", (40, 30), "grey").save(tmp_path / "street.jpg")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "psnr_rgb" in result.stdout
+    assert Image.open(tmp_path / "street-derained.jpg").size == (40, 30)
+
+
+def test_table_of_hyperparameters_is_what_the_presets_say() -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "hyperparameters.py"), "--check"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
 
 
 # --- make -----------------------------------------------------------------------------------------
