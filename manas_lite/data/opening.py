@@ -2,32 +2,52 @@
 
 import csv
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from manas_lite.data.grouping import Parts, group_scenes, without_leaks
+from manas_lite.data.layouts import list_folder
+from manas_lite.data.listing import DataWarning, Listing
 from manas_lite.data.pictures import Picture, RainyPicture
 from manas_lite.data.scenes import Scene, rain_seed
-from manas_lite.data.splits import Split
+from manas_lite.data.splits import Split, split_scenes
+
+__all__ = ["LEVELS", "open_split", "photo_scene"]
 
 LEVELS = ("light", "medium", "heavy")
 
 
 def open_split(
-    data: "Split | str | os.PathLike[str]", *, seed: int = 0, levels: Sequence[str | float] = LEVELS
+    data: "Split | str | os.PathLike[str]",
+    *,
+    seed: int = 0,
+    levels: Sequence[str | float] = LEVELS,
+    layout: str | None = None,
 ) -> Split:
     """Training, validation and test scenes of `data`.
 
-    data: "photos" (the bundled photographs under synthetic rain, one version a level), a folder, the name of
-      a registered set that has been downloaded, or a Split, which is returned as it is.
+    data: "photos" (the bundled photographs under synthetic rain, one version a level), a folder of pairs or
+      of photographs, the name of a registered set that has been downloaded, or a Split, returned as it is.
     seed: draws the split where the set defines none, and the training rain. The rain of validation and test
       pictures is the same for every seed, so that runs with different seeds are judged on the same pictures.
     levels: rain levels laid over photographs that have no rain of their own.
+    layout: how a folder is laid out where detection should not decide (`manas_lite.data.layouts.LAYOUTS`).
+
+    A folder's own parts (train*, val*, test*) are kept; validation is carved from training where it is
+    missing, and so is test. Training scenes whose background is also in another part are left out, with a
+    DataWarning.
     """
     if isinstance(data, Split):
         return data
     if data == "photos":
         return bundled_photos(seed, levels)
-    raise NotImplementedError(data)
+    listing = list_folder(data, layout)
+    if not listing.photos:
+        return _split_parts(group_scenes(listing), seed, check_leaks=not listing.named, name=str(data))
+    split = _split_parts(_photo_parts(listing, levels), seed, check_leaks=True, name=str(data))
+    own_rain = tuple(photo_scene(scene.clean, scene.name, levels, seed) for scene in split.train)
+    return Split(train=own_rain, val=split.val, test=split.test)
 
 
 def bundled_photos(seed: int, levels: Sequence[str | float] = LEVELS) -> Split:
@@ -36,10 +56,9 @@ def bundled_photos(seed: int, levels: Sequence[str | float] = LEVELS) -> Split:
     parts: dict[str, list[Scene]] = {"train": [], "val": [], "test": []}
     with open(folder / "index.csv", newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            picture = Picture(folder / row["file"])
-            parts[row["part"]].append(
-                photo_scene(picture, picture.path.stem, levels, seed if row["part"] == "train" else 0)
-            )
+            picture, part = Picture(folder / row["file"]), row["part"]
+            scene = photo_scene(picture, picture.path.stem, levels, seed if part == "train" else 0)
+            parts[part].append(scene)
     return Split(**{part: tuple(scenes) for part, scenes in parts.items()})
 
 
@@ -49,3 +68,28 @@ def photo_scene(picture: Picture, name: str, levels: Sequence[str | float], seed
         raise ValueError("photographs need at least one rain level, such as levels=('light', 'heavy')")
     rainy = tuple(RainyPicture(picture, level, rain_seed(seed, name, level)) for level in levels)
     return Scene(name, picture, rainy, tuple(map(str, levels)))
+
+
+def _photo_parts(listing: Listing, levels: Sequence[str | float]) -> Parts:
+    parts: dict[str | None, list[Scene]] = {}
+    for photo in listing.photos:
+        scene = photo_scene(photo.picture, photo.background, levels, 0)
+        parts.setdefault(photo.part, []).append(scene)
+    return {part: tuple(scenes) for part, scenes in parts.items()}
+
+
+def _split_parts(parts: Parts, seed: int, check_leaks: bool, name: str) -> Split:
+    """Keeps the parts a set has and carves the missing ones from training, by scene."""
+    train = parts.get("train", ()) + (parts.get(None, ()) if "train" in parts else ())
+    if not train:  # no training part: all scenes are divided at random
+        return split_scenes([scene for scenes in parts.values() for scene in scenes], seed)
+    val, test = parts.get("val", ()), parts.get("test", ())
+    if check_leaks:
+        train, leaking = without_leaks(train, val, test)
+        if leaking:
+            message = (
+                f"{name}: {leaking} training scene(s) left out, their backgrounds are also in val or test"
+            )
+            warnings.warn(message, DataWarning, stacklevel=3)
+    carved = split_scenes(train, seed, val=0 if val else 0.1, test=0 if test else 0.1)
+    return Split(train=carved.train, val=val or carved.val, test=test or carved.test)

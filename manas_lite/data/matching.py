@@ -1,0 +1,122 @@
+"""Which file belongs to which: pairing rainy and clean files by their names, and reading roles off names."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+__all__ = ["file_key", "level_of", "match_names", "natural", "part_of", "role_of", "stem_role"]
+
+_RAINY = r"rainy[-_ ]?images?|rainy?|inputs?|in|lq|degraded|leftimg8bit[-_]rain"
+_CLEAN = (
+    r"no[-_ ]?rain|non[-_ ]?rain|clean|clear|targets?|gts?|ground[-_ ]?truth|labels?|hq|original|reference"
+    r"|leftimg8bit"
+)
+_PART = r"train(?:ing)?|val(?:idation)?|test(?:ing)?"
+_FOLDER = re.compile(rf"^(?:(?P<clean>{_CLEAN})|(?P<rainy>{_RAINY}))(?:[-_ ]?(?P<part>{_PART}))?$")
+_WORD = rf"(?:{_CLEAN}|{_RAINY}|images?|img|im)"
+_PREFIX = re.compile(rf"^{_WORD}(?:[-_ ]+|(?=\d))")
+_SUFFIX = re.compile(rf"(?:[-_ ]+|(?<=\d)){_WORD}$")
+_SCALE = re.compile(r"(?<=\d)x\d$")  # norain-12x2.png
+_LEVEL = re.compile(r"(?:^|[-_ ])(light|medium|heavy)$")
+_PART_WORD = re.compile(r"(?:^|[^a-z])(train|val|test)")
+
+
+def role_of(folder: str) -> tuple[str, str] | None:
+    """("rainy" or "clean", the part in its name or "") for a folder name, None where it says neither.
+
+    >>> role_of("rain"), role_of("label_val"), role_of("Rain100L")
+    (('rainy', ''), ('clean', 'val'), None)
+    """
+    found = _FOLDER.match(folder.lower())
+    if not found:
+        return None
+    return ("clean" if found["clean"] else "rainy"), (found["part"] or "")
+
+
+def stem_role(stem: str) -> str | None:
+    """The same for a file name without ending, by its first or last word."""
+    words = re.split(r"[-_ ]|(?<=\D)(?=\d)|(?<=\d)(?=\D)", stem.lower())
+    for word in (words[0], words[-1], "-".join(words[:2])):
+        role = role_of(word)
+        if role:
+            return role[0]
+    return None
+
+
+def part_of(folders: Iterable[str]) -> str | None:
+    """ "train", "val" or "test" from the first folder name that says so.
+
+    >>> part_of(["DID-MDN-training", "Rain_Heavy"]), part_of(["contest"])
+    ('train', None)
+    """
+    for folder in folders:
+        found = _PART_WORD.search(folder.lower())
+        if found:
+            return found[1]
+    return None
+
+
+def level_of(folder: str) -> str | None:
+    """ "light", "medium" or "heavy" from a folder name such as Rain_Heavy."""
+    found = _LEVEL.search(folder.lower())
+    return found[1] if found else None
+
+
+def file_key(stem: str) -> str:
+    """What is left of a name without words for rain, clean or image, scale marks and leading zeros.
+
+    >>> [file_key(s) for s in ("norain-001", "rain-1", "norain-12x2", "im_0001", "5gt", "IMG_20")]
+    ['1', '1', '12', '1', '5', '20']
+    """
+    key = stem.lower()
+    for pattern in (_PREFIX, _SUFFIX, _SCALE):
+        shorter = pattern.sub("", key)
+        key = shorter or key
+    return re.sub(r"\d+", lambda digits: str(int(digits[0])), key)
+
+
+def match_names(rainy: Sequence[str], clean: Sequence[str]) -> dict[str, str]:
+    """The clean file of each rainy one, names being relative POSIX paths; a name without a twin is left out.
+
+    Tried in order: the same path, the same key (`file_key`) in the same folder, the same key in any folder,
+    the longest beginning of the key that ends before a separator (`7_12` is the twelfth rain over `7`). A key
+    that two clean files share decides nothing.
+    """
+    exact = {_without_ending(name): name for name in clean}
+    local = _unique((((folder, key), name) for name in clean for folder, key in [_split(name)]))
+    anywhere = _unique((_split(name)[1], name) for name in clean)
+    pairs = {}
+    for name in rainy:
+        folder, key = _split(name)
+        twin = exact.get(_without_ending(name)) or local.get((folder, key)) or anywhere.get(key)
+        if twin is None:
+            cuts = [match.start() for match in re.finditer(r"[-_ ]", key)][::-1]
+            candidates = (local.get((folder, key[:cut])) or anywhere.get(key[:cut]) for cut in cuts)
+            twin = next((candidate for candidate in candidates if candidate), None)
+        if twin is not None:
+            pairs[name] = twin
+    return pairs
+
+
+def natural(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Sorting key under which 2 comes before 10."""
+    pieces = re.split(r"(\d+)", name)
+    return tuple((1, int(p), "") if p.isdigit() and p.isascii() else (0, 0, p) for p in pieces if p)
+
+
+def _unique(items: Iterable[tuple[Any, str]]) -> dict[Any, str | None]:
+    """A dictionary in which a key given twice leads nowhere."""
+    found: dict[Any, str | None] = {}
+    for key, name in items:
+        found[key] = None if key in found else name
+    return found
+
+
+def _split(name: str) -> tuple[str, str]:
+    path = PurePosixPath(name)
+    return str(path.parent), file_key(path.stem)
+
+
+def _without_ending(name: str) -> str:
+    return str(PurePosixPath(name).with_suffix(""))
