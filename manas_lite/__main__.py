@@ -1,0 +1,212 @@
+"""Command line: python -m manas_lite {search,retrain,evaluate,derain,demo} --help. Thin over the functions."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .data import LeakError, open_split
+from .demo import run_demo
+from .evaluation import evaluate, table
+from .genotype import Genotype
+from .images import SUFFIXES
+from .inference import derain
+from .loop import DivergedError
+from .runtime import ComputeSettings
+from .searching import SEARCH_PRESETS, SearchSettings, search
+from .settings import override
+from .space import PRESETS, SearchSpace
+from .training import RETRAIN_PRESETS, RetrainSettings, retrain
+from .zoo import load
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse and run; user errors are printed in one line and return 2, without a traceback."""
+    options = parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except KeyboardInterrupt:
+        print("stopped; the same command continues from the last checkpoint", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, TypeError, LeakError, DivergedError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m manas_lite", description=__doc__)
+    commands = top.add_subparsers(required=True, metavar="command")
+
+    p = _command(commands, "search", _search, "search an architecture")
+    p.add_argument("--space", choices=PRESETS, default="teach", help="search space (default: %(default)s)")
+    _training_options(p, "search", SEARCH_PRESETS)
+
+    p = _command(commands, "retrain", _retrain, "train a genotype's network from scratch")
+    p.add_argument(
+        "--genotype",
+        required=True,
+        help="genotype.json, a search's run directory, or NAME:SPACE with "
+        "NAME one of hand_made, all_parallel, all_fusion, no_attention, random, random-SEED",
+    )
+    _training_options(p, "retrain", RETRAIN_PRESETS)
+
+    p = _command(commands, "evaluate", _evaluate, "PSNR and SSIM of a network on test pictures")
+    p.add_argument(
+        "--weights", required=True, help="run directory, weights.safetensors, or a shipped model's name"
+    )
+    _data_option(p)
+    p.add_argument(
+        "--part", choices=("train", "val", "test"), default="test", help="scenes to score (default: test)"
+    )
+    p.add_argument("--json", type=Path, help="also write every picture's row to this file")
+    _compute_options(p)
+
+    p = _command(commands, "derain", _derain, "derain a photograph, or every photograph of a folder")
+    p.add_argument("input", type=Path, help="an image file or a folder")
+    p.add_argument("output", type=Path, help="the file or folder to write")
+    p.add_argument(
+        "--weights", default="runs/demo", help="run directory, weights file, or shipped model (%(default)s)"
+    )
+    p.add_argument("--overwrite", action="store_true", help="replace existing files")
+    _compute_options(p)
+
+    p = _command(commands, "demo", _demo, "search, retrain, evaluate and draw, in minutes")
+    _data_option(p)
+    p.add_argument("--runs-dir", default="runs", help="where runs are kept (default: %(default)s)")
+    p.add_argument("--name", default="demo", help="name of this run (default: %(default)s)")
+    return top
+
+
+def _command(
+    commands: argparse._SubParsersAction, name: str, run: object, text: str
+) -> argparse.ArgumentParser:
+    p = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    p.set_defaults(run=run)
+    return p
+
+
+def _data_option(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--data",
+        default="photos",
+        help="a folder of pairs or photographs, a set's name, or `photos`: the "
+        "bundled photographs under synthetic rain (default)",
+    )
+
+
+def _compute_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
+    p.add_argument("--threads", type=int, default=0, help="CPU threads (default: chosen by size)")
+
+
+def _training_options(p: argparse.ArgumentParser, name: str, presets: object) -> None:
+    _data_option(p)
+    p.add_argument(
+        "--preset", choices=list(presets), help="settings to start from (default: the space's name)"
+    )  # type: ignore[call-overload]
+    p.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="changes",
+        help="change a setting, e.g. --set epochs=5 --set loss.complexity_weight=0.1; may be repeated",
+    )
+    p.add_argument("--runs-dir", default="runs", help="where runs are kept (default: %(default)s)")
+    p.add_argument(
+        "--name", default=name, help="name of this run: the same name continues it (default: %(default)s)"
+    )
+    _compute_options(p)
+
+
+def _compute(options: argparse.Namespace) -> ComputeSettings:
+    return ComputeSettings(device=options.device, threads=options.threads)
+
+
+def _settings(options: argparse.Namespace, kind: type, default: str) -> object:
+    settings = kind.preset(options.preset or default, compute=_compute(options))  # type: ignore[attr-defined]
+    return override(settings, options.changes)
+
+
+def _search(options: argparse.Namespace) -> None:
+    settings = _settings(options, SearchSettings, options.space)
+    result = search(options.space, options.data, settings, runs_dir=options.runs_dir, name=options.name)  # type: ignore[arg-type]
+    print(f"genotype {result.genotype.id}: {result.path / 'genotype.json'}")
+    print("modules:", " ".join(result.genotype.modules))
+    print("edges:  ", " ".join(result.genotype.edges))
+
+
+def _retrain(options: argparse.Namespace) -> None:
+    genotype = find_genotype(options.genotype)
+    settings = _settings(options, RetrainSettings, "teach")
+    result = retrain(genotype, options.data, settings, runs_dir=options.runs_dir, name=options.name)  # type: ignore[arg-type]
+    print(f"best validation PSNR (RGB) {result.best_psnr:.2f} dB in epoch {result.best_epoch}: {result.path}")
+
+
+def find_genotype(text: str) -> Genotype:
+    """A genotype from a file, a run directory, or NAME:SPACE."""
+    name, colon, space = text.partition(":")
+    kinds = ("hand_made", "all_parallel", "all_fusion", "no_attention")
+    if colon and space in PRESETS:
+        if name in kinds:
+            return getattr(Genotype, name)(SearchSpace.preset(space))
+        kind, _, seed = name.partition("-")
+        if kind == "random" and (not seed or seed.isdecimal()):
+            return Genotype.random(SearchSpace.preset(space), int(seed or 0))
+        raise ValueError(f"unknown genotype {name!r}: choose {', '.join(kinds)}, random or random-SEED")
+    path = Path(text)
+    if not path.exists() and colon:
+        raise ValueError(f"unknown space {space!r} in {text!r}: choose one of {', '.join(PRESETS)}")
+    return Genotype.load(path / "genotype.json" if path.is_dir() else path)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    net = load(options.weights)
+    split = open_split(options.data)
+    result = evaluate(net, getattr(split, options.part), compute=_compute(options), progress=True)
+    print(table({"derained": result}))
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps({"means": result.means(), "rows": result.rows}, indent=1) + "\n")
+
+
+def _derain(options: argparse.Namespace) -> None:
+    net, compute = load(options.weights), _compute(options)
+    if not options.input.is_dir():
+        print(derain(options.input, net, output=options.output, overwrite=options.overwrite, compute=compute))
+        return
+    if options.output.exists() and not options.output.is_dir():
+        raise ValueError(
+            f"{options.input} is a folder, so {options.output} must be one too, and it is a file"
+        )
+    pictures = sorted(p for p in options.input.iterdir() if p.suffix.lower() in SUFFIXES)
+    if not pictures:
+        raise ValueError(f"{options.input} holds no image ({', '.join(sorted(SUFFIXES))})")
+    failed = 0
+    for picture in pictures:
+        try:
+            print(
+                derain(
+                    picture,
+                    net,
+                    output=options.output / picture.name,
+                    overwrite=options.overwrite,
+                    compute=compute,
+                )
+            )
+        except (ValueError, OSError) as error:
+            failed += 1
+            print(f"skipped: {error}", file=sys.stderr)
+    print(f"{len(pictures) - failed} of {len(pictures)} pictures derained")
+    if failed:
+        raise ValueError(f"{failed} of {len(pictures)} pictures were skipped, for the reasons above")
+
+
+def _demo(options: argparse.Namespace) -> None:
+    run_demo(options.data, runs_dir=options.runs_dir, name=options.name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""The main job, end to end: search -> derive -> retrain -> evaluate, on photographs or on the user's own pairs."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from . import draw
+from .backbone import DerainNet
+from .data import Scene, Split, open_split
+from .evaluation import EvaluationResult, evaluate, table
+from .genotype import Genotype
+from .inference import derain
+from .losses import LossSettings
+from .record import RunDirectory, write_json
+from .searching import SearchResult, SearchSettings, search
+from .settings import to_dict
+from .space import SearchSpace
+from .training import RetrainSettings, retrain
+from .zoo import save_network
+
+LOSS = LossSettings(external="mse+ssim", internal_from=1)
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """The space, and the two schedules; both genotypes are retrained with the same one."""
+
+    space: SearchSpace = field(default_factory=lambda: SearchSpace.preset("teach"))
+    search: SearchSettings = field(
+        default_factory=lambda: SearchSettings.preset("teach", epochs=6, steps=30, warmup=2)
+    )
+    retrain: RetrainSettings = field(default_factory=lambda: RetrainSettings.preset("teach"))
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """net: the searched network, retrained; results: evaluations on pictures never trained on, by network."""
+
+    net: DerainNet = field(repr=False)
+    search: SearchResult
+    results: dict[str, EvaluationResult]
+    path: Path
+    seconds: float
+
+
+def run_demo(
+    data: Split | str | Path = "photos",
+    settings: DemoSettings | None = None,
+    *,
+    runs_dir: str | Path = "runs",
+    name: str = "demo",
+    progress: bool = True,
+) -> DemoResult:
+    """Search, retrain the genotype found and a hand-made one alike, and compare them on the test pictures.
+
+    data: see `data.open_split`. Leaves in `runs_dir/name`: genotype.json, weights.safetensors (the searched network),
+    metrics.json, manifest.json, log.jsonl, and genotype.png, search.png, comparison-*.png; the three runs themselves
+    in its folders search, hand_made and searched. Calling it again continues, or repeats what is done at no cost.
+    """
+    settings = settings or DemoSettings()
+    split = open_split(data)
+    path = Path(runs_dir) / name
+    record = {"settings": to_dict(settings), "split": split.sha256, "data": str(data)}
+
+    with RunDirectory(path, record, kind="demo") as run:
+        began = time.monotonic()
+        say = print if progress else _silent
+        scenes = f"{len(split.train)} training, {len(split.val)} validation and {len(split.test)} test scenes"
+        say(f"1/4 search an architecture ({settings.space.count():.1e} in the space) on {scenes}")
+        found = search(
+            settings.space, split, settings.search, runs_dir=path, name="search", progress=progress
+        )
+        genotypes = {"hand_made": Genotype.hand_made(settings.space), "searched": found.genotype}
+        trained: dict[str, DerainNet] = {}
+        for stage, (label, genotype) in enumerate(genotypes.items(), start=2):
+            say(f"{stage}/4 train the {label.replace('_', '-')} network ({genotype.cost():,.0f} parameters)")
+            result = retrain(genotype, split, settings.retrain, runs_dir=path, name=label, progress=progress)
+            trained[label] = result.net
+        say("4/4 evaluate on pictures never trained on")
+        results = {label: evaluate(net, split.test, progress=progress) for label, net in trained.items()}
+
+        net = trained["searched"]
+        save_network(run.path, net)
+        run.write_text("genotype.json", net.genotype.to_json())
+        run.write_text("log.jsonl", "".join(_joined_logs(path, ["search", *genotypes])))
+        run.write_json("metrics.json", metrics(results, trained))
+        pictures(path, found, net, split.test)
+        seconds = run.finish()
+        say("\n" + table({f"derained, {label.replace('_', '-')}": r for label, r in results.items()}))
+        say(f"\n{time.monotonic() - began:.0f} s. The files and pictures are in {path}")
+    return DemoResult(net, found, results, path, seconds)
+
+
+def metrics(results: dict[str, EvaluationResult], nets: dict[str, DerainNet]) -> dict[str, Any]:
+    """What metrics.json holds: means over all test pictures and per rain level, and the costs, by network."""
+    return {
+        label: {
+            "genotype": nets[label].genotype.id,
+            "parameters": nets[label].genotype.cost(),
+            "flops_256": nets[label].genotype.cost("flops"),
+            "all": result.means(),
+            "levels": {level: result.means(level) for level in result.labels},
+            "pictures": result.rows,
+        }
+        for label, result in results.items()
+    }
+
+
+def pictures(path: Path, found: SearchResult, net: DerainNet, test: tuple[Scene, ...]) -> None:
+    """Draw the genotype, the search, and for the first test scene rainy / derained / clean at each rain level."""
+    draw.save(draw.genotype(found.genotype), path / "genotype.png")
+    draw.save(draw.search_curves(found.log), path / "search.png")
+    scene = test[0]
+    rainy, clean = scene.read()
+    for label, image in zip(scene.labels, rainy, strict=True):
+        draw.save(draw.comparison(image, derain(image, net), clean), path / f"comparison-{label}.png")
+
+
+def _joined_logs(path: Path, names: list[str]) -> Iterator[str]:
+    """The records of the three runs in one file, each saying which it is of."""
+    for name in names:
+        for line in (path / name / "log.jsonl").read_text().splitlines():
+            yield json.dumps({"run": name, **json.loads(line)}) + "\n"
+
+
+def _silent(*_: object) -> None:
+    pass

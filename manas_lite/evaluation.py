@@ -1,0 +1,120 @@
+"""How well a network derains scenes: PSNR and SSIM a picture, means a rain level, conventions named."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import nn
+
+from .data import Scene
+from .images import to_tensor
+from .inference import restore
+from .metrics import psnr, ssim
+from .progress import Progress
+from .runtime import Compute, ComputeSettings
+
+CONVENTIONS = ("rgb", "y")
+MEASURES = {"psnr": psnr, "ssim": ssim}
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """rows: a dict a rainy picture, with `scene`, `label` (rain level or file), and for each measure and convention
+    `psnr_rgb`, `ssim_y`, ... of the derained picture and `rainy_psnr_rgb`, ... of the input."""
+
+    rows: list[dict[str, Any]] = field(repr=False)
+
+    def means(self, label: str | None = None) -> dict[str, float]:
+        """Mean of each measure over all pictures, or over those of one label. The mean is per picture."""
+        rows = [row for row in self.rows if label in (None, row["label"])]
+        if not rows:
+            raise ValueError(f"no picture has the label {label!r}: there are {', '.join(self.labels)}")
+        names = [name for name, value in rows[0].items() if isinstance(value, float)]
+        return {name: fmean(row[name] for row in rows) for name in names}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels in the order of first appearance."""
+        return tuple(dict.fromkeys(row["label"] for row in self.rows))
+
+    @property
+    def gain(self) -> float:
+        """Mean PSNR (RGB) of the outputs less that of the inputs, in dB."""
+        means = self.means()
+        return means["psnr_rgb"] - means["rainy_psnr_rgb"]
+
+
+def evaluate(
+    net: nn.Module,
+    scenes: Iterable[Scene],
+    *,
+    conventions: Sequence[str] = CONVENTIONS,
+    measures: Sequence[str] = ("psnr", "ssim"),
+    compute: ComputeSettings | None = None,
+    progress: bool = False,
+) -> EvaluationResult:
+    """Derain every rainy picture of `scenes`, whole, and score it against the clean one.
+
+    Outputs are clamped to [0, 1] before scoring; they are not rounded to 8 bits.
+    """
+    runtime = Compute(compute or ComputeSettings())
+    scenes = list(scenes)
+    if not scenes:
+        raise ValueError("no scenes to evaluate on: the list is empty")
+    was_training = net.training
+    net = runtime.prepare(net).eval()
+    rows = []
+    with runtime.session(), Progress(sum(len(s.rainy) for s in scenes), "evaluate", show=progress) as bar:
+        for scene in scenes:
+            rainy, clean = scene.read()
+            target = to_tensor(clean)[None]
+            for label, image in zip(scene.labels, rainy, strict=True):
+                source = to_tensor(image)[None]
+                output = restore(net, source.to(runtime.device), runtime).cpu()
+                row: dict[str, Any] = {"scene": scene.name, "label": label}
+                for prefix, picture in (("", output), ("rainy_", source)):
+                    for measure in measures:
+                        for convention in conventions:
+                            value = MEASURES[measure](picture, target, convention)
+                            row[f"{prefix}{measure}_{convention}"] = float(value[0])
+                rows.append(row)
+                bar.step()
+    net.train(was_training)
+    return EvaluationResult(rows)
+
+
+def table(results: dict[str, EvaluationResult], labels: Sequence[str] | None = None) -> str:
+    """A plain-text table: a row a rain level and network, the rainy input first; PSNR and SSIM, RGB and Y."""
+    first = next(iter(results.values()))
+    shown = list(labels or first.labels)
+    if len(shown) > 6:  # file names, not levels
+        shown = []
+    head = f"{'rain':<10}{'picture':<26}{'PSNR rgb':>9}{'PSNR y':>9}{'SSIM rgb':>10}{'SSIM y':>9}"
+    lines = [head, "-" * len(head)]
+    for label in [*shown, None] if len(shown) != 1 else shown:
+        for name, result in {"rainy input": first, **results}.items():
+            prefix = "rainy_" if name == "rainy input" else ""
+            m = result.means(label)
+            values = [m[f"{prefix}{measure}_{c}"] for measure in ("psnr", "ssim") for c in CONVENTIONS]
+            line = f"{label or 'all':<10}{name:<26}{values[0]:>9.2f}{values[1]:>9.2f}{values[2]:>10.4f}{values[3]:>9.4f}"
+            lines.append(line)
+        lines.append("")
+    return "\n".join(lines[:-1])
+
+
+@torch.no_grad()
+def validation_psnr(net: nn.Module, scenes: Sequence[Scene], runtime: Compute) -> float:
+    """Mean PSNR (RGB) on fixed whole pictures: what chooses the best checkpoint."""
+    was_training = net.training
+    net.eval()
+    values = []
+    for scene in scenes:
+        rainy, clean = scene.read()
+        target = to_tensor(clean)[None].to(runtime.device)
+        for image in rainy:
+            output = restore(net, to_tensor(image)[None].to(runtime.device), runtime)
+            values.append(psnr(output, target, "rgb")[0])
+    net.train(was_training)
+    return float(torch.stack(values).mean())

@@ -1,0 +1,158 @@
+"""The loop that search and retraining share: it can be cut at any moment, and the same call continues it exactly.
+
+Everything random in a run is a function of (seed, step), so a checkpoint holds weights, optimisers, scaler and the
+number of steps done, and nothing of loaders, schedules or generators.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import checkpoint
+from .progress import Progress, summary
+from .record import RunDirectory
+
+
+class DivergedError(RuntimeError):
+    """A loss became NaN or infinite; the last good checkpoint is kept."""
+
+
+class Stateful(Protocol):
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
+
+
+class Loop:
+    """Iterates over the steps still to do, and keeps the run's log and checkpoints.
+
+    run: the run directory, open. state: what a checkpoint saves, by name. memory: plain values (numbers, strings,
+    lists) saved along, such as the best score so far; the caller may change them in place. identity: what a checkpoint
+    must have been made by (the genotype's or the space's id).
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        *,
+        total: int,
+        state: Mapping[str, Stateful],
+        memory: dict[str, Any],
+        identity: str,
+        title: str,
+        log_every: int = 10,
+        progress: bool = True,
+    ) -> None:
+        self.run, self.total, self.state, self.memory = run, total, dict(state), memory
+        self.identity, self.log_every = identity, log_every
+        self.path = run.path / "checkpoint.safetensors"
+        self.pending: list[tuple[int, dict[str, Tensor]]] = []
+        self.start = self._resume()
+        self.progress = Progress(total, title, start=self.start, show=progress)
+        if self.start:
+            self.progress.say(f"continues from step {self.start}")
+
+    def _resume(self) -> int:
+        if not self.path.exists():
+            self.run.truncate_log(0)
+            return 0
+        tensors, meta = checkpoint.load(self.path, identity=self.identity)
+        for name, holder in self.state.items():
+            checkpoint.restore(holder, tensors.get(name, {}), meta["state"].get(name))
+        self.memory.update(meta["memory"])
+        self.run.truncate_log(meta["step"])
+        return meta["step"]
+
+    def __iter__(self) -> Iterator[int]:
+        with self.progress:
+            for step in range(self.start, self.total):
+                yield step
+                if len(self.pending) >= self.log_every:
+                    self.flush()
+                self.progress.step()
+            self.flush()
+
+    def log(self, step: int, terms: Mapping[str, Tensor]) -> None:
+        """Note a step's scalars; they are fetched from the device in bulk, so that no step waits for another."""
+        self.pending.append((step, dict(terms)))
+
+    def flush(self) -> None:
+        """Write the steps noted so far. Raises DivergedError at the first that is not finite."""
+        if not self.pending:
+            return
+        names = [name for _, terms in self.pending for name in terms]
+        values = torch.stack(
+            [t.detach().float() for _, terms in self.pending for t in terms.values()]
+        ).tolist()
+        cursor, pending, self.pending = 0, self.pending, []
+        for step, terms in pending:
+            record = dict(zip(names[cursor:], values[cursor : cursor + len(terms)], strict=False))
+            cursor += len(terms)
+            broken = [name for name, value in record.items() if not math.isfinite(value)]
+            if broken:
+                kept = (
+                    f"the last good checkpoint is {self.path}"
+                    if self.path.exists()
+                    else "there is no checkpoint yet"
+                )
+                raise DivergedError(
+                    f"{', '.join(broken)} became {record[broken[0]]} at step {step}; {kept}. "
+                    "Lower the learning rate, clip gradients, or use precision='fp32'"
+                )
+            self.run.log({"kind": "step", "step": step, **record})
+
+    def report(self, step: int, record: Mapping[str, Any], shown: Sequence[str]) -> None:
+        """Write a record of an epoch, and show some of its facts."""
+        self.flush()
+        self.run.log({"kind": "epoch", "step": step, **record})
+        self.progress.say(summary({name: record[name] for name in shown if record.get(name) is not None}))
+
+    def checkpoint(self, done: int) -> None:
+        """Save everything after `done` steps, atomically; what was logged so far is on disk first."""
+        self.flush()
+        tensors, plain = {}, {}
+        for name, holder in self.state.items():
+            tensors[name], plain[name] = checkpoint.dump(holder)
+        meta = {"step": done, "memory": self.memory, "state": plain}
+        checkpoint.save(self.path, tensors, meta, identity=self.identity)
+
+
+def cosine(step: int, total: int, high: float, low: float, warmup: int = 0) -> float:
+    """Learning rate at `step` of `total`: a linear rise over `warmup` steps, then a half cosine from high to low."""
+    if step < warmup:
+        return high * (step + 1) / warmup
+    share = (step - warmup) / max(1, total - warmup)
+    return low + (high - low) * (1 + math.cos(math.pi * share)) / 2
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def update(
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    loss: Tensor,
+    parameters: Sequence[nn.Parameter],
+    clip: float | None,
+) -> None:
+    """One optimiser step down `loss`, with gradient clipping, through the scaler (which does nothing unless fp16)."""
+    gradients = torch.autograd.grad(scaler.scale(loss), parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    if clip is not None:
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(parameters, clip)
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def seed_of(*numbers: int) -> int:
+    """One 63-bit seed from several numbers (a run's seed, a step): the same on every machine."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,0 +1,393 @@
+"""Bilevel architecture search (method section 6): `search()`.
+
+Each step takes an architecture step on the architecture part of the training scenes, then a weight step on the
+weight part. The first epochs move the weights alone. The test scenes are sealed throughout.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from .backbone import SuperNet
+from .bilevel import Loss, Order, dominant_eigenvalue, functional_loss, hypergradient, virtual_step
+from .costs import Costs
+from .data import SceneBatch, Split, open_split, scene_loader, sealed, split_scenes
+from .data.scenes import Scene, one_to_one
+from .discretize import argmax, perturbation
+from .genotype import Genotype
+from .loop import Loop, cosine, seed_of, set_rate, update
+from .losses import DerainLoss, LossSettings
+from .monitoring import collapse, report
+from .record import RunDirectory
+from .relaxation import Relaxation
+from .runtime import Compute, ComputeSettings
+from .settings import to_dict
+from .space import SearchSpace
+from .zoo import save_tensors
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Everything that a search does but its space and its data. Defaults are the released schedule (`paper`).
+
+    seed: weights, logits, splits, batches and noise all follow from it; arch_seed: the initial logits alone.
+    epochs x steps of `batch` scenes x `rains` versions (None: as many as every scene has), patches of `patch` pixels.
+    warmup: epochs before the first architecture step. arch_share: share of the training scenes kept for it.
+    order: `first`, `finite-difference` (perturbation of length `radius`) or `exact`.
+    optimizer: `sgd` or `adam` for the weights; weight_rate falls to weight_rate_end on a cosine; clip: gradient norm.
+    relaxation, temperature -> temperature_end (geometric), hard: see manas_lite.relaxation.
+    discretize: `argmax` or `perturbation`.
+    eigenvalue_every: epochs between measurements of the dominant eigenvalue of the architecture Hessian (0: never).
+    early_stop: stop on collapse: when more than `max_skip_share` of the edges choose `skip_connect`, or when the
+    smoothed eigenvalue has risen by more than 1/0.75 in five measurements (RobustDARTS); the last healthy epoch counts.
+    """
+
+    seed: int = 0
+    arch_seed: int | None = None
+    epochs: int = 200
+    steps: int = 1000
+    batch: int = 16
+    rains: int | None = None
+    patch: int = 64
+    multi_to_one: bool = True
+    fresh_rain: tuple[str, ...] = ()
+    warmup: int = 10
+    arch_share: float = 0.5
+    order: Order = "first"
+    radius: float = 1e-2
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    weight_rate: float = 2e-3
+    weight_rate_end: float = 1e-4
+    momentum: float = 0.9
+    weight_decay: float = 3e-4
+    clip: float | None = 5.0
+    arch_rate: float = 3e-4
+    arch_betas: tuple[float, float] = (0.5, 0.999)
+    arch_decay: float = 1e-3
+    relaxation: Literal["softmax", "gumbel"] = "softmax"
+    temperature: float = 1.0
+    temperature_end: float = 1.0
+    hard: bool = False
+    discretize: Literal["argmax", "perturbation"] = "argmax"
+    loss: LossSettings = field(default_factory=LossSettings)
+    eigenvalue_every: int = 1
+    early_stop: bool = True
+    max_skip_share: float = 0.8
+    checkpoint_every: int = 1
+    compute: ComputeSettings = field(default_factory=ComputeSettings)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "steps", "batch", "patch", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if not 0 <= self.warmup < self.epochs:
+            raise ValueError(
+                f"warmup is {self.warmup} of {self.epochs} epochs: no epoch would move the architecture"
+            )
+        if not 0 < self.arch_share < 1:
+            raise ValueError(f"arch_share is {self.arch_share}: it must lie between 0 and 1")
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> "SearchSettings":
+        """The settings called `smoke`, `teach`, `lite` or `paper`, with `changes` to their fields."""
+        if name not in SEARCH_PRESETS:
+            raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(SEARCH_PRESETS)}")
+        return replace(SEARCH_PRESETS[name], **changes)
+
+
+_OURS = SearchSettings(
+    optimizer="adam",
+    weight_rate=1e-3,
+    weight_decay=0.0,
+    arch_decay=0.0,
+    arch_rate=0.03,
+    clip=1.0,
+    eigenvalue_every=0,
+)
+_OUR_LOSS = LossSettings(internal_from=1)
+SEARCH_PRESETS: dict[str, SearchSettings] = {
+    "paper": SearchSettings(),
+    # Short searches need an architecture rate at which logits can move away from their random start: Adam moves a
+    # logit by about its rate a step.
+    "lite": replace(
+        _OURS, epochs=40, steps=100, batch=4, patch=64, warmup=4, loss=_OUR_LOSS, eigenvalue_every=5
+    ),
+    "teach": replace(
+        _OURS, epochs=20, steps=50, batch=4, patch=64, warmup=4, loss=_OUR_LOSS, eigenvalue_every=5
+    ),
+    "smoke": replace(_OURS, epochs=4, steps=10, batch=2, patch=32, warmup=1, arch_rate=0.1, loss=_OUR_LOSS),
+}
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """genotype: the architecture found; supernet: with its trained weights and logits; log: the records of
+    log.jsonl; stopped: why the search stopped early, or None; seconds: over all resumed stretches."""
+
+    genotype: Genotype
+    supernet: SuperNet = field(repr=False)
+    path: Path
+    log: list[dict[str, Any]] = field(repr=False)
+    stopped: str | None
+    seconds: float
+
+    @property
+    def epochs(self) -> list[dict[str, Any]]:
+        """The per-epoch reports: alpha and beta weights, entropy, skip share, expected cost, gradient norm, ..."""
+        return [record for record in self.log if record["kind"] == "epoch"]
+
+
+def search(
+    space: SearchSpace | str = "smoke",
+    data: Split | str | Path = "photos",
+    settings: SearchSettings | str | None = None,
+    *,
+    runs_dir: str | Path = "runs",
+    name: str = "search",
+    progress: bool = True,
+) -> SearchResult:
+    """Search an architecture; the same call on the same run directory continues a search that was cut.
+
+    space: a SearchSpace or the name of a preset. data: see `data.open_split`; only its training scenes are read.
+    settings: SearchSettings or a preset's name (default: the preset named like the space, else `smoke`).
+    Writes genotype.json, supernet.safetensors, metrics.json, manifest.json, log.jsonl in `runs_dir/name`.
+
+    Raises LeakError on any reading of a test file, DivergedError on NaN, ValueError when the run directory was
+    started with other settings.
+    """
+    if settings is None:
+        settings = space if isinstance(space, str) else "smoke"
+    settings = SearchSettings.preset(settings) if isinstance(settings, str) else settings
+    space = SearchSpace.preset(space) if isinstance(space, str) else space
+    split = open_split(data)
+    return _Search(space, split, settings, Path(runs_dir) / name, progress).run()
+
+
+class _Search:
+    """One search: what its steps share."""
+
+    def __init__(
+        self, space: SearchSpace, split: Split, settings: SearchSettings, path: Path, progress: bool
+    ) -> None:
+        self.space, self.split, self.settings, self.path, self.show = space, split, settings, path, progress
+        self.compute = Compute(settings.compute)
+        parts = split_scenes(split.train, settings.seed, val=settings.arch_share, test=0)
+        self.weight_scenes, self.arch_scenes = parts.train, parts.val
+        relaxation = Relaxation(settings.relaxation, settings.temperature, settings.hard)
+        net = SuperNet(space, seed=settings.seed, arch_seed=settings.arch_seed, relaxation=relaxation)
+        self.net: SuperNet = self.compute.prepare(net)
+        self.weights, self.arch = self.net.weight_parameters(), self.net.arch_parameters()
+        if settings.optimizer == "sgd":
+            self.weight_optimizer: torch.optim.Optimizer = torch.optim.SGD(
+                self.weights, settings.weight_rate, settings.momentum, weight_decay=settings.weight_decay
+            )
+        else:
+            self.weight_optimizer = torch.optim.Adam(
+                self.weights, settings.weight_rate, weight_decay=settings.weight_decay
+            )
+        self.arch_optimizer = torch.optim.Adam(
+            self.arch, settings.arch_rate, betas=settings.arch_betas, weight_decay=settings.arch_decay
+        )
+        self.loss = DerainLoss(settings.loss)
+        self.costs: Costs = space.costs(settings.loss.complexity_unit)
+
+    # --- the loop ---
+
+    def run(self) -> SearchResult:
+        settings = self.settings
+        memory: dict[str, Any] = {"stopped": None, "healthy": None, "eigenvalues": []}
+        record = {"space": to_dict(self.space), "settings": to_dict(settings), "split": self.split.sha256}
+        with (
+            RunDirectory(self.path, record, kind="search") as run,
+            sealed(self.split.test),
+            self.compute.session(),
+        ):
+            run.note(
+                weight_scenes=[s.name for s in self.weight_scenes],
+                arch_scenes=[s.name for s in self.arch_scenes],
+            )
+            state = {
+                "supernet": self.net,
+                "weight_optimizer": self.weight_optimizer,
+                "arch_optimizer": self.arch_optimizer,
+                "scaler": self.compute.scaler,
+            }
+            total = settings.epochs * settings.steps
+            loop = Loop(
+                run,
+                total=total,
+                state=state,
+                memory=memory,
+                identity="search",
+                title="search",
+                progress=self.show,
+            )
+            if memory["stopped"] is None:
+                weight_batches = iter(self._loader(self.weight_scenes, 0, loop.start))
+                arch_batches = iter(
+                    self._loader(self.arch_scenes, 1, max(loop.start, settings.warmup * settings.steps))
+                )
+                for step in loop:
+                    epoch = step // settings.steps
+                    self._step(step, epoch, weight_batches, arch_batches, loop)
+                    if (step + 1) % settings.steps == 0:
+                        self._end_epoch(step, epoch, loop, memory)
+                        if (
+                            memory["stopped"]
+                            or (epoch + 1) % settings.checkpoint_every == 0
+                            or step + 1 == total
+                        ):
+                            loop.checkpoint(step + 1)
+                        if memory["stopped"]:
+                            loop.progress.say(f"stops early: {memory['stopped']}")
+                            break
+            log = run.read_log()
+            genotype = self._derive(log, memory)
+            run.write_text("genotype.json", genotype.to_json())
+            save_tensors(
+                run.path / "supernet.safetensors", self.net.state_dict(), kind="supernet", genotype=genotype
+            )
+            last = [r for r in log if r["kind"] == "epoch"][-1]
+            run.write_json(
+                "metrics.json",
+                {
+                    "genotype": genotype.id,
+                    "stopped": memory["stopped"],
+                    "parameters": genotype.cost(),
+                    "flops_256": genotype.cost("flops"),
+                    **{k: v for k, v in last.items() if isinstance(v, int | float)},
+                },
+            )
+            seconds = run.finish()
+        return SearchResult(genotype, self.net, self.path, log, memory["stopped"], seconds)
+
+    def _loader(self, scenes: tuple[Scene, ...], stream: int, start: int) -> Any:
+        settings = self.settings
+        batch = settings.batch
+        if not settings.multi_to_one:  # the same number of images a step, each on its own
+            batch *= settings.rains or min(len(scene.rainy) for scene in scenes)
+            scenes = one_to_one(scenes)
+        return scene_loader(
+            scenes,
+            batch=batch,
+            patch=settings.patch,
+            seed=2 * settings.seed + stream,
+            steps=settings.epochs * settings.steps,
+            start=start,
+            rains=settings.rains if settings.multi_to_one else None,
+            fresh_rain=settings.fresh_rain,
+            workers=settings.compute.workers,
+        )
+
+    # --- one step ---
+
+    def _step(self, step: int, epoch: int, weight_batches: Any, arch_batches: Any, loop: Loop) -> None:
+        settings = self.settings
+        self.net.train()
+        set_rate(
+            self.weight_optimizer,
+            cosine(step, loop.total, settings.weight_rate, settings.weight_rate_end),
+        )
+        self._relax(step, loop.total)
+        train = next(weight_batches).to(self.compute.device)
+        terms: dict[str, Tensor] = {}
+        if epoch >= settings.warmup:
+            terms |= self._architecture_step(epoch, train, next(arch_batches).to(self.compute.device))
+        total, image_terms = self._image_loss(self.net, train, epoch)
+        update(self.weight_optimizer, self.compute.scaler, total, self.weights, settings.clip)
+        loop.log(step, {"train": total.detach(), **image_terms, **terms})
+
+    def _relax(self, step: int, total: int) -> None:
+        """This step's temperature and noise, functions of (seed, step)."""
+        settings = self.settings
+        share = step / max(1, total - 1)
+        temperature = settings.temperature ** (1 - share) * settings.temperature_end**share
+        self.net.relaxation = replace(self.net.relaxation, temperature=temperature)
+        self.net.resample(torch.Generator().manual_seed(seed_of(settings.seed, step)))
+
+    def _image_loss(self, net: SuperNet, batch: SceneBatch, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
+        with self.compute.autocast():
+            outputs = net(self.compute.images(batch.rainy))
+        return self.loss(outputs.float().unflatten(0, batch.rainy.shape[:2]), batch.clean, epoch=epoch)
+
+    def _architecture_loss(
+        self, net: SuperNet, batch: SceneBatch, epoch: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Image terms, plus the terms of the architecture itself (method section 4)."""
+        image, _ = self._image_loss(net, batch, epoch)
+        own, terms = self.loss.architecture(net.alpha, net.beta, *net.weights(), self.costs)
+        return image + own, terms
+
+    def _architecture_step(self, epoch: int, train: SceneBatch, val: SceneBatch) -> dict[str, Tensor]:
+        """Gradients with batch statistics; BatchNorm's running ones, weights and optimiser state stay as they are."""
+        settings = self.settings
+        own: dict[str, Tensor] = {}
+
+        def val_objective(net: SuperNet) -> Tensor:
+            total, terms = self._architecture_loss(net, val, epoch)
+            own.update(terms)
+            return total
+
+        higher = settings.order != "first"
+        gradient = hypergradient(
+            settings.order,
+            self._pure(lambda net: self._image_loss(net, train, epoch)[0]) if higher else None,
+            self._pure(val_objective),
+            self.weights,
+            self.arch,
+            step=virtual_step(self.weight_optimizer, settings.clip) if higher else None,
+            radius=settings.radius,
+        )
+        for parameter, value in zip(self.arch, gradient.gradients, strict=True):
+            parameter.grad = value
+        self.arch_optimizer.step()
+        self.arch_optimizer.zero_grad(set_to_none=True)
+        norm = torch.linalg.vector_norm(torch.cat([g.flatten() for g in gradient.gradients]))
+        return {"arch": gradient.val_loss, "arch_gradient": norm, **own}
+
+    # --- reports, early stop, discretisation ---
+
+    def _end_epoch(self, step: int, epoch: int, loop: Loop, memory: dict[str, Any]) -> None:
+        settings = self.settings
+        record: dict[str, Any] = {"epoch": epoch, **report(self.net, self.costs), "eigenvalue": None}
+        searching = epoch >= settings.warmup
+        if searching and settings.eigenvalue_every and (epoch + 1) % settings.eigenvalue_every == 0:
+            record["eigenvalue"] = self._eigenvalue(epoch)
+            memory["eigenvalues"].append(record["eigenvalue"])
+        shown = ["alpha_entropy", "beta_entropy", "skip_share", "expected_cost", "eigenvalue"]
+        loop.report(step, record, shown)
+        if not searching:
+            return
+        if settings.early_stop:
+            memory["stopped"] = collapse(record["skip_edges"], memory["eigenvalues"], settings.max_skip_share)
+        if memory["stopped"] is None:
+            memory["healthy"] = epoch
+
+    def _eigenvalue(self, epoch: int) -> float:
+        """Of the architecture Hessian of the validation loss, on two scenes fixed by the seed."""
+        size = {"batch": min(2, len(self.arch_scenes)), "patch": self.settings.patch, "rains": 1}
+        loader = scene_loader(self.arch_scenes, seed=self.settings.seed, steps=1, **size)
+        batch = next(iter(loader)).to(self.compute.device)
+        pure = self._pure(lambda net: self._architecture_loss(net, batch, epoch)[0])
+        weights = [w.detach() for w in self.weights]
+        return dominant_eigenvalue(
+            lambda arch: pure(weights, arch), self.arch, iterations=10, tolerance=1e-2
+        ).value
+
+    def _derive(self, log: list[dict[str, Any]], memory: dict[str, Any]) -> Genotype:
+        if memory["stopped"] and memory["healthy"] is not None:
+            healthy = next(r for r in log if r["kind"] == "epoch" and r["epoch"] == memory["healthy"])
+            return argmax(self.space, torch.tensor(healthy["alpha"]), torch.tensor(healthy["beta"]))
+        if self.settings.discretize == "argmax":
+            return self.net.derive()
+        batch = next(iter(self._loader(self.arch_scenes, 1, 0))).to(self.compute.device)
+        pure = self._pure(lambda net: self._image_loss(net, batch, self.settings.epochs)[0])
+        self.net.train()
+        return perturbation(self.net, lambda net: pure(self.weights, self.arch))[0]
+
+    def _pure(self, objective: Callable[[SuperNet], Tensor]) -> Loss:
+        return functional_loss(self.net, objective, self.weights, self.arch)

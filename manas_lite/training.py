@@ -1,0 +1,212 @@
+"""Retraining a derived network from scratch (method section 7), on multi-to-one scenes (section 5): `retrain()`."""
+
+import copy
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .backbone import DerainNet
+from .data import Split, open_split, scene_loader, sealed
+from .data.scenes import one_to_one
+from .evaluation import validation_psnr
+from .genotype import Genotype
+from .loop import Loop, cosine, set_rate, update
+from .losses import DerainLoss, LossSettings
+from .record import RunDirectory
+from .runtime import Compute, ComputeSettings
+from .settings import to_dict
+from .zoo import save_network
+
+
+@dataclass(frozen=True)
+class RetrainSettings:
+    """Everything that a retraining does but its genotype and data. Defaults are the released schedule (`paper`).
+
+    seed: initial weights and batches follow from it.
+    epochs x steps of `batch` scenes x `rains` versions (None: as many as every scene has), patches of `patch` pixels.
+    multi_to_one: False trains every rainy image on its own, the same number of images a step.
+    fresh_rain: levels of rain laid anew over each clean patch, on top of the scene's own versions.
+    rate falls to rate_end on a cosine after `warmup` steps of linear rise; Adam; clip: gradient norm.
+    ema: decay of a moving average of the weights, which is then what is validated and kept; None for none.
+    validate_every: epochs between scores on whole validation pictures (`val_scenes` of them); the best is kept.
+    """
+
+    seed: int = 0
+    epochs: int = 200
+    steps: int = 500
+    batch: int = 32
+    rains: int | None = None
+    patch: int = 64
+    multi_to_one: bool = True
+    fresh_rain: tuple[str, ...] = ()
+    rate: float = 1e-3
+    rate_end: float = 0.0
+    warmup: int = 0
+    weight_decay: float = 0.0
+    clip: float | None = None
+    ema: float | None = None
+    validate_every: int = 1
+    val_scenes: int = 8
+    loss: LossSettings = field(default_factory=LossSettings)
+    checkpoint_every: int = 1
+    compute: ComputeSettings = field(default_factory=ComputeSettings)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "steps", "batch", "patch", "validate_every", "val_scenes", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise ValueError(
+                f"ema is {self.ema}: a decay lies in [0, 1), 0.999 is usual; None switches it off"
+            )
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> "RetrainSettings":
+        """The settings called `smoke`, `teach`, `lite` or `paper`, with `changes` to their fields."""
+        if name not in RETRAIN_PRESETS:
+            raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(RETRAIN_PRESETS)}")
+        return replace(RETRAIN_PRESETS[name], **changes)
+
+
+_OURS = RetrainSettings(
+    batch=4, rate=2e-3, warmup=20, clip=1.0, ema=0.995, val_scenes=4, loss=LossSettings(internal_from=1)
+)
+RETRAIN_PRESETS: dict[str, RetrainSettings] = {
+    "paper": RetrainSettings(),
+    "lite": replace(_OURS, epochs=40, steps=250, batch=8, rate=1e-3, ema=0.999, warmup=200),
+    "teach": replace(_OURS, epochs=10, steps=120),
+    "smoke": replace(_OURS, epochs=2, steps=10, batch=2, patch=32, warmup=2, val_scenes=1, ema=None),
+}
+
+
+@dataclass(frozen=True)
+class RetrainResult:
+    """net: the best network, on the CPU, in eval mode; best_psnr (RGB, validation pictures) at best_epoch; log: the
+    records of log.jsonl; seconds: over all resumed stretches."""
+
+    net: DerainNet = field(repr=False)
+    genotype: Genotype = field(repr=False)
+    path: Path
+    best_psnr: float
+    best_epoch: int
+    log: list[dict[str, Any]] = field(repr=False)
+    seconds: float
+
+
+class Average:
+    """Exponential moving average of a network's weights; buffers are copied. Its decay rises from 0 with its age,
+    so that the random start is soon forgotten."""
+
+    def __init__(self, net: nn.Module, decay: float) -> None:
+        self.net, self.decay = copy.deepcopy(net), decay
+
+    @torch.no_grad()
+    def follow(self, net: nn.Module, step: int) -> None:
+        share = 1 - min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.net.parameters()), list(net.parameters()), share)
+        for mine, theirs in zip(self.net.buffers(), net.buffers(), strict=True):
+            mine.copy_(theirs)
+
+
+def retrain(
+    genotype: Genotype,
+    data: Split | str | Path = "photos",
+    settings: RetrainSettings | str = "smoke",
+    *,
+    runs_dir: str | Path = "runs",
+    name: str = "retrain",
+    progress: bool = True,
+) -> RetrainResult:
+    """Train a genotype's network from scratch; the same call on the same run directory continues one that was cut.
+
+    data: see `data.open_split`; the test scenes are sealed, the validation scenes choose the best checkpoint.
+    settings: RetrainSettings or a preset's name.
+    Writes weights.safetensors, genotype.json, metrics.json, manifest.json, log.jsonl in `runs_dir/name`.
+
+    Raises DivergedError on NaN, ValueError when the run directory was started with other settings.
+    """
+    settings = RetrainSettings.preset(settings) if isinstance(settings, str) else settings
+    split = open_split(data)
+    compute = Compute(settings.compute)
+    net = compute.prepare(DerainNet(genotype, seed=settings.seed))
+    average = Average(net, settings.ema) if settings.ema is not None else None
+    judged = average.net if average is not None else net
+    best = copy.deepcopy(judged)
+    optimizer = torch.optim.Adam(net.parameters(), settings.rate, weight_decay=settings.weight_decay)
+    loss = DerainLoss(settings.loss)
+    memory: dict[str, Any] = {"best_psnr": float("-inf"), "best_epoch": -1}
+    record = {"genotype": genotype.id, "settings": to_dict(settings), "split": split.sha256}
+    path = Path(runs_dir) / name
+
+    with RunDirectory(path, record, kind="retrain") as run, sealed(split.test), compute.session():
+        run.write_text("genotype.json", genotype.to_json())
+        state = {"net": net, "judged": judged, "best": best, "optimizer": optimizer, "scaler": compute.scaler}
+        total = settings.epochs * settings.steps
+        loop = Loop(
+            run,
+            total=total,
+            state=state,
+            memory=memory,
+            identity=genotype.id,
+            title="retrain",
+            progress=progress,
+        )
+        batches = iter(_loader(split, settings, loop.start))
+        for step in loop:
+            epoch = step // settings.steps
+            net.train()
+            set_rate(optimizer, cosine(step, total, settings.rate, settings.rate_end, settings.warmup))
+            batch = next(batches).to(compute.device)
+            with compute.autocast():
+                outputs = net(compute.images(batch.rainy))
+            value, terms = loss(outputs.float().unflatten(0, batch.rainy.shape[:2]), batch.clean, epoch=epoch)
+            update(optimizer, compute.scaler, value, list(net.parameters()), settings.clip)
+            if average is not None:
+                average.follow(net, step)
+            loop.log(step, {"train": value.detach(), **terms})
+            if (step + 1) % settings.steps == 0:
+                if (epoch + 1) % settings.validate_every == 0 or step + 1 == total:
+                    score = validation_psnr(judged, split.val[: settings.val_scenes], compute)
+                    if score > memory["best_psnr"]:
+                        memory.update(best_psnr=score, best_epoch=epoch)
+                        best.load_state_dict(judged.state_dict())
+                    facts = {"epoch": epoch, "val_psnr_rgb": score, "best_psnr": memory["best_psnr"]}
+                    loop.report(step, facts, ["val_psnr_rgb", "best_psnr"])
+                if (epoch + 1) % settings.checkpoint_every == 0 or step + 1 == total:
+                    loop.checkpoint(step + 1)
+        best = best.cpu().eval()
+        save_network(run.path, best)
+        run.write_json(
+            "metrics.json",
+            {
+                "genotype": genotype.id,
+                "best_val_psnr_rgb": memory["best_psnr"],
+                "best_epoch": memory["best_epoch"],
+                "parameters": genotype.cost(),
+                "flops_256": genotype.cost("flops"),
+            },
+        )
+        seconds = run.finish()
+        log = run.read_log()
+    return RetrainResult(best, genotype, path, memory["best_psnr"], memory["best_epoch"], log, seconds)
+
+
+def _loader(split: Split, settings: RetrainSettings, start: int) -> Any:
+    scenes, batch, rains = split.train, settings.batch, settings.rains
+    if not settings.multi_to_one:
+        batch *= rains or min(len(scene.rainy) for scene in scenes)
+        scenes, rains = one_to_one(scenes), None
+    return scene_loader(
+        scenes,
+        batch=batch,
+        patch=settings.patch,
+        seed=settings.seed,
+        steps=settings.epochs * settings.steps,
+        start=start,
+        rains=rains,
+        fresh_rain=settings.fresh_rain,
+        workers=settings.compute.workers,
+    )

@@ -1,0 +1,60 @@
+"""Networks as files: `load(name_or_path)`, and how a run directory keeps one."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from . import checkpoint
+from .backbone import DerainNet
+from .genotype import Genotype
+
+SHIPPED = Path(__file__).resolve().parent / "assets" / "models"
+WEIGHTS = "weights.safetensors"
+
+
+def load(name_or_path: str | Path) -> DerainNet:
+    """A trained network, on the CPU, in eval mode.
+
+    name_or_path: a model shipped with the package, a run directory of `retrain` or the demo, or its
+    weights.safetensors. The genotype is in the file; a genotype.json beside it must be the same one.
+
+    >>> net = load("runs/demo")    # doctest: +SKIP
+    """
+    path = Path(name_or_path)
+    if not path.exists():
+        shipped = sorted(p.name for p in SHIPPED.glob("*") if p.is_dir())
+        if str(name_or_path) not in shipped:
+            known = (
+                f"shipped models: {', '.join(shipped)}" if shipped else "this version ships no trained model"
+            )
+            raise FileNotFoundError(
+                f"no network at {path}, and {known}. `make demo` trains one into runs/demo"
+            )
+        path = SHIPPED / str(name_or_path)
+    file = path / WEIGHTS if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(f"{path} holds no {WEIGHTS}: a run writes it when it is done")
+    tensors, meta = checkpoint.load(file)
+    if meta.get("kind") != "network":
+        raise checkpoint.CheckpointError(
+            f"{file} holds no derived network but {meta.get('kind', 'something else')}"
+        )
+    genotype = Genotype.from_json(meta["genotype"])
+    beside = file.with_name("genotype.json")
+    if beside.exists() and Genotype.load(beside) != genotype:
+        raise checkpoint.CheckpointError(f"{file} was trained for another genotype than {beside}")
+    net = DerainNet(genotype)
+    net.load_state_dict(tensors["net"])
+    return net.eval()
+
+
+def save_network(directory: Path, net: DerainNet) -> None:
+    """Write genotype.json and weights.safetensors into a directory."""
+    save_tensors(directory / WEIGHTS, net.state_dict(), kind="network", genotype=net.genotype)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, kind: str, genotype: Genotype) -> None:
+    meta: dict[str, Any] = {"kind": kind, "genotype": genotype.to_json()}
+    checkpoint.save(path, {"net": dict(tensors)}, meta)

@@ -1,0 +1,107 @@
+"""python -m manas_lite: help, errors in one line, and every command on a tiny set."""
+
+import json
+
+import pytest
+import tiny
+
+from manas_lite.__main__ import find_genotype, main
+from manas_lite.genotype import Genotype
+from manas_lite.images import write_image
+from manas_lite.space import SearchSpace
+
+FAST = ["--set", "epochs=2", "--set", "steps=2", "--set", "patch=16", "--set", "batch=2", "--threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of pairs: input/ and target/ with the same names."""
+    folder = tmp_path_factory.mktemp("pairs")
+    for i in range(10):
+        for part in ("input", "target"):
+            (folder / part).mkdir(exist_ok=True)
+            clean = tiny.picture(i, 32)
+            write_image(folder / part / f"{i}.png", clean if part == "target" else clean // 2 + 120)
+    return folder
+
+
+@pytest.mark.parametrize("command", ["", "search", "retrain", "evaluate", "derain", "demo"])
+def test_help(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*command.split(), "--help"])
+    assert stop.value.code == 0
+    assert "usage:" in capsys.readouterr().out
+
+
+def test_the_whole_way(photos, tmp_path, capsys):
+    runs = ["--runs-dir", str(tmp_path)]
+    data = ["--data", str(photos)]
+    assert main(["search", "--space", "smoke", *data, *runs, *FAST, "--set", "warmup=1"]) == 0
+    found = Genotype.load(tmp_path / "search" / "genotype.json")
+    assert found.id in capsys.readouterr().out
+    assert main(["retrain", "--genotype", str(tmp_path / "search"), *data, *runs, *FAST]) == 0
+    out = tmp_path / "rows.json"
+    weights = ["--weights", str(tmp_path / "retrain")]
+    assert main(["evaluate", *weights, *data, "--json", str(out)]) == 0
+    assert "rainy input" in capsys.readouterr().out
+    assert json.loads(out.read_text())["means"]["psnr_rgb"] > 0
+    target = tmp_path / "derained"
+    assert main(["derain", str(photos / "input"), str(target), *weights]) == 0
+    assert len(list(target.iterdir())) == 10
+    assert main(["derain", str(photos / "input" / "0.png"), str(tmp_path / "one.png"), *weights]) == 0
+    assert (tmp_path / "one.png").exists()
+
+
+def test_a_folder_with_a_bad_file_does_the_rest_and_says_so(photos, tmp_path, capsys):
+    main(
+        [
+            "retrain",
+            "--genotype",
+            "hand_made:smoke",
+            "--data",
+            str(photos),
+            "--runs-dir",
+            str(tmp_path),
+            *FAST,
+        ]
+    )
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_image(folder / "good.png", tiny.picture(0))
+    (folder / "bad.png").write_bytes(b"no picture")
+    assert main(["derain", str(folder), str(tmp_path / "out"), "--weights", str(tmp_path / "retrain")]) == 2
+    assert "bad.png" in capsys.readouterr().err
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["good.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["search", "--data", "/nowhere/at/all"], "nowhere"),
+        (["search", "--set", "epoch=5"], "epochs"),
+        (["search", "--set", "epochs=five"], "epochs"),
+        (["search", "--set", "nonsense"], "key=value"),
+        (["retrain", "--genotype", "/nowhere.json"], "no genotype"),
+        (["retrain", "--genotype", "best:smoke"], "hand_made"),
+        (["retrain", "--genotype", "hand_made:huge"], "huge"),
+        (["evaluate", "--weights", "/nowhere"], "make demo"),
+        (["derain", "/nowhere.png", "/tmp/x.png", "--weights", "/nowhere"], "make demo"),
+    ],
+)
+def test_user_errors_are_one_line(arguments, message, capsys, tmp_path):
+    if arguments[0] in ("search", "retrain"):
+        arguments = [*arguments, "--runs-dir", str(tmp_path)]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_find_genotype(tmp_path):
+    space = SearchSpace.preset("smoke")
+    assert find_genotype("random-3:smoke") == Genotype.random(space, 3)
+    assert find_genotype("all_fusion:smoke") == Genotype.all_fusion(space)
+    file = tmp_path / "genotype.json"
+    file.write_text(Genotype.random(space, 1).to_json())
+    assert find_genotype(str(tmp_path)) == find_genotype(str(file)) == Genotype.random(space, 1)

@@ -1,0 +1,167 @@
+"""derain(): any kind of picture in, the same kind out; load(): what a run left, and nothing else."""
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio
+
+from manas_lite import checkpoint
+from manas_lite.backbone import DerainNet
+from manas_lite.evaluation import evaluate, table
+from manas_lite.genotype import Genotype
+from manas_lite.images import read_image, to_array, to_tensor, write_image
+from manas_lite.inference import derain
+from manas_lite.zoo import load, save_network
+
+
+@pytest.fixture(scope="module")
+def net() -> DerainNet:
+    """A network that changes its input: the head of an untrained residual one is zero."""
+    net = DerainNet(tiny.GENOTYPE).eval()
+    torch.nn.init.normal_(net.head.weight, std=0.05, generator=torch.Generator().manual_seed(0))
+    return net
+
+
+def expected(net, array: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return to_array(net(to_tensor(array)[None])[0])
+
+
+def test_kinds(net, tmp_path):
+    array = tiny.picture(0, 20)
+    wanted = expected(net, array)
+    assert not np.array_equal(wanted, array)
+    assert np.array_equal(derain(array, net), wanted)
+    picture = derain(Image.fromarray(array), net)
+    assert isinstance(picture, Image.Image)
+    assert np.array_equal(np.asarray(picture), wanted)
+    path = tmp_path / "rainy.png"
+    write_image(path, array)
+    out = derain(path, net)
+    assert out == tmp_path / "rainy-derained.png"
+    assert np.array_equal(read_image(out), wanted)
+    assert np.array_equal(read_image(path), array)
+    text = derain(str(path), net, output=tmp_path / "new" / "out.png")
+    assert text == str(tmp_path / "new" / "out.png")
+
+
+def test_array_types_agree(net):
+    array = tiny.picture(1, 20)
+    wanted = expected(net, array) / 255
+    floating = derain(array.astype(np.float64) / 255, net)
+    assert floating.dtype == np.float64
+    assert np.abs(floating - wanted).max() <= 0.5 / 255 + 1e-6
+    deep = derain((array.astype(np.uint16) * 257), net)
+    assert deep.dtype == np.uint16
+    assert np.abs(deep / 65535 - wanted).max() <= 0.5 / 255 + 1e-4
+    grey = derain(array[..., 0], net)
+    assert grey.shape == array.shape[:2]
+    assert grey.dtype == np.uint8
+
+
+def test_an_existing_file_is_kept(net, tmp_path):
+    path = tmp_path / "rainy.png"
+    write_image(path, tiny.picture(0))
+    derain(path, net)
+    with pytest.raises(FileExistsError, match="overwriting"):
+        derain(path, net)
+    derain(path, net, overwrite=True)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (3, 50, 3), (50, 2, 3)])
+def test_any_size(net, shape):
+    assert derain(np.zeros(shape, np.uint8), net).shape == shape
+
+
+@pytest.mark.parametrize(
+    ("picture", "error", "message"),
+    [
+        (np.zeros((4, 4, 4), np.uint8), ValueError, "expected an array"),
+        (np.zeros((0, 4, 3), np.uint8), ValueError, "empty"),
+        (np.full((4, 4, 3), 200.0), ValueError, r"\[0, 1\]"),
+        (np.full((4, 4, 3), np.nan), ValueError, "NaN"),
+        (np.zeros((4, 4, 3), np.int64), TypeError, "uint8"),
+        (42, TypeError, "expected a path"),
+    ],
+)
+def test_bad_pictures(net, picture, error, message):
+    with pytest.raises(error, match=message):
+        derain(picture, net)
+
+
+def test_training_mode_is_left_as_it_was(net):
+    trained = DerainNet(tiny.GENOTYPE).train()
+    derain(tiny.picture(0), trained)
+    assert trained.training
+
+
+def test_erratum_15_outputs_are_clamped_before_scoring(tmp_path):
+    """A network that overshoots is scored on what a picture can hold, as scikit-image scores it."""
+    split = tiny.tiny_split(tmp_path)
+    net = DerainNet(tiny.GENOTYPE).eval()
+    torch.nn.init.normal_(net.head.weight, std=3.0, generator=torch.Generator().manual_seed(0))
+    rainy, clean = split.test[0].read()
+    with torch.no_grad():
+        raw = net(to_tensor(rainy[0])[None])[0]
+    assert raw.min() < 0
+    assert raw.max() > 1
+    clamped = raw.clamp(0, 1).permute(1, 2, 0).numpy().astype(np.float64)
+    wanted = peak_signal_noise_ratio(clean / 255.0, clamped, data_range=1)
+    row = evaluate(net, split.test[:1]).rows[0]
+    assert row["psnr_rgb"] == pytest.approx(wanted, abs=1e-4)
+
+
+def test_evaluation_means_are_per_picture(tmp_path):
+    split = tiny.tiny_split(tmp_path)
+    result = evaluate(DerainNet(tiny.GENOTYPE), split.test)  # the identity
+    assert [r["label"] for r in result.rows] == ["light", "heavy"] * 2
+    assert result.gain == pytest.approx(0, abs=1e-6)
+    light = [r["psnr_y"] for r in result.rows if r["label"] == "light"]
+    assert result.means("light")["psnr_y"] == pytest.approx(sum(light) / 2)
+    assert result.means("light")["psnr_y"] == pytest.approx(result.means("light")["rainy_psnr_y"])
+    with pytest.raises(ValueError, match="light, heavy"):
+        result.means("drizzle")
+    text = table({"identity": result})
+    assert text.count("rainy input") == text.count("identity") == 3
+    with pytest.raises(ValueError, match="empty"):
+        evaluate(DerainNet(tiny.GENOTYPE), [])
+
+
+class TestLoad:
+    def test_round_trip(self, net, tmp_path):
+        save_network(tmp_path, net)
+        again = load(tmp_path)
+        assert not again.training
+        assert again.genotype == net.genotype
+        x = torch.rand(1, 3, 9, 9)
+        assert torch.equal(again(x), net(x))
+        assert torch.equal(load(tmp_path / "weights.safetensors")(x), net(x))
+
+    def test_another_genotype_beside_it(self, net, tmp_path):
+        save_network(tmp_path, net)
+        (tmp_path / "genotype.json").write_text(Genotype.all_fusion(tiny.SPACE).to_json())
+        with pytest.raises(ValueError, match="another genotype"):
+            load(tmp_path)
+
+    def test_nothing_there(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="make demo"):
+            load(tmp_path / "nowhere")
+        with pytest.raises(FileNotFoundError, match="weights"):
+            load(tmp_path)
+
+    def test_a_pickle_and_a_truncated_file(self, net, tmp_path):
+        torch.save(net.state_dict(), tmp_path / "model.pt")
+        with pytest.raises(ValueError, match="pickle"):
+            load(tmp_path / "model.pt")
+        save_network(tmp_path, net)
+        file = tmp_path / "weights.safetensors"
+        file.write_bytes(file.read_bytes()[:-100])
+        with pytest.raises(ValueError, match="truncated"):
+            load(tmp_path)
+
+    def test_something_else_of_ours(self, tmp_path):
+        checkpoint.save(tmp_path / "weights.safetensors", {"net": {}}, {"kind": "supernet"})
+        with pytest.raises(ValueError, match="supernet"):
+            load(tmp_path)

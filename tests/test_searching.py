@@ -1,0 +1,205 @@
+"""The search: crosses its warm-up, moves what it should, reports, stops, and never opens the test set."""
+
+import dataclasses
+
+import pytest
+import tiny
+import torch
+
+from manas_lite.data import LeakError, Picture, RainyPicture, Scene, Split
+from manas_lite.data.pictures import check_seal
+from manas_lite.genotype import Genotype
+from manas_lite.loop import DivergedError
+from manas_lite.monitoring import collapse, row_entropy
+from manas_lite.searching import SEARCH_PRESETS, SearchSettings, search
+from manas_lite.backbone import SuperNet
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory) -> Split:
+    return tiny.tiny_split(tmp_path_factory.mktemp("pictures"))
+
+
+def run(split, tmp_path, name="search", **changes):
+    settings = dataclasses.replace(tiny.SEARCH, **changes)
+    return search(tiny.SPACE, split, settings, runs_dir=tmp_path, name=name, progress=False)
+
+
+def test_erratum_09_search_crosses_warmup_and_leaves_its_files(split, tmp_path):
+    result = run(split, tmp_path)
+    steps = [r for r in result.log if r["kind"] == "step"]
+    assert [r["step"] for r in steps] == list(range(12))
+    assert all(("arch" in r) == (r["step"] >= 4) for r in steps)  # one epoch of four steps is warm-up
+    assert [e["epoch"] for e in result.epochs] == [0, 1, 2]
+    for name in ("genotype.json", "supernet.safetensors", "metrics.json", "manifest.json", "log.jsonl"):
+        assert (result.path / name).stat().st_size > 0
+    assert Genotype.load(result.path / "genotype.json") == result.genotype == result.supernet.derive()
+    start = SuperNet(tiny.SPACE, seed=0)
+    assert not torch.equal(start.alpha, result.supernet.alpha.cpu())
+
+
+def test_warmup_moves_the_weights_alone(split, tmp_path):
+    result = run(split, tmp_path, epochs=2, warmup=1)
+    start = SuperNet(tiny.SPACE, seed=0)
+    expected = [[round(w, 6) for w in row] for row in start.weights()[1].tolist()]
+    assert result.epochs[0]["beta"] == pytest.approx(expected)
+    assert result.epochs[1]["beta"] != pytest.approx(expected)
+
+
+@pytest.mark.parametrize("order", ["finite-difference", "exact"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_higher_orders_run(split, tmp_path, order, optimizer):
+    result = run(split, tmp_path, epochs=2, steps=2, order=order, optimizer=optimizer, eigenvalue_every=0)
+    first = run(split, tmp_path, "first", epochs=2, steps=2, optimizer=optimizer, eigenvalue_every=0)
+    assert not torch.equal(result.supernet.beta, first.supernet.beta)
+
+
+def test_orders_agree_where_the_weights_do_not_move(split, tmp_path):
+    """With a virtual step of length zero every order is the first one."""
+    settings = {"epochs": 2, "steps": 2, "optimizer": "sgd", "weight_rate": 1e-12, "weight_rate_end": 1e-12}
+    settings |= {"eigenvalue_every": 0, "momentum": 0.0}
+    first, exact = (run(split, tmp_path, order, order=order, **settings) for order in ("first", "exact"))
+    assert torch.allclose(first.supernet.beta, exact.supernet.beta, atol=1e-6)
+
+
+def test_gumbel_search_is_repeatable(split, tmp_path):
+    changes = {"relaxation": "gumbel", "temperature": 2.0, "temperature_end": 0.5, "hard": True}
+    one, two = (run(split, tmp_path, name, **changes) for name in ("one", "two"))
+    assert torch.equal(one.supernet.beta, two.supernet.beta)
+    other = run(split, tmp_path, "other", seed=1, **changes)
+    assert not torch.equal(one.supernet.beta, other.supernet.beta)
+
+
+def test_perturbation_discretises(split, tmp_path):
+    result = run(split, tmp_path, discretize="perturbation", epochs=2, steps=2)
+    assert "none" not in result.genotype.edges
+
+
+def test_multi_to_one_off_trains_the_same_number_of_images(split, tmp_path, monkeypatch):
+    seen = []
+    original = SuperNet.forward
+    monkeypatch.setattr(SuperNet, "forward", lambda net, x: seen.append(len(x)) or original(net, x))
+    run(split, tmp_path, "many", epochs=1, warmup=0, eigenvalue_every=0)
+    together, seen[:] = sum(seen), []
+    run(split, tmp_path, "one", epochs=1, warmup=0, eigenvalue_every=0, multi_to_one=False)
+    assert sum(seen) == together > 0
+
+
+def test_erratum_08_a_test_file_is_never_opened(split, tmp_path):
+    """A training scene that points at a test picture's file, under another name, is caught when it is read."""
+    leaked = split.test[0].clean
+    scene = Scene(
+        "innocent", Picture(leaked.path), (RainyPicture(Picture(leaked.path), "light", 0),), ("light",)
+    )
+    guilty = Split((*split.train[:3], scene), split.val, split.test)
+    with pytest.raises(LeakError, match=leaked.path.name):
+        run(guilty, tmp_path)
+
+
+def test_erratum_08_three_disjoint_scene_lists(split, tmp_path):
+    import json
+
+    run(split, tmp_path, epochs=2, steps=1)
+    manifest = json.loads((tmp_path / "search" / "manifest.json").read_text())
+    weight, arch = set(manifest["weight_scenes"]), set(manifest["arch_scenes"])
+    assert weight
+    assert arch
+    assert not weight & arch
+    assert weight | arch == {scene.name for scene in split.train}
+    check_seal(split.test[0].clean.path)  # and the seal is off again after the search
+
+
+def test_weight_and_architecture_steps_read_their_own_scenes(split, tmp_path, monkeypatch):
+    """Every picture that a step of one kind reads is of that kind's part."""
+    import manas_lite.searching as searching
+
+    seen: dict[int, set[str]] = {}
+    original = searching.scene_loader
+
+    def spy(scenes, **options):
+        seen.setdefault(options["seed"], set()).update(s.name for s in scenes)
+        return original(scenes, **options)
+
+    monkeypatch.setattr(searching, "scene_loader", spy)
+    run(split, tmp_path, epochs=2, steps=1, eigenvalue_every=0)
+    weight, arch = seen[0], seen[1]
+    assert not weight & arch
+
+
+def test_a_broken_loss_stops_with_the_step_and_the_checkpoint(split, tmp_path):
+    with pytest.raises(DivergedError, match=r"step \d+; .*checkpoint"):
+        run(split, tmp_path, weight_rate=1e30, clip=None, optimizer="sgd", epochs=6)
+
+
+def test_other_settings_are_refused(split, tmp_path):
+    run(split, tmp_path, epochs=2, steps=1)
+    with pytest.raises(ValueError, match="arch_rate"):
+        run(split, tmp_path, epochs=2, steps=1, arch_rate=0.5)
+
+
+def test_a_finished_search_is_returned_as_it_was(split, tmp_path):
+    one = run(split, tmp_path)
+    two = run(split, tmp_path)
+    assert one.genotype == two.genotype
+    assert one.log == two.log
+    assert torch.equal(one.supernet.beta, two.supernet.beta)
+
+
+def test_search_stops_on_collapse_and_keeps_the_last_healthy_epoch(split, tmp_path, monkeypatch):
+    import manas_lite.searching as searching
+
+    monkeypatch.setattr(
+        searching, "collapse", lambda skip, eigenvalues, limit: "planted" if len(eigenvalues) == 3 else None
+    )
+    result = run(split, tmp_path, epochs=6)
+    assert result.stopped == "planted"
+    assert result.epochs[-1]["epoch"] == 3
+    healthy = result.epochs[2]
+    assert result.genotype.id == healthy["genotype"]
+    again = run(split, tmp_path, epochs=6)  # stays stopped
+    assert again.stopped == "planted"
+    assert again.genotype == result.genotype
+
+
+def test_collapse_rules():
+    assert collapse(0.5, [], 0.8) is None
+    assert "skip_connect" in collapse(0.9, [], 0.8)
+    assert collapse(0.0, [1.0] * 10, 0.8) is None
+    assert "eigenvalue" in collapse(0.0, [1.0] * 5 + [2.0] * 5, 0.8)
+    assert collapse(0.0, [1.0] * 5 + [1.3] * 5, 0.8) is None  # 1/1.3 = 0.77
+
+
+def test_row_entropy():
+    assert row_entropy(torch.full((3, 9), 1 / 9)) == pytest.approx(1)
+    assert row_entropy(torch.eye(9)) == pytest.approx(0, abs=1e-6)
+    assert row_entropy(torch.zeros(0, 9)) == 0
+
+
+@pytest.mark.parametrize("change", [{"warmup": 3}, {"arch_share": 1.0}, {"steps": 0}])
+def test_impossible_settings(change):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        dataclasses.replace(tiny.SEARCH, **change)
+
+
+def test_unknown_presets():
+    with pytest.raises(ValueError, match="choose one of"):
+        SearchSettings.preset("tech")
+    assert SearchSettings.preset("smoke", seed=3) == dataclasses.replace(SEARCH_PRESETS["smoke"], seed=3)
+
+
+def test_the_data_and_not_the_start_decides(split, tmp_path):
+    """Two random starts of the logits, same data: entropy falls, and the choices agree far beyond chance."""
+    changes = {"epochs": 8, "steps": 8, "arch_rate": 0.1, "eigenvalue_every": 0, "patch": 24}
+    one, two = (run(split, tmp_path, f"start-{s}", arch_seed=s, **changes) for s in (1, 2))
+    for result in (one, two):
+        assert result.epochs[-1]["beta_entropy"] < result.epochs[0]["beta_entropy"] - 0.1
+    starts = [SuperNet(tiny.SPACE, arch_seed=s).derive() for s in (1, 2)]
+    agreement = _agreement(one.genotype, two.genotype)
+    assert agreement >= 0.6, agreement
+    assert agreement > _agreement(*starts)
+    assert _agreement(one.genotype, starts[0]) < 0.6
+
+
+def _agreement(a: Genotype, b: Genotype) -> float:
+    pairs = [*zip(a.modules, b.modules, strict=True), *zip(a.edges, b.edges, strict=True)]
+    return sum(x == y for x, y in pairs) / len(pairs)
