@@ -322,7 +322,7 @@ def randomise(module: nn.Module, seed: int = 0) -> None:
     for layer in module.modules():
         for name, parameter in layer.named_parameters(recurse=False):
             noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-            fan = parameter[0].numel() if parameter.dim() > 1 else 1
+            fan = parameter.shape[1:].numel()
             norm_scale = name == "weight" and parameter.dim() == 1
             parameter.copy_(1 + 0.2 * noise if norm_scale else noise / fan**0.5)
         for name, buffer in layer.named_buffers(recurse=False):

@@ -1,0 +1,260 @@
+"""From logits to a genotype: argmax, perturbation; statistics measured again."""
+
+from dataclasses import replace
+
+import pytest
+import textbook
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from manas_lite.backbone import DerainNet, SuperNet, reestimate_statistics
+from manas_lite.discretize import argmax, perturbation
+from manas_lite.genotype import Genotype
+from manas_lite.modules import MODULES
+from manas_lite.space import SearchSpace
+
+PAPER = SearchSpace.preset("paper")
+SMOKE = SearchSpace.preset("smoke")
+SMALL = SearchSpace((4, 6), 1, operations=("none", "skip_connect", "SE", "CBAM"), norm="batch")
+NAMES = list(MODULES)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def images(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=seeded(seed))
+
+
+# --- argmax ---
+
+
+@given(st.integers(0, 10_000), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_argmax_takes_the_largest_of_each_row(seed, allow_none):
+    space = replace(PAPER, allow_none=allow_none)
+    alpha, beta = torch.randn(12, 2, generator=seeded(seed)), torch.randn(27, 9, generator=seeded(seed + 1))
+    genotype = argmax(space, alpha, beta)
+    for row, name in zip(alpha.tolist(), genotype.modules, strict=True):
+        assert row[NAMES.index(name)] == max(row)
+    for row, name in zip(beta.tolist(), genotype.edges, strict=True):
+        allowed = {op: value for op, value in zip(space.operations, row, strict=True) if op in space.choices}
+        assert allowed[name] == max(allowed.values())
+
+
+def test_derive_reads_every_row_at_its_own_place():
+    """Each row planted with its own choice: no block reads another's rows."""
+    genotype = Genotype.random(PAPER, 0)
+    net = SuperNet(PAPER)
+    with torch.no_grad():
+        for row, name in enumerate(genotype.modules):
+            net.alpha[row, NAMES.index(name)] += 1
+        for row, name in enumerate(genotype.edges):
+            net.beta[row, PAPER.operations.index(name)] += 1
+    assert net.derive() == genotype
+
+
+def test_erratum_18_none_wins_only_where_the_space_allows_it():
+    beta = torch.zeros(27, 9)
+    beta[:, PAPER.operations.index("none")] = 5
+    beta[:, PAPER.operations.index("CBAM")] = 1
+    alpha = torch.zeros(12, 2)
+    assert set(argmax(PAPER, alpha, beta).edges) == {"CBAM"}
+    assert set(argmax(replace(PAPER, allow_none=True), alpha, beta).edges) == {"none"}
+    assert "none" not in SearchSpace().choices
+
+
+# --- perturbation ---
+
+
+def planted_loss(modules: tuple[str, ...], edges: tuple[str, ...]):
+    """Falls with the weight that each row gives to its planted choice."""
+
+    def loss(net: SuperNet) -> Tensor:
+        alpha, beta = net.weights()
+        good = sum(row[NAMES.index(name)] for row, name in zip(alpha, modules, strict=True))
+        return -good - sum(row[net.space.operations.index(name)] for row, name in zip(beta, edges, strict=True))
+
+    return loss
+
+
+def test_perturbation_finds_a_planted_choice_where_argmax_does_not():
+    planted = Genotype.random(SMALL, 4)
+    net = SuperNet(SMALL)
+    misled = Genotype(
+        SMALL,
+        tuple("fusion" if m == "parallel" else "parallel" for m in planted.modules),
+        tuple("CBAM" if e != "CBAM" else "SE" for e in planted.edges),
+    )
+    with torch.no_grad():
+        for row, name in enumerate(misled.modules):
+            net.alpha[row, NAMES.index(name)] = 1.0
+        for row, name in enumerate(misled.edges):
+            net.beta[row, SMALL.operations.index(name)] = 1.0
+    found, alpha_scores, beta_scores = perturbation(net, planted_loss(planted.modules, planted.edges))
+    assert net.derive() == misled
+    assert found == planted
+    assert (alpha_scores.shape, beta_scores.shape) == (net.alpha.shape, net.beta.shape)
+
+
+@pytest.mark.parametrize("row", range(7))
+def test_perturbation_finds_what_the_pictures_need(row):
+    """Through the network: the target is made by identities; in one row the logits favour something else.
+
+    Gates lie between `none` and the identity, so that the truth is not in doubt.
+    """
+    space = replace(SMALL, operations=("none", "skip_connect", "CBAM"), allow_none=True)
+    planted = Genotype(space, ("parallel",), ("skip_connect",) * 6)
+    net = SuperNet(space).eval()
+    textbook.randomise(net, seed=2)  # weights under which no branch is shut by its ReLU
+    x = images(2, 3, 16, 16)
+    with torch.no_grad():
+        target = DerainNet(planted).inherit(net).eval()(x)
+        net.alpha.copy_(torch.tensor([[50.0, 0.0]]))
+        net.beta.copy_(torch.tensor([0.0, 50.0, 0.0]).expand(6, 3))
+        if row < 6:
+            net.beta[row] = torch.tensor([1.5, 1.0, 0.0])
+        else:
+            net.alpha[0] = torch.tensor([0.0, 0.5])
+    found, _, _ = perturbation(net, lambda n: ((n(x) - target) ** 2).mean())
+    favoured, kept = ((*g.edges, *g.modules)[row] for g in (net.derive(), found))
+    assert favoured != kept == (*planted.edges, *planted.modules)[row]
+
+
+def test_scores_are_the_losses_after_removal():
+    """By hand: the removed candidate's weight goes to the others in proportion."""
+    net = SuperNet(SMALL)
+    with torch.no_grad():
+        net.beta.copy_(torch.randn(net.beta.shape, generator=seeded(1)))
+    coefficients = torch.randn(net.beta.shape, generator=seeded(2))
+    _, _, scores = perturbation(net, lambda n: (coefficients * n.weights()[1]).sum())
+    weights = torch.softmax(net.beta.detach(), 1)
+    for row in range(len(weights)):
+        for k in range(weights.shape[1]):
+            without = weights.clone()
+            without[row, k] = 0
+            without[row] /= without[row].sum()
+            assert scores[row, k].item() == pytest.approx((coefficients * without).sum().item(), abs=1e-5)
+
+
+def test_perturbation_restores_the_logits_exactly():
+    net = SuperNet(SMALL, seed=3)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    perturbation(net.eval(), lambda n: n(images(1, 3, 8, 8)).mean())
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in net.parameters())
+
+
+def test_perturbation_restores_the_logits_when_the_loss_fails():
+    net = SuperNet(SMALL)
+    before = net.alpha.detach().clone(), net.beta.detach().clone()
+    calls = 0
+
+    def failing(_: SuperNet) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 6:
+            raise RuntimeError("out of memory")
+        return torch.zeros(())
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        perturbation(net, failing)
+    assert torch.equal(net.alpha, before[0])
+    assert torch.equal(net.beta, before[1])
+
+
+def test_erratum_18_perturbation_never_keeps_a_banned_none():
+    def loss(net: SuperNet) -> Tensor:  # wants `none` everywhere
+        return -net.weights()[1][:, 0].sum()
+
+    assert "none" not in perturbation(SuperNet(SMALL), loss)[0].edges
+    allowed = SuperNet(replace(SMALL, allow_none=True))
+    assert set(perturbation(allowed, loss)[0].edges) == {"none"}
+
+
+# --- BatchNorm statistics ---
+
+
+def published_net() -> DerainNet:
+    net = DerainNet(Genotype.hand_made(SearchSpace((4, 6), 2), "CBAM"))
+    textbook.randomise(net)
+    return net.eval()
+
+
+def test_statistics_are_the_means_over_batches():
+    """By hand, from the inputs that each normalisation saw: mean of means, mean of unbiased variances."""
+    net, batches = published_net(), [images(2, 3, 8, 12, seed=s) for s in range(3)]
+    seen: dict[str, list[Tensor]] = {}
+    norms = {name: m for name, m in net.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    for name, norm in norms.items():
+        norm.register_forward_pre_hook(lambda _, a, n=name: seen.setdefault(n, []).append(a[0].clone()))
+    reestimate_statistics(net, iter(batches))
+    for name, norm in norms.items():
+        assert len(seen[name]) == 3
+        mean = torch.stack([x.mean((0, 2, 3)) for x in seen[name]]).mean(0)
+        var = torch.stack([x.transpose(0, 1).flatten(1).var(1) for x in seen[name]]).mean(0)
+        torch.testing.assert_close(norm.running_mean, mean, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(norm.running_var, var, rtol=1e-5, atol=1e-6)
+
+
+def test_one_batch_makes_eval_mode_equal_to_train_mode():
+    """With the statistics of that very batch, but for the n/(n-1) of the unbiased variance."""
+    net, x = published_net(), images(4, 3, 64, 64)
+    stale = net(x)
+    with torch.no_grad():
+        reestimate_statistics(net, [x])
+        fresh = net(x)
+        expected = net.train()(x)
+    assert (fresh - expected).abs().max() < 0.02 * (stale - expected).abs().max()
+
+
+def test_weights_modes_and_momenta_stay_as_they_were():
+    net = published_net()
+    before = {name: p.clone() for name, p in net.named_parameters()}
+    reestimate_statistics(net, [images(2, 3, 8, 8)])
+    assert all(torch.equal(p, before[name]) for name, p in net.named_parameters())
+    assert all(p.grad is None for p in net.parameters())
+    assert not any(m.training for m in net.modules())
+    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert {m.momentum for m in norms} == {0.1}
+    reestimate_statistics(net.train(), [images(2, 3, 8, 8)])
+    assert all(m.training for m in net.modules())
+
+
+def test_the_order_of_batches_does_not_matter_and_old_statistics_leave_no_trace():
+    batches = [images(2, 3, 8, 8, seed=s) for s in range(3)]
+    a, b = published_net(), published_net()
+    for m in b.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            m.running_mean.fill_(100.0)
+    reestimate_statistics(a, batches)
+    reestimate_statistics(b, batches[::-1])
+    for p, q in zip(a.buffers(), b.buffers(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_without_batch_norm_is_left_alone():
+    net = DerainNet(Genotype.hand_made(SMOKE))
+    reestimate_statistics(net, [])
+    assert not list(net.buffers())
+
+
+def test_no_batches_is_an_error():
+    with pytest.raises(ValueError, match="no batches to measure BatchNorm's statistics on"):
+        reestimate_statistics(published_net(), [])
+
+
+def test_an_error_on_the_way_leaves_modes_and_momenta():
+    net = published_net()
+
+    def broken():
+        yield images(2, 3, 8, 8)
+        raise OSError("disk gone")
+
+    with pytest.raises(OSError, match="disk gone"):
+        reestimate_statistics(net, broken())
+    assert not any(m.training for m in net.modules())
+    assert {m.momentum for m in net.modules() if isinstance(m, nn.BatchNorm2d)} == {0.1}
