@@ -1,0 +1,16 @@
+"""Pictures of architectures, searches and results: every function returns a matplotlib Figure.
+
+    figure = draw.genotype(genotype)
+    draw.save(figure, "genotype.png", also=("svg",))
+
+Colours are Okabe and Ito's, told apart by colour-blind readers, and little is said by colour alone. No state
+of pyplot is used: a figure shows itself as the last value of a notebook cell, and is freed when it is
+dropped.
+"""
+
+from .curves import search_curves, training_curves
+from .network import genotype, mixture
+from .pictures import comparison, scene
+from .style import save
+
+__all__ = ["comparison", "genotype", "mixture", "save", "scene", "search_curves", "training_curves"]

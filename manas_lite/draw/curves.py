@@ -1,0 +1,154 @@
+"""Runs over time: what a search decided and when, and how a network trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..ops import OPERATIONS
+from ..space import SearchSpace
+from .style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    OPERATION_COLOURS,
+    ORANGE,
+    PURPLE,
+    VERMILION,
+    Drawing,
+    styled,
+)
+
+Log = Sequence[Mapping[str, Any]]
+
+DASHED = frozenset({"none", "dil_conv_3x3", "sep_conv_3x3_spatial", "SE_A_M"})  # neighbours in grey differ so
+
+
+@styled
+def search_curves(log: Log, space: SearchSpace | None = None) -> Figure:
+    """A search over its steps, on one time axis: losses, alpha, beta, how decided it is, and what it costs.
+
+    Args:
+        log: the records of a search's log.jsonl (`SearchResult.log`): of kind `step` (train, arch) and
+        `epoch`
+            (alpha, beta, alpha_entropy, beta_entropy, skip_share, expected_cost, eigenvalue).
+        space: names beta's columns and groups alpha's rows into cells; without it the full list of operations
+            is assumed and modules have one colour.
+
+    beta is drawn as the mean weight of each operation over all edges. The dotted line ends the warm-up, in
+    which only the weights move. Raises ValueError for a log without epochs.
+    """
+    steps, epochs = _kinds(log)
+    time = [record["step"] + 1 for record in epochs]
+    measured = [(t, r["eigenvalue"]) for t, r in zip(time, epochs, strict=True) if r.get("eigenvalue") is not None]
+    alpha, beta = (np.array([record[name] for record in epochs]) for name in ("alpha", "beta"))
+    attention = beta.size > 0
+    figure, panels = _panels(3 + attention + bool(measured))
+
+    axes = next(panels)
+    _losses(axes, steps, {"train": ("weight step", BLUE), "arch": ("architecture step", ORANGE)})
+
+    axes = next(panels)
+    axes.set(title="alpha: weight of the parallel module, a line a module", ylim=(0, 1))
+    axes.axhline(0.5, color=GREY, lw=0.6)
+    cells = [branches - 2 for branches in space.module_branches] if space else [0] * alpha.shape[1]
+    for row, cell in enumerate(cells):
+        line = axes.plot(time, alpha[:, row, 0], color=(BLUE, ORANGE, GREEN, PURPLE)[cell % 4])[0]
+        line.set(gid=f"alpha:{row}", marker="o", markersize=2)
+        if space and cells.index(cell) == row:
+            line.set_label(f"cell {cell + 1} ({cell + 2} branches)")
+    _legend(axes)
+
+    if attention:
+        axes = next(panels)
+        axes.set(title="beta: mean weight of each operation over all edges")
+        names = space.operations if space else tuple(OPERATIONS)
+        if beta.shape[2] != len(names):
+            raise ValueError(f"beta has {beta.shape[2]} operations, {len(names)} are named: pass the search's space")
+        for column, name in enumerate(names):
+            dash = "--" if name in DASHED else "-"
+            values = beta[:, :, column].mean(1)
+            line = axes.plot(time, values, dash, color=OPERATION_COLOURS[name], label=name, marker="o", markersize=2)[0]
+            line.set_gid(f"beta:{name}")
+        axes.set_ylim(bottom=0)
+        _legend(axes)
+
+    axes = next(panels)
+    axes.set(title="shares: entropy 1 is undecided, 0 decided", ylim=(0, 1.03))
+    shares = {"alpha_entropy": BLUE, "beta_entropy": ORANGE, "skip_share": BLACK, "expected_cost": PURPLE}
+    for name, colour in shares.items():
+        if attention or name in ("alpha_entropy", "expected_cost"):
+            values = [record[name] for record in epochs]
+            axes.plot(time, values, color=colour, label=name.replace("_", " "), marker="o", markersize=2)
+    _legend(axes)
+
+    if measured:
+        axes = next(panels)
+        axes.set(title="dominant eigenvalue of the architecture Hessian")
+        axes.plot(*zip(*measured, strict=True), color=VERMILION, marker="o", markersize=3)
+
+    axes.set_xlabel("step")
+    warm = [record["step"] for record in steps if "arch" in record]
+    if warm and warm[0] > 0:
+        for axes in figure.axes:
+            axes.axvline(warm[0], color=BLACK, lw=0.8, ls=":")
+    return figure
+
+
+@styled
+def training_curves(log: Log) -> Figure:
+    """A retraining over its steps: the loss, and PSNR (RGB) on the validation photographs.
+
+    log: the records of a retraining's log.jsonl: of kind `step` (train) and `epoch` (val_psnr_rgb,
+    best_psnr). Raises ValueError for a log without epochs.
+    """
+    steps, epochs = _kinds(log)
+    figure, panels = _panels(2)
+    _losses(next(panels), steps, {"train": ("training loss", BLUE)})
+    axes = next(panels)
+    axes.set(title="validation, whole images: PSNR (RGB), dB", xlabel="step")
+    time = [record["step"] + 1 for record in epochs]
+    axes.plot(time, [r["val_psnr_rgb"] for r in epochs], color=ORANGE, marker="o", markersize=2, label="this epoch")
+    axes.plot(time, [r["best_psnr"] for r in epochs], color=BLACK, lw=0.8, ls="--", label="best so far")
+    _legend(axes)
+    return figure
+
+
+def _kinds(log: Log) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    steps = [record for record in log if record.get("kind") == "step"]
+    epochs = [record for record in log if record.get("kind") == "epoch"]
+    if not epochs or not steps:
+        raise ValueError(f"the log has {len(steps)} steps and {len(epochs)} epochs: is it a finished run's log.jsonl?")
+    return steps, epochs
+
+
+def _panels(count: int) -> tuple[Figure, Any]:
+    figure = Drawing(figsize=(7.2, 1.55 * count + 0.3), layout="constrained")
+    return figure, iter(figure.subplots(count, 1, sharex=True))
+
+
+def _losses(axes: Axes, steps: Log, names: Mapping[str, tuple[str, str]]) -> None:
+    """Each loss as it was, faint, and its running mean over a twentieth of the run."""
+    axes.set(title="loss (faint: each step; line: running mean)", yscale="log")
+    for name, (label, colour) in names.items():
+        time = np.array([record["step"] + 1 for record in steps if name in record])
+        values = np.array([record[name] for record in steps if name in record])
+        if not len(values):
+            continue
+        reach = len(steps) // 40
+        sums = np.cumsum(np.insert(values, 0, 0.0))
+        places = np.arange(len(values))
+        starts, ends = np.maximum(0, places - reach), np.minimum(len(values), places + reach + 1)
+        axes.plot(time, values, color=colour, lw=0.6, alpha=0.35).pop().set_gid(f"raw:{name}")
+        axes.plot(time, (sums[ends] - sums[starts]) / (ends - starts), color=colour, label=label)
+    _legend(axes)
+
+
+def _legend(axes: Axes) -> None:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -1,0 +1,187 @@
+"""The network as lanes: one a branch, searched modules as boxes across them, attention blocks on them.
+
+`genotype` draws one architecture, `mixture` a relaxed network; they share the lanes and differ in what fills a
+box.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import FancyBboxPatch, Patch
+
+from ..genotype import Genotype
+from ..space import SearchSpace
+from .style import BLACK, GREY, MODULE_COLOURS, OPERATION_COLOURS, Drawing, styled
+
+UNIT = 0.42  # inches a unit of the drawing
+ROW = 0.36  # units a searched edge takes in an attention block
+MODULE, BLOCK = 0.8, 3.4  # units, widths of a module and of an attention block (with the space after it)
+GAP, TURN = 0.25, 1.1  # units between modules, and for a transition to one more branch
+SMALL = 6.5  # points
+THICK = 6.0  # points of a line of weight 1
+
+ModulePainter = Callable[[Axes, int, float, Sequence[float]], None]  # row of alpha, x, lanes
+EdgePainter = Callable[[Axes, int, float, float], None]  # row of beta, x, y
+
+
+@styled
+def genotype(genotype: Genotype) -> Figure:
+    """One architecture: P for a parallel module, F for a fusion module, an operation on each attention edge.
+
+    Every box and edge carries an id (`module:3:fusion`, `edge:5:SE`: row of alpha or beta, then the choice),
+    also in an SVG.
+    """
+    space = genotype.space
+
+    def paint_module(axes: Axes, row: int, x: float, lanes: Sequence[float]) -> None:
+        name = genotype.modules[row]
+        ink = "white" if name == "parallel" else BLACK
+        _box(axes, x, lanes, MODULE_COLOURS[name]).set_gid(f"module:{row}:{name}")
+        for start, end in _paths(name, lanes) or [(lanes[0], lanes[0])]:
+            axes.plot([x + 0.15, x + MODULE - 0.15], [start, end], color=ink, lw=1.2, solid_capstyle="butt")
+        axes.text(x + MODULE / 2, lanes[0] + 0.55, name[0].upper(), ha="center", va="bottom", weight="bold")
+
+    def paint_edge(axes: Axes, row: int, x: float, y: float) -> None:
+        name = genotype.edges[row]
+        colour = GREY if name == "none" else BLACK
+        text = axes.text(x + 0.7, y, name, va="center", size=SMALL, color=colour)
+        text.set_gid(f"edge:{row}:{name}")
+
+    key = [
+        Patch(color=MODULE_COLOURS["parallel"], label="P  parallel: a residual block a branch"),
+        Patch(color=MODULE_COLOURS["fusion"], label="F  fusion: all branches to all"),
+    ]
+    return _network(space, paint_module, paint_edge, f"Architecture {genotype.id}", key)
+
+
+@styled
+def mixture(alpha_weights: Any, beta_weights: Any, space: SearchSpace) -> Figure:
+    """A relaxed network: the thickness of a line is the weight of its choice.
+
+    Args:
+        alpha_weights: (modules, 2), rows of weights for parallel and fusion that sum to 1.
+        beta_weights: (edges, operations), rows of weights in the order of `space.operations` that sum to 1.
+            Both are softmax weights and not logits; tensors, arrays or lists.
+
+    The strokes of an attention edge stand in the order of `space.operations`. Every line carries an id
+    (`module:3:fusion`, `edge:5:SE`).
+    """
+    alpha = _weights(alpha_weights, (len(space.module_branches), 2), "alpha_weights")
+    beta = _weights(beta_weights, (len(space.edge_branch), len(space.operations)), "beta_weights")
+
+    def paint_module(axes: Axes, row: int, x: float, lanes: Sequence[float]) -> None:
+        _box(axes, x, lanes, "white")
+        for name, weight in zip(MODULE_COLOURS, alpha[row], strict=True):
+            for start, end in _paths(name, lanes):
+                xs = [x + 0.1, x + MODULE - 0.1]
+                line = axes.plot(xs, [start, end], color=MODULE_COLOURS[name], lw=THICK * weight)[0]
+                line.set(gid=f"module:{row}:{name}", solid_capstyle="butt")
+        leader = "PF"[int(alpha[row].argmax())]
+        label = f"{leader} {alpha[row].max():.2f}".replace("0.", ".")
+        axes.text(x + MODULE / 2, lanes[0] + 0.55, label, ha="center", va="bottom", size=SMALL)
+
+    def paint_edge(axes: Axes, row: int, x: float, y: float) -> None:
+        places = np.linspace(x + 0.8, x + BLOCK - GAP - 0.3, len(space.operations))
+        for place, name, weight in zip(places, space.operations, beta[row], strict=True):
+            line = axes.plot([place] * 2, [y - 0.13, y + 0.13], color=OPERATION_COLOURS[name], lw=THICK * weight)[0]
+            line.set(gid=f"edge:{row}:{name}", solid_capstyle="butt")
+
+    key = [Line2D([], [], color=colour, lw=3, label=name) for name, colour in MODULE_COLOURS.items()]
+    if space.attention:
+        key += [Line2D([], [], color=OPERATION_COLOURS[n], lw=3, label=n) for n in space.operations]
+    return _network(space, paint_module, paint_edge, "Relaxed network: thickness is weight", key)
+
+
+def _network(
+    space: SearchSpace, paint_module: ModulePainter, paint_edge: EdgePainter, title: str, key: list[Any]
+) -> Figure:
+    """The lanes from left to right; `paint_module` and `paint_edge` fill what is searched, row by row."""
+    pitch = max(1.3, ROW * space.edges_per_block + 0.55) if space.attention else 1.3
+    lanes = [-pitch * branch for branch in range(len(space.channels))]
+    cell_width = TURN + space.modules_per_cell * (MODULE + GAP) + (BLOCK + GAP if space.attention else 0)
+    left, right = -2.9, 1.6 + len(space.cells) * cell_width + 5.4
+    columns = min(len(key), max(1, int((right - left) / 4.9)))  # of the legend
+    top, bottom = lanes[0] + 1.6, lanes[-1] - pitch / 2 - 0.9 - 0.45 * -(-len(key) // columns)
+    figure = Drawing(figsize=((right - left) * UNIT, (top - bottom) * UNIT))
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(left, right), ylim=(bottom, top))
+    axes.axis("off")
+    axes.text(left + 0.2, top - 0.1, title, va="top", weight="bold", size=9)
+    axes.legend(handles=key, loc="lower left", ncols=columns, handlelength=1.2, columnspacing=1.2)
+    if space.attention:
+        formula = r"each attention edge $o_{k,j}$:  $U_k = o_{k,0}(F_k) + \Sigma_{j=1}^k\, o_{k,j}(U_{j-1})$"
+        groups = rf"$F_0 \ldots F_{{{space.groups - 1}}}$ are the branch's channel groups"
+        axes.text(left + 0.2, lanes[-1] - pitch / 2 - 0.5, f"{formula},  {groups}", va="center", size=SMALL)
+
+    _label(axes, 0, lanes[0], "stem")
+    x, module, edge = 1.6, 0, 0
+    born = [0.6] + [0.0] * (len(lanes) - 1)
+    for branches in space.cells:
+        new = branches - 1
+        axes.plot([x - 0.1, x + 0.7], lanes[new - 1 : new + 1], color=BLACK, lw=0.8, zorder=1)
+        born[new] = x + 0.7
+        x += TURN
+        for _ in range(space.modules_per_cell):
+            paint_module(axes, module, x, lanes[:branches])
+            module, x = module + 1, x + MODULE + GAP
+        for branch in range(branches if space.attention else 0):
+            edge = _attention(axes, space, edge, x, lanes[branch], paint_edge)
+        x += BLOCK + GAP if space.attention else 0
+    for branch, lane in enumerate(lanes):
+        axes.plot([born[branch], x], [lane, lane], color=BLACK, lw=0.8, zorder=1)
+        axes.plot([x, x + 0.9], [lane, lanes[0]], color=BLACK, lw=0.8, zorder=1)
+        scale = space.scale * 2**branch
+        size = "full size" if scale == 1 else f"1/{scale} size"
+        text = f"branch {branch}: {size},\n{space.channels[branch]} channels"
+        axes.text(left + 0.2, lane, text, va="center", size=SMALL)
+    axes.plot([x + 0.9, x + 2.6], [lanes[0]] * 2, color=BLACK, lw=0.8, zorder=1)
+    _label(axes, x + 0.95, lanes[0], "fusion")
+    axes.text(x + 2.7, lanes[0], "rainy − output\n= derained" if space.residual else "derained", va="center")
+    return figure
+
+
+def _attention(axes: Axes, space: SearchSpace, row: int, x: float, lane: float, paint_edge: EdgePainter) -> int:
+    """One attention block on its lane: a line an edge, o_{k,j}. Returns the row of beta after it."""
+    half = ROW * space.edges_per_block / 2
+    style = {"boxstyle": "round,pad=0.08", "fc": "white", "ec": BLACK, "lw": 0.7, "zorder": 2}
+    axes.add_patch(FancyBboxPatch((x, lane - half), BLOCK - GAP, 2 * half, **style)).set_gid(f"attention:{row}")
+    places = [(k, j) for k in range(space.groups) for j in range(k + 1)]
+    for number, (k, j) in enumerate(places):
+        y = lane + half - ROW * (number + 0.5)
+        axes.text(x + 0.05, y, f"$o_{{{k},{j}}}$", va="center", size=SMALL)
+        paint_edge(axes, row + number, x, y)
+    return row + len(places)
+
+
+def _paths(name: str, lanes: Sequence[float]) -> list[tuple[float, float]]:
+    """The lanes a module connects: each to itself, or each to the others (its own it keeps in both cases)."""
+    return [(a, b) for a in lanes for b in lanes if (a == b) == (name == "parallel")]
+
+
+def _box(axes: Axes, x: float, lanes: Sequence[float], colour: str) -> FancyBboxPatch:
+    height = lanes[0] - lanes[-1] + 0.8
+    style = {"boxstyle": "round,pad=0.05", "fc": colour, "ec": BLACK, "lw": 0.7, "zorder": 2}
+    patch = FancyBboxPatch((x, lanes[-1] - 0.4), MODULE, height, **style)
+    axes.add_patch(patch)
+    return patch
+
+
+def _label(axes: Axes, x: float, lane: float, text: str) -> None:
+    box = {"boxstyle": "round,pad=0.25", "fc": "#EEEEEE", "ec": BLACK, "lw": 0.7}
+    axes.text(x + 0.6, lane, text, ha="center", va="center", bbox=box, zorder=3)
+
+
+def _weights(values: Any, shape: tuple[int, int], name: str) -> np.ndarray:
+    """Rows of weights from a tensor, an array or lists; checked, so that logits are not drawn for weights."""
+    array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, np.float64)
+    array = array.reshape(shape) if array.size == 0 and 0 in shape else array
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}, the space has {shape}")
+    if not (np.isfinite(array).all() and (array >= 0).all() and np.allclose(array.sum(1), 1, atol=1e-3)):
+        raise ValueError(f"{name}: rows must be weights that sum to 1; pass softmax(logits), not the logits")
+    return array
