@@ -59,12 +59,12 @@ def hypergradient(
     """Gradient of the validation loss with respect to `arch`, by the formulas at the top of this module.
 
     Args:
-        order: `first`, `finite-difference` or `exact`. train_loss, val_loss: pure losses; `train_loss` and
-        `step` may be None at first order. weights, arch: current values, in the order the losses expect;
-        parameters may be passed as they are. step: one differentiable optimiser step, usually from
-        `virtual_step(optimizer)`. radius: length of the perturbation of the weights, for
-        `finite-difference`. 1e-2 is DARTS's. On networks
-            with ReLU, whose gradients jump, it can be badly wrong: 1e-5 in float64, or `exact`.
+        order: `first`, `finite-difference` or `exact`.
+        train_loss, val_loss: pure losses; `train_loss` and `step` may be None at first order.
+        weights, arch: current values, in the order the losses expect; parameters may be passed as they are.
+        step: one differentiable optimiser step, usually from `virtual_step(optimizer)`.
+        radius: length of the perturbation of the weights, for `finite-difference`. 1e-2 is DARTS's. On
+            networks with ReLU, whose gradients jump, it can be badly wrong: 1e-5 in float64, or `exact`.
 
     Source: DARTS, sections 2.3 and A.2; virtual steps of any optimiser are this kit's choice.
 
@@ -83,9 +83,7 @@ def hypergradient(
         loss = val_loss(tuple(w.detach() for w in weights), arch)
         return Hypergradient(_gradients(loss, arch), loss.detach())
     if train_loss is None or step is None:
-        raise ValueError(
-            f"order {order!r} needs a train_loss and a step (see virtual_step); only 'first' does not"
-        )
+        raise ValueError(f"order {order!r} needs a train_loss and a step (see virtual_step); only 'first' does not")
     if order == "exact":
         return _exact(train_loss, val_loss, weights, arch, step)
     if not (math.isfinite(radius) and radius > 0):
@@ -278,8 +276,7 @@ class _Objective(nn.Module):
 
 
 class Eigenvalue(NamedTuple):
-    """The eigenvalue of largest magnitude, with its sign; how many products it took, and whether it had
-    settled."""
+    """The eigenvalue of largest magnitude, with its sign; the products it took; whether it had settled."""
 
     value: float
     iterations: int

@@ -35,9 +35,7 @@ class Stateful(Protocol):
 # --- files ---
 
 
-def save(
-    path: str | Path, tensors: Mapping[str, Any], meta: Mapping[str, Any], *, identity: str | None = None
-) -> None:
+def save(path: str | Path, tensors: Mapping[str, Any], meta: Mapping[str, Any], *, identity: str | None = None) -> None:
     """Write a checkpoint, atomically: a process killed or a disk filled meanwhile leaves the file from
     before.
 
@@ -70,9 +68,7 @@ def load(path: str | Path, *, identity: str | None = None) -> tuple[dict[str, An
         raise CheckpointError(f"{path} {_diagnosis(data, error)}") from None
     names = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
     if _HEADER not in names:
-        raise CheckpointError(
-            f"{path} is a safetensors file, but not written by manas_lite: it has no description"
-        )
+        raise CheckpointError(f"{path} is a safetensors file, but not written by manas_lite: it has no description")
     header = json.loads(names[_HEADER])
     if header["format"] > FORMAT:
         raise CheckpointError(
@@ -148,9 +144,7 @@ def _flatten(tensors: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
                     empty.append(prefix + key)
                 walk(value, f"{prefix}{key}/")
             else:
-                raise TypeError(
-                    f"{prefix}{key} is {type(value).__name__}: expected a tensor or a dict of them"
-                )
+                raise TypeError(f"{prefix}{key} is {type(value).__name__}: expected a tensor or a dict of them")
 
     walk(tensors, "")
     return flat, empty
@@ -184,8 +178,7 @@ def dump(holder: Stateful) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def restore(holder: Stateful, tensors: Mapping[str, Any], rest: Mapping[str, Any]) -> None:
-    """Give `holder` the state that `dump` took from its like. Raises CheckpointError where it does not
-    fit."""
+    """Give `holder` the state that `dump` took from its like; CheckpointError where it does not fit."""
     name = type(holder).__name__
     if rest["class"] != name:
         raise CheckpointError(f"the checkpoint holds the state of {rest['class']}, not of {name}")
@@ -221,9 +214,7 @@ def _split(value: Any, tensors: dict[str, Any], path: tuple[str, ...]) -> Any:
         return [kind, [_split(item, tensors, (*path, str(i))) for i, item in enumerate(value)]]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise TypeError(
-        f"state {'.'.join(path)} is {type(value).__name__}: expected a tensor, number, text or container"
-    )
+    raise TypeError(f"state {'.'.join(path)} is {type(value).__name__}: expected a tensor, number, text or container")
 
 
 def _join(node: Any, tensors: Mapping[str, Any], path: tuple[str, ...]) -> Any:

@@ -24,8 +24,7 @@ CHARBONNIER_EPSILON = 1e-3
 
 
 class Costs(Protocol):
-    """What `complexity` reads: the cost of every choice, rows ordered as the logits' rows, columns by
-    operation."""
+    """What `complexity` reads: the cost of every choice, rows as those of the logits, columns by operation."""
 
     modules: Tensor  # (n_modules, 2): parallel, fusion
     edges: Tensor  # (n_edges, n_operations)
@@ -109,8 +108,7 @@ def internal(outputs: Tensor, *, ssim: bool = False) -> Tensor:
 
 
 def total_variation(images: Tensor) -> Tensor:
-    """TV = 2 * (mean squared difference of vertical neighbours + the same of horizontal ones), images (...,
-    h, w).
+    """TV = 2 * (mean squared difference of vertical neighbours + that of horizontal ones), images (..., h, w).
 
     A side of one pixel has no neighbours and adds nothing.
     """
@@ -279,9 +277,7 @@ class DerainLoss:
         return _weighted_sum(terms, alpha_logits)
 
 
-def _weighted_sum(
-    terms: Mapping[str, tuple[float, Tensor]], like: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
+def _weighted_sum(terms: Mapping[str, tuple[float, Tensor]], like: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     total = (0.0 * like).sum() if not terms else torch.stack([w * value for w, value in terms.values()]).sum()
     return total, {name: value.detach() for name, (_, value) in terms.items()}
 
@@ -298,9 +294,7 @@ def _at_least_float32(x: Tensor) -> Tensor:
 
 def _check_scenes(outputs: Tensor, clean: Tensor | None = None) -> None:
     if outputs.dim() != 5 or outputs.shape[2] != 3 or 0 in outputs.shape:
-        raise ValueError(
-            f"outputs are {tuple(outputs.shape)}, expected (B, R, 3, h, w): the R versions of B scenes"
-        )
+        raise ValueError(f"outputs are {tuple(outputs.shape)}, expected (B, R, 3, h, w): the R versions of B scenes")
     if clean is not None:
         expected = (outputs.shape[0], *outputs.shape[2:])
         if tuple(clean.shape) != expected:

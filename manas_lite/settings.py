@@ -22,12 +22,11 @@ def parse(cls: type[T], mapping: Mapping[str, Any], *, where: str = "", text: bo
 
     Args:
         cls: a dataclass; its fields may be bool, int, float, str, Path, Literal, tuples, lists, dicts by
-        str, other
-            dataclasses, and unions of those with None.
+            str, other dataclasses, and unions of those with None.
         mapping: field name -> value; fields left out take their defaults. Nested settings are mappings too.
-        where: prefix of the names in error messages, such as "search". text: values that are strings are
-        read as the field's type: "1e-3" (which YAML takes for a string), "true",
-            "32,64", "none".
+        where: prefix of the names in error messages, such as "search".
+        text: values that are strings are read as the field's type: "1e-3" (which YAML takes for a string),
+            "true", "32,64", "none".
 
     Raises ValueError for unknown or missing keys and wrong types, and passes on the dataclass's own
     ValueErrors.
@@ -80,15 +79,10 @@ def override(settings: T, assignments: Iterable[str] | Mapping[str, str]) -> T:
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
-    """Settings as nested dicts, lists, strings, numbers and None: what JSON can hold and `parse` reads
-    back."""
+    """Settings as nested dicts, lists, texts, numbers and None: what JSON holds and `parse` reads back."""
     if not dataclasses.is_dataclass(settings) or isinstance(settings, type):
         raise ValueError(f"expected a settings dataclass, got {_shown(settings)}")
-    return {
-        field.name: _plain(getattr(settings, field.name))
-        for field in dataclasses.fields(settings)
-        if field.init
-    }
+    return {field.name: _plain(getattr(settings, field.name)) for field in dataclasses.fields(settings) if field.init}
 
 
 class Difference(NamedTuple):
@@ -180,15 +174,11 @@ def _convert_sequence(
         raise _wrong(where, kind, value)
     if origin is tuple and not (len(arguments) == 2 and arguments[1] is Ellipsis):
         if len(value) != len(arguments):
-            raise ValueError(
-                f"{where}: expected {len(arguments)} values, {_name(kind)}, got {len(value)}: {value}"
-            )
+            raise ValueError(f"{where}: expected {len(arguments)} values, {_name(kind)}, got {len(value)}: {value}")
         kinds = arguments
     else:
         kinds = (arguments[0],) * len(value)
-    return origin(
-        _convert(k, v, f"{where}[{i}]", text) for i, (k, v) in enumerate(zip(kinds, value, strict=True))
-    )
+    return origin(_convert(k, v, f"{where}[{i}]", text) for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
 
 
 _SWITCHES = {
@@ -204,8 +194,7 @@ _SWITCHES = {
 
 
 def _from_text(kind: Any, origin: Any, value: str, where: str) -> Any:
-    """Text of a command line as the value it writes; other kinds keep the string for the check that
-    follows."""
+    """Text of a command line as the value it writes; other kinds keep it for the check that follows."""
     try:
         if kind is bool:
             return _SWITCHES[value.lower()]
