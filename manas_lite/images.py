@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-__all__ = ["SUFFIXES", "ImageError", "image_size", "read_image", "to_array", "to_tensor", "write_image"]
+__all__ = ["SUFFIXES", "ImageError", "conversions", "image_size", "read_image", "to_array", "to_tensor", "write_image"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif"})
 """File name endings (lower case) that are taken for images when a folder is listed."""
@@ -49,9 +49,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     except ImageError:
         raise
     except _BROKEN as error:
-        raise ImageError(
-            f"{path}: cannot be decoded ({_reason(error)}); copy or download it again"
-        ) from error
+        raise ImageError(f"{path}: cannot be decoded ({_reason(error)}); copy or download it again") from error
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -61,6 +59,22 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         width, height = image.size
         sideways = image.getexif().get(_ORIENTATION) in _SIDEWAYS
     return (width, height) if sideways else (height, width)
+
+
+def conversions(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """What `read_image` converts in a file, from its header: any of rotated, greyscale, palette, CMYK, transparency,
+    16-bit; empty for plain 8-bit RGB."""
+    with _open(Path(path)) as image:
+        raw_mode = str(image.tile[0][3]) if image.tile else ""  # type: ignore[attr-defined]
+        found = {
+            "rotated": image.getexif().get(_ORIENTATION, 1) not in (0, 1),
+            "greyscale": image.mode in ("1", "L", "LA") or image.mode.startswith("I"),
+            "palette": image.mode in ("P", "PA"),
+            "CMYK": image.mode == "CMYK",
+            "transparency": image.has_transparency_data,
+            "16-bit": image.mode.startswith("I") or "16" in raw_mode,
+        }
+    return tuple(kind for kind, holds in found.items() if holds)
 
 
 def write_image(path: str | os.PathLike[str], array: np.ndarray) -> Path:
@@ -111,9 +125,7 @@ def to_array(tensor: torch.Tensor) -> np.ndarray:
     True
     """
     if not tensor.is_floating_point() or tensor.ndim < 3 or tensor.shape[-3] != 3:
-        raise ValueError(
-            f"to_array expects a float tensor (..., 3, H, W), got {tensor.dtype} {tuple(tensor.shape)}"
-        )
+        raise ValueError(f"to_array expects a float tensor (..., 3, H, W), got {tensor.dtype} {tuple(tensor.shape)}")
     values = tensor.detach().float().cpu()
     if not torch.isfinite(values).all():
         raise ValueError("to_array got NaN or infinite values: the network that made them has diverged")
@@ -147,9 +159,7 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
             raise ImageError(f"{path}: integer samples outside 0..65535; save it as 8 or 16 bits a channel")
         return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise ImageError(
-            f"{path}: floating-point samples have no known range; save it as 8 or 16 bits a channel"
-        )
+        raise ImageError(f"{path}: floating-point samples have no known range; save it as 8 or 16 bits a channel")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)

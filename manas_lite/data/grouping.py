@@ -1,4 +1,4 @@
-"""From pairs to scenes: by the names a set gives its backgrounds, or by perceptual hash where it gives none."""
+"""From pairs to scenes: by the names a set gives its backgrounds, or by perceptual hash where it has none."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -58,8 +58,8 @@ def list_folder(folder: str | os.PathLike[str], layout: str | None = None) -> Li
         _walk(listing, root, layout)
     if not listing.pairs and not listing.photos:
         raise ValueError(
-            f"{root}: no pictures found{f' in layout {layout!r}' if layout else ''}; expected rainy and clean "
-            "folders (input/target, rain/norain), pictures side by side, a pairs.csv, or photographs"
+            f"{root}: no pictures found (layout: {layout or 'detected'}); expected "
+            "rainy and clean folders (input/target, rain/norain), pictures side by side, a pairs.csv, or photographs"
         )
     if listing.pairs and listing.photos:
         listing.notes.append(f"{len(listing.photos)} picture(s) beside the pairs are not used")
@@ -69,18 +69,16 @@ def list_folder(folder: str | os.PathLike[str], layout: str | None = None) -> Li
 
 
 def rainy_half(left: np.ndarray, right: np.ndarray) -> str:
-    """ "left" or "right": rain adds light, so the rainy one has the brighter differences (energy-weighted)."""
+    """ "left" or "right": rain adds light, so the rainy one has the brighter differences."""
     difference = right.astype(np.float32).mean(-1) - left.astype(np.float32).mean(-1)
     gain, loss = float((difference.clip(0) ** 2).sum()), float((difference.clip(max=0) ** 2).sum())
     return "right" if gain >= loss else "left"
 
 
 def _walk(listing: Listing, folder: Path, layout: str | None) -> None:
-    children = sorted(
-        (p for p in folder.iterdir() if not p.name.startswith(".")), key=lambda p: natural(p.name)
-    )
+    children = sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=lambda p: natural(p.name))
     folders = [p for p in children if p.is_dir()]
-    images = [p for p in children if p.is_file() and p.suffix.lower() in SUFFIXES]
+    images = [p for p in children if _is_image(p)]
     for child in folders:
         if child.suffix.lower() in SUFFIXES:
             listing.problems.append((str(child), "is a folder named like an image"))
@@ -234,8 +232,8 @@ def _warn_if_swapped(listing: Listing) -> None:
             votes.append(rainy_half(clean, rainy))
     if len(votes) > 0 and votes.count("left") * 2 > len(votes):
         note = (
-            f"{listing.root}: {votes.count('left')} of {len(votes)} sampled pairs are brighter where they should "
-            "be clean, so rain and clean are probably swapped; check a pair by eye, and state the layout if so"
+            f"{listing.root}: {votes.count('left')} of {len(votes)} sampled pairs are brighter where they "
+            "should be clean, so rain and clean are probably swapped; look at a pair, and state the layout"
         )
         listing.notes.append(note)
         warnings.warn(note, DataWarning, stacklevel=3)
@@ -247,8 +245,13 @@ def _density(parts: Sequence[str]) -> tuple[str, str | None]:
     return str(PurePosixPath(*(p for p in parts[:-1] if not level_of(p)), parts[-1])), level
 
 
+def _is_image(path: Path) -> bool:
+    """By name; "._x.jpg" and its like are what some systems leave in archives."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
 def _images_below(folder: Path) -> list[Path]:
-    found = (p for p in folder.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES)
+    found = (p for p in folder.rglob("*") if _is_image(p))
     return sorted(found, key=lambda p: natural(p.as_posix()))
 
 

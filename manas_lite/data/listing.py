@@ -54,17 +54,13 @@ def read_csv(listing: Listing, table: Path) -> None:
         reader = csv.DictReader(file)
         missing = {"rainy", "clean"} - set(reader.fieldnames or ())
         if missing:
-            raise ValueError(
-                f"{table}: needs the columns rainy and clean, lacks {', '.join(sorted(missing))}"
-            )
+            raise ValueError(f"{table}: needs the columns rainy and clean, lacks {', '.join(sorted(missing))}")
         scene_column = next((c for c in ("scene", "background") if c in (reader.fieldnames or ())), None)
         for row in reader:
             clean, rainy = (_half(table.parent, row[c]) for c in ("clean", "rainy"))
             inside = PurePosixPath(row["rainy"].split("#")[0])
             part = part_of([row["part"]]) if row.get("part") else part_of(inside.parent.parts)
-            background = (
-                row[scene_column] if scene_column else str(PurePosixPath(row["clean"]).with_suffix(""))
-            )
+            background = row[scene_column] if scene_column else str(PurePosixPath(row["clean"]).with_suffix(""))
             listing.pairs.append(Pair(clean, rainy, background, row.get("label") or inside.stem, part))
     listing.named &= scene_column is not None
     listing.layouts.append("csv")

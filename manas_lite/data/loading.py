@@ -5,6 +5,7 @@ crop, flips and choice of versions from a generator seeded by (seed, d). So the 
 nothing, and starting at another step is resuming.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -48,7 +49,7 @@ def scene_loader(
     augment: bool = True,
     fresh_rain: Sequence[str | float] = (),
     workers: int = 0,
-    cache: Cache | str | None = "memory",
+    cache: Cache | str | os.PathLike[str] | None = "memory",
 ) -> "SceneLoader":
     """The batches of steps start .. steps-1, each `batch` random patches of `patch` x `patch` pixels.
 
@@ -74,7 +75,7 @@ def scene_loader(
             raise ValueError(f"{name} must be at least {least}, got {value}")
     if not scenes:
         raise ValueError("no scenes to load: the list is empty")
-    dataset = PatchDataset(scenes, patch, seed, rains, augment, tuple(fresh_rain), open_cache(cache, scenes))
+    dataset = PatchDataset(scenes, patch, seed, rains, augment, tuple(fresh_rain), open_cache(cache))
     return SceneLoader(
         dataset,
         batch_sampler=StepSampler(batch, start, steps),
@@ -129,9 +130,7 @@ class PatchDataset(Dataset):
                 "lower `rains`, or give fresh_rain levels such as ('light', 'heavy')"
             )
         if self.rains < 0 or self.rains + len(fresh_rain) < 1:
-            raise ValueError(
-                f"a batch needs at least one rainy version, got rains={rains} and no fresh_rain levels"
-            )
+            raise ValueError(f"a batch needs at least one rainy version, got rains={rains} and no fresh_rain levels")
         for scene in scenes:
             height, width = cache.size(scene)
             if min(height, width) < patch:

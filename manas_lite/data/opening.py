@@ -6,10 +6,13 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from manas_lite.data.audit import audit, unmatched
+from manas_lite.data.getting import count_differences, list_set, locate
 from manas_lite.data.grouping import Parts, group_scenes, without_leaks
 from manas_lite.data.layouts import list_folder
 from manas_lite.data.listing import DataWarning, Listing
 from manas_lite.data.pictures import Picture, RainyPicture
+from manas_lite.data.registry import data_folder
 from manas_lite.data.scenes import Scene, rain_seed
 from manas_lite.data.splits import Split, split_scenes
 
@@ -24,28 +27,46 @@ def open_split(
     seed: int = 0,
     levels: Sequence[str | float] = LEVELS,
     layout: str | None = None,
+    strict: bool = True,
+    root: str | os.PathLike[str] | None = None,
 ) -> Split:
     """Training, validation and test scenes of `data`.
 
-    data: "photos" (the bundled photographs under synthetic rain, one version a level), a folder of pairs or
-      of photographs, the name of a registered set that has been downloaded, or a Split, returned as it is.
+    data: "photos" (the bundled photographs under synthetic rain, one version a level), a folder of pairs or of
+      photographs, a CSV file of pairs, the name of a registered set that has been downloaded, or a Split, returned
+      as it is.
     seed: draws the split where the set defines none, and the training rain. The rain of validation and test
       pictures is the same for every seed, so that runs with different seeds are judged on the same pictures.
     levels: rain levels laid over photographs that have no rain of their own.
     layout: how a folder is laid out where detection should not decide (`manas_lite.data.layouts.LAYOUTS`).
+    strict: True refuses a folder with pictures that have no twin, naming them, and lets a broken file stop whoever
+      reads it; False decodes everything once, leaves bad files out and says which in a DataWarning.
+    root: the folder of registered sets (`manas_lite.data.registry.data_folder`).
 
-    A folder's own parts (train*, val*, test*) are kept; validation is carved from training where it is
-    missing, and so is test. Training scenes whose background is also in another part are left out, with a
-    DataWarning.
+    A folder's own parts (train*, val*, test*) are kept; validation is carved from training where it is missing,
+    and so is test. Training scenes whose background is also in another part are left out, with a DataWarning.
+    A registered set that is a test set alone gives no training scenes.
     """
     if isinstance(data, Split):
         return data
     if data == "photos":
         return bundled_photos(seed, levels)
-    listing = list_folder(data, layout)
+    name, group, registered = str(data), "auto", False
+    if Path(data).exists():
+        listing = list_folder(data, layout)
+    elif isinstance(data, str) and not _is_path(data):
+        chosen, _ = locate(data, root)
+        listing, group, registered = list_set(chosen, data_folder(root)), chosen.group, True
+        for difference in count_differences(chosen, listing):
+            warnings.warn(difference, DataWarning, stacklevel=2)
+    else:
+        raise FileNotFoundError(f"{data}: no such folder; give a folder of pictures, a set's name, or 'photos'")
+    listing = _without_bad(listing, strict)
     if not listing.photos:
-        return _split_parts(group_scenes(listing), seed, check_leaks=not listing.named, name=str(data))
-    split = _split_parts(_photo_parts(listing, levels), seed, check_leaks=True, name=str(data))
+        parts = group_scenes(listing, group)
+        hidden = group == "hash" or (group == "auto" and not listing.named)
+        return _split_parts(parts, seed, check_leaks=hidden, name=name, registered=registered)
+    split = _split_parts(_photo_parts(listing, levels), seed, check_leaks=True, name=name)
     own_rain = tuple(photo_scene(scene.clean, scene.name, levels, seed) for scene in split.train)
     return Split(train=own_rain, val=split.val, test=split.test)
 
@@ -70,6 +91,27 @@ def photo_scene(picture: Picture, name: str, levels: Sequence[str | float], seed
     return Scene(name, picture, rainy, tuple(map(str, levels)))
 
 
+def _is_path(data: str) -> bool:
+    return os.sep in data or "/" in data or data.startswith((".", "~"))
+
+
+def _without_bad(listing: Listing, strict: bool) -> Listing:
+    if strict:
+        problem = unmatched(listing)
+        if problem:
+            raise ValueError(f"{problem}. Complete or remove them, or pass strict=False to leave them out")
+        return listing
+    kept, report = audit(listing, strict=False)
+    if report.problems:
+        reasons = "; ".join(reason for _, reason in report.problems[:5])
+        more = f"; and {len(report.problems) - 5} more" if len(report.problems) > 5 else ""
+        message = f"{listing.root}: {len(report.problems)} bad file(s) left out: {reasons}{more}"
+        warnings.warn(message, DataWarning, stacklevel=3)
+    if not kept.pairs and not kept.photos:
+        raise ValueError(f"{listing.root}: no usable picture is left, {report.counts['refused']} refused:\n{report}")
+    return kept
+
+
 def _photo_parts(listing: Listing, levels: Sequence[str | float]) -> Parts:
     parts: dict[str | None, list[Scene]] = {}
     for photo in listing.photos:
@@ -78,18 +120,18 @@ def _photo_parts(listing: Listing, levels: Sequence[str | float]) -> Parts:
     return {part: tuple(scenes) for part, scenes in parts.items()}
 
 
-def _split_parts(parts: Parts, seed: int, check_leaks: bool, name: str) -> Split:
+def _split_parts(parts: Parts, seed: int, check_leaks: bool, name: str, registered: bool = False) -> Split:
     """Keeps the parts a set has and carves the missing ones from training, by scene."""
     train = parts.get("train", ()) + (parts.get(None, ()) if "train" in parts else ())
+    if not train and set(parts) == {"test"} and registered:
+        return Split(train=(), val=(), test=parts["test"])
     if not train:  # no training part: all scenes are divided at random
         return split_scenes([scene for scenes in parts.values() for scene in scenes], seed)
     val, test = parts.get("val", ()), parts.get("test", ())
     if check_leaks:
         train, leaking = without_leaks(train, val, test)
         if leaking:
-            message = (
-                f"{name}: {leaking} training scene(s) left out, their backgrounds are also in val or test"
-            )
+            message = f"{name}: {leaking} training scene(s) left out, their backgrounds are also in val or test"
             warnings.warn(message, DataWarning, stacklevel=3)
     carved = split_scenes(train, seed, val=0 if val else 0.1, test=0 if test else 0.1)
     return Split(train=carved.train, val=val or carved.val, test=test or carved.test)

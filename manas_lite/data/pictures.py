@@ -61,9 +61,7 @@ class Picture:
 
     def _half_width(self, width: int) -> int:
         if width % 2:
-            raise ImageError(
-                f"{self.path}: width {width} is odd, so it does not hold two pictures of equal width"
-            )
+            raise ImageError(f"{self.path}: width {width} is odd, so it does not hold two pictures of equal width")
         return width // 2
 
 

@@ -38,9 +38,7 @@ class Scene:
         if not self.rainy:
             raise ValueError(f"scene {self.name!r} has no rainy picture; a scene needs R >= 1")
         if len(self.rainy) != len(self.labels):
-            raise ValueError(
-                f"scene {self.name!r} has {len(self.rainy)} rainy pictures and {len(self.labels)} labels"
-            )
+            raise ValueError(f"scene {self.name!r} has {len(self.rainy)} rainy pictures and {len(self.labels)} labels")
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         """(rainy uint8 (R, H, W, 3), clean uint8 (H, W, 3)). Raises ImageError where sizes differ."""
@@ -96,8 +94,7 @@ def with_extra_rain(scenes: Iterable[Scene], levels: Sequence[str | float], seed
     return tuple(
         replace(
             scene,
-            rainy=scene.rainy
-            + tuple(RainyPicture(scene.clean, x, rain_seed(seed, scene.name, x)) for x in levels),
+            rainy=scene.rainy + tuple(RainyPicture(scene.clean, x, rain_seed(seed, scene.name, x)) for x in levels),
             labels=scene.labels + tuple(str(x) for x in levels),
         )
         for scene in scenes

@@ -72,9 +72,7 @@ class Split:
         return cls(**{part: tuple(_scene_from(entry, base) for entry in parts[part]) for part in PARTS})
 
     def _root(self) -> Path:
-        folders = {
-            str(file.absolute().parent) for part in PARTS for s in getattr(self, part) for file in s.files()
-        }
+        folders = {str(file.absolute().parent) for part in PARTS for s in getattr(self, part) for file in s.files()}
         return Path(os.path.commonpath(folders)) if folders else Path()
 
     def _parts(self) -> dict[str, list[dict[str, Any]]]:
@@ -102,9 +100,7 @@ def split_scenes(scenes: Iterable[Scene], seed: int, val: float = 0.1, test: flo
             f"{n_test} for test; add scenes, or set val=0 or test=0"
         )
     order = [scene for name in names for scene in groups[name]]
-    counts = [
-        sum(len(groups[name]) for name in chunk) for chunk in (names[:n_test], names[n_test : n_test + n_val])
-    ]
+    counts = [sum(len(groups[name]) for name in chunk) for chunk in (names[:n_test], names[n_test : n_test + n_val])]
     first, second = counts[0], counts[0] + counts[1]
     return Split(train=tuple(order[second:]), val=tuple(order[first:second]), test=tuple(order[:first]))
 

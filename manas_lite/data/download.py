@@ -1,0 +1,281 @@
+"""Downloads that survive cut lines, wrong bytes, quotas and interruptions.
+
+Bytes arrive in `NAME.part` and become `NAME` only once size, kind and sha256 are right. No publisher of a
+rain set states a checksum: the first file that passes is recorded (trust on first use), and every later one
+must agree.
+"""
+
+import datetime
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from manas_lite.data.registry import Archive
+from manas_lite.data.unpack import is_archive
+
+__all__ = ["DownloadError", "fetch", "fetch_drive", "fetch_url", "sha256_of", "verify"]
+
+ATTEMPTS = 6
+TIMEOUT = (15, 60)  # seconds to connect, and between bytes
+_CHUNK = 1 << 18
+_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+Wait = Callable[[float], None]
+
+
+class DownloadError(RuntimeError):
+    """A source that did not deliver the file; the message says which and why."""
+
+
+def fetch(item: Archive, folder: Path, *, progress: bool = True, wait: Wait = time.sleep) -> Path:
+    """The verified archive in `folder`: the one already there, else from its mirrors in turn, else from
+    Drive.
+
+    Raises DownloadError with the reason of every source once all have failed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / item.name
+    failures = []
+    if path.exists():
+        try:
+            verify(path, item, folder, source="already there")
+            return path
+        except DownloadError as error:
+            failures.append(str(error))
+    sources: list[tuple[str, Callable[[Path], None]]] = [
+        (url, lambda part, url=url: fetch_url(url, part, item.size, progress, wait))  # type: ignore[misc]
+        for url in item.mirrors
+    ]
+    if item.drive:
+        sources.append((f"Drive file {item.drive}", lambda part: fetch_drive(str(item.drive), part, progress, wait)))
+    for number, (name, source) in enumerate(sources):
+        part = folder / f"{item.name}.{number}.part"  # a part for each source: their bytes must not be mixed
+        try:
+            source(part)
+            verify(part, item, folder, source=name)
+        except DownloadError as error:
+            failures.append(f"{name}: {error}")
+            continue
+        os.replace(part, path)
+        for left in folder.glob(f"{item.name}.*.part*"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        return path
+    reasons = "\n".join(f"  - {reason}" for reason in failures) or "  - it has no source to download from"
+    raise DownloadError(f"{item.name} could not be downloaded:\n{reasons}")
+
+
+def verify(path: Path, item: Archive, records: Path, source: str) -> None:
+    """Checks kind, size and sha256, and records them in the folder `records` at the first success.
+
+    Raises DownloadError otherwise.
+
+    A file that is not what it should be is deleted if it is a `.part`, so that it is never resumed.
+    """
+    record_file = records / "record.json"
+    record = _read_record(record_file)
+    known = record.get(item.name, {})
+    size, expected = item.size or known.get("size"), item.sha256 or known.get("sha256")
+    origin = "registry" if item.sha256 else "first download"
+    try:
+        found = path.stat().st_size
+        if looks_like_html(path):
+            raise DownloadError("an HTML page came instead of the archive (a quota, a login, or a moved file)")
+        if size is not None and found != size:
+            raise DownloadError(f"{path.name}: {found:,} bytes, expected {size:,}")
+        if not is_archive(path):
+            raise DownloadError(f"{path.name}: {found:,} bytes that are neither a zip nor a tar")
+        digest = sha256_of(path)
+        if expected is not None and digest != expected:
+            raise DownloadError(f"{path.name}: sha256 {digest}, expected {expected} (from the {origin})")
+    except DownloadError:
+        if path.suffix == ".part":
+            path.unlink()
+        raise
+    if not known:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        record[item.name] = {"size": found, "sha256": digest, "source": source, "first_seen": now}
+        _write_record(record_file, record)
+
+
+def fetch_url(url: str, part: Path, size: int | None, progress: bool = True, wait: Wait = time.sleep) -> None:
+    """Downloads a URL to `part`, going on where an earlier attempt was cut. Raises DownloadError.
+
+    A line that is cut is taken up again, as long as each attempt brings bytes; 429 and 5xx are waited for, as
+    the server asks (at most a minute); a server without ranges, or a file that has changed, starts from the
+    beginning.
+    """
+    import requests
+
+    failures = 0
+    with requests.Session() as session:
+        while True:
+            before = part.stat().st_size if part.exists() else 0
+            try:
+                if _attempt(session, url, part, size, progress):
+                    return
+                reason = "the line was cut"
+                delay = 0.5 * 2**failures
+            except _Busy as busy:
+                reason, delay = str(busy), min(busy.seconds or 2.0**failures, 60.0)
+            except requests.RequestException as error:
+                _raise_if_full(error)
+                reason, delay = f"{type(error).__name__}: {error}", 0.5 * 2**failures
+            except OSError as error:
+                _raise_if_full(error)
+                raise
+            after = part.stat().st_size if part.exists() else 0
+            failures = 0 if after > before else failures + 1
+            if failures >= ATTEMPTS:
+                raise DownloadError(f"{reason} ({ATTEMPTS} attempts without a byte; what came is kept in {part.name})")
+            wait(delay)
+
+
+def fetch_drive(file_id: str, part: Path, progress: bool = True, wait: Wait = time.sleep) -> None:
+    """Downloads a Google Drive file by its id with gdown (the arguments that versions 5.2 and 6 share)."""
+    import gdown
+
+    folder = part.with_name(part.name + ".gdown")  # its own: gdown resumes any NAME*.part it finds
+    folder.mkdir(exist_ok=True)
+    output = folder / "file"
+    for attempt in range(ATTEMPTS):
+        before = _bytes_below(folder)
+        try:
+            done = gdown.download(id=file_id, output=str(output), resume=True, quiet=not progress)
+        except Exception as error:  # gdown raises its own classes, requests' and KeyError, by version
+            _raise_if_full(error)
+            if _is_refusal(error):
+                raise DownloadError(f"Drive refuses (quota or permission): {_first_line(error)}") from error
+            reason = _first_line(error)
+        else:
+            if done and output.is_file():
+                os.replace(output, part)
+                shutil.rmtree(folder)
+                return
+            reason = "gdown brought no file"
+        if _bytes_below(folder) == before and attempt >= 2:
+            break
+        wait(0.5 * 2**attempt)
+    raise DownloadError(f"{reason} (what came is kept in {folder.name})")
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Hex digest of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def looks_like_html(path: Path) -> bool:
+    """Whether a file begins as a web page does."""
+    with open(path, "rb") as file:
+        return _HTML.match(file.read(512)) is not None
+
+
+_HTML = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head|\?xml)", re.IGNORECASE)
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+
+
+class _Busy(Exception):
+    def __init__(self, status: int, seconds: float | None) -> None:
+        super().__init__(f"the server answers {status}")
+        self.seconds = seconds
+
+
+def _attempt(session: Any, url: str, part: Path, size: int | None, progress: bool) -> bool:
+    """One request; True when the file is complete, False when the line was cut."""
+    marker = part.with_name(part.name + ".etag")
+    offset = part.stat().st_size if part.exists() else 0
+    headers = {"Accept-Encoding": "identity"}
+    if offset and not marker.exists():
+        offset = 0  # nothing says that the bytes here belong to the file there
+    if offset:
+        headers |= {"Range": f"bytes={offset}-", "If-Range": marker.read_text()}
+    with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        status = response.status_code
+        if status == 429 or status >= 500:
+            raise _Busy(status, _retry_after(response.headers.get("Retry-After")))
+        if status == 416:  # nothing after what we have: begin anew, unless that was all of it
+            total = response.headers.get("Content-Range", "").rpartition("/")[2]
+            if total == str(offset):
+                return True
+            part.unlink()
+            return False
+        if status not in (200, 206):
+            raise DownloadError(f"the server answers {status} {response.reason}")
+        if response.headers.get("Content-Type", "").startswith("text/html"):
+            raise DownloadError("an HTML page came instead of the archive (a quota, a login, or a moved file)")
+        found = _RANGE.match(response.headers.get("Content-Range", ""))
+        if status == 206 and (not found or int(found[1]) != offset):
+            raise DownloadError("the server sent another range than was asked for")
+        if status == 200:
+            offset = 0
+        stated = response.headers.get("Content-Length")
+        total = offset + int(stated) if stated and stated.isdigit() else None
+        if size is not None and total is not None and total != size:
+            raise DownloadError(f"the server offers {total:,} bytes, expected {size:,}")
+        validator = response.headers.get("ETag") or response.headers.get("Last-Modified")
+        if validator and not validator.startswith("W/"):
+            marker.write_text(validator)
+        else:
+            marker.unlink(missing_ok=True)
+        with (
+            open(part, "ab" if offset else "wb") as file,
+            tqdm(total=total, initial=offset, unit="B", unit_scale=True, desc=part.name, disable=not progress) as bar,
+        ):
+            for chunk in response.iter_content(_CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+        have = part.stat().st_size
+    if total is not None and have < total:
+        return False
+    marker.unlink(missing_ok=True)
+    return True
+
+
+def _retry_after(value: str | None) -> float | None:
+    return float(value) if value and value.isdigit() else None
+
+
+def _raise_if_full(error: BaseException) -> None:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _FULL:
+            raise OSError(cause.errno, "the disk is full; what has arrived is kept, so free some space and go on")
+        cause = cause.__cause__ or cause.__context__
+
+
+def _is_refusal(error: BaseException) -> bool:
+    return type(error).__name__ == "FileURLRetrievalError"
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def _bytes_below(folder: Path) -> int:
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return {}
+    except (json.JSONDecodeError, TypeError, ValueError) as error:
+        raise DownloadError(f"{path}: the record of downloads is damaged; move it away to trust anew") from error
+
+
+def _write_record(path: Path, record: dict[str, Any]) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(record, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
