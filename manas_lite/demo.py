@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +13,20 @@ from .data import Scene, Split, open_split
 from .evaluation import EvaluationResult, evaluate, table
 from .genotype import Genotype
 from .inference import derain
-from .losses import LossSettings
-from .record import RunDirectory, write_json
-from .searching import SearchResult, SearchSettings, search
+from .record import RunDirectory
+from .schedules import RetrainSettings, SearchSettings
+from .searching import SearchResult, search
 from .settings import to_dict
 from .space import SearchSpace
-from .training import RetrainSettings, retrain
+from .training import retrain
 from .zoo import save_network
-
-LOSS = LossSettings(external="mse+ssim", internal_from=1)
-
 
 @dataclass(frozen=True)
 class DemoSettings:
     """The space, and the two schedules; both genotypes are retrained with the same one."""
 
     space: SearchSpace = field(default_factory=lambda: SearchSpace.preset("teach"))
-    search: SearchSettings = field(
-        default_factory=lambda: SearchSettings.preset("teach", epochs=6, steps=30, warmup=2)
-    )
+    search: SearchSettings = field(default_factory=lambda: SearchSettings.preset("teach", epochs=6, steps=30, warmup=2))
     retrain: RetrainSettings = field(default_factory=lambda: RetrainSettings.preset("teach"))
 
 
@@ -70,9 +65,7 @@ def run_demo(
         say = print if progress else _silent
         scenes = f"{len(split.train)} training, {len(split.val)} validation and {len(split.test)} test scenes"
         say(f"1/4 search an architecture ({settings.space.count():.1e} in the space) on {scenes}")
-        found = search(
-            settings.space, split, settings.search, runs_dir=path, name="search", progress=progress
-        )
+        found = search(settings.space, split, settings.search, runs_dir=path, name="search", progress=progress)
         genotypes = {"hand_made": Genotype.hand_made(settings.space), "searched": found.genotype}
         trained: dict[str, DerainNet] = {}
         for stage, (label, genotype) in enumerate(genotypes.items(), start=2):

@@ -91,15 +91,15 @@ def table(results: dict[str, EvaluationResult], labels: Sequence[str] | None = N
     shown = list(labels or first.labels)
     if len(shown) > 6:  # file names, not levels
         shown = []
-    head = f"{'rain':<10}{'picture':<26}{'PSNR rgb':>9}{'PSNR y':>9}{'SSIM rgb':>10}{'SSIM y':>9}"
+    head = f"{'rain':<10}{'picture':<26}{'PSNR rgb':>9}{'PSNR y':>9}{'SSIM rgb':>10}{'SSIM y':>10}"
     lines = [head, "-" * len(head)]
     for label in [*shown, None] if len(shown) != 1 else shown:
         for name, result in {"rainy input": first, **results}.items():
             prefix = "rainy_" if name == "rainy input" else ""
             m = result.means(label)
             values = [m[f"{prefix}{measure}_{c}"] for measure in ("psnr", "ssim") for c in CONVENTIONS]
-            line = f"{label or 'all':<10}{name:<26}{values[0]:>9.2f}{values[1]:>9.2f}{values[2]:>10.4f}{values[3]:>9.4f}"
-            lines.append(line)
+            cells = [f"{v:>9.2f}" for v in values[:2]] + [f"{v:>10.4f}" for v in values[2:]]
+            lines.append(f"{label or 'all':<10}{name:<26}" + "".join(cells))
         lines.append("")
     return "\n".join(lines[:-1])
 

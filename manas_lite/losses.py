@@ -35,7 +35,7 @@ class Costs(Protocol):
 # --- image terms ---
 
 
-def external(outputs: Tensor, clean: Tensor, *, kind: ExternalKind = "mse+ssim", tv: float = 1e-4) -> Tensor:
+def external(outputs: Tensor, clean: Tensor, *, kind: ExternalKind = "mse+ssim", tv: float = 1e-4, ssim: float = 1.0) -> Tensor:
     """Distance of every output to the clean image, and a little smoothness.
 
         L_ext = 3/R * sum_k [ MSE(T_k, Y) + (1 - SSIM(T_k, Y)) ] + tv * TV(T)
@@ -48,6 +48,7 @@ def external(outputs: Tensor, clean: Tensor, *, kind: ExternalKind = "mse+ssim",
         kind: the distance, parts joined by `+`: `mse`, `l1` (mean |T - Y|), `charbonnier`
             (mean sqrt((T - Y)^2 + 1e-3^2)) and `ssim` (1 - SSIM, 11x11 Gaussian, sigma 1.5, valid area, RGB).
         tv: weight of the total variation; 0 leaves it out.
+        ssim: weight of the `ssim` part beside the other one (1 in the method).
 
     Raises ValueError on other shapes or an unknown kind. Source: method section 4; `l1` and `charbonnier`
     are this kit's additions.
@@ -70,7 +71,7 @@ def external(outputs: Tensor, clean: Tensor, *, kind: ExternalKind = "mse+ssim",
         elif part == "charbonnier":
             distance = distance + (difference.square() + CHARBONNIER_EPSILON**2).sqrt().mean()
         else:
-            distance = distance + _dissimilarity(outputs, target)
+            distance = distance + ssim * _dissimilarity(outputs, target)
     # a mean over the R versions is 1/R of their sum, so 3/R * sum = 3 * mean
     loss = PUBLISHED_RAINS * distance
     return loss + tv * total_variation(outputs) if tv else loss
@@ -204,6 +205,7 @@ class LossSettings:
 
     external: ExternalKind = "mse+ssim"
     external_weight: float = 1.0
+    external_ssim: float = 1.0
     tv: float = 1e-4
     internal_weight: float = 1.0
     internal_from: int = 5
@@ -224,8 +226,10 @@ class LossSettings:
             weight = getattr(self, f"{name}_weight")
             if not (math.isfinite(weight) and weight >= 0):
                 raise ValueError(f"{name}_weight is {weight}: it must be a finite number, 0 (off) or more")
-        if not (math.isfinite(self.tv) and self.tv >= 0):
-            raise ValueError(f"tv is {self.tv}: it must be a finite number, 0 (off) or more")
+        for name in ("tv", "external_ssim"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} is {value}: it must be a finite number, 0 (off) or more")
         if self.internal_from < 0:
             raise ValueError(f"internal_from is {self.internal_from}: it must be an epoch, 0 or later")
 
@@ -250,7 +254,7 @@ class DerainLoss:
         settings = self.settings
         terms: dict[str, tuple[float, Tensor]] = {}
         if settings.external_weight:
-            value = external(outputs, clean, kind=settings.external, tv=settings.tv)
+            value = external(outputs, clean, kind=settings.external, tv=settings.tv, ssim=settings.external_ssim)
             terms["external"] = settings.external_weight, value
         if settings.internal_weight and epoch >= settings.internal_from:
             terms["internal"] = settings.internal_weight, internal(outputs, ssim=settings.internal_ssim)

@@ -81,15 +81,21 @@ def test_edges_of_k_groups(groups, edges):
     assert block(torch.rand(2, 24, 5, 6), weights).shape == (2, 24, 5, 6)
 
 
-def test_three_groups_follow_the_recursion():
-    """K = 3: U_2 = o_20(F_2) + o_21(U_0) + o_22(U_1), with identities everywhere."""
-    block = AttentionBlock(24, 3, [["skip_connect"]] * 6, "batch").double().eval()
+@pytest.mark.parametrize("cut", range(6))
+def test_three_groups_follow_the_recursion(cut):
+    """K = 3: U_0 = o_0(F_0), U_1 = o_1(F_1) + o_2(U_0), U_2 = o_3(F_2) + o_4(U_0) + o_5(U_1), one edge cut."""
+    names = [["none" if edge == cut else "skip_connect"] for edge in range(6)]
+    block = AttentionBlock(24, 3, names, "batch").double().eval()
     seen: list[Tensor] = []
     block.project.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     x = images(1, 24, 4, 4)
     block(x)
+    o = [0.0 if edge == cut else 1.0 for edge in range(6)]
     f0, f1, f2 = x.chunk(3, 1)
-    torch.testing.assert_close(seen[0][:, :24], torch.cat([f0, f1 + f0, f2 + f0 + (f1 + f0)], 1))
+    u0 = o[0] * f0
+    u1 = o[1] * f1 + o[2] * u0
+    u2 = o[3] * f2 + o[4] * u0 + o[5] * u1
+    torch.testing.assert_close(seen[0][:, :24], torch.cat([u0, u1, u2], 1))
 
 
 def test_nine_relaxed_blocks_have_the_published_size():
@@ -99,9 +105,7 @@ def test_nine_relaxed_blocks_have_the_published_size():
         for branches in (2, 3, 4)
         for c in channels[:branches]
     )
-    assert count == sum(
-        count_parameters(textbook.Attention([NAMES] * 3, c)) for n in (2, 3, 4) for c in channels[:n]
-    )
+    assert count == sum(count_parameters(textbook.Attention([NAMES] * 3, c)) for n in (2, 3, 4) for c in channels[:n])
     assert round(count / 1e6, 3) == 0.738
 
 

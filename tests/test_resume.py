@@ -52,6 +52,4 @@ def test_a_killed_run_resumes_bit_exactly(what, tmp_path):
         "supernet.safetensors" if what == "search" else "weights.safetensors",
     ):
         assert tensors(tmp_path / "cut" / file) == tensors(tmp_path / "whole" / file), file
-    assert (tmp_path / "cut" / "genotype.json").read_text() == (
-        tmp_path / "whole" / "genotype.json"
-    ).read_text()
+    assert (tmp_path / "cut" / "genotype.json").read_text() == (tmp_path / "whole" / "genotype.json").read_text()

@@ -14,9 +14,10 @@ from manas_lite.genotype import Genotype
 from manas_lite.images import write_image
 from manas_lite.losses import LossSettings
 from manas_lite.runtime import ComputeSettings
-from manas_lite.searching import SearchSettings, search
+from manas_lite.schedules import RetrainSettings, SearchSettings
+from manas_lite.searching import search
 from manas_lite.space import SearchSpace
-from manas_lite.training import RetrainSettings, retrain
+from manas_lite.training import retrain
 
 COMPUTE = ComputeSettings(device="cpu", threads=1)
 SPACE = SearchSpace((4, 8), modules_per_cell=1, stem="unshuffle", norm="batch", residual=True)
@@ -66,6 +67,14 @@ def tiny_split(folder: Path, levels: tuple[str, ...] = ("light", "heavy")) -> Sp
         rainy = tuple(RainyPicture(clean, level, 10 * i + k) for k, level in enumerate(levels))
         scenes.append(Scene(path.stem, clean, rainy, levels))
     return Split(tuple(scenes[:6]), tuple(scenes[6:7]), tuple(scenes[7:]))
+
+
+def leaking_split(split: Split, folder: Path) -> Split:
+    """A training scene whose file is a test picture's under another name: a leak that no name betrays."""
+    link = folder / "innocent.png"
+    link.symlink_to(split.test[0].clean.path)
+    scene = Scene("innocent", Picture(link), (RainyPicture(Picture(link), "light", 0),) * 2, ("light", "heavy"))
+    return Split((*split.train[:1], scene), split.val, split.test)
 
 
 if __name__ == "__main__":
