@@ -14,10 +14,11 @@ from .images import SUFFIXES
 from .inference import derain
 from .loop import DivergedError
 from .runtime import ComputeSettings
-from .searching import SEARCH_PRESETS, SearchSettings, search
+from .schedules import RETRAIN_PRESETS, SEARCH_PRESETS, RetrainSettings, SearchSettings
+from .searching import search
 from .settings import override
 from .space import PRESETS, SearchSpace
-from .training import RETRAIN_PRESETS, RetrainSettings, retrain
+from .training import retrain
 from .zoo import load
 
 
@@ -53,22 +54,16 @@ def parser() -> argparse.ArgumentParser:
     _training_options(p, "retrain", RETRAIN_PRESETS)
 
     p = _command(commands, "evaluate", _evaluate, "PSNR and SSIM of a network on test pictures")
-    p.add_argument(
-        "--weights", required=True, help="run directory, weights.safetensors, or a shipped model's name"
-    )
+    p.add_argument("--weights", required=True, help="run directory, weights.safetensors, or a shipped model's name")
     _data_option(p)
-    p.add_argument(
-        "--part", choices=("train", "val", "test"), default="test", help="scenes to score (default: test)"
-    )
+    p.add_argument("--part", choices=("train", "val", "test"), default="test", help="scenes to score (default: test)")
     p.add_argument("--json", type=Path, help="also write every picture's row to this file")
     _compute_options(p)
 
     p = _command(commands, "derain", _derain, "derain a photograph, or every photograph of a folder")
     p.add_argument("input", type=Path, help="an image file or a folder")
     p.add_argument("output", type=Path, help="the file or folder to write")
-    p.add_argument(
-        "--weights", default="runs/demo", help="run directory, weights file, or shipped model (%(default)s)"
-    )
+    p.add_argument("--weights", default="runs/demo", help="run directory, weights file, or shipped model (%(default)s)")
     p.add_argument("--overwrite", action="store_true", help="replace existing files")
     _compute_options(p)
 
@@ -79,9 +74,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _command(
-    commands: argparse._SubParsersAction, name: str, run: object, text: str
-) -> argparse.ArgumentParser:
+def _command(commands: argparse._SubParsersAction, name: str, run: object, text: str) -> argparse.ArgumentParser:
     p = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     p.set_defaults(run=run)
     return p
@@ -103,9 +96,7 @@ def _compute_options(p: argparse.ArgumentParser) -> None:
 
 def _training_options(p: argparse.ArgumentParser, name: str, presets: object) -> None:
     _data_option(p)
-    p.add_argument(
-        "--preset", choices=list(presets), help="settings to start from (default: the space's name)"
-    )  # type: ignore[call-overload]
+    p.add_argument("--preset", choices=list(presets), help="settings to start from (default: the space's name)")  # type: ignore[call-overload]
     p.add_argument(
         "--set",
         action="append",
@@ -115,9 +106,7 @@ def _training_options(p: argparse.ArgumentParser, name: str, presets: object) ->
         help="change a setting, e.g. --set epochs=5 --set loss.complexity_weight=0.1; may be repeated",
     )
     p.add_argument("--runs-dir", default="runs", help="where runs are kept (default: %(default)s)")
-    p.add_argument(
-        "--name", default=name, help="name of this run: the same name continues it (default: %(default)s)"
-    )
+    p.add_argument("--name", default=name, help="name of this run: the same name continues it (default: %(default)s)")
     _compute_options(p)
 
 
@@ -178,9 +167,7 @@ def _derain(options: argparse.Namespace) -> None:
         print(derain(options.input, net, output=options.output, overwrite=options.overwrite, compute=compute))
         return
     if options.output.exists() and not options.output.is_dir():
-        raise ValueError(
-            f"{options.input} is a folder, so {options.output} must be one too, and it is a file"
-        )
+        raise ValueError(f"{options.input} is a folder, so {options.output} must be one too, and it is a file")
     pictures = sorted(p for p in options.input.iterdir() if p.suffix.lower() in SUFFIXES)
     if not pictures:
         raise ValueError(f"{options.input} holds no image ({', '.join(sorted(SUFFIXES))})")

@@ -85,9 +85,7 @@ class Loop:
         if not self.pending:
             return
         names = [name for _, terms in self.pending for name in terms]
-        values = torch.stack(
-            [t.detach().float() for _, terms in self.pending for t in terms.values()]
-        ).tolist()
+        values = torch.stack([t.detach().float() for _, terms in self.pending for t in terms.values()]).tolist()
         cursor, pending, self.pending = 0, self.pending, []
         for step, terms in pending:
             record = dict(zip(names[cursor:], values[cursor : cursor + len(terms)], strict=False))
@@ -95,9 +93,7 @@ class Loop:
             broken = [name for name, value in record.items() if not math.isfinite(value)]
             if broken:
                 kept = (
-                    f"the last good checkpoint is {self.path}"
-                    if self.path.exists()
-                    else "there is no checkpoint yet"
+                    f"the last good checkpoint is {self.path}" if self.path.exists() else "there is no checkpoint yet"
                 )
                 raise DivergedError(
                     f"{', '.join(broken)} became {record[broken[0]]} at step {step}; {kept}. "

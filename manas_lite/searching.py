@@ -7,120 +7,28 @@ weight part. The first epochs move the weights alone. The test scenes are sealed
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .backbone import SuperNet
-from .bilevel import Loss, Order, dominant_eigenvalue, functional_loss, hypergradient, virtual_step
+from .bilevel import Loss, dominant_eigenvalue, functional_loss, hypergradient, virtual_step
 from .costs import Costs
 from .data import SceneBatch, Split, open_split, scene_loader, sealed, split_scenes
 from .data.scenes import Scene, one_to_one
 from .discretize import argmax, perturbation
 from .genotype import Genotype
 from .loop import Loop, cosine, seed_of, set_rate, update
-from .losses import DerainLoss, LossSettings
+from .losses import DerainLoss
 from .monitoring import collapse, report
 from .record import RunDirectory
 from .relaxation import Relaxation
-from .runtime import Compute, ComputeSettings
+from .runtime import Compute
+from .schedules import SearchSettings
 from .settings import to_dict
 from .space import SearchSpace
 from .zoo import save_tensors
-
-
-@dataclass(frozen=True)
-class SearchSettings:
-    """Everything that a search does but its space and its data. Defaults are the released schedule (`paper`).
-
-    seed: weights, logits, splits, batches and noise all follow from it; arch_seed: the initial logits alone.
-    epochs x steps of `batch` scenes x `rains` versions (None: as many as every scene has), patches of `patch` pixels.
-    warmup: epochs before the first architecture step. arch_share: share of the training scenes kept for it.
-    order: `first`, `finite-difference` (perturbation of length `radius`) or `exact`.
-    optimizer: `sgd` or `adam` for the weights; weight_rate falls to weight_rate_end on a cosine; clip: gradient norm.
-    relaxation, temperature -> temperature_end (geometric), hard: see manas_lite.relaxation.
-    discretize: `argmax` or `perturbation`.
-    eigenvalue_every: epochs between measurements of the dominant eigenvalue of the architecture Hessian (0: never).
-    early_stop: stop on collapse: when more than `max_skip_share` of the edges choose `skip_connect`, or when the
-    smoothed eigenvalue has risen by more than 1/0.75 in five measurements (RobustDARTS); the last healthy epoch counts.
-    """
-
-    seed: int = 0
-    arch_seed: int | None = None
-    epochs: int = 200
-    steps: int = 1000
-    batch: int = 16
-    rains: int | None = None
-    patch: int = 64
-    multi_to_one: bool = True
-    fresh_rain: tuple[str, ...] = ()
-    warmup: int = 10
-    arch_share: float = 0.5
-    order: Order = "first"
-    radius: float = 1e-2
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    weight_rate: float = 2e-3
-    weight_rate_end: float = 1e-4
-    momentum: float = 0.9
-    weight_decay: float = 3e-4
-    clip: float | None = 5.0
-    arch_rate: float = 3e-4
-    arch_betas: tuple[float, float] = (0.5, 0.999)
-    arch_decay: float = 1e-3
-    relaxation: Literal["softmax", "gumbel"] = "softmax"
-    temperature: float = 1.0
-    temperature_end: float = 1.0
-    hard: bool = False
-    discretize: Literal["argmax", "perturbation"] = "argmax"
-    loss: LossSettings = field(default_factory=LossSettings)
-    eigenvalue_every: int = 1
-    early_stop: bool = True
-    max_skip_share: float = 0.8
-    checkpoint_every: int = 1
-    compute: ComputeSettings = field(default_factory=ComputeSettings)
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "steps", "batch", "patch", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        if not 0 <= self.warmup < self.epochs:
-            raise ValueError(
-                f"warmup is {self.warmup} of {self.epochs} epochs: no epoch would move the architecture"
-            )
-        if not 0 < self.arch_share < 1:
-            raise ValueError(f"arch_share is {self.arch_share}: it must lie between 0 and 1")
-
-    @classmethod
-    def preset(cls, name: str, **changes: Any) -> "SearchSettings":
-        """The settings called `smoke`, `teach`, `lite` or `paper`, with `changes` to their fields."""
-        if name not in SEARCH_PRESETS:
-            raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(SEARCH_PRESETS)}")
-        return replace(SEARCH_PRESETS[name], **changes)
-
-
-_OURS = SearchSettings(
-    optimizer="adam",
-    weight_rate=1e-3,
-    weight_decay=0.0,
-    arch_decay=0.0,
-    arch_rate=0.03,
-    clip=1.0,
-    eigenvalue_every=0,
-)
-_OUR_LOSS = LossSettings(internal_from=1)
-SEARCH_PRESETS: dict[str, SearchSettings] = {
-    "paper": SearchSettings(),
-    # Short searches need an architecture rate at which logits can move away from their random start: Adam moves a
-    # logit by about its rate a step.
-    "lite": replace(
-        _OURS, epochs=40, steps=100, batch=4, patch=64, warmup=4, loss=_OUR_LOSS, eigenvalue_every=5
-    ),
-    "teach": replace(
-        _OURS, epochs=20, steps=50, batch=4, patch=64, warmup=4, loss=_OUR_LOSS, eigenvalue_every=5
-    ),
-    "smoke": replace(_OURS, epochs=4, steps=10, batch=2, patch=32, warmup=1, arch_rate=0.1, loss=_OUR_LOSS),
-}
 
 
 @dataclass(frozen=True)
@@ -170,9 +78,7 @@ def search(
 class _Search:
     """One search: what its steps share."""
 
-    def __init__(
-        self, space: SearchSpace, split: Split, settings: SearchSettings, path: Path, progress: bool
-    ) -> None:
+    def __init__(self, space: SearchSpace, split: Split, settings: SearchSettings, path: Path, progress: bool) -> None:
         self.space, self.split, self.settings, self.path, self.show = space, split, settings, path, progress
         self.compute = Compute(settings.compute)
         parts = split_scenes(split.train, settings.seed, val=settings.arch_share, test=0)
@@ -236,11 +142,7 @@ class _Search:
                     self._step(step, epoch, weight_batches, arch_batches, loop)
                     if (step + 1) % settings.steps == 0:
                         self._end_epoch(step, epoch, loop, memory)
-                        if (
-                            memory["stopped"]
-                            or (epoch + 1) % settings.checkpoint_every == 0
-                            or step + 1 == total
-                        ):
+                        if memory["stopped"] or (epoch + 1) % settings.checkpoint_every == 0 or step + 1 == total:
                             loop.checkpoint(step + 1)
                         if memory["stopped"]:
                             loop.progress.say(f"stops early: {memory['stopped']}")
@@ -248,9 +150,7 @@ class _Search:
             log = run.read_log()
             genotype = self._derive(log, memory)
             run.write_text("genotype.json", genotype.to_json())
-            save_tensors(
-                run.path / "supernet.safetensors", self.net.state_dict(), kind="supernet", genotype=genotype
-            )
+            save_tensors(run.path / "supernet.safetensors", self.net.state_dict(), kind="supernet", genotype=genotype)
             last = [r for r in log if r["kind"] == "epoch"][-1]
             run.write_json(
                 "metrics.json",
@@ -314,9 +214,7 @@ class _Search:
             outputs = net(self.compute.images(batch.rainy))
         return self.loss(outputs.float().unflatten(0, batch.rainy.shape[:2]), batch.clean, epoch=epoch)
 
-    def _architecture_loss(
-        self, net: SuperNet, batch: SceneBatch, epoch: int
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _architecture_loss(self, net: SuperNet, batch: SceneBatch, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Image terms, plus the terms of the architecture itself (method section 4)."""
         image, _ = self._image_loss(net, batch, epoch)
         own, terms = self.loss.architecture(net.alpha, net.beta, *net.weights(), self.costs)
@@ -374,9 +272,7 @@ class _Search:
         batch = next(iter(loader)).to(self.compute.device)
         pure = self._pure(lambda net: self._architecture_loss(net, batch, epoch)[0])
         weights = [w.detach() for w in self.weights]
-        return dominant_eigenvalue(
-            lambda arch: pure(weights, arch), self.arch, iterations=10, tolerance=1e-2
-        ).value
+        return dominant_eigenvalue(lambda arch: pure(weights, arch), self.arch, iterations=10, tolerance=1e-2).value
 
     def _derive(self, log: list[dict[str, Any]], memory: dict[str, Any]) -> Genotype:
         if memory["stopped"] and memory["healthy"] is not None:

@@ -1,7 +1,7 @@
 """Retraining a derived network from scratch (method section 7), on multi-to-one scenes (section 5): `retrain()`."""
 
 import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,72 +14,12 @@ from .data.scenes import one_to_one
 from .evaluation import validation_psnr
 from .genotype import Genotype
 from .loop import Loop, cosine, set_rate, update
-from .losses import DerainLoss, LossSettings
+from .losses import DerainLoss
 from .record import RunDirectory
-from .runtime import Compute, ComputeSettings
+from .runtime import Compute
+from .schedules import RetrainSettings
 from .settings import to_dict
 from .zoo import save_network
-
-
-@dataclass(frozen=True)
-class RetrainSettings:
-    """Everything that a retraining does but its genotype and data. Defaults are the released schedule (`paper`).
-
-    seed: initial weights and batches follow from it.
-    epochs x steps of `batch` scenes x `rains` versions (None: as many as every scene has), patches of `patch` pixels.
-    multi_to_one: False trains every rainy image on its own, the same number of images a step.
-    fresh_rain: levels of rain laid anew over each clean patch, on top of the scene's own versions.
-    rate falls to rate_end on a cosine after `warmup` steps of linear rise; Adam; clip: gradient norm.
-    ema: decay of a moving average of the weights, which is then what is validated and kept; None for none.
-    validate_every: epochs between scores on whole validation pictures (`val_scenes` of them); the best is kept.
-    """
-
-    seed: int = 0
-    epochs: int = 200
-    steps: int = 500
-    batch: int = 32
-    rains: int | None = None
-    patch: int = 64
-    multi_to_one: bool = True
-    fresh_rain: tuple[str, ...] = ()
-    rate: float = 1e-3
-    rate_end: float = 0.0
-    warmup: int = 0
-    weight_decay: float = 0.0
-    clip: float | None = None
-    ema: float | None = None
-    validate_every: int = 1
-    val_scenes: int = 8
-    loss: LossSettings = field(default_factory=LossSettings)
-    checkpoint_every: int = 1
-    compute: ComputeSettings = field(default_factory=ComputeSettings)
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "steps", "batch", "patch", "validate_every", "val_scenes", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        if self.ema is not None and not 0 <= self.ema < 1:
-            raise ValueError(
-                f"ema is {self.ema}: a decay lies in [0, 1), 0.999 is usual; None switches it off"
-            )
-
-    @classmethod
-    def preset(cls, name: str, **changes: Any) -> "RetrainSettings":
-        """The settings called `smoke`, `teach`, `lite` or `paper`, with `changes` to their fields."""
-        if name not in RETRAIN_PRESETS:
-            raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(RETRAIN_PRESETS)}")
-        return replace(RETRAIN_PRESETS[name], **changes)
-
-
-_OURS = RetrainSettings(
-    batch=4, rate=2e-3, warmup=20, clip=1.0, ema=0.995, val_scenes=4, loss=LossSettings(internal_from=1)
-)
-RETRAIN_PRESETS: dict[str, RetrainSettings] = {
-    "paper": RetrainSettings(),
-    "lite": replace(_OURS, epochs=40, steps=250, batch=8, rate=1e-3, ema=0.999, warmup=200),
-    "teach": replace(_OURS, epochs=10, steps=120),
-    "smoke": replace(_OURS, epochs=2, steps=10, batch=2, patch=32, warmup=2, val_scenes=1, ema=None),
-}
 
 
 @dataclass(frozen=True)

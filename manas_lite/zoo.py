@@ -26,21 +26,15 @@ def load(name_or_path: str | Path) -> DerainNet:
     if not path.exists():
         shipped = sorted(p.name for p in SHIPPED.glob("*") if p.is_dir())
         if str(name_or_path) not in shipped:
-            known = (
-                f"shipped models: {', '.join(shipped)}" if shipped else "this version ships no trained model"
-            )
-            raise FileNotFoundError(
-                f"no network at {path}, and {known}. `make demo` trains one into runs/demo"
-            )
+            known = f"shipped models: {', '.join(shipped)}" if shipped else "this version ships no trained model"
+            raise FileNotFoundError(f"no network at {path}, and {known}. `make demo` trains one into runs/demo")
         path = SHIPPED / str(name_or_path)
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(f"{path} holds no {WEIGHTS}: a run writes it when it is done")
     tensors, meta = checkpoint.load(file)
     if meta.get("kind") != "network":
-        raise checkpoint.CheckpointError(
-            f"{file} holds no derived network but {meta.get('kind', 'something else')}"
-        )
+        raise checkpoint.CheckpointError(f"{file} holds no derived network but {meta.get('kind', 'something else')}")
     genotype = Genotype.from_json(meta["genotype"])
     beside = file.with_name("genotype.json")
     if beside.exists() and Genotype.load(beside) != genotype:

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from manas_lite.losses import LossSettings
-from manas_lite.searching import SEARCH_PRESETS
+from manas_lite.schedules import RETRAIN_PRESETS, SEARCH_PRESETS
 from manas_lite.space import PRESETS
-from manas_lite.training import RETRAIN_PRESETS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "hyperparameters.md"
 NAMES = ("paper", "lite", "teach", "smoke")

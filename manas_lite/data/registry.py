@@ -73,7 +73,7 @@ def data_set(name: str) -> DataSet:
     sets = data_sets()
     if name not in sets:
         near = difflib.get_close_matches(name.lower(), sets, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else "."
         raise ValueError(f"no set is called {name!r}{hint} Known: {', '.join(sets)}")
     return sets[name]
 
