@@ -1,6 +1,7 @@
 """From relaxed weights to a genotype (method section 3): argmax, and the perturbation of each choice."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -27,13 +28,15 @@ def perturbation(supernet: SuperNet, loss: Callable[[SuperNet], Tensor]) -> tupl
     A candidate is removed by giving its row's weight to the others in proportion, one row at a time; `loss` maps the
     supernet to a scalar on held-out batches. Their fine-tuning between decisions is left out: rows are decided
     independently. Returns the genotype and the losses after removal, shaped like alpha and beta. The supernet's
-    logits are restored exactly.
+    logits and relaxation are restored exactly; weights are taken by softmax, without Gumbel noise.
     """
     scores = []
+    relaxation = supernet.relaxation
     for logits in (supernet.alpha, supernet.beta):
         before = logits.detach().clone()
         score = torch.empty_like(before)
-        try:
+        try:  # plain softmax: neither the last step's noise nor one-hot weights may decide
+            supernet.relaxation = replace(relaxation, kind="softmax", hard=False)
             for row in range(len(before)):
                 for k in range(before.shape[1]):
                     logits.copy_(before)
@@ -41,6 +44,7 @@ def perturbation(supernet: SuperNet, loss: Callable[[SuperNet], Tensor]) -> tupl
                     score[row, k] = loss(supernet)
         finally:
             logits.copy_(before)
+            supernet.relaxation = relaxation
         scores.append(score)
     genotype = argmax(supernet.space, *scores)
     return genotype, scores[0], scores[1]

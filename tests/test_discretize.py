@@ -13,6 +13,7 @@ from manas_lite.backbone import DerainNet, SuperNet, reestimate_statistics
 from manas_lite.discretize import argmax, perturbation
 from manas_lite.genotype import Genotype
 from manas_lite.modules import MODULES
+from manas_lite.relaxation import Relaxation
 from manas_lite.space import SearchSpace
 
 PAPER = SearchSpace.preset("paper")
@@ -122,6 +123,17 @@ def test_perturbation_finds_what_the_pictures_need(row):
     found, _, _ = perturbation(net, lambda n: ((n(x) - target) ** 2).mean())
     favoured, kept = ((*g.edges, *g.modules)[row] for g in (net.derive(), found))
     assert favoured != kept == (*planted.edges, *planted.modules)[row]
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_perturbation_weighs_without_noise(hard):
+    """After a Gumbel search the last step's noise is still there: it must not decide, nor one-hot weights hide."""
+    planted = Genotype.random(SMALL, 4)
+    net = SuperNet(SMALL, relaxation=Relaxation("gumbel", hard=hard))
+    for seed in range(3):
+        net.resample(seeded(seed))
+        assert perturbation(net, planted_loss(planted.modules, planted.edges))[0] == planted
+    assert net.relaxation == Relaxation("gumbel", hard=hard)
 
 
 def test_scores_are_the_losses_after_removal():
