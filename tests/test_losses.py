@@ -328,7 +328,8 @@ def test_erratum_06_costs_go_by_name_whatever_the_order_of_the_operations(seed):
     alpha = torch.full((1, 2), 0.5, dtype=torch.float64)
     weights = beta[:, order].clone().requires_grad_()
     value = losses.complexity(alpha, weights, gate_costs(names))
-    assert float(value) == pytest.approx(float(losses.complexity(alpha, beta, gate_costs(GATES))), abs=1e-14)
+    expected = losses.complexity(alpha, beta, gate_costs(GATES)).item()
+    assert value.item() == pytest.approx(expected, abs=1e-14)
     # the dearest gate is pushed down hardest and the free ones not at all
     (gradient,) = torch.autograd.grad(value, weights)
     pushed = dict(zip(names, gradient[0].tolist(), strict=True))
