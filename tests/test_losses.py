@@ -410,7 +410,7 @@ def test_terms_can_be_switched_off():
     )
     total, terms = DerainLoss(off)(outputs, clean, epoch=99)
     assert terms == {}
-    assert float(total) == 0
+    assert total.item() == 0
     assert not torch.autograd.grad(total, outputs)[0].any()
     weights = torch.full((1, 2), 0.5), torch.full((1, 9), 1 / 9)
     assert DerainLoss(off).architecture(*weights, *weights, gate_costs(GATES))[1] == {}
