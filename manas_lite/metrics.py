@@ -72,9 +72,7 @@ def structural_similarity(x: Tensor, y: Tensor, data_range: float = 1.0) -> Tens
     _check_pair(x, y)
     if min(x.shape[-2:]) < WINDOW:
         height, width = x.shape[-2:]
-        raise ValueError(
-            f"SSIM needs sides of at least {WINDOW} pixels, got {height} x {width}: use larger crops"
-        )
+        raise ValueError(f"SSIM needs sides of at least {WINDOW} pixels, got {height} x {width}: use larger crops")
     dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
     x, y = x.to(dtype), y.to(dtype)
     with _full_precision(x.device.type):
@@ -102,9 +100,7 @@ def _channels(x: Tensor, y: Tensor, convention: str) -> tuple[Tensor, Tensor]:
     if x.shape[1] != 3:
         raise ValueError(f"metrics compare RGB images (B, 3, H, W), got {tuple(x.shape)}")
     if not (y.min() >= -1e-6 and y.max() <= 1 + 1e-6):  # NaN fails both
-        raise ValueError(
-            f"the second image is the clean one and lies in [0, 1], got {y.min():.4g} to {y.max():.4g}"
-        )
+        raise ValueError(f"the second image is the clean one and lies in [0, 1], got {y.min():.4g} to {y.max():.4g}")
     x, y = (_double(image).clamp(0, 1) for image in (x, y))
     return (luma(x), luma(y)) if convention == "y" else (x, y)
 
@@ -113,9 +109,7 @@ def _check_pair(x: Tensor, y: Tensor) -> None:
     if x.shape != y.shape:
         raise ValueError(f"the two images must have one shape, got {tuple(x.shape)} and {tuple(y.shape)}")
     if x.ndim != 4 or 0 in x.shape:
-        raise ValueError(
-            f"expected images (B, C, H, W), got {tuple(x.shape)}: add a batch axis, image[None]?"
-        )
+        raise ValueError(f"expected images (B, C, H, W), got {tuple(x.shape)}: add a batch axis, image[None]?")
     if not (x.is_floating_point() and y.is_floating_point()):
         raise ValueError(f"expected float images in [0, 1], got {x.dtype} and {y.dtype}: divide by 255?")
 

@@ -303,9 +303,7 @@ def _recipe(level: float) -> _Recipe:
     below, above = _RECIPES[math.floor(anchor) - 1], _RECIPES[math.ceil(anchor) - 1]
     share = anchor - math.floor(anchor)
 
-    def between(
-        near: tuple[float, float], far: tuple[float, float], scale: float = 1.0
-    ) -> tuple[float, float]:
+    def between(near: tuple[float, float], far: tuple[float, float], scale: float = 1.0) -> tuple[float, float]:
         first, last = (scale * (a + share * (b - a)) for a, b in zip(near, far, strict=True))
         return first, last
 
@@ -318,14 +316,10 @@ def _recipe(level: float) -> _Recipe:
     )
 
 
-def _draw_parameters(
-    level: float, seed: tuple[int, ...], angle: float, rng: np.random.Generator
-) -> RainParameters:
+def _draw_parameters(level: float, seed: tuple[int, ...], angle: float, rng: np.random.Generator) -> RainParameters:
     recipe, layers = _recipe(level), []
     for index in range(recipe.layers):
-        nearness = (
-            index + rng.uniform()
-        ) / recipe.layers  # stratified: each layer has its own share of depth
+        nearness = (index + rng.uniform()) / recipe.layers  # stratified: each layer has its own share of depth
         ranges = (recipe.length, recipe.width, recipe.density, recipe.opacity)
         length, width, density, opacity = (far + nearness * (near - far) for far, near in ranges)
         lean = angle + GUST * rng.uniform(-1, 1)

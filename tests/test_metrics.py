@@ -44,10 +44,7 @@ def oracle(x: np.ndarray, y: np.ndarray, convention: str) -> tuple[float, float]
 def test_both_metrics_equal_scikit_image(size, convention):
     rng = np.random.default_rng(0)
     clean = [rng.random((*size, 3)) for _ in range(3)]
-    noisy = [
-        np.clip(c + s * rng.standard_normal(c.shape), 0, 1)
-        for c, s in zip(clean, (0.01, 0.1, 0.5), strict=True)
-    ]
+    noisy = [np.clip(c + s * rng.standard_normal(c.shape), 0, 1) for c, s in zip(clean, (0.01, 0.1, 0.5), strict=True)]
     expected = np.array([oracle(x, y, convention) for x, y in zip(noisy, clean, strict=True)])
     assert np.allclose(psnr(tensor(*noisy), tensor(*clean), convention), expected[:, 0], rtol=0, atol=1e-6)
     assert np.allclose(ssim(tensor(*noisy), tensor(*clean), convention), expected[:, 1], rtol=0, atol=1e-6)
@@ -97,9 +94,7 @@ def test_full_range_luma_is_lower_than_matlabs_by_a_constant():
     """On grey pictures Y is the grey level squeezed into 219 of 255 levels: 20 log10(255 / 219) dB apart."""
     grey = torch.rand(1, 1, 16, 16, dtype=torch.float64).expand(1, 3, 16, 16)
     other = (grey + 0.05).clamp(0, 1)
-    assert (psnr(other, grey, "y") - psnr(other, grey, "rgb")).item() == pytest.approx(
-        20 * math.log10(255 / 219)
-    )
+    assert (psnr(other, grey, "y") - psnr(other, grey, "rgb")).item() == pytest.approx(20 * math.log10(255 / 219))
 
 
 def test_scores_are_per_image_and_in_float64():
@@ -121,9 +116,7 @@ def test_structural_similarity_is_scikit_images_for_any_channels_and_range(size)
     expected = skimage_ssim(
         x, y, data_range=7, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, channel_axis=-1
     )
-    assert structural_similarity(tensor(x), tensor(y), data_range=7).item() == pytest.approx(
-        expected, abs=1e-12
-    )
+    assert structural_similarity(tensor(x), tensor(y), data_range=7).item() == pytest.approx(expected, abs=1e-12)
     single = structural_similarity(tensor(x).float(), tensor(y).float(), data_range=7)
     assert single.dtype == torch.float32
     assert single.item() == pytest.approx(expected, abs=2e-5)
@@ -133,9 +126,7 @@ def test_structural_similarity_passes_gradcheck():
     generator = torch.Generator().manual_seed(3)
     x, y = (torch.rand(2, 1, 12, 13, dtype=torch.float64, generator=generator).requires_grad_() for _ in "xy")
     assert torch.autograd.gradcheck(structural_similarity, (x, y))
-    assert torch.autograd.gradgradcheck(
-        structural_similarity, (x[:1], y[:1])
-    )  # the exact hypergradient needs it
+    assert torch.autograd.gradgradcheck(structural_similarity, (x[:1], y[:1]))  # the exact hypergradient needs it
 
 
 def test_gradients_agree_across_block_borders(monkeypatch):

@@ -86,13 +86,9 @@ def test_the_parts_are_fixed_and_share_no_picture(rows):
     assert Counter(row["part"] for row in rows) == {"train": 20, "val": 4, "test": 6}
     assert len({row["sha256"] for row in rows}) == len(rows)
     thumbnails = {}
-    for (
-        row
-    ) in rows:  # 16 x 16 grey thumbnails, normalised: equal content correlates near 1 whatever the coding
+    for row in rows:  # 16 x 16 grey thumbnails, normalised: equal content correlates near 1 whatever the coding
         with Image.open(PHOTOS / row["file"]) as picture:
             small = np.asarray(picture.convert("L").resize((16, 16), Image.Resampling.BOX), np.float64)
         thumbnails[row["file"]] = (small - small.mean()) / small.std()
-    likeness = {
-        pair: np.mean(thumbnails[pair[0]] * thumbnails[pair[1]]) for pair in combinations(thumbnails, 2)
-    }
+    likeness = {pair: np.mean(thumbnails[pair[0]] * thumbnails[pair[1]]) for pair in combinations(thumbnails, 2)}
     assert max(likeness.values()) < 0.9, max(likeness, key=likeness.get)

@@ -129,9 +129,7 @@ def test_same_seed_same_bytes_in_another_process_and_other_seeds_differ():
         "print(hashlib.sha256(rain_streaks(70, 50, 'heavy', (3, 1))[0].tobytes()).hexdigest())"
     )
     root = Path(rain.__file__).parents[1]
-    other = subprocess.run(
-        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True
-    )
+    other = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
     here = rain.rain_streaks(70, 50, "heavy", (3, 1))[0]
     assert hashlib.sha256(here.tobytes()).hexdigest() == other.stdout.strip()
     for seed in ((3, 2), (3, 1, 0), 3, (3,), (1, 3)):
@@ -189,9 +187,7 @@ def test_drawn_parameters_stay_in_their_ranges(level, layers, length, density):
         assert length[0] <= drawn.length <= length[1]
         assert 1 <= drawn.width <= 3
         assert density[0] <= drawn.density <= density[1]
-        for far, near in zip(
-            drawn.layers, drawn.layers[1:], strict=False
-        ):  # nearer: longer, wider, rarer, brighter
+        for far, near in zip(drawn.layers, drawn.layers[1:], strict=False):  # nearer: longer, wider, rarer, brighter
             assert far.length < near.length
             assert far.width < near.width
             assert far.density > near.density

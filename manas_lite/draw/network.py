@@ -148,7 +148,7 @@ def _network(
 def _attention(axes: Axes, space: SearchSpace, row: int, x: float, lane: float, paint_edge: EdgePainter) -> int:
     """One attention block on its lane: a line an edge, o_{k,j}. Returns the row of beta after it."""
     half = ROW * space.edges_per_block / 2
-    style = {"boxstyle": "round,pad=0.08", "fc": "white", "ec": BLACK, "lw": 0.7, "zorder": 2}
+    style: dict[str, Any] = {"boxstyle": "round,pad=0.08", "fc": "white", "ec": BLACK, "lw": 0.7, "zorder": 2}
     axes.add_patch(FancyBboxPatch((x, lane - half), BLOCK - GAP, 2 * half, **style)).set_gid(f"attention:{row}")
     places = [(k, j) for k in range(space.groups) for j in range(k + 1)]
     for number, (k, j) in enumerate(places):
@@ -165,7 +165,7 @@ def _paths(name: str, lanes: Sequence[float]) -> list[tuple[float, float]]:
 
 def _box(axes: Axes, x: float, lanes: Sequence[float], colour: str) -> FancyBboxPatch:
     height = lanes[0] - lanes[-1] + 0.8
-    style = {"boxstyle": "round,pad=0.05", "fc": colour, "ec": BLACK, "lw": 0.7, "zorder": 2}
+    style: dict[str, Any] = {"boxstyle": "round,pad=0.05", "fc": colour, "ec": BLACK, "lw": 0.7, "zorder": 2}
     patch = FancyBboxPatch((x, lanes[-1] - 0.4), MODULE, height, **style)
     axes.add_patch(patch)
     return patch

@@ -32,7 +32,7 @@ OPERATION_COLOURS = {
     "SE_A_M": PURPLE,
     "CBAM": ORANGE,
 }
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "axes.grid": False,
     "axes.labelsize": 8,
     "axes.linewidth": 0.6,
