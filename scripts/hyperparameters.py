@@ -109,6 +109,7 @@ RETRAIN = {
 LOSS = {
     "external": ("mse+ssim", "`l1` and `charbonnier` are offered beside"),
     "external_weight": ("1", ""),
+    "external_ssim": ("1", "weight of 1 - SSIM inside the external loss"),
     "tv": ("0.0001", "weight of the total variation"),
     "internal_weight": ("1", "0 is an ablation"),
     "internal_from": ("5", "first epoch with an internal loss; short runs start earlier"),

@@ -101,9 +101,7 @@ def resolve(upgrade: bool) -> None:
             subprocess.run([*command, f"--output-file={output}", str(ROOT / "pyproject.toml")], check=True)
         except FileNotFoundError:
             sys.exit("uv was not found: `pip install uv`, then run this again")
-        kept = [
-            line for line in pin_lines(output.read_text(encoding="utf-8")) if not LEFT_TO_TORCH.match(line)
-        ]
+        kept = [line for line in pin_lines(output.read_text(encoding="utf-8")) if not LEFT_TO_TORCH.match(line)]
     CONSTRAINTS.write_text(CONSTRAINTS_HEADER + "\n".join(kept) + "\n", encoding="utf-8")
 
 

@@ -63,15 +63,11 @@ def test_installing_changes_nothing_that_is_there(
         version = standing.get(requirement.name, lower_bound(requirement))
         folder = site / f"{requirement.name.replace('-', '_')}-{version}.dist-info"
         folder.mkdir()
-        (folder / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: {requirement.name}\nVersion: {version}\n"
-        )
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {requirement.name}\nVersion: {version}\n")
         (folder / "RECORD").write_text("")
 
     def frozen() -> set[str]:
-        listing = subprocess.run(
-            [str(python), "-m", "pip", "freeze"], capture_output=True, text=True, check=True
-        )
+        listing = subprocess.run([str(python), "-m", "pip", "freeze"], capture_output=True, text=True, check=True)
         return {line.split(" @ ")[0] for line in listing.stdout.splitlines()}
 
     before = frozen()
@@ -91,6 +87,8 @@ def test_the_wheel_works_outside_the_clone(wheel: Path, tmp_path: Path) -> None:
         "import manas_lite, pathlib, sys\n"
         "assert pathlib.Path(manas_lite.__file__).is_relative_to(sys.argv[1]), manas_lite.__file__\n"
         "from manas_lite.data import open_split\n"
+        "from manas_lite.data.registry import data_sets\n"
+        "assert 'rain100l' in data_sets()\n"
         "split = open_split('photos', seed=0)\n"
         "rainy, clean = split.test[0].read()\n"
         "print(len(split.train), len(split.val), len(split.test), rainy.shape, clean.shape)\n"

@@ -96,9 +96,7 @@ def test_everything_that_gets_installed_has_a_pin() -> None:
             requirement = Requirement(line)
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
                 waiting.append(canonicalize_name(requirement.name))
-    assert len(seen) > len(all_requirements()), (
-        "the walk found no indirect dependency: is anything installed?"
-    )
+    assert len(seen) > len(all_requirements()), "the walk found no indirect dependency: is anything installed?"
     assert seen - pinned == set()
 
 

@@ -72,9 +72,7 @@ def test_source_holds_on_newer_pythons(path: Path) -> None:
         name.split(".")[0]
         for node in ast.walk(tree)
         if isinstance(node, ast.Import | ast.ImportFrom)
-        for name in (
-            [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
-        )
+        for name in ([alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""])
     }
     assert imported & REMOVED_MODULES == set()
 
@@ -125,7 +123,7 @@ def test_no_machine_path_is_tracked() -> None:
 
 def test_citation_names_the_kit_and_the_paper() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    assert citation["version"] == PROJECT["version"]
+    assert citation["version"] == PROJECT["version"] == manas_lite.__version__
     assert citation["license"] == "MIT"
     (paper,) = citation["references"]
     assert paper["doi"] == "10.1109/TCSVT.2022.3207516"
@@ -146,9 +144,7 @@ def test_readme_commands_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     named = set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE))
     assert {"demo", "test"} <= named <= targets
-    offered = subprocess.run(
-        [sys.executable, "-m", "manas_lite", "--help"], capture_output=True, text=True, cwd=ROOT
-    )
+    offered = subprocess.run([sys.executable, "-m", "manas_lite", "--help"], capture_output=True, text=True, cwd=ROOT)
     assert offered.returncode == 0, offered.stderr
     for command in set(re.findall(r"python -m manas_lite ([a-z]+)", text)):
         assert re.search(rf"\b{command}\b", offered.stdout), f"README names `{command}`, the program does not"
@@ -158,9 +154,7 @@ def test_readme_commands_exist() -> None:
 @pytest.mark.slow
 def test_readme_python_runs(tmp_path: Path) -> None:
     """The ten lines of the README, as they stand there, in an empty folder with one photograph."""
-    (program,) = re.findall(
-        r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL
-    )
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     Image.new("RGB", (40, 30), "grey").save(tmp_path / "street.jpg")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", program]
