@@ -1,10 +1,10 @@
 """manas_lite: multi-scale attentive neural architecture search for image deraining.
 
-    space = SearchSpace.preset("teach")
-    found = search(space, "photos", "teach")          # -> SearchResult
-    result = retrain(found.genotype, "photos", "teach")
-    evaluate(result.net, open_split("photos").test).means("heavy")
-    derain("rainy.jpg", result.net)
+space = SearchSpace.preset("teach")
+found = search(space, "photos", "teach")          # -> SearchResult
+result = retrain(found.genotype, "photos", "teach")
+evaluate(result.net, open_split("photos").test).means("heavy")
+derain("rainy.jpg", result.net)
 """
 
 from . import bilevel, data, draw, losses, metrics, rain

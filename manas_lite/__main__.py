@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from .genotype import Genotype
 from .images import SUFFIXES
 from .inference import derain
 from .loop import DivergedError
-from .runtime import ComputeSettings
+from .runtime import ComputeSettings, pick_device
 from .schedules import RETRAIN_PRESETS, SEARCH_PRESETS, RetrainSettings, SearchSettings
 from .searching import search
 from .settings import override
@@ -192,7 +193,8 @@ def _derain(options: argparse.Namespace) -> None:
 
 
 def _demo(options: argparse.Namespace) -> None:
-    run_demo(options.data, runs_dir=options.runs_dir, name=options.name)
+    alone = pick_device().type != "cpu" or (os.cpu_count() or 1) < 2
+    run_demo(options.data, runs_dir=options.runs_dir, name=options.name, parallel=not alone)
 
 
 if __name__ == "__main__":

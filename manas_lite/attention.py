@@ -5,12 +5,13 @@ y   = SE_16( x + BN(conv1(ReLU(BN(conv1([U_0 .. U_{K-1} ; SE_4(sum_k F_k)]))))) 
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from .modules import conv_norm
-from .ops import OPERATIONS, SqueezeExciteGate, describe
+from .ops import OPERATIONS, Gate, SqueezeExciteGate, describe
 
 Rows = Sequence[Sequence[Tensor]]
 
@@ -30,14 +31,16 @@ class EdgeSlot(nn.Module):
     def __init__(self, names: Sequence[str], channels: int, norm: str) -> None:
         super().__init__()
         self.candidates = nn.ModuleDict({name: OPERATIONS[name](channels, norm) for name in names})
-        gates = list(self.candidates.values())
-        self.needs = frozenset().union(*(gate.needs for gate in gates))
+        gates = self.gates
+        self.needs = frozenset(need for gate in gates for need in gate.needs)
         self.order = sorted(range(len(gates)), key=lambda k: gates[k].extent)  # small gates are added first
 
-    def forward(
-        self, x: Tensor, weights: Sequence[Tensor] | None = None, window: int | None = None
-    ) -> Tensor:
-        gates = list(self.candidates.values())
+    @property
+    def gates(self) -> list[Gate]:
+        return cast(list[Gate], list(self.candidates.values()))
+
+    def forward(self, x: Tensor, weights: Sequence[Tensor] | None = None, window: int | None = None) -> Tensor:
+        gates = self.gates
         if weights is None:
             return gates[0](x, window)
         seen = describe(x, self.needs, window)

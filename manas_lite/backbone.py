@@ -5,6 +5,7 @@ rainy -> stem -> T1 -> cell 1 (2 branches) -> attention x2 -> T2 -> cell 2 (3) -
 """
 
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -61,14 +62,13 @@ class Backbone(nn.Module):
     beta each). With one name at each place the network is a derived one and needs no mixture weights.
     """
 
-    def __init__(
-        self, space: SearchSpace, modules: Sequence[Sequence[str]], edges: Sequence[Sequence[str]]
-    ) -> None:
+    def __init__(self, space: SearchSpace, modules: Sequence[Sequence[str]], edges: Sequence[Sequence[str]]) -> None:
         super().__init__()
         self.space = space
-        self.stem = STEMS[space.stem](space.channels[0], space.norm)
+        stem = STEMS[space.stem](space.channels[0], space.norm)
         self.cells = nn.ModuleList()
-        widths: Sequence[int] = (self.stem.width,)
+        self.stem = stem
+        widths: Sequence[int] = (stem.width,)
         modules, edges = list(modules), list(edges)
         for branches in space.cells:
             taken = branches * space.edges_per_block if space.attention else 0
@@ -108,12 +108,12 @@ class Backbone(nn.Module):
         Gates trained on crops then see on whole pictures what they saw in training (see ops.spatial_mean).
         """
         if window is not None and window < 1:
-            raise ValueError(
-                f"window is {window}: give a number of pixels, usually the training patch, or None"
-            )
+            raise ValueError(f"window is {window}: give a number of pixels, usually the training patch, or None")
         for cell in self.cells:
-            for i, block in enumerate(cell.attention):
-                block.window = None if window is None else max(1, window // (self.space.scale * 2**i))
+            for i, block in enumerate(cast(Cell, cell).attention):
+                cast(AttentionBlock, block).window = (
+                    None if window is None else max(1, window // (self.space.scale * 2**i))
+                )
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
@@ -130,6 +130,11 @@ class SuperNet(Backbone):
     optimiser: `arch_parameters()` and `weight_parameters()` are disjoint and together complete.
     `seed` fixes the initial weights, `arch_seed` (default: seed) the initial logits 1e-3 N(0, 1).
     """
+
+    alpha: nn.Parameter
+    beta: nn.Parameter
+    alpha_noise: Tensor | None
+    beta_noise: Tensor | None
 
     def __init__(
         self,
@@ -173,11 +178,9 @@ class SuperNet(Backbone):
                 setattr(self, f"{name}_noise", noise)
 
     def weights(self) -> tuple[Tensor, Tensor]:
-        """Mixture weights (modules, 2) and (edges, operations), each row summing to 1."""
-        return (
-            self.relaxation.weights(self.alpha, self.alpha_noise),
-            self.relaxation.weights(self.beta, self.beta_noise),
-        )
+        """Mixture weights (modules, 2) and (edges, operations), each row summing to 1; noisy in train mode alone."""
+        noise = (self.alpha_noise, self.beta_noise) if self.training else (None, None)
+        return self.relaxation.weights(self.alpha, noise[0]), self.relaxation.weights(self.beta, noise[1])
 
     def mixture(self) -> tuple[list, list]:
         alpha, beta = self.weights()

@@ -39,12 +39,8 @@ class Costs:
     def of(self, modules: tuple[str, ...], edges: tuple[str, ...]) -> float:
         """The cost of the network that makes these choices."""
         names = list(MODULES)
-        total = self.fixed + sum(
-            float(row[names.index(m)]) for row, m in zip(self.modules, modules, strict=True)
-        )
-        return total + sum(
-            float(row[self.operations.index(o)]) for row, o in zip(self.edges, edges, strict=True)
-        )
+        total = self.fixed + sum(float(row[names.index(m)]) for row, m in zip(self.modules, modules, strict=True))
+        return total + sum(float(row[self.operations.index(o)]) for row, o in zip(self.edges, edges, strict=True))
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -70,29 +66,27 @@ def measure(space: SearchSpace, unit: str, size: tuple[int, int]) -> Costs:
         step = space.scale * 2**i
         return torch.empty(1, width, size[0] // step, size[1] // step, device="meta")
 
-    def cost(build: Callable[[], nn.Module], *inputs: Any) -> float:
+    def cost(build: Callable[..., nn.Module], settings: tuple, *inputs: Any) -> float:
         with torch.device("meta"):  # shapes only: nothing is computed or stored
-            module = build().eval()
+            module = build(*settings).eval()
         return float(count_parameters(module) if unit == "parameters" else count_flops(module, *inputs))
 
     @cache
     def module_costs(branches: int) -> list[float]:
         widths = space.channels[:branches]
         maps = [branch_map(i, width) for i, width in enumerate(widths)]
-        return [cost(lambda m=module: m(widths, space.norm), maps) for module in MODULES.values()]
+        return [cost(module, (widths, space.norm), maps) for module in MODULES.values()]
 
     @cache
     def operation_costs(branch: int) -> list[float]:
         width = space.channels[branch] // space.groups
         x = branch_map(branch, width)
-        return [cost(lambda o=OPERATIONS[name]: o(width, space.norm), x) for name in space.operations]
+        return [cost(OPERATIONS[name], (width, space.norm), x) for name in space.operations]
 
     # The whole network, with choices of known cost, gives what is not searched.
-    free = ["skip_connect"] * len(space.edge_branch)
     image = torch.empty(1, 3, *size, device="meta")
-    whole = cost(
-        lambda: Backbone(space, [("fusion",)] * len(space.module_branches), [(e,) for e in free]), image
-    )
+    choices = ([("fusion",)] * len(space.module_branches), [("skip_connect",)] * len(space.edge_branch))
+    whole = cost(Backbone, (space, *choices), image)
     modules = torch.tensor([module_costs(b) for b in space.module_branches], dtype=torch.float64)
     edges = torch.tensor([operation_costs(b) for b in space.edge_branch], dtype=torch.float64)
     fixed = whole - float(modules[:, list(MODULES).index("fusion")].sum())

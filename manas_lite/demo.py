@@ -1,8 +1,11 @@
 """The main job, end to end: search -> derive -> retrain -> evaluate, on photographs or on the user's own pairs."""
 
 import json
+import multiprocessing
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from .settings import to_dict
 from .space import SearchSpace
 from .training import retrain
 from .zoo import save_network
+
 
 @dataclass(frozen=True)
 class DemoSettings:
@@ -48,46 +52,58 @@ def run_demo(
     runs_dir: str | Path = "runs",
     name: str = "demo",
     progress: bool = True,
+    parallel: bool = False,
 ) -> DemoResult:
     """Search, retrain the genotype found and a hand-made one alike, and compare them on the test pictures.
 
     data: see `data.open_split`. Leaves in `runs_dir/name`: genotype.json, weights.safetensors (the searched network),
     metrics.json, manifest.json, log.jsonl, and genotype.png, search.png, comparison-*.png; the three runs themselves
-    in its folders search, hand_made and searched. Calling it again continues, or repeats what is done at no cost.
+    in its folders search, hand_made and searched. parallel: train the hand-made network in a second process meanwhile
+    (from a script, call this under `if __name__ == "__main__"`). Calling it again continues, or repeats what is done
+    at no cost.
     """
     settings = settings or DemoSettings()
     split = open_split(data)
     path = Path(runs_dir) / name
-    record = {"settings": to_dict(settings), "split": split.sha256, "data": str(data)}
+    record = {"settings": to_dict(settings), "split": split.sha256}
+    hand_made = Genotype.hand_made(settings.space)
+    options: dict[str, Any] = {"data": split, "settings": settings.retrain, "runs_dir": path}
 
-    with RunDirectory(path, record, kind="demo") as run:
+    with RunDirectory(path, record, kind="demo") as run, ExitStack() as stack:
+        run.note(data=str(data))
         began = time.monotonic()
         say = print if progress else _silent
         scenes = f"{len(split.train)} training, {len(split.val)} validation and {len(split.test)} test scenes"
-        say(f"1/4 search an architecture ({settings.space.count():.1e} in the space) on {scenes}")
+        aside = None
+        if parallel:  # a core each: the hand-made network needs nothing of the search
+            pool = stack.enter_context(ProcessPoolExecutor(1, multiprocessing.get_context("spawn")))
+            aside = pool.submit(retrain, hand_made, name="hand_made", progress=False, **options)
+        say(f"1/4 search an architecture, one of {settings.space.count():.1e}, on {scenes}")
         found = search(settings.space, split, settings.search, runs_dir=path, name="search", progress=progress)
-        genotypes = {"hand_made": Genotype.hand_made(settings.space), "searched": found.genotype}
-        trained: dict[str, DerainNet] = {}
-        for stage, (label, genotype) in enumerate(genotypes.items(), start=2):
-            say(f"{stage}/4 train the {label.replace('_', '-')} network ({genotype.cost():,.0f} parameters)")
-            result = retrain(genotype, split, settings.retrain, runs_dir=path, name=label, progress=progress)
-            trained[label] = result.net
+        say(f"2/4 train the searched network ({found.genotype.cost():,.0f} parameters)")
+        searched = retrain(found.genotype, name="searched", progress=progress, **options)
+        say(f"3/4 train a hand-made network alike ({hand_made.cost():,.0f} parameters)")
+        if aside is not None:
+            by_hand = aside.result()
+        else:
+            by_hand = retrain(hand_made, name="hand_made", progress=progress, **options)
+        trained = {"hand_made": by_hand.net, "searched": searched.net}
         say("4/4 evaluate on pictures never trained on")
         results = {label: evaluate(net, split.test, progress=progress) for label, net in trained.items()}
 
         net = trained["searched"]
         save_network(run.path, net)
         run.write_text("genotype.json", net.genotype.to_json())
-        run.write_text("log.jsonl", "".join(_joined_logs(path, ["search", *genotypes])))
-        run.write_json("metrics.json", metrics(results, trained))
-        pictures(path, found, net, split.test)
+        run.write_text("log.jsonl", "".join(_joined_logs(path, ["search", *trained])))
+        run.write_json("metrics.json", collect_metrics(results, trained))
+        draw_pictures(path, found, net, split.test)
         seconds = run.finish()
         say("\n" + table({f"derained, {label.replace('_', '-')}": r for label, r in results.items()}))
         say(f"\n{time.monotonic() - began:.0f} s. The files and pictures are in {path}")
     return DemoResult(net, found, results, path, seconds)
 
 
-def metrics(results: dict[str, EvaluationResult], nets: dict[str, DerainNet]) -> dict[str, Any]:
+def collect_metrics(results: dict[str, EvaluationResult], nets: dict[str, DerainNet]) -> dict[str, Any]:
     """What metrics.json holds: means over all test pictures and per rain level, and the costs, by network."""
     return {
         label: {
@@ -102,10 +118,10 @@ def metrics(results: dict[str, EvaluationResult], nets: dict[str, DerainNet]) ->
     }
 
 
-def pictures(path: Path, found: SearchResult, net: DerainNet, test: tuple[Scene, ...]) -> None:
+def draw_pictures(path: Path, found: SearchResult, net: DerainNet, test: tuple[Scene, ...]) -> None:
     """Draw the genotype, the search, and for the first test scene rainy / derained / clean at each rain level."""
-    draw.save(draw.genotype(found.genotype), path / "genotype.png")
-    draw.save(draw.search_curves(found.log), path / "search.png")
+    draw.save(draw.architecture(found.genotype), path / "genotype.png")
+    draw.save(draw.search_curves(found.log, found.genotype.space), path / "search.png")
     scene = test[0]
     rainy, clean = scene.read()
     for label, image in zip(scene.labels, rainy, strict=True):

@@ -21,7 +21,7 @@ class Genotype:
 
     modules: `parallel` or `fusion` for each searched module, cell by cell (a row of alpha each).
     edges: an operation for each searched edge (a row of beta each): cell by cell, branch by branch, and within a
-    block (k=0, j=0), (k=1, j=0), (k=1, j=1), ...
+    block (k=0, j=0), (k=1, j=0), (k=1, j=1), ... `none` may be written by hand whatever the space allows to win.
     """
 
     space: SearchSpace
@@ -103,9 +103,7 @@ class Genotype:
         if not isinstance(document, Mapping) or document.get("format") != FORMAT:
             raise ValueError(f"not a genotype: expected JSON with format {FORMAT!r}")
         if document.get("version") != VERSION:
-            raise ValueError(
-                f"genotype version {document.get('version')}: this package reads version {VERSION}"
-            )
+            raise ValueError(f"genotype version {document.get('version')}: this package reads version {VERSION}")
         missing = {"space", "modules", "edges"} - set(document)
         if missing:
             raise ValueError(f"genotype without {', '.join(sorted(missing))}")
@@ -119,9 +117,7 @@ class Genotype:
         """Read a genotype.json file."""
         path = Path(path)
         if not path.is_file():
-            raise FileNotFoundError(
-                f"no genotype at {path}: search() writes genotype.json in its run directory"
-            )
+            raise FileNotFoundError(f"no genotype at {path}: search() writes genotype.json in its run directory")
         try:
             return cls.from_json(path.read_text(encoding="utf-8"))
         except ValueError as error:

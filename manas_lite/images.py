@@ -46,7 +46,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
             image.load()
             upright = ImageOps.exif_transpose(image)
             return np.array(_to_rgb(upright, path))
-    except ImageError:
+    except (ImageError, FileNotFoundError):
         raise
     except _BROKEN as error:
         raise ImageError(f"{path}: cannot be decoded ({_reason(error)}); copy or download it again") from error

@@ -46,7 +46,7 @@ def derain(
         array = _derain_array(read_image(image), net, compute)
         target.parent.mkdir(parents=True, exist_ok=True)
         write_image(target, array)
-        return type(image)(target)
+        return target if isinstance(image, Path) else str(target)  # type: ignore[return-value]
     if output is not None:
         raise ValueError("output names a file for a picture given by its path; this one was given in memory")
     if isinstance(image, Image.Image):

@@ -5,26 +5,21 @@ number of steps done, and nothing of loaders, schedules or generators.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from . import checkpoint
+from .data import Scene
 from .progress import Progress, summary
-from .record import RunDirectory
+from .record import RunDirectory, hash_files
 
 
 class DivergedError(RuntimeError):
     """A loss became NaN or infinite; the last good checkpoint is kept."""
-
-
-class Stateful(Protocol):
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
 
 
 class Loop:
@@ -40,7 +35,7 @@ class Loop:
         run: RunDirectory,
         *,
         total: int,
-        state: Mapping[str, Stateful],
+        state: Mapping[str, checkpoint.Stateful],
         memory: dict[str, Any],
         identity: str,
         title: str,
@@ -115,6 +110,12 @@ class Loop:
             tensors[name], plain[name] = checkpoint.dump(holder)
         meta = {"step": done, "memory": self.memory, "state": plain}
         checkpoint.save(self.path, tensors, meta, identity=self.identity)
+
+
+def note_data(run: RunDirectory, scenes: Iterable[Scene]) -> None:
+    """Put a hash over the files of `scenes` into the manifest, once: a continued run does not read them all again."""
+    if "data" not in run.manifest["notes"]:
+        run.note(data=hash_files({file for scene in scenes for file in scene.files()}))
 
 
 def cosine(step: int, total: int, high: float, low: float, warmup: int = 0) -> float:

@@ -26,16 +26,25 @@ CHARBONNIER_EPSILON = 1e-3
 class Costs(Protocol):
     """What `complexity` reads: the cost of every choice, rows as those of the logits, columns by operation."""
 
-    modules: Tensor  # (n_modules, 2): parallel, fusion
-    edges: Tensor  # (n_edges, n_operations)
-    fixed: float  # what every network of the space has
-    largest: float  # the dearest network of the space
+    @property
+    def modules(self) -> Tensor: ...  # (n_modules, 2): parallel, fusion
+
+    @property
+    def edges(self) -> Tensor: ...  # (n_edges, n_operations)
+
+    @property
+    def fixed(self) -> float: ...  # what every network of the space has
+
+    @property
+    def largest(self) -> float: ...  # the dearest network of the space
 
 
 # --- image terms ---
 
 
-def external(outputs: Tensor, clean: Tensor, *, kind: ExternalKind = "mse+ssim", tv: float = 1e-4, ssim: float = 1.0) -> Tensor:
+def external(
+    outputs: Tensor, clean: Tensor, *, kind: ExternalKind = "mse+ssim", tv: float = 1e-4, ssim: float = 1.0
+) -> Tensor:
     """Distance of every output to the clean image, and a little smoothness.
 
         L_ext = 3/R * sum_k [ MSE(T_k, Y) + (1 - SSIM(T_k, Y)) ] + tv * TV(T)

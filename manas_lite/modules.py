@@ -19,9 +19,7 @@ RESIDUAL_GAIN = 0.2
 a dozen modules in a row neither explode nor vanish (in the spirit of Fixup, Zhang et al., ICLR 2019)."""
 
 
-def conv_norm(
-    inputs: int, outputs: int, kernel: int, norm: str, stride: int = 1, last: bool = False
-) -> nn.Sequential:
+def conv_norm(inputs: int, outputs: int, kernel: int, norm: str, stride: int = 1, last: bool = False) -> nn.Sequential:
     """Convolution and normalisation; the convolution has a bias only where no normalisation follows.
 
     `last` marks the end of a residual path (see RESIDUAL_GAIN).
@@ -71,7 +69,8 @@ class UnshuffleStem(nn.Sequential):
         self.width = width
 
 
-STEMS = {"bottleneck": BottleneckStem, "unshuffle": UnshuffleStem}
+Stem = BottleneckStem | UnshuffleStem
+STEMS: dict[str, type[Stem]] = {"bottleneck": BottleneckStem, "unshuffle": UnshuffleStem}
 
 
 class Transition(nn.Module):
@@ -96,8 +95,7 @@ class ParallelModule(nn.Module):
     def __init__(self, widths: Sequence[int], norm: str) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            nn.Sequential(conv_norm(w, w, 3, norm), nn.ReLU(), conv_norm(w, w, 3, norm, last=True))
-            for w in widths
+            nn.Sequential(conv_norm(w, w, 3, norm), nn.ReLU(), conv_norm(w, w, 3, norm, last=True)) for w in widths
         )
 
     def forward(self, x: Branches) -> Branches:

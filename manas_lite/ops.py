@@ -58,7 +58,8 @@ def spatial_mean(x: Tensor, window: int | None = None) -> Tensor:
     """
     if window is None:
         return x.mean((2, 3), keepdim=True)
-    total = F.pad(x.double().cumsum(2).cumsum(3), (1, 0, 1, 0))  # an integral image: cost free of the window
+    wide = torch.float32 if x.device.type == "mps" else torch.float64  # Apple GPUs have no float64
+    total = F.pad(x.to(wide).cumsum(2).cumsum(3), (1, 0, 1, 0))  # an integral image: cost free of the window
     top, bottom = _window_edges(x.shape[2], window, x.device)
     left, right = _window_edges(x.shape[3], window, x.device)
     rows = total[:, :, bottom] - total[:, :, top]

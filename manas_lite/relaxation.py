@@ -42,9 +42,7 @@ class Relaxation:
         return one_hot + soft - soft.detach()
 
 
-def gumbel_noise(
-    shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype = torch.float32
-) -> Tensor:
+def gumbel_noise(shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
     """Independent standard Gumbel noise of that shape, on the CPU: -log(-log u), u uniform on (0, 1)."""
     u = torch.rand(shape, generator=generator, dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
     return (-torch.log(-torch.log(u))).to(dtype)

@@ -4,11 +4,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+Net = TypeVar("Net", bound=nn.Module)
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -42,17 +43,20 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 class Compute:
-    """A device with its precision: `prepare` a network, `autocast` its passes, `scaler` for fp16."""
+    """A device with its precision: `prepare` a network, `autocast` its passes, `scaler` for fp16.
 
-    def __init__(self, settings: ComputeSettings) -> None:
+    width: see `default_threads`.
+    """
+
+    def __init__(self, settings: ComputeSettings, width: int | None = None) -> None:
         self.device = pick_device(settings.device)
         self.dtype = _dtype(settings.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
-        self.threads = settings.threads or default_threads()
+        self.threads = settings.threads or default_threads(width)
 
-    def prepare(self, net: nn.Module) -> nn.Module:
+    def prepare(self, net: Net) -> Net:
         """Move a network here, in the memory format that its convolutions like best."""
-        return net.to(self.device, memory_format=torch.channels_last)
+        return net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def images(self, batch: Tensor) -> Tensor:
         """(B, R, 3, h, w) -> (B * R, 3, h, w) in the network's memory format: one forward pass for all."""
@@ -84,6 +88,9 @@ def _dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
 
 
-def default_threads() -> int:
-    """Threads for networks this small: more than two only make them wait for each other."""
-    return min(2, os.cpu_count() or 1)
+def default_threads(width: int | None = None) -> int:
+    """CPU threads for training a network whose first branch has `width` channels; None: for whole pictures.
+
+    Operations on patches of a narrow network are so small that a second thread only waits for the first.
+    """
+    return 1 if width is not None and width < 32 else min(8, os.cpu_count() or 1)

@@ -152,9 +152,7 @@ class RetrainSettings:
         return replace(RETRAIN_PRESETS[name], **changes)
 
 
-_SCALED_RETRAIN = RetrainSettings(
-    batch=4, rate=2e-3, warmup=20, clip=1.0, ema=0.995, val_scenes=4, loss=_OUR_LOSS
-)
+_SCALED_RETRAIN = RetrainSettings(batch=4, rate=2e-3, warmup=20, clip=1.0, ema=0.995, val_scenes=4, loss=_OUR_LOSS)
 RETRAIN_PRESETS: dict[str, RetrainSettings] = {
     "paper": RetrainSettings(),
     "lite": replace(_SCALED_RETRAIN, epochs=40, steps=250, batch=8, rate=1e-3, ema=0.999, warmup=200),

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .backbone import SuperNet
 from .bilevel import Loss, dominant_eigenvalue, functional_loss, hypergradient, virtual_step
+from .checkpoint import Stateful
 from .costs import Costs
 from .data import SceneBatch, Split, open_split, scene_loader, sealed, split_scenes
 from .data.scenes import Scene, one_to_one
@@ -80,7 +81,7 @@ class _Search:
 
     def __init__(self, space: SearchSpace, split: Split, settings: SearchSettings, path: Path, progress: bool) -> None:
         self.space, self.split, self.settings, self.path, self.show = space, split, settings, path, progress
-        self.compute = Compute(settings.compute)
+        self.compute = Compute(settings.compute, space.channels[0])
         parts = split_scenes(split.train, settings.seed, val=settings.arch_share, test=0)
         self.weight_scenes, self.arch_scenes = parts.train, parts.val
         relaxation = Relaxation(settings.relaxation, settings.temperature, settings.hard)
@@ -116,7 +117,7 @@ class _Search:
                 weight_scenes=[s.name for s in self.weight_scenes],
                 arch_scenes=[s.name for s in self.arch_scenes],
             )
-            state = {
+            state: dict[str, Stateful] = {
                 "supernet": self.net,
                 "weight_optimizer": self.weight_optimizer,
                 "arch_optimizer": self.arch_optimizer,
@@ -267,8 +268,8 @@ class _Search:
 
     def _eigenvalue(self, epoch: int) -> float:
         """Of the architecture Hessian of the validation loss, on two scenes fixed by the seed."""
-        size = {"batch": min(2, len(self.arch_scenes)), "patch": self.settings.patch, "rains": 1}
-        loader = scene_loader(self.arch_scenes, seed=self.settings.seed, steps=1, **size)
+        pair, patch = min(2, len(self.arch_scenes)), self.settings.patch
+        loader = scene_loader(self.arch_scenes, batch=pair, patch=patch, seed=self.settings.seed, steps=1, rains=1)
         batch = next(iter(loader)).to(self.compute.device)
         pure = self._pure(lambda net: self._architecture_loss(net, batch, epoch)[0])
         weights = [w.detach() for w in self.weights]

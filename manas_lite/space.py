@@ -5,6 +5,7 @@ space.count()                     # architectures
 space.costs("flops").edges        # (edges, operations), looked up by operation name
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -58,10 +59,8 @@ class SearchSpace:
             raise ValueError("modules_per_cell and groups must be at least 1")
         for width in self.channels:
             if width < 1 or width % self.groups:
-                raise ValueError(
-                    f"channels={self.channels}: each must be a positive multiple of groups={self.groups}"
-                )
-        known = {"operations": OPERATIONS, "stem": STEMS, "norm": NORMS}
+                raise ValueError(f"channels={self.channels}: each must be a positive multiple of groups={self.groups}")
+        known: dict[str, Collection[str]] = {"operations": OPERATIONS, "stem": STEMS, "norm": NORMS}
         for field, choices in known.items():
             value = getattr(self, field)
             for name in value if isinstance(value, tuple) else (value,):

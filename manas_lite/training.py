@@ -3,20 +3,21 @@
 import copy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from torch import nn
 
 from .backbone import DerainNet
+from .checkpoint import Stateful
 from .data import Split, open_split, scene_loader, sealed
 from .data.scenes import one_to_one
 from .evaluation import validation_psnr
 from .genotype import Genotype
-from .loop import Loop, cosine, set_rate, update
+from .loop import Loop, cosine, note_data, set_rate, update
 from .losses import DerainLoss
 from .record import RunDirectory
-from .runtime import Compute
+from .runtime import Compute, Net
 from .schedules import RetrainSettings
 from .settings import to_dict
 from .zoo import save_network
@@ -36,11 +37,11 @@ class RetrainResult:
     seconds: float
 
 
-class Average:
+class Average(Generic[Net]):
     """Exponential moving average of a network's weights; buffers are copied. Its decay rises from 0 with its age,
     so that the random start is soon forgotten."""
 
-    def __init__(self, net: nn.Module, decay: float) -> None:
+    def __init__(self, net: Net, decay: float) -> None:
         self.net, self.decay = copy.deepcopy(net), decay
 
     @torch.no_grad()
@@ -70,7 +71,7 @@ def retrain(
     """
     settings = RetrainSettings.preset(settings) if isinstance(settings, str) else settings
     split = open_split(data)
-    compute = Compute(settings.compute)
+    compute = Compute(settings.compute, genotype.space.channels[0])
     net = compute.prepare(DerainNet(genotype, seed=settings.seed))
     average = Average(net, settings.ema) if settings.ema is not None else None
     judged = average.net if average is not None else net
@@ -83,7 +84,9 @@ def retrain(
 
     with RunDirectory(path, record, kind="retrain") as run, sealed(split.test), compute.session():
         run.write_text("genotype.json", genotype.to_json())
-        state = {"net": net, "judged": judged, "best": best, "optimizer": optimizer, "scaler": compute.scaler}
+        note_data(run, (*split.train, *split.val))
+        nets: dict[str, Stateful] = {"net": net, "judged": judged, "best": best}
+        state = nets | {"optimizer": optimizer, "scaler": compute.scaler}
         total = settings.epochs * settings.steps
         loop = Loop(
             run,

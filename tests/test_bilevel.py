@@ -402,9 +402,7 @@ def test_a_module_hypergradient_is_the_numerical_one(module_problem, order):
         return loss(step(weights, gradients), [a]).detach()
 
     alpha, h = net.alpha.detach(), 1e-6
-    numeric = torch.stack(
-        [(outer(alpha + h * e) - outer(alpha - h * e)) / (2 * h) for e in torch.eye(2).double()]
-    )
+    numeric = torch.stack([(outer(alpha + h * e) - outer(alpha - h * e)) / (2 * h) for e in torch.eye(2).double()])
     found = hypergradient(order, loss, loss, weights, [net.alpha], step=step, radius=1e-5)
     assert relative_error(found.gradients, [numeric]) < 1e-5
 
@@ -425,9 +423,7 @@ def curved(arch):
 def test_the_hessian_is_torchs():
     arch = (random(2, 3), random(4, seed=1))
     blocks = torch.autograd.functional.hessian(lambda *a: curved(a), arch)
-    rows = [
-        torch.cat([b.reshape(a.numel(), -1) for b in row], 1) for a, row in zip(arch, blocks, strict=True)
-    ]
+    rows = [torch.cat([b.reshape(a.numel(), -1) for b in row], 1) for a, row in zip(arch, blocks, strict=True)]
     expected = torch.cat(rows)
     torch.testing.assert_close(bilevel.architecture_hessian(curved, arch), expected)
 
@@ -446,9 +442,7 @@ def test_negative_zero_and_unsettled_eigenvalues():
     matrix = torch.diag(torch.tensor([-3.0, 1.0, 2.9], dtype=torch.float64))
     quadratic = lambda a: a[0] @ matrix @ a[0] / 2  # noqa: E731
     start = [torch.zeros(3, dtype=torch.float64)]
-    assert bilevel.dominant_eigenvalue(
-        quadratic, start, iterations=3000, tolerance=1e-12
-    ).value == pytest.approx(-3)
+    assert bilevel.dominant_eigenvalue(quadratic, start, iterations=3000, tolerance=1e-12).value == pytest.approx(-3)
     assert not bilevel.dominant_eigenvalue(quadratic, start, iterations=2, tolerance=1e-12).converged
     assert bilevel.dominant_eigenvalue(lambda a: a[0].sum(), start) == (0.0, 1, True)
 

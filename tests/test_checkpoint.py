@@ -122,9 +122,7 @@ def saved(tmp_path) -> Path:
 @pytest.mark.parametrize("share", [0.999, 0.5, 0.03, 0.001])
 def test_a_truncated_file_is_named(saved, share):
     saved.write_bytes(saved.read_bytes()[: int(share * saved.stat().st_size)])
-    with pytest.raises(
-        CheckpointError, match=r"checkpoint\.safetensors is truncated or damaged .* start again"
-    ):
+    with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors is truncated or damaged .* start again"):
         checkpoint.load(saved)
 
 
@@ -272,18 +270,14 @@ def test_a_resumed_training_is_the_uninterrupted_one(tmp_path, kind, age, dtype)
     train(net, optimizer, 0, age, dtype)
     parts = {"net": net, "optimizer": optimizer}
     dumped = {name: checkpoint.dump(part) for name, part in parts.items()}
-    checkpoint.save(
-        tmp_path / "a", {n: d[0] for n, d in dumped.items()}, {n: d[1] for n, d in dumped.items()}
-    )
+    checkpoint.save(tmp_path / "a", {n: d[0] for n, d in dumped.items()}, {n: d[1] for n, d in dumped.items()})
     expected_state = optimizer.state_dict()["param_groups"]
 
     new_net, new_optimizer = make(kind, seed=1, dtype=dtype)
     tensors, meta = checkpoint.load(tmp_path / "a")
     for name, part in {"net": new_net, "optimizer": new_optimizer}.items():
         checkpoint.restore(part, tensors.get(name, {}), meta[name])
-    assert same(
-        new_optimizer.state_dict()["param_groups"], expected_state
-    )  # betas a tuple, rates as they were
+    assert same(new_optimizer.state_dict()["param_groups"], expected_state)  # betas a tuple, rates as they were
     train(net, optimizer, age, 6, dtype)
     train(new_net, new_optimizer, age, 6, dtype)
     assert same(dict(net.state_dict()), dict(new_net.state_dict()))
@@ -310,9 +304,7 @@ def test_states_that_do_not_fit_are_named():
     with pytest.raises(CheckpointError, match="other parameters, or the same in another order"):
         checkpoint.restore(backwards, *dumped)
     with pytest.raises(CheckpointError, match=r"does not fit this Sequential: (?s:.*)size mismatch"):
-        checkpoint.restore(
-            nn.Sequential(nn.Conv2d(3, 8, 3)), *checkpoint.dump(nn.Sequential(nn.Conv2d(3, 4, 3)))
-        )
+        checkpoint.restore(nn.Sequential(nn.Conv2d(3, 8, 3)), *checkpoint.dump(nn.Sequential(nn.Conv2d(3, 4, 3))))
     odd = nn.Linear(1, 1)
     odd.state_dict = lambda: {"odd": Path("x")}  # type: ignore[method-assign]
     with pytest.raises(TypeError, match=r"state odd is .*Path: expected a tensor"):

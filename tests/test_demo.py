@@ -39,6 +39,16 @@ def test_a_tiny_demo_leaves_everything(tmp_path, capsys):
     assert again.results["searched"].rows == result.results["searched"].rows
 
 
+def test_in_parallel_the_results_are_the_same(tmp_path):
+    split = tiny.tiny_split(tmp_path / "pictures")
+    settings = DemoSettings(tiny.SPACE, tiny.SEARCH, tiny.RETRAIN)
+    rows = [
+        run_demo(split, settings, runs_dir=tmp_path / str(p), progress=False, parallel=p).results["hand_made"].rows
+        for p in (False, True)
+    ]
+    assert rows[0] == rows[1]
+
+
 def test_another_space_in_the_same_directory_is_refused(tmp_path):
     split = tiny.tiny_split(tmp_path / "pictures")
     settings = DemoSettings(tiny.SPACE, tiny.SEARCH, tiny.RETRAIN)
@@ -51,7 +61,7 @@ def test_another_space_in_the_same_directory_is_refused(tmp_path):
 @pytest.mark.slow
 def test_the_demo_removes_rain(tmp_path):
     """As `make demo` runs it: at least 2.0 dB at medium and heavy, nothing lost at light, both networks."""
-    result = run_demo("photos", runs_dir=tmp_path, progress=False)
+    result = run_demo("photos", runs_dir=tmp_path, progress=False, parallel=True)
     for name, evaluation in result.results.items():
         for level, least in (("light", 0.0), ("medium", 2.0), ("heavy", 2.0)):
             means = evaluation.means(level)

@@ -45,7 +45,7 @@ def texts(figure: Figure) -> list[str]:
 def test_a_genotype_is_drawn_module_by_module_and_edge_by_edge(name):
     space = SPACES[name]
     genotype = Genotype.random(space, 3)
-    figure = draw.genotype(genotype)
+    figure = draw.architecture(genotype)
     boxes = marked(figure, "module")
     assert set(boxes) == {f"module:{i}:{m}" for i, m in enumerate(genotype.modules)}
     for row, module in enumerate(genotype.modules):
@@ -62,7 +62,7 @@ def test_a_genotype_is_drawn_module_by_module_and_edge_by_edge(name):
 
 def test_modules_span_the_branches_of_their_cell_and_blocks_sit_on_their_own():
     space = SPACES["paper"]
-    figure = draw.genotype(Genotype.hand_made(space))
+    figure = draw.architecture(Genotype.hand_made(space))
     boxes = marked(figure, "module")
     heights = [boxes[f"module:{i}:{m}"].get_height() for i, m in enumerate(Genotype.hand_made(space).modules)]
     steps = {branches: heights[space.module_branches.index(branches)] for branches in space.cells}
@@ -107,7 +107,7 @@ def test_a_mixture_refuses_logits_and_other_shapes():
 
 def test_every_text_of_a_network_lies_inside_the_figure():
     for space in SPACES.values():
-        figure = draw.genotype(Genotype.random(space, 0))
+        figure = draw.architecture(Genotype.random(space, 0))
         figure.draw_without_rendering()
         page = figure.bbox.padded(0.5)
         for text in figure.findobj(matplotlib.text.Text):
@@ -276,7 +276,7 @@ def test_bad_pictures_are_named(pictures, change, message):
 def test_files_are_deterministic_complete_and_of_the_format_asked(tmp_path):
     genotype = Genotype.random(SPACES["teach"], 0)
     for run in ("a", "b"):
-        paths = draw.save(draw.genotype(genotype), tmp_path / run / "genotype.png", also=("svg", "pdf"))
+        paths = draw.save(draw.architecture(genotype), tmp_path / run / "genotype.png", also=("svg", "pdf"))
         assert [path.suffix for path in paths] == [".png", ".svg", ".pdf"]
     for suffix in ("png", "svg", "pdf"):
         first, second = ((tmp_path / run / f"genotype.{suffix}").read_bytes() for run in ("a", "b"))
@@ -291,7 +291,7 @@ def test_files_are_deterministic_complete_and_of_the_format_asked(tmp_path):
 def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     path = tmp_path / "figure.png"
     path.write_bytes(b"old")
-    figure = draw.genotype(Genotype.random(SPACES["no attention"], 0))
+    figure = draw.architecture(Genotype.random(SPACES["no attention"], 0))
     monkeypatch.setattr(figure, "savefig", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         draw.save(figure, path)
@@ -308,7 +308,7 @@ def test_drawing_leaves_matplotlibs_settings_alone_and_never_imports_pyplot():
         "before = state()\n"
         "from manas_lite import draw; from manas_lite.genotype import Genotype\n"
         "from manas_lite.space import SearchSpace\n"
-        "figure = draw.genotype(Genotype.random(SearchSpace.preset('smoke'), 0))\n"
+        "figure = draw.architecture(Genotype.random(SearchSpace.preset('smoke'), 0))\n"
         "assert figure._repr_png_().startswith(b'\\x89PNG')\n"
         "assert state() == before\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"

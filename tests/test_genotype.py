@@ -72,9 +72,7 @@ def test_the_name_of_an_architecture_stands():
 
 def test_the_name_is_the_same_in_another_process(repository):
     genotype = Genotype.random(PAPER, 5)
-    program = (
-        "import sys; from manas_lite.genotype import Genotype as G; print(G.from_json(sys.stdin.read()).id)"
-    )
+    program = "import sys; from manas_lite.genotype import Genotype as G; print(G.from_json(sys.stdin.read()).id)"
     done = subprocess.run(
         [sys.executable, "-c", program],
         input=genotype.to_json(),

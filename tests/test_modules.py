@@ -42,9 +42,7 @@ def assert_equal_modules(ours: nn.Module, theirs: nn.Module, train: bool, *weigh
         x = branches()
         out = module(x, *weights)
         sum((o * torch.linspace(-1, 1, o.numel(), dtype=o.dtype).view_as(o)).sum() for o in out).backward()
-        results.append(
-            [*out, *(b.grad for b in x), *(p.grad for p in module.parameters()), *module.buffers()]
-        )
+        results.append([*out, *(b.grad for b in x), *(p.grad for p in module.parameters()), *module.buffers()])
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
 

@@ -109,9 +109,7 @@ def test_gates_have_the_published_size_and_range(name):
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize(
-    "names", [NAMES, NAMES[::-1], ["CBAM", "none", "SE"]], ids=["nine", "reversed", "three"]
-)
+@pytest.mark.parametrize("names", [NAMES, NAMES[::-1], ["CBAM", "none", "SE"]], ids=["nine", "reversed", "three"])
 def test_gate_form_equals_the_textbook_mixture(names, train, norm):
     ours = EdgeSlot(names, 8, norm).double()
     textbook.randomise(ours)
@@ -194,9 +192,7 @@ def loop(x: np.ndarray, window: int, reduce) -> np.ndarray:
 def test_local_pooling_equals_a_plain_loop(height, width, window):
     x = images(2, 3, height, width, seed=height + 10 * width).detach()
     for pool, reduce in ((ops.spatial_mean, np.mean), (ops.spatial_peak, np.max)):
-        np.testing.assert_allclose(
-            pool(x, window).numpy(), loop(x.numpy(), window, reduce), rtol=0, atol=1e-12
-        )
+        np.testing.assert_allclose(pool(x, window).numpy(), loop(x.numpy(), window, reduce), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("pool", [ops.spatial_mean, ops.spatial_peak])
@@ -209,9 +205,7 @@ def test_a_window_that_covers_the_map_pools_globally(pool, window):
 def test_local_mean_keeps_float32_precision_on_large_maps():
     x = 0.5 + 0.01 * torch.rand(1, 1, 512, 512, generator=torch.Generator().manual_seed(0))
     patch = x[..., 400 - 8 : 400 + 8, 300 - 8 : 300 + 8]
-    assert ops.spatial_mean(x, 16)[0, 0, 400, 300].item() == pytest.approx(
-        patch.double().mean().item(), abs=1e-6
-    )
+    assert ops.spatial_mean(x, 16)[0, 0, 400, 300].item() == pytest.approx(patch.double().mean().item(), abs=1e-6)
 
 
 def test_descriptors_are_made_only_where_a_gate_reads_them():

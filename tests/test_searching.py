@@ -88,7 +88,7 @@ def test_multi_to_one_off_trains_the_same_number_of_images(split, tmp_path, monk
 
 def test_erratum_08_a_test_file_is_never_opened(split, tmp_path):
     """A training scene that leads to a test picture's file, by another name, is caught when it is read."""
-    with pytest.raises(LeakError, match="innocent.png belongs to a sealed part"):
+    with pytest.raises(LeakError, match=r"innocent\.png belongs to a sealed part"):
         run(tiny.leaking_split(split, tmp_path), tmp_path)
 
 

@@ -38,9 +38,7 @@ class Run:
 
 
 def test_defaults_and_conversions():
-    run = parse(
-        Run, {"name": "a", "channels": [8, 16, 32], "weights": {"rate": 1, "betas": [0, 1]}, "folder": "x/y"}
-    )
+    run = parse(Run, {"name": "a", "channels": [8, 16, 32], "weights": {"rate": 1, "betas": [0, 1]}, "folder": "x/y"})
     assert run == Run("a", 3, (8, 16, 32), True, Optimiser(1.0, betas=(0.0, 1.0)), folder=Path("x/y"))
     assert isinstance(run.weights.rate, float)
     assert isinstance(run.channels, tuple)

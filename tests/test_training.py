@@ -10,8 +10,8 @@ from manas_lite.backbone import DerainNet
 from manas_lite.data import LeakError, Split
 from manas_lite.evaluation import evaluate
 from manas_lite.genotype import Genotype
-from manas_lite.losses import LossSettings
 from manas_lite.loop import DivergedError, cosine
+from manas_lite.losses import LossSettings
 from manas_lite.schedules import RetrainSettings
 from manas_lite.training import Average, retrain
 from manas_lite.zoo import load
@@ -117,7 +117,7 @@ def test_the_average_is_the_textbook_recursion():
 
 
 def test_a_test_file_is_never_opened(split, tmp_path):
-    with pytest.raises(LeakError, match="innocent.png belongs to a sealed part"):
+    with pytest.raises(LeakError, match=r"innocent\.png belongs to a sealed part"):
         run(tiny.leaking_split(split, tmp_path), tmp_path)
 
 

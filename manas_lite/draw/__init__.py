@@ -1,6 +1,6 @@
 """Pictures of architectures, searches and results: every function returns a matplotlib Figure.
 
-    figure = draw.genotype(genotype)
+    figure = draw.architecture(genotype)
     draw.save(figure, "genotype.png", also=("svg",))
 
 Colours are Okabe and Ito's, told apart by colour-blind readers, and little is said by colour alone. No state
@@ -9,8 +9,8 @@ dropped.
 """
 
 from .curves import search_curves, training_curves
-from .network import genotype, mixture
+from .network import architecture, mixture
 from .pictures import comparison, scene
 from .style import save
 
-__all__ = ["comparison", "genotype", "mixture", "save", "scene", "search_curves", "training_curves"]
+__all__ = ["architecture", "comparison", "mixture", "save", "scene", "search_curves", "training_curves"]

@@ -31,7 +31,7 @@ EdgePainter = Callable[[Axes, int, float, float], None]  # row of beta, x, y
 
 
 @styled
-def genotype(genotype: Genotype) -> Figure:
+def architecture(genotype: Genotype) -> Figure:
     """One architecture: P for a parallel module, F for a fusion module, an operation on each attention edge.
 
     Every box and edge carries an id (`module:3:fusion`, `edge:5:SE`: row of alpha or beta, then the choice),

@@ -82,7 +82,7 @@ def save(figure: Figure, path: str | os.PathLike[str], also: Sequence[str] = ())
     Each file is written whole or not at all, and equal figures give equal bytes: no date is stored. Folders
     are made as needed. Returns the paths. Raises ValueError for another ending.
 
-    >>> save(draw.genotype(genotype), "runs/demo/genotype.png", also=("svg",))     # doctest: +SKIP
+    >>> save(draw.architecture(genotype), "runs/demo/genotype.png", also=("svg",))     # doctest: +SKIP
     """
     path = Path(path)
     targets = tuple(dict.fromkeys((path, *(path.with_suffix(f".{kind.lstrip('.')}") for kind in also))))
