@@ -26,7 +26,7 @@ __all__ = ["DownloadError", "fetch", "fetch_drive", "fetch_url", "sha256_of", "v
 
 ATTEMPTS = 6
 TIMEOUT = (15, 60)  # seconds to connect, and between bytes
-_CHUNK = 1 << 18
+_CHUNK = 1 << 16
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 Wait = Callable[[float], None]
 
@@ -148,7 +148,7 @@ def fetch_drive(file_id: str, part: Path, progress: bool = True, wait: Wait = ti
     for attempt in range(ATTEMPTS):
         before = _bytes_below(folder)
         try:
-            done = gdown.download(id=file_id, output=str(output), resume=True, quiet=not progress)
+            done = gdown.download(id=file_id, output=str(output), resume=True, quiet=not progress, use_cookies=False)
         except Exception as error:  # gdown raises its own classes, requests' and KeyError, by version
             _raise_if_full(error)
             if _is_refusal(error):

@@ -102,7 +102,7 @@ def match_names(rainy: Sequence[str], clean: Sequence[str]) -> dict[str, str]:
 def natural(name: str) -> tuple[tuple[int, int, str], ...]:
     """Sorting key under which 2 comes before 10."""
     pieces = re.split(r"(\d+)", name)
-    return tuple((1, int(p), "") if p.isdigit() and p.isascii() else (0, 0, p) for p in pieces if p)
+    return tuple((0, int(p), "") if p.isdigit() and p.isascii() else (1, 0, p) for p in pieces if p)
 
 
 def _unique(items: Iterable[tuple[Any, str]]) -> dict[Any, str | None]:

@@ -1,0 +1,132 @@
+"""Command line of the data package: python -m manas_lite.data {list,get,check,scenes,leaks} --help"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from manas_lite.data.checking import check, scene_table
+from manas_lite.data.download import DownloadError
+from manas_lite.data.getting import count_differences, get, list_set, locate
+from manas_lite.data.grouping import group_scenes
+from manas_lite.data.layouts import LAYOUTS, list_folder
+from manas_lite.data.leaks import find_leaks
+from manas_lite.data.listing import Listing
+from manas_lite.data.registry import DataSet, data_folder, data_set, data_sets, manual_steps
+from manas_lite.data.similarity import SAME
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status: 0, or 1 after an error (its message on standard error)."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options) or 0)
+    except (ValueError, OSError, DownloadError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; what has arrived is kept, run the same command to go on", file=sys.stderr)
+        return 130
+
+
+def _list(options: argparse.Namespace) -> None:
+    base = data_folder(options.root)
+    print(f"{'name':<16}{'train':>8}{'test':>7}  {'R':<8}{'get':<11}{'here':<6}title")
+    for chosen in data_sets().values():
+        counts = [f"{chosen.pairs[part]:,}" if part in chosen.pairs else "-" for part in ("train", "test")]
+        how = "automatic" if chosen.automatic else "by hand"
+        here = "yes" if (base / chosen.folder).is_dir() else ""
+        print(f"{chosen.name:<16}{counts[0]:>8}{counts[1]:>7}  {chosen.rains:<8}{how:<11}{here:<6}{chosen.title}")
+    print(f"\nData folder: {base}  (R: rainy versions a background; counts are pairs)")
+    print("Any folder of your own works too: python -m manas_lite.data check FOLDER")
+
+
+def _get(options: argparse.Namespace) -> None:
+    chosen, base = data_set(options.name), data_folder(options.root)
+    if options.manual:
+        print(manual_steps(chosen, base))
+        return
+    if chosen.automatic:
+        print(f"{chosen.title}. Licence: {chosen.licence}.\nCite: {chosen.citation}.", file=sys.stderr)
+    where = get(options.name, options.root, given=options.archive, mirrors=options.mirror, progress=not options.quiet)
+    for difference in count_differences(chosen, list_set(chosen, base)):
+        print(f"warning: {difference}", file=sys.stderr)
+    print(where)
+
+
+def _check(options: argparse.Namespace) -> None:
+    listing, registered = _listing(options.path, options.layout, options.root)
+    print(check(listing, strict=options.strict, registered=registered))
+
+
+def _scenes(options: argparse.Namespace) -> None:
+    listing, registered = _listing(options.path, options.layout, options.root)
+    if listing.photos:
+        print(f"{len(listing.photos)} photographs without rain of their own: each becomes a scene under synthetic rain")
+        return
+    group = options.by or (registered.group if registered else "auto")
+    print(scene_table(group_scenes(listing, group)))
+
+
+def _leaks(options: argparse.Namespace) -> int:
+    train, test = (_listing(path, None, options.root)[0] for path in (options.train, options.test))
+    report = find_leaks(train, test, options.threshold)
+    print(report)
+    return 2 if report.matches and options.fail else 0
+
+
+def _listing(path: str, layout: str | None, root: str | None) -> tuple[Listing, DataSet | None]:
+    """A folder, or the name of a registered set."""
+    if not Path(path).exists() and path in data_sets():
+        chosen, _ = locate(path, root)
+        return list_set(chosen, data_folder(root)), chosen
+    return list_folder(path, layout), None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m manas_lite.data", description="Deraining sets: get and check them."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    root_help = "the folder that registered sets are kept in (default: $MANAS_LITE_SETS or ~/.cache/manas_lite/sets)"
+
+    def command(name: str, run: object, about: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=about, description=about)
+        added.add_argument("--root", metavar="FOLDER", help=root_help)
+        added.set_defaults(run=run)
+        return added
+
+    command("list", _list, "Lists the registered sets: counts, rains a scene, how to get them, whether they are here.")
+
+    getting = command("get", _get, "Downloads, verifies and unpacks a registered set, and prints its folder.")
+    getting.add_argument("name", metavar="NAME")
+    getting.add_argument("--archive", metavar="FILE", help="an archive of the set that you have already")
+    getting.add_argument("--mirror", metavar="URL", action="append", default=[], help="try this address first")
+    getting.add_argument("--manual", action="store_true", help="print the steps to take by hand, download nothing")
+    getting.add_argument("--quiet", action="store_true", help="no progress bars")
+
+    checking = command("check", _check, "Decodes every picture: counts, sizes, mean PSNR, scenes, bad files.")
+    checking.add_argument("--strict", action="store_true", help="stop at the first bad file instead of counting it")
+
+    scenes = command("scenes", _scenes, "Lists the scenes: which rainy pictures share a background.")
+    scenes.add_argument("--by", choices=("name", "hash"), help="how backgrounds are found (default: as the set says)")
+
+    for added in (checking, scenes):
+        added.add_argument("path", metavar="PATH", help="a folder, a CSV of pairs, or the name of a set")
+        added.add_argument("--layout", choices=LAYOUTS, help="how the folder is laid out (default: detected)")
+
+    leaks = command("leaks", _leaks, "Reports test backgrounds that also occur among the training pictures.")
+    leaks.add_argument("train", metavar="TRAIN", help="folder or set trained on")
+    leaks.add_argument("test", metavar="TEST", help="folder or set tested on")
+    leaks.add_argument("--threshold", type=float, default=SAME, help=f"similarity that counts (default {SAME})")
+    leaks.add_argument("--fail", action="store_true", help="exit with status 2 when there are leaks")
+    return parser
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)  # pictures this small are scored fastest on one
+    sys.exit(main())

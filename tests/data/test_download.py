@@ -1,0 +1,289 @@
+"""Downloads against a real HTTP server on loopback that misbehaves; gdown goes through it too."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+import urllib.parse
+from pathlib import Path
+
+import gdown
+import pytest
+import requests
+from loopback import Loopback, html, serve, status
+from samples import zipped
+
+from manas_lite.data.download import DownloadError, fetch, fetch_drive, fetch_url, sha256_of, verify
+from manas_lite.data.registry import Archive
+
+BODY = zipped({f"{i}.bin": os.urandom(40_000) for i in range(25)})  # about a megabyte
+OTHER = zipped({f"{i}.bin": os.urandom(40_000) for i in range(25)})
+
+
+class Waits(list):
+    """Records the pauses instead of making them."""
+
+    def __call__(self, seconds: float) -> None:
+        self.append(seconds)
+
+
+def item(*mirrors: str, **more) -> Archive:
+    return Archive(name="set.zip", into="set", unpacked_limit=10**9, mirrors=mirrors, **more)
+
+
+def get(archive: Archive, folder: Path, waits: Waits | None = None) -> Path:
+    return fetch(archive, folder, progress=False, wait=waits if waits is not None else Waits())
+
+
+def test_whole_file_arrives_and_is_recorded(server: Loopback, tmp_path: Path) -> None:
+    path = get(item(server.on("/a", serve(BODY))), tmp_path)
+    assert path.read_bytes() == BODY
+    assert sha256_of(path) in (tmp_path / "record.json").read_text()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["record.json", "set.zip"]
+
+
+def test_cut_line_is_resumed_where_it_broke(server: Loopback, tmp_path: Path) -> None:
+    url = server.on("/a", serve(BODY, cut=300_000), serve(BODY, cut=300_000), serve(BODY))
+    assert get(item(url), tmp_path).read_bytes() == BODY
+    starts = [int(r.removeprefix("bytes=")[:-1]) if r else 0 for _, r in server.requests]
+    assert len(starts) == 3
+    assert starts[0] == 0
+    # What arrived last may be lost with the line, but less than one chunk of 64 KiB.
+    assert 300_000 - 2**16 < starts[1] <= 300_000
+    assert starts[1] + 300_000 - 2**16 < starts[2] <= starts[1] + 300_000
+
+
+def test_interrupted_process_goes_on_later(server: Loopback, tmp_path: Path) -> None:
+    """What a killed run left as .part is continued by the next one."""
+
+    class Stop(Exception):
+        pass
+
+    def stop(_: float) -> None:
+        raise Stop
+
+    url = server.on("/a", serve(BODY, cut=500_000), serve(BODY))
+    with pytest.raises(Stop):
+        fetch(item(url), tmp_path, progress=False, wait=stop)
+    assert get(item(url), tmp_path).read_bytes() == BODY
+    assert int(str(server.requests[1][1]).removeprefix("bytes=")[:-1]) > 500_000 - 2**16
+
+
+def test_killed_process_leaves_a_part_that_the_next_one_completes(server: Loopback, tmp_path: Path) -> None:
+    part = tmp_path / "set.zip.0.part"
+    started = server.on("/a", lambda handler: slow(handler), serve(BODY))
+
+    def slow(handler) -> None:  # half of it, then silence until the client dies
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(BODY)))
+        handler.send_header("ETag", '"v1"')
+        handler.end_headers()
+        handler.wfile.write(BODY[: len(BODY) // 2 + 400_000])
+        handler.wfile.flush()
+        handler.rfile.read(1)
+
+    script = (
+        "from manas_lite.data.download import fetch_url; from pathlib import Path;"
+        f"fetch_url({started!r}, Path({str(part)!r}), None, progress=False)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[2])
+    try:
+        while process.poll() is None and not (part.exists() and part.stat().st_size > 200_000):
+            time.sleep(0.01)
+        assert process.poll() is None
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (tmp_path / "set.zip").exists()
+    assert get(item(started), tmp_path).read_bytes() == BODY
+    assert server.requests[-1][1] is not None
+
+
+def test_changed_remote_file_is_never_spliced(server: Loopback, tmp_path: Path) -> None:
+    url = server.on("/a", serve(BODY, cut=300_000), serve(OTHER, etag='"v2"'))
+    assert get(item(url), tmp_path).read_bytes() == OTHER
+
+
+def test_server_without_ranges_starts_again(server: Loopback, tmp_path: Path) -> None:
+    url = server.on("/a", serve(BODY, cut=300_000), serve(BODY, ranges=False))
+    assert get(item(url), tmp_path).read_bytes() == BODY
+
+
+def test_busy_server_is_waited_for_as_it_asks(server: Loopback, tmp_path: Path) -> None:
+    waits = Waits()
+    url = server.on("/a", status(429, retry_after=7), status(503), status(429, retry_after=9999), serve(BODY))
+    assert get(item(url), tmp_path, waits).read_bytes() == BODY
+    assert waits == [7.0, 2.0, 60.0]
+
+
+def test_always_busy_server_is_given_up(server: Loopback, tmp_path: Path) -> None:
+    waits = Waits()
+    with pytest.raises(DownloadError, match=r"429.*6 attempts"):
+        get(item(server.on("/a", status(429))), tmp_path, waits)
+    assert len(server.requests) == 6
+
+
+def test_falls_through_mirrors_and_tells_every_reason(server: Loopback, tmp_path: Path) -> None:
+    bad = [
+        server.on("/gone", status(404)),
+        server.on("/page", html("<html>Quota exceeded</html>")),
+        server.on("/page-as-zip", serve(b"<!DOCTYPE html><p>Sign in</p>")),
+        server.on("/noise", serve(b"no archive" * 1000)),
+        server.on("/wrong", serve(OTHER)),
+    ]
+    right = item(*bad, server.on("/good", serve(BODY)), sha256=sha256_of(_file(tmp_path, BODY)))
+    assert get(right, tmp_path / "a").read_bytes() == BODY
+    with pytest.raises(DownloadError) as caught:
+        get(item(*bad, sha256=right.sha256), tmp_path / "b")
+    told = str(caught.value)
+    for reason in ("404", "HTML page", "neither a zip nor a tar", "expected " + str(right.sha256)):
+        assert reason in told, told
+    assert told.count("HTML page") == 2
+    assert not list((tmp_path / "b").glob("set.zip*"))  # nothing wrong is kept to be resumed
+
+
+def test_stated_size_is_checked_before_and_after(server: Loopback, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match=rf"offers {len(BODY):,} bytes, expected 5"):
+        get(item(server.on("/a", serve(BODY)), size=5), tmp_path)
+    path = _file(tmp_path, BODY)
+    with pytest.raises(DownloadError, match="bytes, expected 7"):
+        verify(path, item(size=7), tmp_path, "test")
+    assert path.exists()  # a file the user gave is not deleted
+
+
+def test_trust_on_first_use_refuses_other_bytes_later(server: Loopback, tmp_path: Path) -> None:
+    path = get(item(server.on("/a", serve(BODY))), tmp_path)
+    path.unlink()
+    with pytest.raises(DownloadError, match="from the first download"):
+        get(item(server.on("/a", serve(_same_size_other()))), tmp_path)
+
+
+def test_verified_file_is_not_downloaded_again(server: Loopback, tmp_path: Path) -> None:
+    archive = item(server.on("/a", serve(BODY)))
+    get(archive, tmp_path)
+    get(archive, tmp_path)
+    assert len(server.requests) == 1
+
+
+def test_damaged_kept_file_is_replaced(server: Loopback, tmp_path: Path) -> None:
+    archive = item(server.on("/a", serve(BODY)))
+    path = get(archive, tmp_path)
+    path.write_bytes(BODY[:-10])
+    assert get(archive, tmp_path).read_bytes() == BODY
+
+
+def test_damaged_record_is_named(server: Loopback, tmp_path: Path) -> None:
+    (tmp_path / "record.json").write_text("{")
+    with pytest.raises(DownloadError, match=r"record.json: the record of downloads is damaged"):
+        get(item(server.on("/a", serve(BODY))), tmp_path)
+
+
+def test_full_disk_says_so_and_keeps_what_came(server: Loopback, tmp_path: Path) -> None:
+    url = server.on("/a", serve(BODY))
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, old[1]))
+    try:
+        with pytest.raises(OSError, match="disk is full; what has arrived is kept"):
+            fetch_url(url, tmp_path / "set.zip.0.part", None, progress=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert 0 < (tmp_path / "set.zip.0.part").stat().st_size <= 600_000
+    assert get(item(url), tmp_path).read_bytes() == BODY
+    assert server.requests[-1][1] is not None  # it went on
+
+
+def test_unreachable_host_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match="ConnectionError"):
+        get(item("http://127.0.0.1:9/x"), tmp_path)
+
+
+# -- Drive, by gdown itself ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def drive(server: Loopback, monkeypatch: pytest.MonkeyPatch) -> Loopback:
+    """Requests to Google's hosts reach the loopback server; all of gdown and requests is real."""
+    send = requests.adapters.HTTPAdapter.send
+
+    def redirected(self, request, *args, **kwargs):
+        parts = urllib.parse.urlsplit(request.url)
+        if parts.hostname and parts.hostname.endswith("google.com"):
+            request.url = server.url + parts.path + ("?" + parts.query if parts.query else "")
+        return send(self, request, *args, **kwargs)
+
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", redirected)
+    return server
+
+
+CONFIRM = (
+    '<html><form id="download-form" action="https://drive.usercontent.google.com/download" method="get">'
+    '<input type="hidden" name="id" value="ID"><input type="hidden" name="confirm" value="t"></form></html>'
+)
+QUOTA = '<html><p class="uc-error-subcaption">Too many users have viewed or downloaded this file recently.</p></html>'
+
+
+def test_drive_file_by_id(drive: Loopback, tmp_path: Path) -> None:
+    drive.on("/uc", serve(BODY, name="train.zip"))
+    assert get(item(drive="ID"), tmp_path).read_bytes() == BODY
+    assert drive.requests[0][0] == "/uc?id=ID"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["record.json", "set.zip"]
+
+
+def test_drive_asks_for_confirmation(drive: Loopback, tmp_path: Path) -> None:
+    drive.on("/uc", html(CONFIRM))
+    drive.on("/download", serve(BODY, name="train.zip"))
+    assert get(item(drive="ID"), tmp_path).read_bytes() == BODY
+    assert drive.requests[-1][0] == "/download?id=ID&confirm=t"
+
+
+def test_drive_line_is_cut_and_resumed(drive: Loopback, tmp_path: Path) -> None:
+    drive.on("/uc", serve(BODY, cut=600_000, name="train.zip"), serve(BODY, name="train.zip"))
+    assert get(item(drive="ID"), tmp_path).read_bytes() == BODY
+    assert any(asked and asked != "bytes=0-" for _, asked in drive.requests)
+
+
+def test_drive_quota_ends_in_the_reason(drive: Loopback, tmp_path: Path) -> None:
+    drive.on("/uc", html(QUOTA))
+    with pytest.raises(DownloadError, match=r"Drive refuses \(quota or permission\).*Too many users"):
+        get(item(drive="ID"), tmp_path)
+
+
+def test_drive_delivering_html_under_a_file_name_is_refused(drive: Loopback, tmp_path: Path) -> None:
+    drive.on("/uc", serve(b"<!doctype html><html>sign in</html>", name="train.zip"))
+    with pytest.raises(DownloadError, match="HTML page"):
+        get(item(drive="ID"), tmp_path)
+
+
+def test_mirror_comes_before_drive(drive: Loopback, tmp_path: Path) -> None:
+    drive.on("/uc", serve(OTHER, name="train.zip"))
+    get(item(drive.on("/mirror", serve(BODY)), drive="ID"), tmp_path)
+    assert [path for path, _ in drive.requests] == ["/mirror"]
+
+
+def test_only_arguments_that_gdown_5_and_6_share(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shared = {"url", "output", "quiet", "proxy", "speed", "use_cookies", "verify", "id", "resume", "format"}
+    used = {}
+
+    def download(**arguments):
+        used.update(arguments)
+        Path(arguments["output"]).write_bytes(BODY)
+        return arguments["output"]
+
+    monkeypatch.setattr(gdown, "download", download)
+    fetch_drive("ID", tmp_path / "set.zip.0.part", progress=False)
+    assert set(used) <= shared
+
+
+def _file(folder: Path, body: bytes) -> Path:
+    path = folder / "some.zip"
+    path.write_bytes(body)
+    return path
+
+
+def _same_size_other() -> bytes:
+    changed = bytearray(BODY)
+    changed[100] ^= 1
+    return bytes(changed)
