@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 __all__ = ["SUFFIXES", "ImageError", "conversions", "image_size", "read_image", "to_array", "to_tensor", "write_image"]
 
@@ -142,6 +142,8 @@ def _open(path: Path) -> Image.Image:
         raise ImageError(f"{path}: is empty (0 bytes); copy or download it again")
     try:
         image = Image.open(path)
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{path}: is no image that Pillow can read") from error
     except _BROKEN as error:
         raise ImageError(f"{path}: is no image that Pillow can read ({_reason(error)})") from error
     # A camera's MPO holds its picture first and previews after it; any other second frame is an animation.

@@ -1,6 +1,6 @@
 """Decoded scenes kept for the next epoch, so that training does not wait for PNG decoding.
 
-`MemoryCache` keeps them in this process. `DiskCache` keeps each scene in a .npy file that is memory-mapped: a crop
+`MemoryCache` keeps them in this process. `DiskCache` keeps each scene's bytes in a file that is memory-mapped: a crop
 reads the pages it covers, processes share them, and the system drops them when memory is short, so that sets larger
 than the memory cost no more of it. It needs the disk space of the decoded pictures (Rain100L's training set, 200
 pairs: 185 MB).
@@ -8,6 +8,7 @@ pairs: 185 MB).
 
 import hashlib
 import inspect
+import math
 import os
 import tempfile
 import warnings
@@ -77,20 +78,20 @@ class DiskCache(NoCache):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._full = False
-        self._files: dict[Scene, Path] = {}
+        self._files: dict[Scene, tuple[Path, tuple[int, ...]]] = {}
 
     def read(self, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
         """As `Scene.read`, memory-mapped."""
-        path = self._files.get(scene)
-        if path is None:
-            path = self._files[scene] = self.folder / f"{scene_digest(scene)}.npy"
         _check_scene(scene)
-        try:
-            stack = np.load(path, mmap_mode="r")
-        except (FileNotFoundError, ValueError, EOFError):  # not there yet, or damaged
+        if scene not in self._files:
+            shape: tuple[int, ...] = (len(scene.rainy) + 1, *scene.clean.size(), 3)
+            self._files[scene] = self.folder / f"{scene_digest(scene)}.rgb", shape
+        path, shape = self._files[scene]
+        if not path.exists() or path.stat().st_size != math.prod(shape):  # not there yet, or damaged
             rainy, clean = scene.read()
             self._write(path, np.concatenate([rainy, clean[None]]))
             return rainy, clean
+        stack = np.memmap(path, np.uint8, "r", shape=shape)
         return stack[:-1], stack[-1]
 
     def _write(self, path: Path, stack: np.ndarray) -> None:
@@ -99,7 +100,7 @@ class DiskCache(NoCache):
         handle, temporary = tempfile.mkstemp(dir=self.folder, suffix=".tmp")
         try:
             with os.fdopen(handle, "wb") as file:
-                np.save(file, stack)
+                file.write(stack.data)
             os.replace(temporary, path)
         except OSError as error:
             Path(temporary).unlink(missing_ok=True)

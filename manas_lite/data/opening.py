@@ -106,9 +106,9 @@ def _without_bad(listing: Listing, strict: bool) -> Listing:
         reasons = "; ".join(reason for _, reason in report.problems[:5])
         more = f"; and {len(report.problems) - 5} more" if len(report.problems) > 5 else ""
         message = f"{listing.root}: {len(report.problems)} bad file(s) left out: {reasons}{more}"
+        if not kept.pairs and not kept.photos:
+            raise ValueError(f"{message}; no usable picture remains")
         warnings.warn(message, DataWarning, stacklevel=3)
-    if not kept.pairs and not kept.photos:
-        raise ValueError(f"{listing.root}: no usable picture is left, {report.counts['refused']} refused:\n{report}")
     return kept
 
 

@@ -72,8 +72,8 @@ def data_set(name: str) -> DataSet:
     """One set; ValueError names the nearest for an unknown name."""
     sets = data_sets()
     if name not in sets:
-        near = difflib.get_close_matches(name.lower(), sets, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
+        close = [s for s in sets if s.startswith(name.lower())] or difflib.get_close_matches(name.lower(), sets)
+        hint = f"; did you mean {' or '.join(map(repr, close))}?" if name and close else "."
         raise ValueError(f"no set is called {name!r}{hint} Known: {', '.join(sets)}")
     return sets[name]
 

@@ -1,5 +1,6 @@
 """Batches are a pure function of (seed, step)."""
 
+import os
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -242,7 +243,7 @@ def test_disk_cache_notices_a_changed_file(tmp_path: Path) -> None:
 
 def test_damaged_cache_file_is_made_anew(scenes, tmp_path: Path) -> None:
     DiskCache(tmp_path).read(scenes[0])
-    (file,) = tmp_path.glob("*.npy")
+    (file,) = tmp_path.glob("*.rgb")
     file.write_bytes(file.read_bytes()[:500])
     for _ in range(2):
         np.testing.assert_array_equal(DiskCache(tmp_path).read(scenes[0])[0], scenes[0].read()[0])
@@ -252,7 +253,7 @@ def test_full_disk_is_told_once_and_training_goes_on(scenes, tmp_path: Path, mon
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr(os, "replace", full)
     cache = DiskCache(tmp_path)
     with pytest.warns(UserWarning, match=r"cannot grow.*No space left"):
         cache.read(scenes[0])
