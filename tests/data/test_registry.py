@@ -221,3 +221,22 @@ def test_set_by_hand_says_how(tmp_path: Path) -> None:
         locate("rain100l", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"python -m manas_lite.data get rain100l"):
         open_split("rain100l", root=tmp_path)
+
+
+def test_documentation_lists_every_set_with_its_command(repository: Path) -> None:
+    rows = [line for line in (repository / "docs" / "datasets.md").read_text().splitlines() if "data get " in line]
+    written = {}
+    for row in rows:
+        title, train, test, rains, command = (cell.strip() for cell in row.strip("|").split("|"))
+        by_hand = title.endswith("(*by hand*)")
+        written[command.strip("`").split()[-1]] = (title.removesuffix(" (*by hand*)"), train, test, rains, by_hand)
+    stated = {
+        name: (
+            chosen.title,
+            *(f"{chosen.pairs[part]:,}" if part in chosen.pairs else "-" for part in ("train", "test")),
+            chosen.rains,
+            not chosen.automatic,
+        )
+        for name, chosen in data_sets().items()
+    }
+    assert written == stated
