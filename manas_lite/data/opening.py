@@ -126,12 +126,17 @@ def _split_parts(parts: Parts, seed: int, check_leaks: bool, name: str, register
     if not train and set(parts) == {"test"} and registered:
         return Split(train=(), val=(), test=parts["test"])
     if not train:  # no training part: all scenes are divided at random
+        if "test" in parts:
+            message = f"{name} holds a test set and no training set; its scenes are divided at random for training too"
+            warnings.warn(message, DataWarning, stacklevel=3)
         return split_scenes([scene for scenes in parts.values() for scene in scenes], seed)
     val, test = parts.get("val", ()), parts.get("test", ())
+    held = {scene.name for scene in val + test}
+    own = tuple(scene for scene in train if scene.name not in held)
     if check_leaks:
-        train, leaking = without_leaks(train, val, test)
-        if leaking:
-            message = f"{name}: {leaking} training scene(s) left out, their backgrounds are also in val or test"
-            warnings.warn(message, DataWarning, stacklevel=3)
-    carved = split_scenes(train, seed, val=0 if val else 0.1, test=0 if test else 0.1)
+        own, _ = without_leaks(own, val, test)
+    if len(own) < len(train):
+        message = f"{name}: {len(train) - len(own)} training scene(s) left out, their backgrounds are in val or test"
+        warnings.warn(message, DataWarning, stacklevel=3)
+    carved = split_scenes(own, seed, val=0 if val else 0.1, test=0 if test else 0.1)
     return Split(train=carved.train, val=val or carved.val, test=test or carved.test)

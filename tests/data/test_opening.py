@@ -88,6 +88,45 @@ def test_training_backgrounds_of_the_test_set_are_left_out(tmp_path: Path) -> No
     assert names == set(map(str, range(12))) - {"2", "5"}
 
 
+def test_training_backgrounds_that_a_table_also_tests_are_left_out(tmp_path: Path) -> None:
+    rows = ["rainy,clean,scene,part"]
+    for i in range(14):
+        save_pair(tmp_path / f"r{i}.png", tmp_path / f"c{i}.png", seed=i)
+        rows.append(f"r{i}.png,c{i}.png,{i % 12},{'test' if i > 11 else 'train'}")
+    (tmp_path / "pairs.csv").write_text("\n".join(rows))
+    with pytest.warns(DataWarning, match="2 training scene"):
+        split = open_split(tmp_path)
+    assert sizes(split) == (9, 1, 2)
+
+
+def test_test_set_alone(tmp_path: Path) -> None:
+    """As a folder it is divided, with a warning; by its registered name it is a test set and nothing else."""
+    home = tmp_path / "rain13k" / "test" / "Rain100L"
+    for i in range(5):
+        save_pair(home / "input" / f"{i}.png", home / "target" / f"{i}.png", seed=i)
+    with pytest.warns(DataWarning, match="5 test pairs, the registry states 100"):
+        split = open_split("rain100l", root=tmp_path)
+    assert sizes(split) == (0, 0, 5)
+    with pytest.warns(DataWarning, match="a test set and no training set"):
+        assert sizes(open_split(tmp_path / "rain13k")) == (3, 1, 1)
+
+
+def test_parts_that_a_set_calls_otherwise(tmp_path: Path) -> None:
+    """RainCityscapes tests on what it calls val."""
+    for part, count in (("train", 10), ("val", 2)):
+        for i in range(count):
+            name, home = f"city_{i:06d}_000019_leftImg8bit", tmp_path / "raincityscapes"
+            for k in range(2):
+                rainy = home / "leftImg8bit_rain" / part / "city" / f"{name}_rain_alpha_0.0{k + 1}_pattern_1.png"
+                save_pair(
+                    rainy, home / "leftImg8bit" / part / "city" / f"{name}.png", seed=i + 30 * (part == "val"), rain=k
+                )
+    with pytest.warns(DataWarning, match="the registry states"):
+        split = open_split("raincityscapes", root=tmp_path)
+    assert sizes(split) == (9, 1, 2)
+    assert {len(s.rainy) for s in split.train + split.val + split.test} == {2}
+
+
 def test_backgrounds_hidden_in_other_names_stay_together(tmp_path: Path) -> None:
     for i in range(30):
         save_halves(tmp_path / f"{i}.png", seed=i % 10, rain=i)
