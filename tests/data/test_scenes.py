@@ -158,14 +158,17 @@ def test_seals_add_up_and_end_with_their_block(tmp_path: Path) -> None:
 def test_split_is_a_partition_by_background_whatever_the_order(entries, seed, val, test, random) -> None:
     scenes = [named(f"s{name}", rains) for name, rains in entries]
     backgrounds = {scene.name for scene in scenes}
-    if len(backgrounds) < 3:
+    held_out = [max(1, round(share * len(backgrounds))) if share else 0 for share in (val, test)]
+    if sum(held_out) >= len(backgrounds):
+        with pytest.raises(ValueError, match="cannot be split"):
+            split_scenes(scenes, seed, val, test)
         return
     parts = split_scenes(scenes, seed, val, test)
     names = [{scene.name for scene in part} for part in (parts.train, parts.val, parts.test)]
     assert set.union(*names) == backgrounds
     assert sum(map(len, names)) == len(backgrounds)
     assert sorted(map(repr, parts.train + parts.val + parts.test)) == sorted(map(repr, scenes))
-    assert len(names[1]) == (max(1, round(val * len(backgrounds))) if val else 0)
+    assert [len(names[1]), len(names[2])] == held_out
     random.shuffle(scenes)
     assert split_scenes(scenes, seed, val, test) == parts
 
