@@ -30,7 +30,9 @@ class DemoSettings:
     """The space, and the two schedules; both genotypes are retrained with the same one."""
 
     space: SearchSpace = field(default_factory=lambda: SearchSpace.preset("teach"))
-    search: SearchSettings = field(default_factory=lambda: SearchSettings.preset("teach", epochs=6, steps=30, warmup=2))
+    search: SearchSettings = field(
+        default_factory=lambda: SearchSettings.preset("teach", epochs=6, steps=30, warmup=2, eigenvalue_every=1)
+    )
     retrain: RetrainSettings = field(default_factory=lambda: RetrainSettings.preset("teach"))
 
 
