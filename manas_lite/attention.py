@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from .modules import conv_norm
-from .ops import OPERATIONS, Gate, SqueezeExciteGate, describe
+from .ops import OPERATIONS, Gate, Pooling, SqueezeExciteGate, describe
+from .recompute import recompute
 
-Rows = Sequence[Sequence[Tensor]]
+Row = Sequence[Tensor | None]  # a weight for each candidate; None: not sampled this time, so not computed
 
 
 def edge_count(groups: int) -> int:
@@ -32,21 +33,22 @@ class EdgeSlot(nn.Module):
         super().__init__()
         self.candidates = nn.ModuleDict({name: OPERATIONS[name](channels, norm) for name in names})
         gates = self.gates
-        self.needs = frozenset(need for gate in gates for need in gate.needs)
         self.order = sorted(range(len(gates)), key=lambda k: gates[k].extent)  # small gates are added first
 
     @property
     def gates(self) -> list[Gate]:
         return cast(list[Gate], list(self.candidates.values()))
 
-    def forward(self, x: Tensor, weights: Sequence[Tensor] | None = None, window: int | None = None) -> Tensor:
+    def forward(self, x: Tensor, weights: Row | None = None, window: Pooling = None) -> Tensor:
         gates = self.gates
         if weights is None:
             return gates[0](x, window)
-        seen = describe(x, self.needs, window)
-        total: Tensor | float = 0.0
-        for k in self.order:
-            total = total + weights[k] * gates[k].gate(x, seen)
+        chosen = [k for k in self.order if weights[k] is not None]
+        needs = frozenset(need for k in chosen for need in gates[k].needs)
+        seen = describe(x, needs, window)
+        total = x.new_zeros(())
+        for k in chosen:
+            total = gates[k].add(total, cast(Tensor, weights[k]), x, seen)
         return x * total
 
 
@@ -62,6 +64,7 @@ class AttentionBlock(nn.Module):
         width = channels // groups
         self.groups = groups
         self.window: int | None = None
+        self.recompute_edges = False
         self.edges = nn.ModuleList(EdgeSlot(choice, width, norm) for choice in names)
         self.shared = SqueezeExciteGate(width, reduction=4)
         self.project = nn.Sequential(
@@ -71,14 +74,17 @@ class AttentionBlock(nn.Module):
         )
         self.recalibrate = SqueezeExciteGate(channels, reduction=16)
 
-    def forward(self, x: Tensor, rows: Rows | None = None) -> Tensor:
-        parts = x.chunk(self.groups, dim=1)  # K x (B, C/K, H, W)
+    def forward(self, x: Tensor, rows: Sequence[Row] | None = None) -> Tensor:
+        dense = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        # Copies: every gate would otherwise read slices with gaps between the pixels (channels_last).
+        parts = [part.contiguous(memory_format=dense) for part in x.chunk(self.groups, dim=1)]  # K x (B, C/K, H, W)
         nodes: list[Tensor] = []
         edge = 0
         for k in range(self.groups):
             total: Tensor | None = None
             for source in (parts[k], *nodes[:k]):
-                out = self.edges[edge](source, None if rows is None else rows[edge], self.window)
+                inputs = (source, None if rows is None else rows[edge], self.window)
+                out = recompute(self.edges[edge], *inputs) if self.recompute_edges else self.edges[edge](*inputs)
                 total = out if total is None else total + out
                 edge += 1
             assert total is not None

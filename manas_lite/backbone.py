@@ -5,7 +5,7 @@ rainy -> stem -> T1 -> cell 1 (2 branches) -> attention x2 -> T2 -> cell 2 (3) -
 """
 
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from .attention import AttentionBlock
 from .genotype import Genotype
 from .modules import MODULES, STEMS, Branches, FusionModule, ModuleSlot, Transition
+from .recompute import Checkpoint, recompute
 from .relaxation import Relaxation, gumbel_noise
 from .space import SearchSpace
 
@@ -40,15 +41,18 @@ class Cell(nn.Module):
             for i, width in enumerate(widths)
             if space.attention
         )
+        self.recompute = False
 
     def forward(self, x: Branches, alpha: Sequence | None, beta: Sequence | None) -> Branches:
         x = self.transition(x)
         for slot, row in zip(self.slots, _rows(alpha, len(self.slots)), strict=True):
-            x = slot(x, row)
+            x = recompute(slot, x, row) if self.recompute else slot(x, row)
         if not self.attention:
             return x
-        blocks = _rows(beta, len(self.attention))
-        return [block(branch, rows) for block, branch, rows in zip(self.attention, x, blocks, strict=True)]
+        places = zip(self.attention, x, _rows(beta, len(self.attention)), strict=True)
+        if self.recompute:
+            return [recompute(block, branch, rows) for block, branch, rows in places]
+        return [block(branch, rows) for block, branch, rows in places]
 
 
 def _rows(rows: Sequence | None, count: int) -> Sequence:
@@ -66,8 +70,8 @@ class Backbone(nn.Module):
         super().__init__()
         self.space = space
         stem = STEMS[space.stem](space.channels[0], space.norm)
-        self.cells = nn.ModuleList()
         self.stem = stem
+        self.cells = nn.ModuleList()
         widths: Sequence[int] = (stem.width,)
         modules, edges = list(modules), list(edges)
         for branches in space.cells:
@@ -79,6 +83,7 @@ class Backbone(nn.Module):
             widths = after
         self.fusion = FusionModule(widths, space.norm, rows=(0,))
         self.head = nn.Conv2d(widths[0], 3 * space.scale**2, 1, bias=False)
+        self.recompute = False
         if space.residual:
             nn.init.zeros_(self.head.weight)  # training starts at the identity
 
@@ -92,7 +97,7 @@ class Backbone(nn.Module):
             raise ValueError(f"expected images of shape (B, 3, H, W), got {tuple(rainy.shape)}")
         alpha, beta = self.mixture()
         padded = pad_to_multiple(rainy, self.space.multiple)
-        x = [self.stem(padded)]
+        x = [recompute(self.stem, padded) if self.recompute else self.stem(padded)]
         count = len(self.cells)
         for cell, a, b in zip(self.cells, _rows(alpha, count), _rows(beta, count), strict=True):
             x = cell(x, a, b)
@@ -101,6 +106,17 @@ class Backbone(nn.Module):
             out = F.pixel_shuffle(out, self.space.scale)
         out = out[..., : rainy.shape[2], : rainy.shape[3]]
         return rainy - out if self.space.residual else out
+
+    def save_memory(self, checkpoint: Checkpoint) -> None:
+        """Which results a training step computes twice instead of keeping them: `none`, `edges` or `all`."""
+        if checkpoint not in get_args(Checkpoint):
+            raise ValueError(f"unknown checkpoint {checkpoint!r}: choose one of {', '.join(get_args(Checkpoint))}")
+        self.recompute = checkpoint == "all"
+        for module in self.modules():
+            if isinstance(module, Cell):
+                module.recompute = checkpoint == "all"
+            elif isinstance(module, AttentionBlock):
+                module.recompute_edges = checkpoint == "edges"
 
     def pool_locally(self, window: int | None) -> None:
         """Let the gates pool over windows of `window` image pixels instead of the whole picture (None: whole).
@@ -183,10 +199,8 @@ class SuperNet(Backbone):
         return self.relaxation.weights(self.alpha, noise[0]), self.relaxation.weights(self.beta, noise[1])
 
     def mixture(self) -> tuple[list, list]:
-        alpha, beta = self.weights()
         per_cell, per_block = self.space.modules_per_cell, self.space.edges_per_block
-        modules = [row.unbind() for row in alpha.unbind()]
-        edges = [row.unbind() for row in beta.unbind()]
+        modules, edges = ([self.relaxation.chosen(row) for row in rows.unbind()] for rows in self.weights())
         blocks = [edges[i : i + per_block] for i in range(0, len(edges), per_block)]
         by_cell, first = [], 0
         for branches in self.space.cells:

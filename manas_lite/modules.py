@@ -7,6 +7,7 @@ writes into the list that it was given. The modules are HRNet's (Sun et al., CVP
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -159,11 +160,14 @@ class ModuleSlot(nn.Module):
         super().__init__()
         self.candidates = nn.ModuleDict({name: MODULES[name](widths, norm) for name in names})
 
-    def forward(self, x: Branches, weights: Sequence[Tensor] | None = None) -> Branches:
-        outputs = [module(x) for module in self.candidates.values()]
+    def forward(self, x: Branches, weights: Sequence[Tensor | None] | None = None) -> Branches:
+        modules = self.candidates.values()
         if weights is None:
-            return outputs[0]
-        return [
-            sum((w * branch for w, branch in zip(weights[1:], rest, strict=True)), weights[0] * first)
-            for first, *rest in zip(*outputs, strict=True)
-        ]
+            return next(iter(modules))(x)
+        # a weight of None: not sampled this time, so not computed
+        mixed = [(w, module(x)) for w, module in zip(weights, modules, strict=True) if w is not None]
+        (w, first), *rest = mixed
+        total = [w * branch for branch in first]
+        for w, outputs in rest:
+            total = [torch.addcmul(sum_, w, branch) for sum_, branch in zip(total, outputs, strict=True)]
+        return total

@@ -41,12 +41,19 @@ class Descriptors(NamedTuple):
     profile: Tensor | None  # (B, 2, H, W): maximum and mean over the channels
 
 
-def describe(x: Tensor, needs: frozenset[str], window: int | None = None) -> Descriptors:
-    """The descriptors of x named in `needs`; `window` pools over that many pixels instead of the whole map."""
+Pooling = int | Descriptors | None
+"""Where the mean and the peak come from: a local window of that many pixels, given values, or (None) the whole map."""
+
+
+def describe(x: Tensor, needs: frozenset[str], window: Pooling = None) -> Descriptors:
+    """The descriptors of x named in `needs`. Given ones are those of the map of which x is a part (see tiling)."""
+    profile = channel_profile(x) if "profile" in needs else None
+    if isinstance(window, Descriptors):
+        return window._replace(profile=profile)
     return Descriptors(
         mean=spatial_mean(x, window) if "mean" in needs else None,
         peak=spatial_peak(x, window) if "peak" in needs else None,
-        profile=channel_profile(x) if "profile" in needs else None,
+        profile=profile,
     )
 
 
@@ -77,7 +84,9 @@ def _window_edges(length: int, window: int, device: torch.device) -> tuple[Tenso
 def spatial_peak(x: Tensor, window: int | None = None) -> Tensor:
     """Maximum over the map, (B, c, 1, 1); with a window, over the window around each pixel, (B, c, H, W)."""
     if window is None:
-        return x.amax((2, 3), keepdim=True)
+        # The same value; the pool's backward pass writes one number a map where amax's compares every pixel.
+        # On a GPU the pool would give each map to a single thread.
+        return F.adaptive_max_pool2d(x, 1) if x.device.type == "cpu" else x.amax((2, 3), keepdim=True)
     for axis in (2, 3):  # the maximum of a rectangle is a maximum of maxima
         start, _ = _window_edges(x.shape[axis], window, x.device)
         size = min(window, x.shape[axis])
@@ -106,7 +115,11 @@ class Gate(nn.Module):
     def gate(self, x: Tensor, seen: Descriptors) -> Tensor:
         raise NotImplementedError
 
-    def forward(self, x: Tensor, window: int | None = None) -> Tensor:
+    def add(self, total: Tensor, weight: Tensor, x: Tensor, seen: Descriptors) -> Tensor:
+        """total + weight * gate(x), in one pass over the map."""
+        return torch.addcmul(total, weight, self.gate(x, seen))
+
+    def forward(self, x: Tensor, window: Pooling = None) -> Tensor:
         return x * self.gate(x, describe(x, self.needs, window))
 
 
@@ -118,6 +131,9 @@ class NoConnection(Gate):
     def gate(self, x: Tensor, seen: Descriptors) -> Tensor:
         return x.new_zeros(())
 
+    def add(self, total: Tensor, weight: Tensor, x: Tensor, seen: Descriptors) -> Tensor:
+        return total
+
 
 class SkipConnection(Gate):
     """`skip_connect`: the gate of ones, an identity."""
@@ -127,7 +143,10 @@ class SkipConnection(Gate):
     def gate(self, x: Tensor, seen: Descriptors) -> Tensor:
         return x.new_ones(())
 
-    def forward(self, x: Tensor, window: int | None = None) -> Tensor:
+    def add(self, total: Tensor, weight: Tensor, x: Tensor, seen: Descriptors) -> Tensor:
+        return total + weight
+
+    def forward(self, x: Tensor, window: Pooling = None) -> Tensor:
         return x
 
 
@@ -249,9 +268,18 @@ class CBAMGate(Gate):
         self.mlp = bottleneck_mlp(channels, 4, bias=True)
         self.spatial = nn.Sequential(nn.Conv2d(2, 1, 7, padding=3, bias=False), norm_layer(norm, 1))
 
-    def gate(self, x: Tensor, seen: Descriptors) -> Tensor:
+    def factors(self, x: Tensor, seen: Descriptors) -> tuple[Tensor, Tensor]:
+        """The channel gate (B, c, 1, 1) and the spatial gate (B, 1, H, W)."""
         channel = torch.sigmoid(self.mlp(seen.mean) + self.mlp(seen.peak))
-        return channel * torch.sigmoid(self.spatial(channel_profile(x * channel)))
+        return channel, torch.sigmoid(self.spatial(channel_profile(x * channel)))
+
+    def gate(self, x: Tensor, seen: Descriptors) -> Tensor:
+        channel, spatial = self.factors(x, seen)
+        return channel * spatial
+
+    def add(self, total: Tensor, weight: Tensor, x: Tensor, seen: Descriptors) -> Tensor:
+        channel, spatial = self.factors(x, seen)
+        return torch.addcmul(total, weight * channel, spatial)  # their product is never stored
 
 
 OPERATIONS: dict[str, type[Gate]] = {

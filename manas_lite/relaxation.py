@@ -15,13 +15,20 @@ class Relaxation:
     `softmax` is DARTS's. `gumbel` adds Gumbel noise before the softmax (Jang et al., ICLR 2017); with `hard` the
     forward pass is one-hot and the gradient is that of the soft weights (straight-through). The noise is an
     argument, drawn by `gumbel_noise` from a seeded generator, so that a forward pass is a pure function.
+
+    `sampled`, with `hard`, computes only the candidate whose weight is 1 (GDAS: Dong & Yang, CVPR 2019): the forward
+    pass is the same, much cheaper, and a gradient reaches a row through its chosen weight alone. Reading which one
+    was chosen waits for the device.
     """
 
     kind: str = "softmax"
     temperature: float = 1.0
     hard: bool = False
+    sampled: bool = False
 
     def __post_init__(self) -> None:
+        if self.sampled and not self.hard:
+            raise ValueError("sampled computes the one candidate of a hard choice: set hard as well")
         if self.kind not in RELAXATIONS:
             raise ValueError(f"unknown relaxation {self.kind!r}: choose one of {', '.join(RELAXATIONS)}")
         if not self.temperature > 0:
@@ -40,6 +47,13 @@ class Relaxation:
             return soft
         one_hot = torch.zeros_like(soft).scatter(-1, soft.argmax(-1, keepdim=True), 1.0)
         return one_hot + soft - soft.detach()
+
+    def chosen(self, row: Tensor) -> tuple[Tensor | None, ...]:
+        """A row of weights (k,) as k scalars; None for those that need no computing (see `sampled`)."""
+        if not self.sampled:
+            return row.unbind()
+        best = int(row.detach().argmax())
+        return tuple(w if k == best else None for k, w in enumerate(row.unbind()))
 
 
 def gumbel_noise(shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:

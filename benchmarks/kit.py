@@ -1,0 +1,98 @@
+"""The kit's side of every comparison: the steps of `search` and `retrain` without loaders, logs and checkpoints."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from manas_lite.backbone import DerainNet, SuperNet
+from manas_lite.bilevel import functional_loss, hypergradient
+from manas_lite.genotype import Genotype
+from manas_lite.loop import update
+from manas_lite.losses import DerainLoss, LossSettings
+from manas_lite.runtime import Compute
+
+from . import textbook
+
+Batch = tuple[Tensor, Tensor]  # rainy (B, R, 3, H, W), clean (B, 3, H, W)
+
+# The complexity term has no counterpart in the textbook's step.
+LOSS = LossSettings(internal_from=0, complexity_weight=0)
+
+
+def image_loss(net: nn.Module, batch: Batch, compute: Compute, loss: DerainLoss) -> Tensor:
+    rainy, clean = batch
+    with compute.autocast():
+        outputs = net(compute.images(rainy))
+    return loss(outputs.float().unflatten(0, rainy.shape[:2]), clean, epoch=0)[0]
+
+
+def search_step(
+    net: SuperNet,
+    weight_optimizer: torch.optim.Optimizer,
+    arch_optimizer: torch.optim.Optimizer,
+    train: Batch,
+    val: Batch,
+    compute: Compute,
+    clip: float | None = 5.0,
+) -> Tensor:
+    """An architecture step of first order on `val`, a weight step on `train`: what `search` does each step."""
+    loss, costs = DerainLoss(LOSS), net.space.costs()
+    weights, arch = net.weight_parameters(), net.arch_parameters()
+
+    def objective(net: SuperNet) -> Tensor:
+        own, _ = loss.architecture(net.alpha, net.beta, *net.weights(), costs)
+        return image_loss(net, val, compute, loss) + own
+
+    pure = functional_loss(net, objective, weights, arch)
+    gradient = hypergradient("first", None, pure, weights, arch)
+    for parameter, value in zip(arch, gradient.gradients, strict=True):
+        parameter.grad = value
+    arch_optimizer.step()
+    total = image_loss(net, train, compute, loss)
+    update(weight_optimizer, compute.scaler, total, weights, clip)
+    return total.detach()
+
+
+def retraining_step(net: DerainNet, optimizer: torch.optim.Optimizer, batch: Batch, compute: Compute) -> Tensor:
+    total = image_loss(net, batch, compute, DerainLoss(LOSS))
+    update(optimizer, compute.scaler, total, list(net.parameters()), None)
+    return total.detach()
+
+
+# --- the same weights in both ---
+
+
+def twin(net: SuperNet | DerainNet) -> textbook.Network:
+    """The textbook's network of the same space or genotype, with the same weights and statistics."""
+    space = net.space
+    genotype: Genotype | None = getattr(net, "genotype", None)
+    choices = (None, None) if genotype is None else (genotype.modules, genotype.edges)
+    other = textbook.Network(space.channels, space.modules_per_cell, *choices).to(next(net.parameters()))
+    _copy(net.stem, other.stem)
+    for cell, transition, mixed, attention in zip(
+        net.cells, other.transitions, other.mixed, other.attention, strict=True
+    ):
+        _copy(cell.transition, transition)
+        for slot, module in zip(cell.slots, mixed, strict=True):
+            _copy(slot, module)
+        for mine, theirs in zip(cell.attention, attention, strict=True):
+            for name in ("shared", "project", "recalibrate"):
+                _copy(getattr(mine, name), getattr(theirs, name))
+            for slot, edge in zip(mine.edges, theirs.edges, strict=True):
+                for name, gate in slot.candidates.items():
+                    _copy(gate, edge.operations[textbook.NAMES.index(name)])
+    _copy(net.fusion, other.fusion)
+    _copy(net.head, other.head)
+    if genotype is None:
+        other.load_state_dict({"alpha": net.alpha.detach(), "beta": net.beta.detach()}, strict=False)
+    return other.train(net.training)
+
+
+def _copy(source: nn.Module, target: nn.Module) -> None:
+    mine, theirs = source.state_dict(), target.state_dict()
+    values: Sequence[Tensor] = list(mine.values())
+    keys = list(theirs)
+    if len(values) != len(keys):
+        raise ValueError(f"{type(source).__name__} holds {len(values)} tensors, its twin {len(keys)}")
+    target.load_state_dict({key: v.reshape(theirs[key].shape) for key, v in zip(keys, values, strict=True)})
