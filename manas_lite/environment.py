@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 
-def environment() -> dict[str, Any]:
+def describe_environment() -> dict[str, Any]:
     """What a run was computed by: versions, git commit, machine, threads, command."""
     packages = ("manas_lite", "torch", "numpy", "safetensors", "scikit-image", "pillow")
     cuda = torch.cuda.is_available()

@@ -25,7 +25,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from .checkpoint import write_atomic
-from .environment import environment, peak_memory
+from .environment import describe_environment, peak_memory
 from .settings import difference, to_dict
 
 MANIFEST, LOG, LOCK = "manifest.json", "log.jsonl", ".lock"
@@ -105,12 +105,12 @@ class RunDirectory:
             own: dict[str, Any] = {"kind": self.kind, "started": now, "finished": None, "stopped": None}
             own |= {"seconds": 0.0, "peak_memory": {}, "seeds": dict(_seeds(self.record))}
             own |= {"notes": {}, "stretches": []}
-            clash = sorted({*own, *environment()} & set(self.record))
+            clash = sorted({*own, *describe_environment()} & set(self.record))
             if clash:
                 raise ValueError(f"the record uses names of the manifest itself: {', '.join(clash)}; rename them")
             self.manifest = {**own, **self.record}
         self.manifest |= {"finished": None, "stopped": None}
-        self.manifest["stretches"].append({"started": now, "seconds": 0.0, **environment()})
+        self.manifest["stretches"].append({"started": now, "seconds": 0.0, **describe_environment()})
         self._repair_log()
         self._save_manifest()
 

@@ -10,7 +10,7 @@ from manas_lite.data.listing import Listing, Pair
 from manas_lite.data.pictures import LeakError, Picture
 from manas_lite.images import ImageError, conversions
 
-__all__ = ["Report", "audit", "unmatched"]
+__all__ = ["Report", "audit_listing", "unmatched"]
 
 
 @dataclass
@@ -39,7 +39,7 @@ def unmatched(listing: Listing) -> str | None:
     return f"{listing.root}: {shown}{more}"
 
 
-def audit(listing: Listing, strict: bool = True, progress: bool | None = None) -> tuple[Listing, Report]:
+def audit_listing(listing: Listing, strict: bool = True, progress: bool | None = None) -> tuple[Listing, Report]:
     """Decodes every picture of a listing once; returns the listing without bad ones, and the report.
 
     strict: True raises at the first bad file, naming it (ImageError, FileNotFoundError, or ValueError for a file

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from manas_lite.data.audit import Report, audit
+from manas_lite.data.audit import Report, audit_listing
 from manas_lite.data.getting import count_differences
 from manas_lite.data.grouping import Parts, group_scenes
 from manas_lite.data.layouts import list_folder
@@ -79,7 +79,9 @@ def check(
     `manas_lite.metrics`. strict: True stops at the first bad file; False counts them. registered: the set that this
     should be, whose counts are compared.
     """
-    listing, files = audit(folder if isinstance(folder, Listing) else list_folder(folder, layout), strict, progress)
+    listing, files = audit_listing(
+        folder if isinstance(folder, Listing) else list_folder(folder, layout), strict, progress
+    )
     notes = list(listing.notes) + (count_differences(registered, listing) if registered else [])
     scenes = group_scenes(listing, registered.group if registered else "auto")
     order = {"train": 0, "val": 1, "test": 2}

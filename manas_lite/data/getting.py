@@ -10,7 +10,7 @@ from manas_lite.data.download import DownloadError, fetch, verify
 from manas_lite.data.layouts import list_folder
 from manas_lite.data.listing import Listing
 from manas_lite.data.registry import DataSet, archive, data_folder, data_set, manual_steps
-from manas_lite.data.unpack import unpack
+from manas_lite.data.unpack import unpack_archive
 
 __all__ = ["count_differences", "get", "list_set", "locate"]
 
@@ -49,7 +49,7 @@ def get(
                 path = fetch(item, base / "archives", progress=progress, wait=wait)
             except DownloadError as error:
                 raise DownloadError(f"{error}\nBy hand:\n{manual_steps(chosen, base)}") from error
-        unpack(path, base / item.into, item.unpacked_limit, progress=progress)
+        unpack_archive(path, base / item.into, item.unpacked_limit, progress=progress)
     if not where.is_dir():
         raise DownloadError(
             f"{path} was unpacked, but holds no folder {chosen.folder}; it is another archive than expected. "

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from manas_lite.data.audit import audit, unmatched
+from manas_lite.data.audit import audit_listing, unmatched
 from manas_lite.data.getting import count_differences, list_set, locate
 from manas_lite.data.grouping import Parts, group_scenes, without_leaks
 from manas_lite.data.layouts import list_folder
@@ -101,7 +101,7 @@ def _without_bad(listing: Listing, strict: bool) -> Listing:
         if problem:
             raise ValueError(f"{problem}. Complete or remove them, or pass strict=False to leave them out")
         return listing
-    kept, report = audit(listing, strict=False)
+    kept, report = audit_listing(listing, strict=False)
     if report.problems:
         reasons = "; ".join(reason for _, reason in report.problems[:5])
         more = f"; and {len(report.problems) - 5} more" if len(report.problems) > 5 else ""

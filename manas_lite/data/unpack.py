@@ -14,7 +14,7 @@ from typing import IO
 
 from tqdm import tqdm
 
-__all__ = ["ArchiveError", "is_archive", "unpack"]
+__all__ = ["ArchiveError", "is_archive", "unpack_archive"]
 
 _CHUNK = 1 << 20
 _RESERVE = 64 << 20  # bytes left free on the disk
@@ -30,7 +30,9 @@ def is_archive(path: str | os.PathLike[str]) -> bool:
     return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
 
 
-def unpack(path: str | os.PathLike[str], into: str | os.PathLike[str], limit: int, progress: bool = False) -> Path:
+def unpack_archive(
+    path: str | os.PathLike[str], into: str | os.PathLike[str], limit: int, progress: bool = False
+) -> Path:
     """Unpacks a zip or tar (also compressed) into the folder `into` and returns it.
 
     Refused with an ArchiveError, before anything is written: absolute members, `..`, links and devices,

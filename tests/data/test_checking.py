@@ -11,7 +11,7 @@ from samples import background, rain_on, save, save_halves, save_pair
 from skimage.metrics import peak_signal_noise_ratio
 
 from manas_lite.data.__main__ import main
-from manas_lite.data.audit import audit
+from manas_lite.data.audit import audit_listing
 from manas_lite.data.checking import check
 from manas_lite.data.layouts import list_folder
 from manas_lite.data.similarity import SAME
@@ -74,8 +74,8 @@ def test_bad_file_is_refused_by_name_or_counted(pairs_folder, kind: str) -> None
     spoil(kind, folder / "input" / "2.png")
     listing = list_folder(folder)
     with pytest.raises((ImageError, ValueError), match=rf"2\.png.*({refused_by(kind)})"):
-        audit(listing, strict=True)
-    kept, report = audit(listing, strict=False)
+        audit_listing(listing, strict=True)
+    kept, report = audit_listing(listing, strict=False)
     assert [pair.label for pair in kept.pairs] == ["0", "1", "3"]
     assert report.counts["refused"] == len(report.problems) >= 1
     assert "2.png" in str(report)
@@ -86,7 +86,7 @@ def test_bad_file_is_refused_by_name_or_counted(pairs_folder, kind: str) -> None
 def test_unusual_file_is_converted_and_counted(pairs_folder, kind: str) -> None:
     folder = pairs_folder(4)
     spoil(kind, folder / "input" / "2.png")
-    kept, report = audit(list_folder(folder), strict=True)
+    kept, report = audit_listing(list_folder(folder), strict=True)
     assert len(kept.pairs) == 4
     assert report.counts[f"converted: {kind}"] == 1
     assert report.counts["read"] == 8
@@ -96,7 +96,7 @@ def test_a_file_is_counted_once_however_often_it_is_used(tmp_path: Path) -> None
     for k in range(3):
         save_pair(tmp_path / f"rainy_image/1_{k}.png", tmp_path / "ground_truth/1.png", seed=1, rain=k)
     (tmp_path / "ground_truth/1.png").write_bytes(b"")
-    kept, report = audit(list_folder(tmp_path), strict=False)
+    kept, report = audit_listing(list_folder(tmp_path), strict=False)
     assert kept.pairs == []
     assert report.counts["refused"] == 1
 

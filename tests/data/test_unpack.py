@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from samples import zipped
 
-from manas_lite.data.unpack import ArchiveError, is_archive, unpack
+from manas_lite.data.unpack import ArchiveError, is_archive, unpack_archive
 
 LIMIT = 10_000_000
 
@@ -52,14 +52,14 @@ def zip_with_mode(name: str, mode: int, content: bytes) -> bytes:
 )
 def test_files_arrive_whole(tmp_path: Path, make) -> None:
     files = {"train/a.bin": b"a" * 3_000_000, "train/雨/b.bin": b"", "c": b"c"}
-    into = unpack(write(tmp_path / "x.zip", make(files)), tmp_path / "set", LIMIT)
+    into = unpack_archive(write(tmp_path / "x.zip", make(files)), tmp_path / "set", LIMIT)
     assert {p.relative_to(into).as_posix(): p.read_bytes() for p in into.rglob("*") if p.is_file()} == files
     assert sorted(p.name for p in tmp_path.iterdir()) == ["set", "x.zip"]
 
 
 def test_two_archives_fill_one_folder(tmp_path: Path) -> None:
     for name, files in {"a": {"train/1": b"1", "both/x": b"x"}, "b": {"test/2": b"2", "both/y": b"y"}}.items():
-        unpack(write(tmp_path / name, zipped(files)), tmp_path / "set", LIMIT)
+        unpack_archive(write(tmp_path / name, zipped(files)), tmp_path / "set", LIMIT)
     assert sorted(p.name for p in (tmp_path / "set").rglob("*") if p.is_file()) == ["1", "2", "x", "y"]
 
 
@@ -87,7 +87,7 @@ def test_hostile_archive_is_refused_and_writes_nothing(tmp_path: Path, kind: str
     home = tmp_path / "home"
     home.mkdir()
     with pytest.raises(ArchiveError, match=says) as caught:
-        unpack(write(home / "x.zip", content), home / "sets" / "set", LIMIT)
+        unpack_archive(write(home / "x.zip", content), home / "sets" / "set", LIMIT)
     assert str(home / "x.zip") in str(caught.value)
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["x.zip"]
     assert not (home / "sets" / "set").exists()
@@ -100,7 +100,7 @@ def test_archive_that_lies_about_its_size_is_stopped(tmp_path: Path) -> None:
     content = buffer.getvalue().replace((5_000_000).to_bytes(4, "little"), (10).to_bytes(4, "little"))
     assert content != buffer.getvalue()
     with pytest.raises(ArchiveError):
-        unpack(write(tmp_path / "x.zip", content), tmp_path / "set", 1000)
+        unpack_archive(write(tmp_path / "x.zip", content), tmp_path / "set", 1000)
     assert not (tmp_path / "set").exists()
 
 
@@ -108,21 +108,21 @@ def test_damaged_member_leaves_nothing_half_filled(tmp_path: Path) -> None:
     content = bytearray(zipped({"a": b"a" * 1000, "b": b"b" * 1000}))
     content[content.index(b"bbbb") + 500] ^= 1
     with pytest.raises(ArchiveError, match=r"broken.*download it again"):
-        unpack(write(tmp_path / "x.zip", bytes(content)), tmp_path / "set", LIMIT)
+        unpack_archive(write(tmp_path / "x.zip", bytes(content)), tmp_path / "set", LIMIT)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.zip"]
 
 
 def test_truncated_tar_is_refused(tmp_path: Path) -> None:
     content = tarred(("a", bytes(range(256)) * 4000), mode="w")
     with pytest.raises(ArchiveError):
-        unpack(write(tmp_path / "x.tar", content[: len(content) // 2]), tmp_path / "set", LIMIT)
+        unpack_archive(write(tmp_path / "x.tar", content[: len(content) // 2]), tmp_path / "set", LIMIT)
     assert not (tmp_path / "set").exists()
 
 
 def test_too_small_a_disk_is_told_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
     with pytest.raises(OSError, match=r"needs 5 bytes below .*, where 1,000 are free"):
-        unpack(write(tmp_path / "x.zip", zipped({"a": b"12345"})), tmp_path / "set", LIMIT)
+        unpack_archive(write(tmp_path / "x.zip", zipped({"a": b"12345"})), tmp_path / "set", LIMIT)
 
 
 def test_archives_are_known_by_their_bytes(tmp_path: Path) -> None:

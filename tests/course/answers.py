@@ -1,0 +1,138 @@
+"""Wrong answers to the exercises, each a known misconception, and a word of what the checker must say to it."""
+
+import numpy as np
+import torch
+
+Y = np.array([65.481, 128.553, 24.966])
+
+
+def _db(difference):
+    return float(-10 * np.log10(np.mean(np.square(difference))))
+
+
+def _darts(hessian, virtual=True, sign=-1):
+    def attempt(w, a, xi, d, radius):
+        ahead = w - xi * d.train_w(w, a) if virtual else w
+        v = d.val_w(ahead, a)
+        eps = radius / abs(v)
+        p, n = d.train_a(w + eps * v, a), d.train_a(w - eps * v, a)
+        return d.val_a(ahead, a) + sign * xi * hessian(p, n, eps)
+
+    return attempt
+
+
+def _derive(rows, mask=True):
+    def attempt(alpha, beta, operations, allow_none):
+        beta = beta[rows(len(beta))].clone()
+        if mask and not allow_none:
+            beta[:, operations.index("none")] = -torch.inf
+        modules = [("parallel", "fusion")[k] for k in alpha.argmax(1).tolist()]
+        return modules, [operations[k] for k in beta.argmax(1).tolist()]
+
+    return attempt
+
+
+def _pairs(factor, both=False):
+    def attempt(outputs):
+        rains = outputs.shape[1]
+        pairs = [(k, j) for k in range(rains) for j in range(rains) if (k != j if both else j < k)]
+        return factor(rains) * sum(((outputs[:, k] - outputs[:, j]) ** 2).mean() for k, j in pairs)
+
+    return attempt
+
+
+def _naive_entropy(logits):
+    p = logits.softmax(-1)
+    return -(p * p.log10() + (1 - p) * (1 - p).log10())
+
+
+def _bootstrap(differences, rng):
+    """Images counted as runs."""
+    flat = differences.ravel()
+    means = [rng.choice(flat, flat.size).mean() for _ in range(200)]
+    return tuple(np.quantile(means, [0.025, 0.975]))
+
+
+def _random_pictures(pairs, share, seed):
+    order = np.random.default_rng(seed).permutation(len(pairs))
+    cut = round(share * len(pairs))
+    return [pairs[k] for k in order[cut:]], [pairs[k] for k in order[:cut]]
+
+
+WRONG = {
+    "psnr_rgb": [
+        (lambda x, c: 20 * np.log10(255) + _db(x - c), "255"),
+        (lambda x, c: -_db(x - c), "sign"),
+        (lambda x, c: 2 * _db(x - c), "squared already"),
+    ],
+    "padding": [
+        (lambda side, m: m - side % m, "nothing is needed"),
+        (lambda side, m: side % m, "left over"),
+    ],
+    "screen_blend": [
+        (lambda b, s: b + s[..., None], "added, not screened"),
+        (lambda b, s: np.minimum(b + s[..., None], 1), "added and clipped"),
+        (lambda b, s: b * (1 - s[..., None]), "brighter"),
+    ],
+    "psnr_y": [
+        (lambda x, c: _db((np.clip(x, 0, 1) - c) @ (Y / Y.sum())), "1.32 dB"),
+        (lambda x, c: _db(np.clip(x, 0, 1) - c), "RGB, not of Y"),
+        (lambda x, c: _db((np.clip(x, 0, 1) - c) @ (Y[::-1] / 255)), "BGR"),
+        (lambda x, c: _db((x - c) @ (Y / 255)), "outside [0, 1]"),
+    ],
+    "split_by_scene": [(_random_pictures, "both sides")],
+    "count_space": [
+        (lambda m, e, ops, none: 2**m * len(ops) ** e, "`none` is counted"),
+        (lambda m, e, ops, none: 2 * m + (len(ops) - (not none)) * e, "added"),
+        (lambda m, e, ops, none: 2.0**m * float(len(ops) - (not none)) ** e, "float"),
+    ],
+    "gated_edge": [
+        (lambda x, gates, a: sum(w * x * g(x) for w, g in zip(a, gates, strict=True)), "logits themselves"),
+        (lambda x, gates, a: sum(w * x * g(x) for w, g in zip(a.sigmoid(), gates, strict=True)), "sigmoid"),
+        (
+            lambda x, gates, a: sum(w * x * g(x) for w, g in zip(a.detach().softmax(0), gates, strict=True)),
+            "no gradient",
+        ),
+    ],
+    "expected_cost": [
+        (lambda a, ops, cost: (a.softmax(1) * torch.tensor(list(cost.values()))).sum(), "permuted"),
+        (lambda a, ops, cost: (a * torch.tensor([cost[o] for o in ops])).sum(), "expectation"),
+        (lambda a, ops, cost: (a.detach().softmax(1) * torch.tensor([cost[o] for o in ops])).sum(), "no gradient"),
+    ],
+    "binary_entropy": [
+        (_naive_entropy, "not finite"),
+        (lambda a: -a.softmax(-1) * a.log_softmax(-1) / np.log(10), "half of the formula"),
+    ],
+    "darts_step": [
+        (_darts(lambda p, n, eps: (p - n) / 2.0 * eps), "precedence"),
+        (_darts(lambda p, n, eps: 0.0), "missing"),
+        (_darts(lambda p, n, eps: (p - n) / (2 * eps), sign=1), "wrong sign"),
+        (_darts(lambda p, n, eps: (p - n) / (2 * eps), virtual=False), "not after the virtual step"),
+    ],
+    "derive": [
+        (_derive(lambda n: torch.arange(n), mask=False), "`none` wins"),
+        (_derive(lambda n: torch.arange(n) // 3 * 3), "first row"),
+        (_derive(lambda n: torch.arange(n) % 3), "block one"),
+    ],
+    "internal_loss": [
+        (_pairs(lambda r: 3 / (r * (r - 1) / 2), both=True), "both orders"),
+        (_pairs(lambda r: 1.0), "grows with the number of pairs"),
+    ],
+    "nested_bootstrap": [(_bootstrap, "images are counted as runs")],
+    "holm": [
+        (lambda p, level: [x <= level for x in p], "no correction"),
+        (lambda p, level: [x <= level / len(p) for x in p], "Bonferroni"),
+    ],
+    "mutants": [(lambda module: None, "0 of 4")],
+    "pairing": [(lambda clean, rains: clean.repeat(rains, 1, 1, 1), "repeated as a whole")],
+    "strength": [
+        (lambda r, d, s: np.uint8(s * r + (1 - s) * d), "swapped"),
+        (lambda r, d, s: r if s == 0 else d if s == 1 else (r + d) // 2, "overflow"),
+    ],
+    "tile_starts": [
+        (lambda n, tile, overlap: list(range(0, max(1, n - tile + 1), tile - overlap)), "never seen"),
+        (lambda n, tile, overlap: list(range(0, n, tile - overlap)), ""),
+    ],
+    "pareto_front": [(lambda points: [max(range(len(points)), key=lambda k: points[k][1])], "")],
+    "mean_and_deviation": [(lambda values: f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}", "third decimal")],
+}

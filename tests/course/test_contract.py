@@ -1,0 +1,147 @@
+"""What every notebook keeps to (notebooks/README.md says how they are made)."""
+
+import ast
+import re
+
+import nbformat
+import pytest
+from project import tracked_files
+
+from manas_lite.course import parameters, registry, runner, sources, stamping
+
+NOTEBOOKS = registry.notebooks()
+each = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda n: n.stem)
+
+
+def cells(notebook: registry.Notebook, tag: str | None = None):
+    found = nbformat.read(notebook.path, as_version=4).cells
+    return [cell for cell in found if tag is None or tag in sources.tags(cell)]
+
+
+def test_notebooks_are_what_their_sources_make() -> None:
+    assert stamping.stale() == []
+
+
+@each
+def test_order_of_the_head(notebook: registry.Notebook) -> None:
+    first = [sources.tags(cell)[:1] for cell in cells(notebook)[:6]]
+    assert first[:5] == [["title"], ["facts"], ["setup"], ["versions"], ["parameters"]]
+    title = cells(notebook)[0].source
+    assert title.startswith(f"# {notebook.number} · {notebook.title}\n\n{registry.repository().badge(notebook)}")
+    assert 3 <= len(notebook.learn) <= 5
+    assert len(cells(notebook, "parameters")) == len(cells(notebook, "imports")) == 1
+
+
+@each
+def test_badge_opens_this_file(notebook: registry.Notebook) -> None:
+    (target,) = re.findall(r"\((https://colab\.research\.google\.com/github/\S+\.ipynb)\)", cells(notebook)[0].source)
+    home = registry.repository()
+    assert target.endswith(f"/{home.address}/blob/{home.ref}/notebooks/{notebook.path.name}")
+
+
+@each
+def test_parameters_are_commented_literals_and_presets_fit_them(notebook: registry.Notebook) -> None:
+    built = sources.build(notebook)
+    known = runner.parameters_of(built)
+    for preset in registry.presets():
+        parameters.cast(known, registry.preset(preset, notebook))
+    teach = parameters.cast(known, registry.preset("teach", notebook))
+    assert {p.name: p.default for p in known if p.name in teach} == teach  # what a reader runs is `teach`
+
+
+def test_presets_name_existing_notebooks() -> None:
+    import yaml
+
+    numbers = {notebook.number for notebook in NOTEBOOKS}
+    for name in registry.presets():
+        table = yaml.safe_load((registry.folder() / "params" / f"{name}.yaml").read_text()) or {}
+        assert set(table) <= numbers
+
+
+@each
+def test_cells_are_short_and_prose_surrounds_them(notebook: registry.Notebook) -> None:
+    for cell in cells(notebook):
+        if cell.cell_type == "code" and not {"exercise", "parameters", "imports"} & set(sources.tags(cell)):
+            assert len(cell.source.splitlines()) <= 17, cell.source
+    definitions = [
+        node
+        for cell in cells(notebook)
+        if cell.cell_type == "code" and "exercise" not in sources.tags(cell)
+        for node in ast.parse(cell.source).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    ]
+    assert len(definitions) <= 6, [node.name for node in definitions]
+
+
+@each
+def test_exercises_come_with_their_checks(notebook: registry.Notebook) -> None:
+    exercises = [cell for cell in cells(notebook) if {"exercise", "check"} & set(sources.tags(cell))]
+    names = [tag for cell in exercises for tag in sources.tags(cell) if ":" in tag]
+    expected = [f"{kind}:{name}" for name in notebook.exercises for kind in ("exercise", "check")]
+    assert names == expected
+    assert 2 <= len(notebook.exercises) <= 4
+    for cell in exercises[::2]:
+        assert 'raise NotImplementedError("your turn")' in cell.source
+        assert "SOLUTION" not in cell.source
+
+
+@each
+def test_what_a_reader_needs_stands_there(notebook: registry.Notebook) -> None:
+    text = "\n".join(cell.source for cell in cells(notebook) if cell.cell_type == "markdown").lower()
+    for phrase in ("what you should see", "predict", "what this shows, and what it does not", "summary", "arxiv"):
+        assert phrase in text, f"{notebook.stem} lacks {phrase!r}"
+    assert "course.record(" in cells(notebook)[-1].source
+    assert any(sources.compared(cell) for cell in cells(notebook)), "no compared output"
+
+
+@each
+def test_compared_cells_have_their_outputs_and_others_none(notebook: registry.Notebook) -> None:
+    for cell in cells(notebook):
+        if cell.cell_type == "code":
+            assert bool(cell.outputs) == sources.compared(cell), cell.source
+            assert cell.execution_count is None
+
+
+@each
+def test_nothing_of_one_machine_and_nothing_heavy_is_in_git(notebook: registry.Notebook) -> None:
+    text = notebook.path.read_text(encoding="utf-8")
+    assert len(text.encode()) < 200_000
+    assert not re.search(r"(?<![\w.])/(home|tmp|work|root|Users)/", text)
+    for cell in cells(notebook):
+        assert set(cell.metadata) <= {"tags"}
+    assert set(nbformat.read(notebook.path, as_version=4).metadata) == {"kernelspec", "language_info"}
+
+
+@each
+def test_links_lead_somewhere(notebook: registry.Notebook) -> None:
+    text = "\n".join(cell.source for cell in cells(notebook) if cell.cell_type == "markdown")
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if not target.startswith("http"):
+            assert (registry.folder() / target).exists(), f"{notebook.stem} links {target}"
+    assert notebook.next == "–" or registry.find(notebook.next)
+
+
+def test_costs_name_their_device_and_were_measured() -> None:
+    for notebook in NOTEBOOKS:
+        for row in sources.costs(notebook):
+            assert row["device"]
+            assert row["seconds"] > 0
+            assert row["preset"] in registry.presets()
+
+
+def test_stripping_removes_what_running_left(tmp_path) -> None:
+    notebook = nbformat.read(NOTEBOOKS[0].path, as_version=4)
+    notebook.metadata["widgets"] = {"state": {}}
+    notebook.metadata["papermill"] = {"duration": 1.0}
+    code = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    code.metadata["papermill"] = {"duration": 1.0}
+    code.execution_count = 3
+    code.outputs = [nbformat.v4.new_output("stream", text="left behind")]
+    nbformat.write(notebook, tmp_path / "run.ipynb")
+    stamping.strip(tmp_path / "run.ipynb")
+    assert (tmp_path / "run.ipynb").read_text(encoding="utf-8") == NOTEBOOKS[0].path.read_text(encoding="utf-8")
+
+
+def test_notebooks_are_tracked_as_they_lie_here() -> None:
+    tracked = {name for name in tracked_files() if name.startswith("notebooks/") and name.endswith(".ipynb")}
+    assert {f"notebooks/{notebook.path.name}" for notebook in NOTEBOOKS} >= tracked

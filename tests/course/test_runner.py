@@ -1,0 +1,124 @@
+"""The strict runner, on notebooks of a few lines in a course of their own."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from manas_lite.course import parameters, registry, reports, runner
+
+YAML = """
+repository: {address: someone/something, ref: v9}
+notebooks:
+  "01": {name: tiny, title: Tiny, purpose: Runs., learn: [a], before: b, next: "–", trains: true}
+"""
+SOURCE = """
+# %% tags=["parameters"]
+rate = 0.1  # learning rate
+steps = 2  # training steps
+names = ["a", "b"]  # arms
+runs_dir = "runs"  # where runs go
+
+# %%
+{body}
+
+# %%
+{last}
+"""
+FIGURE = "from matplotlib.figure import Figure\nfrom IPython.display import display\ndisplay(Figure(figsize=(1, 1)))"
+PNG = "from manas_lite.draw.style import Drawing\nDrawing(figsize=(1, 1))"
+RECORD = "course.record(steps=steps, rate=rate, names=names)"
+
+
+@pytest.fixture
+def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A function that makes the course's one notebook of a body and a last cell."""
+    folder = tmp_path / "notebooks"
+    (folder / "sources").mkdir(parents=True)
+    (folder / "params").mkdir()
+    (folder / "course.yaml").write_text(YAML)
+    (folder / "params" / "smoke.yaml").write_text('"01": {steps: 1, rate: 1e-3}\n')
+    monkeypatch.setattr(registry, "folder", lambda: folder)
+
+    def make(body: str = PNG, last: str = RECORD) -> registry.Notebook:
+        (folder / "sources" / "01_tiny.py").write_text(SOURCE.format(body=body, last=last))
+        return registry.notebooks()[0]
+
+    return make
+
+
+def test_a_run_with_a_preset_and_parameters(course, tmp_path: Path) -> None:
+    outcome = runner.run(course(), preset="smoke", parameters={"names": "x, y"}, out=tmp_path / "out")
+    assert outcome.done, outcome.reason
+    assert outcome.metrics == {"steps": 1, "rate": 0.001, "names": ["x", "y"]}  # 1e-3: YAML hands over a text
+    assert outcome.parameters["runs_dir"] == str(tmp_path / "out" / "runs")
+    assert outcome.seconds > 0
+    assert outcome.memory > 10_000_000
+    page = reports.render(outcome.copy)
+    assert page.is_file()
+    index = reports.write_index(tmp_path / "out").read_text()
+    assert "01_tiny.html" in index
+    assert "all done" in index
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"rte": 1}, "did you mean 'rate'"),
+        ({"steps": "many"}, "steps: expected int"),
+        ({"steps": 1.5}, "steps: expected int"),
+        ({"rate": "inf"}, "finite"),
+        ({"names": 3}, "names: expected"),
+    ],
+)
+def test_wrong_parameters_are_refused_before_anything_runs(course, tmp_path: Path, given: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        runner.run(course(), preset="smoke", parameters=given, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("body", "last", "reason"),
+    [
+        ("raise OSError('the disk is away')", RECORD, "OSError: the disk is away"),
+        (PNG, "print('done')", "no metric was recorded"),
+        ("1", RECORD, "no figure was shown"),
+        (PNG, "course.record(steps=0)", "no training step was taken"),
+    ],
+)
+def test_a_run_that_failed_or_did_not_do_its_work(course, tmp_path: Path, body: str, last: str, reason: str) -> None:
+    outcome = runner.run(course(body, last), preset="smoke", out=tmp_path)
+    assert not outcome.done
+    assert reason in outcome.reason
+    assert any(cell.cell_type == "code" for cell in nbformat.read(outcome.copy, as_version=4).cells)  # it is kept
+    assert "1 failed" in reports.write_index(tmp_path).read_text()
+
+
+def test_a_cell_that_hangs_is_stopped(course, tmp_path: Path) -> None:
+    outcome = runner.run(course("import time\ntime.sleep(600)"), preset="smoke", out=tmp_path, timeout=2)
+    assert "Timeout" in outcome.reason
+    assert outcome.seconds < 60
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("rate = 0.1", "has no comment"),
+        ("rate = 1 / 10  # derived", "no literal"),
+        ("import os", "only `name = literal"),
+        ("rate = None  # nothing", "a default is"),
+        ("rates = []  # nothing", "a default is"),
+    ],
+)
+def test_what_may_not_stand_in_a_parameters_cell(source: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parameters.read(source)
+
+
+def test_unknown_notebooks_and_presets_name_the_nearest(course) -> None:
+    notebook = course()
+    assert registry.find("1") == registry.find("tiny") == registry.find("01_tiny.ipynb") == notebook
+    with pytest.raises(ValueError, match="did you mean 'tiny'"):
+        registry.find("tinny")
+    with pytest.raises(ValueError, match="unknown preset 'huge': choose one of smoke"):
+        registry.preset("huge", notebook)

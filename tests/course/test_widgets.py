@@ -1,0 +1,78 @@
+"""The six widgets: a slider moves the picture, an exception surfaces, and the static twin is the same picture."""
+
+import json
+
+import numpy as np
+import pytest
+
+from manas_lite import Genotype, SearchSpace, open_split, widgets
+from manas_lite.course import support
+
+ipywidgets = pytest.importorskip("ipywidgets")
+
+
+@pytest.fixture(scope="module")
+def clean() -> np.ndarray:
+    return open_split("photos").test[0].clean.read()
+
+
+@pytest.fixture(scope="module")
+def log() -> list[dict]:
+    lines = (support.shipped("search") / "log.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.fixture
+def make(clean: np.ndarray, log: list[dict]):
+    teach = SearchSpace.preset("teach")
+    makers = {
+        "rain": (lambda **k: widgets.rain(clean, **k), {"level": 4.0}),
+        "genotype_editor": (lambda **k: widgets.genotype_editor(Genotype.hand_made(teach), **k), {"choice": "fusion"}),
+        "mixer": (lambda **k: widgets.mixer(clean, **k), {"SE": 3.0}),
+        "toy_step": (lambda **k: widgets.toy_step(**k), {"xi": 0.0}),
+        "replay": (lambda **k: widgets.replay(log, teach, **k), {"epoch": 0}),
+        "before_after": (lambda **k: widgets.before_after(clean, 255 - clean, **k), {"position": 10}),
+    }
+    return makers.__getitem__
+
+
+NAMES = [name for name in widgets.__all__ if name != "Interactive"]
+
+
+def test_there_are_six() -> None:
+    assert len(NAMES) == 6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_moving_a_control_changes_the_picture(make, name: str) -> None:
+    build, change = make(name)
+    widget = build(static=False)
+    before = widget.picture.value
+    assert before.startswith(b"\x89PNG")
+    (control, value), *_ = change.items()
+    widget.controls[control].value = value
+    assert widget.picture.value.startswith(b"\x89PNG")
+    assert widget.picture.value != before
+    bundle = widget._repr_mimebundle_()
+    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == widget.box.model_id
+    assert bundle["image/png"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_static_twin_is_what_the_sliders_show_first(make, name: str) -> None:
+    build, _ = make(name)
+    still = build(static=True)
+    assert still._repr_png_() == build(static=False).picture.value
+    assert type(build()) is type(still)  # no notebook here: static by itself
+
+
+def test_an_exception_in_a_callback_surfaces(clean: np.ndarray) -> None:
+    widget = widgets.rain(clean, static=False)
+    widget.render = lambda **_: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        widget.controls["level"].value = 1.0
+
+
+def test_pictures_of_different_sizes_are_refused(clean: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="differ in size"):
+        widgets.before_after(clean, clean[:-1])
