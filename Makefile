@@ -16,7 +16,7 @@ TORCH := $(or $(REMEMBERED),torch)
 endif
 PINNED_TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 
-.PHONY: help demo test test-slow lint clean FORCE
+.PHONY: help demo course lab test test-slow lint clean FORCE
 .DELETE_ON_ERROR:
 
 help: ## list these commands
@@ -31,6 +31,12 @@ help: ## list these commands
 
 demo: $(VENV)/installed-core ## search, derive, retrain and evaluate on real photographs under synthetic rain
 	$(RUN) manas_lite demo --runs-dir "$(RUNS)"$(if $(DATA), --data "$(DATA)")
+
+course: $(VENV)/installed-dev ## every notebook at smoke size, and an index page over them
+	$(RUN) manas_lite.course run all --preset smoke --out "$(RUNS)/course"
+
+lab: $(VENV)/installed-dev ## the course in JupyterLab
+	$(RUN) jupyter lab notebooks/00_start_here.ipynb
 
 test: $(VENV)/installed-dev ## the everyday tests
 	$(RUN) pytest -m "not slow" -n $(WORKERS)
@@ -68,7 +74,7 @@ $(VENV)/torch: constraints.txt
 	@echo '$(TORCH)' > $@
 
 $(VENV)/installed-core: EXTRAS =
-$(VENV)/installed-dev: EXTRAS = [data,dev]
+$(VENV)/installed-dev: EXTRAS = [course,data,dev]
 $(VENV)/installed-%: $(VENV)/torch pyproject.toml
 	@echo "Installing manas_lite$(EXTRAS)"
 	@$(PIP) --quiet -c $(VENV)/constraints.txt -e ".$(EXTRAS)"

@@ -115,7 +115,7 @@ WRONG = {
         (_derive(lambda n: torch.arange(n) % 3), "block one"),
     ],
     "internal_loss": [
-        (_pairs(lambda r: 3 / (r * (r - 1) / 2), both=True), "both orders"),
+        (_pairs(lambda r: 3 / (r * (r - 1) / 2), both=True), "twice too large"),
         (_pairs(lambda r: 1.0), "grows with the number of pairs"),
     ],
     "nested_bootstrap": [(_bootstrap, "images are counted as runs")],
@@ -134,5 +134,5 @@ WRONG = {
         (lambda n, tile, overlap: list(range(0, n, tile - overlap)), ""),
     ],
     "pareto_front": [(lambda points: [max(range(len(points)), key=lambda k: points[k][1])], "")],
-    "mean_and_deviation": [(lambda values: f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}", "third decimal")],
+    "mean_and_deviation": [(lambda values: f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}", "of ")],
 }

@@ -27,7 +27,7 @@ runs_dir = "runs"  # where runs go
 """
 FIGURE = "from matplotlib.figure import Figure\nfrom IPython.display import display\ndisplay(Figure(figsize=(1, 1)))"
 PNG = "from manas_lite.draw.style import Drawing\nDrawing(figsize=(1, 1))"
-RECORD = "course.record(steps=steps, rate=rate, names=names)"
+RECORD = "course.record_results(steps=steps, rate=rate, names=names)"
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_wrong_parameters_are_refused_before_anything_runs(course, tmp_path: Pat
         ("raise OSError('the disk is away')", RECORD, "OSError: the disk is away"),
         (PNG, "print('done')", "no metric was recorded"),
         ("1", RECORD, "no figure was shown"),
-        (PNG, "course.record(steps=0)", "no training step was taken"),
+        (PNG, "course.record_results(steps=0)", "no training step was taken"),
     ],
 )
 def test_a_run_that_failed_or_did_not_do_its_work(course, tmp_path: Path, body: str, last: str, reason: str) -> None:

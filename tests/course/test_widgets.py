@@ -26,7 +26,7 @@ def log() -> list[dict]:
 def make(clean: np.ndarray, log: list[dict]):
     teach = SearchSpace.preset("teach")
     makers = {
-        "rain": (lambda **k: widgets.rain(clean, **k), {"level": 4.0}),
+        "rainfall": (lambda **k: widgets.rainfall(clean, **k), {"level": 4.0}),
         "genotype_editor": (lambda **k: widgets.genotype_editor(Genotype.hand_made(teach), **k), {"choice": "fusion"}),
         "mixer": (lambda **k: widgets.mixer(clean, **k), {"SE": 3.0}),
         "toy_step": (lambda **k: widgets.toy_step(**k), {"xi": 0.0}),
@@ -47,12 +47,13 @@ def test_there_are_six() -> None:
 def test_moving_a_control_changes_the_picture(make, name: str) -> None:
     build, change = make(name)
     widget = build(static=False)
-    before = widget.picture.value
+    before = bytes(widget.picture.value)
     assert before.startswith(b"\x89PNG")
     (control, value), *_ = change.items()
     widget.controls[control].value = value
-    assert widget.picture.value.startswith(b"\x89PNG")
-    assert widget.picture.value != before
+    after = bytes(widget.picture.value)
+    assert after.startswith(b"\x89PNG")
+    assert after != before
     bundle = widget._repr_mimebundle_()
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == widget.box.model_id
     assert bundle["image/png"]
@@ -62,12 +63,12 @@ def test_moving_a_control_changes_the_picture(make, name: str) -> None:
 def test_the_static_twin_is_what_the_sliders_show_first(make, name: str) -> None:
     build, _ = make(name)
     still = build(static=True)
-    assert still._repr_png_() == build(static=False).picture.value
+    assert still._repr_png_() == bytes(build(static=False).picture.value)
     assert type(build()) is type(still)  # no notebook here: static by itself
 
 
 def test_an_exception_in_a_callback_surfaces(clean: np.ndarray) -> None:
-    widget = widgets.rain(clean, static=False)
+    widget = widgets.rainfall(clean, static=False)
     widget.render = lambda **_: 1 / 0
     with pytest.raises(ZeroDivisionError):
         widget.controls["level"].value = 1.0

@@ -1,0 +1,20 @@
+"""The course: a registry of notebooks, a strict runner for them, and the few helpers that they import.
+
+    python -m manas_lite.course --help
+
+| module | concept |
+|---|---|
+| `registry` | which notebooks there are, where they lie, their presets |
+| `sources` | one text source a notebook -> the student's and the solution version |
+| `parameters` | the parameters cell, read and checked |
+| `runner` | one notebook executed strictly; `reports`: its facts as an HTML page |
+| `sweeps` | a grid of runs, resumable; `ablation`: arms; `inference`: what their differences are worth |
+| `grading` | tagged cells of handed-in notebooks, checked |
+| `checks` | the exercises' checkers |
+| `support` | what notebooks themselves call: `versions`, `runs_folder`, `find_run`, `record_results`, `background` |
+"""
+
+from . import checks
+from .support import background, find_run, record_results, runs_folder, versions
+
+__all__ = ["background", "checks", "find_run", "record_results", "runs_folder", "versions"]

@@ -1,0 +1,180 @@
+"""Command line of the course: python -m manas_lite.course {run,sweep,index,grade,strip,stamp} --help."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import registry
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse and run; 0 when all went well, 1 when a run failed, 2 for a user's mistake, told in one line."""
+    options = parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where it was", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        print(f"error: {error.name} is missing: pip install 'manas_lite[course]'", file=sys.stderr)
+        return 2
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="python -m manas_lite.course", description="Run and keep the course's notebooks."
+    )
+    commands = top.add_subparsers(required=True, metavar="command")
+    names = ", ".join(notebook.number for notebook in registry.notebooks())
+
+    p = _command(commands, "run", _run, "execute notebooks strictly, and write an index page")
+    p.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help=f"numbers or names ({names}), or `all`")
+    p.add_argument("--preset", default="teach", choices=registry.presets(), help="parameters (default: %(default)s)")
+    p.add_argument("-p", "--param", action="append", default=[], metavar="NAME=VALUE", help="one parameter; repeatable")
+    p.add_argument("--out", type=Path, default=Path("runs/course"), help="folder of the copies (default: %(default)s)")
+    p.add_argument("--runs-dir", type=Path, help="the notebooks' runs_dir (default: OUT/runs)")
+    p.add_argument("--timeout", type=int, help="seconds a cell may take (default: by preset)")
+    p.add_argument("--version", choices=("solution", "student"), default="solution", help="default: %(default)s")
+    p.add_argument(
+        "--record", action="store_true", help="take costs (and outputs that nbval compares) into the notebooks"
+    )
+
+    p = _command(commands, "sweep", _sweep, "run a grid of one notebook's parameters, from a YAML file")
+    p.add_argument("file", help="the sweep file; its format stands in manas_lite/course/sweeps.py")
+    p.add_argument("--out", type=Path, default=Path("runs/sweep"), help="folder of the copies (default: %(default)s)")
+    p.add_argument("--shard", metavar="i/n", help="only the i-th of n parts, for job arrays or several machines")
+    p.add_argument("--timeout", type=int, help="seconds a cell may take (default: by preset)")
+    p.add_argument(
+        "--dry-run", action="store_true", help="time a few steps and print runs, hours and disk; run nothing"
+    )
+
+    p = _command(commands, "index", _index, "write the index page over executed copies")
+    p.add_argument("out", type=Path, nargs="?", default=Path("runs/course"), help="default: %(default)s")
+
+    p = _command(commands, "grade", _grade, "grade handed-in notebooks: tagged cells only; runs other people's code")
+    p.add_argument("folder", type=Path, help="folder with the .ipynb files")
+    p.add_argument("--csv", type=Path, required=True, help="the table to write")
+    p.add_argument("--timeout", type=int, default=120, help="seconds a notebook is given (default: %(default)s)")
+
+    p = _command(commands, "strip", _strip, "make notebook files fit to be committed")
+    p.add_argument("files", type=Path, nargs="+")
+
+    p = _command(commands, "stamp", _stamp, "make the notebooks from their sources: badges, cost tables, blanks")
+    p.add_argument(
+        "--check", action="store_true", help="write nothing; exit 1 where a notebook is not what its source makes"
+    )
+    p.add_argument("--repository", metavar="OWNER/NAME", help="where the project lives from now on")
+    p.add_argument("--ref", metavar="TAG", help="the branch or tag that badges open from now on")
+    return top
+
+
+def _command(commands: argparse._SubParsersAction, name: str, run: object, text: str) -> argparse.ArgumentParser:
+    p = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    p.set_defaults(run=run)
+    return p
+
+
+def _run(options: argparse.Namespace) -> int:
+    from . import reports, runner, stamping
+
+    everything = options.notebooks == ["all"]
+    chosen = registry.notebooks() if everything else tuple(map(registry.find, options.notebooks))
+    given = dict(_pair(text) for text in options.param)
+    failed = 0
+    for notebook in chosen:
+        outcome = runner.run(
+            notebook,
+            preset=options.preset,
+            parameters=given,
+            out=options.out,
+            runs_dir=options.runs_dir,
+            timeout=options.timeout,
+            version=options.version,
+        )
+        reports.render(outcome.copy)
+        failed += not outcome.done
+        print(f"{notebook.stem:<24} {outcome.status:<7}{outcome.seconds:>7.1f} s  {outcome.reason}", flush=True)
+        if options.record and outcome.done:
+            stamping.record_run(outcome, notebook)
+    if options.record:
+        stamping.stamp()
+    print(f"index: {reports.write_index(options.out)}")
+    return int(failed > 0)
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from . import reports, sweeps
+
+    sweep = sweeps.load(options.file)
+    runs = sweep.runs()
+    if options.dry_run:
+        from .estimates import describe
+
+        print(describe(sweep, runs, options.out))
+        return 0
+    facts = sweeps.run_all(
+        sweeps.shard(runs, options.shard) if options.shard else runs, options.out, timeout=options.timeout
+    )
+    results, summary = sweeps.collect(sweep, options.out)
+    for run in runs:
+        copy = options.out / f"{run.name}.ipynb"
+        if copy.is_file() and not copy.with_suffix(".html").is_file():
+            reports.render(copy)
+    failed = [fact for fact in facts if fact["status"] != "done"]
+    print(f"{results}\n{summary}\nindex: {reports.write_index(options.out)}")
+    if failed:
+        print(f"{len(failed)} of {len(facts)} runs failed; the same command tries them again", file=sys.stderr)
+    return int(bool(failed))
+
+
+def _index(options: argparse.Namespace) -> int:
+    from . import reports
+
+    print(reports.write_index(options.out))
+    return 0
+
+
+def _grade(options: argparse.Namespace) -> int:
+    from . import grading
+
+    print(grading.WARNING.format(seconds=options.timeout), file=sys.stderr)
+    count = grading.grade_folder(options.folder, options.csv, options.timeout)
+    print(f"{count} notebooks graded: {options.csv}")
+    return 0
+
+
+def _strip(options: argparse.Namespace) -> int:
+    from . import stamping
+
+    for path in options.files:
+        stamping.strip(path)
+    return 0
+
+
+def _stamp(options: argparse.Namespace) -> int:
+    from . import stamping
+
+    if options.check:
+        stale = stamping.stale()
+        for path in stale:
+            print(f"{path.name} is not what its source makes: run `python -m manas_lite.course stamp`", file=sys.stderr)
+        return int(bool(stale))
+    stamping.set_repository(options.repository, options.ref)
+    for path in stamping.stamp():
+        print(path.name)
+    return 0
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"cannot read {text!r}: write -p name=value")
+    return name.strip(), value.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

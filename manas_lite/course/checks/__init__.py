@@ -1,0 +1,46 @@
+"""The exercises' checkers: random inputs, the misconception named, never the answer.
+
+    checks.psnr_y(my_function)      # -> a Check, shown by the notebook; nothing is raised
+
+Grouped by what they are about: `basics`, `images`, `spaces`, `searches`, `evidence`.
+"""
+
+from .base import Check
+from .basics import (
+    holm,
+    mean_and_deviation,
+    padding,
+    pairing,
+    pareto_front,
+    psnr_rgb,
+    strength,
+    tile_starts,
+)
+from .evidence import mutants, nested_bootstrap
+from .images import psnr_y, screen_blend, split_by_scene
+from .searches import darts_step, derive, internal_loss
+from .spaces import binary_entropy, count_space, expected_cost, gated_edge
+
+__all__ = [
+    "Check",
+    "binary_entropy",
+    "count_space",
+    "darts_step",
+    "derive",
+    "expected_cost",
+    "gated_edge",
+    "holm",
+    "internal_loss",
+    "mean_and_deviation",
+    "mutants",
+    "nested_bootstrap",
+    "padding",
+    "pairing",
+    "pareto_front",
+    "psnr_rgb",
+    "psnr_y",
+    "screen_blend",
+    "split_by_scene",
+    "strength",
+    "tile_starts",
+]

@@ -1,0 +1,128 @@
+"""Checkers about searching, deriving and training."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...ops import OPERATIONS
+from .base import checker, expect
+
+Derivative = Callable[[float, float], float]
+
+
+class Derivatives(NamedTuple):
+    """First derivatives of the two losses, each a function of (w, a)."""
+
+    train_w: Derivative
+    train_a: Derivative
+    val_w: Derivative
+    val_a: Derivative
+
+
+TOY = Derivatives(
+    train_w=lambda w, a: 2 * w - 2 * a,
+    train_a=lambda w, a: 2 * a - 2 * w,
+    val_w=lambda w, a: a,
+    val_a=lambda w, a: w - 2,
+)
+
+
+def _derivatives(c: np.ndarray) -> Derivatives:
+    return Derivatives(
+        train_w=lambda w, a: c[0] * w + c[1] * a + c[2] * a * a * w,
+        train_a=lambda w, a: c[1] * w + c[2] * a * w * w,
+        val_w=lambda w, a: c[3] * w + c[4] * a,
+        val_a=lambda w, a: c[4] * w + c[5] * a,
+    )
+
+
+@checker
+def darts_step(attempt: Callable[[float, float, float, Derivatives, float], float], rng: np.random.Generator) -> None:
+    """attempt(w, a, xi, d, radius) -> dL_val/da through one step of size xi on L_train, by finite difference."""
+    # L_train = c0 w^2/2 + c1 a w + c2 a^2 w^2/2,  L_val = c3 w^2/2 + c4 a w + c5 a^2/2
+    w, a, xi, radius = 1.3, 0.7, 0.4, 0.3  # the difference is exact for these losses, however wide
+    v = cross = 0.0
+    while min(abs(v), abs(cross)) < 0.3:  # both terms must count
+        c = rng.uniform(0.5, 2, size=6) * rng.choice([-1, 1], size=6)
+        d = _derivatives(c)
+        ahead = w - xi * d.train_w(w, a)
+        v, cross = d.val_w(ahead, a), c[1] + 2 * c[2] * a * w  # cross: d^2 L_train / da dw
+    direct = d.val_a(ahead, a)
+    true, eps = direct - xi * cross * v, radius / abs(v)
+    found = float(attempt(w, a, xi, d, radius))
+
+    def is_(value: float) -> bool:
+        return abs(found - value) < 1e-4 * max(1.0, abs(true))
+
+    slip = direct - xi * cross * v * eps * eps
+    hint = "which part is divided by two, and what happens to epsilon then?"
+    expect(not is_(slip) or is_(true), "the precedence bug: `(p - n) / 2 * eps` multiplies by epsilon", hint)
+    expect(not is_(direct), "the second-order term is missing", "how does w' depend on a?")
+    expect(not is_(direct + xi * cross * v), "the second-order term has the wrong sign", "w' = w - xi * ...")
+    expect(not is_(d.val_a(w, a) - xi * cross * d.val_w(w, a)), "L_val is taken at w, not after the virtual step")
+    expect(not is_(direct - cross * v), "the factor xi of the second-order term is missing")
+    expect(is_(true), f"{found:.5f}, expected another number", "follow the formula at the top of the section")
+    for step, goal in ((0.0, 2.0), (0.5, 1.0)):
+        w, a = -2.0, 2.0
+        for _ in range(600):
+            a -= 0.1 * float(attempt(w, a, step, TOY, radius))
+            w -= 0.1 * TOY.train_w(w, a)
+        message = f"with xi = {step:g} the toy ends at a = {a:.2f}, w = {w:.2f}"
+        expect(abs(a - goal) < 0.02 and abs(w - goal) < 0.02, message, "with xi = 0 nothing of second order is left")
+
+
+@checker
+def derive(
+    attempt: Callable[[Tensor, Tensor, Sequence[str], bool], tuple[Sequence[str], Sequence[str]]],
+    rng: np.random.Generator,
+) -> None:
+    """attempt(alpha (modules, 2), beta (edges, n), operations, allow_none) -> (module names, operation names)."""
+    names = list(OPERATIONS)
+    for trial in range(20):
+        alpha = torch.from_numpy(rng.normal(size=(6, 2)))
+        beta = torch.from_numpy(rng.normal(size=(15, len(names))))
+        beta[int(rng.integers(15)), 0] = 9.0  # `none` leads somewhere
+        modules, edges = (list(part) for part in attempt(alpha, beta, names, False))
+        kinds = [("parallel", "fusion")[k] for k in alpha.argmax(1).tolist()]
+        expect(len(modules) == 6 and len(edges) == 15, "one name a row: 6 modules and 15 edges were asked for")
+        expect(modules == kinds, "modules are not those of the largest alpha", "columns: parallel, fusion")
+        hint = "mask the column before you take the largest"
+        expect("none" not in edges, f"`none` wins an edge in trial {trial + 1} of 20", hint)
+        masked = beta.clone()
+        masked[:, 0] = -torch.inf
+        true = [names[k] for k in masked.argmax(1).tolist()]
+        if edges != true:
+            blocks = [true[3 * (k // 3)] for k in range(15)]
+            expect(edges != blocks, "all edges of a block take its first row", "each edge has a row of its own")
+            expect(edges != true[:3] * 5, "every block takes the rows of block one", "advance by block")
+            expect(False, "an edge takes another operation than its own row's best one", "row k decides edge k")
+        _, free = attempt(alpha, beta, names, True)
+        free = list(free)
+        expect(free == [names[k] for k in beta.argmax(1).tolist()], "with allow_none=True `none` cannot win")
+
+
+@checker
+def internal_loss(attempt: Callable[[Tensor], Tensor], rng: np.random.Generator) -> None:
+    """attempt(outputs (B, R, 3, h, w)) -> 3/P * sum over the P pairs of MSE, averaged over scenes."""
+    for rains in (2, 3, 5):
+        outputs = torch.from_numpy(rng.uniform(size=(3, rains, 3, 4, 5)))
+        pairs = [(k, j) for k in range(rains) for j in range(k)]
+        total = sum(((outputs[:, k] - outputs[:, j]) ** 2).mean() for k, j in pairs)
+        true = float(3 * total / len(pairs))
+        found = float(attempt(outputs.clone()))
+        near = [abs(found - factor * true) < 1e-9 * max(1.0, true) for factor in (2.0, 3.0, len(pairs) / 3)]
+        case = f"R = {rains}"
+        expect(not near[0], f"{case}: twice too large", "is each pair counted in both orders?")
+        expect(not near[1], f"{case}: three times too large", "an average over the scenes, not their sum")
+        expect(
+            rains == 3 or not near[2], f"{case}: grows with the number of pairs", "another R must not change the scale"
+        )
+        expect(abs(found - true) < 1e-9, f"{case}: {found:.5f} is not the sum over pairs")
+        order = torch.from_numpy(rng.permutation(rains))
+        shuffled = float(attempt(outputs[:, order]))
+        expect(abs(shuffled - true) < 1e-9, f"{case}: it depends on the order of the rains")
+    single = float(attempt(torch.rand(2, 1, 3, 4, 5)))
+    expect(single == 0, f"R = 1 gives {single}: with no pair there is nothing to disagree", "0 / 0 is not 0")

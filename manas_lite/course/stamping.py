@@ -1,0 +1,99 @@
+"""What is made from the sources: the student's notebooks, their badges and cost tables, and the table of the README."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from . import registry, sources
+from .registry import Notebook
+from .runner import Outcome
+
+__all__ = ["record_run", "set_repository", "stale", "stamp", "strip"]
+
+TABLE_START, TABLE_END = "<!-- table: made by `course stamp` -->", "<!-- end of table -->"
+
+
+def stamp() -> list[Path]:
+    """Write what differs from its sources: notebooks and the README's table. Returns the paths written."""
+    written = []
+    for path, text in _wanted().items():
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            written.append(path)
+    return written
+
+
+def stale() -> list[Path]:
+    """The files that `stamp` would write."""
+    return [p for p, text in _wanted().items() if not p.is_file() or p.read_text(encoding="utf-8") != text]
+
+
+def set_repository(address: str | None, ref: str | None) -> None:
+    """Change where badges and the set-up cell point to, in course.yaml; `stamp` then carries it everywhere."""
+    import re
+
+    path = registry.folder() / registry.TABLE
+    text = path.read_text(encoding="utf-8")
+    for key, value in (("address", address), ("ref", ref)):
+        if value is not None:
+            if not re.fullmatch(r"[\w./-]+", value) or (key == "address" and value.count("/") != 1):
+                raise ValueError(f"{key} {value!r}: the address is OWNER/NAME, the ref a branch or tag")
+            text, count = re.subn(rf"(?m)^  {key}: .*$", f"  {key}: {value}", text, count=1)
+            if count != 1:
+                raise ValueError(f"{path} has no line `  {key}: ...` under `repository`")
+    path.write_text(text, encoding="utf-8")
+
+
+def record_run(outcome: Outcome, notebook: Notebook) -> None:
+    """Take a run's cost into costs.json, and at smoke size the outputs that nbval compares into the notebook."""
+    import nbformat
+
+    path = registry.folder() / "costs.json"
+    table: dict[str, list[dict[str, Any]]] = json.loads(path.read_text()) if path.is_file() else {}
+    row = {"preset": outcome.preset, "device": outcome.device, "seconds": outcome.seconds, "bytes": outcome.memory}
+    kept = [
+        old
+        for old in table.get(notebook.number, [])
+        if (old["preset"], old["device"]) != (row["preset"], row["device"])
+    ]
+    table[notebook.number] = [*kept, row]
+    path.write_text(json.dumps(dict(sorted(table.items())), indent=1) + "\n", encoding="utf-8")
+    if outcome.preset == "smoke":
+        executed = nbformat.read(outcome.copy, as_version=4)
+        notebook.path.write_text(sources.dumps(sources.build(notebook, stored=executed)), encoding="utf-8")
+
+
+def strip(path: Path) -> None:
+    """Make a notebook file fit to be committed: see `sources.clean`."""
+    import nbformat
+
+    path.write_text(sources.dumps(sources.clean(nbformat.read(path, as_version=4))), encoding="utf-8")
+
+
+def _wanted() -> dict[Path, str]:
+    import nbformat
+
+    wanted = {}
+    for notebook in registry.notebooks():
+        stored = nbformat.read(notebook.path, as_version=4) if notebook.path.is_file() else None
+        wanted[notebook.path] = sources.dumps(sources.build(notebook, stored=stored))
+    readme = registry.folder() / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    before, _, rest = text.partition(TABLE_START)
+    _, _, after = rest.partition(TABLE_END)
+    wanted[readme] = f"{before}{TABLE_START}\n{_table()}\n{TABLE_END}{after}"
+    return wanted
+
+
+def _table() -> str:
+    lines = ["| notebook | goal | minutes (teach, CPU) | exercises | next |", "|---|---|---|---|---|"]
+    for notebook in registry.notebooks():
+        costs = [
+            c["seconds"] for c in sources.measured_costs(notebook) if c["preset"] == "teach" and "cores" in c["device"]
+        ]
+        minutes = f"{costs[0] / 60:.0f}" if costs else "not measured yet"
+        lines.append(
+            f"| [{notebook.number} {notebook.title}]({notebook.path.name}) | {notebook.purpose} | {minutes} "
+            f"| {len(notebook.exercises) or '–'} | {notebook.next} |"
+        )
+    return "\n".join(lines)

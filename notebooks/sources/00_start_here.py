@@ -1,0 +1,217 @@
+# %% tags=["parameters"]
+data = "photos"  # test pictures: "photos" (bundled), a folder, or a set's name
+runs_dir = "runs"  # where runs are kept; a relative path lies in the clone
+scene = 0  # which test scene to derain, from 0
+level = "heavy"  # its rain, where the set names levels: light, medium or heavy
+steps = 20  # training steps that the machine check times
+
+# %% tags=["imports"]
+import time
+
+import numpy as np
+
+from manas_lite import DerainNet, Genotype, SearchSpace, derain, draw, load, losses, metrics
+from manas_lite import open_split, widgets
+from manas_lite.course import checks
+from manas_lite.data import scene_loader
+from manas_lite.images import to_tensor
+
+# %% [markdown]
+# ## What this is about
+#
+# Rain leaves bright streaks on a photograph. A network can learn to take them off: it sees a **rainy** picture and
+# gives a **derained** one, and training compares that with the **clean** picture of the same background.
+#
+# Which network, though? Someone has to choose: where the branches of different resolution exchange what they know,
+# which attention sits where. **Neural architecture search** makes these choices part of training. MANAS (Cai et al.,
+# TCSVT 2023) does so with *gradients*: every choice is first a weighted mixture of all candidates, the weights are
+# learned beside the network's own, and in the end the strongest candidate stays.
+#
+# Three steps, and the whole course is about them:
+#
+# ```
+#  scenes ──> SEARCH a supernet ──> DERIVE a genotype ──> RETRAIN it     ──> evaluate
+#             every choice mixed    one choice a place    from scratch
+# ```
+#
+# > **Predict.** Before you run the next cells: heavy rain leaves about 14 dB of PSNR on these photographs. How many dB
+# > will a network of 0.09 million parameters reach, after about three minutes of training on two CPU cores? Write a
+# > number down.
+
+# %% [markdown]
+# ## A first derained photograph
+#
+# The package brings a small network that notebook 04 makes (search, derivation and retraining at `teach` size). If you
+# have run 04 with the same `runs_dir`, yours is taken instead.
+
+# %%
+split = open_split(data)
+network = load(course.find_run(runs_dir, "searched", made_by="04", needs="weights.safetensors"))
+shown = split.test[min(scene, len(split.test) - 1)]
+rainy_versions, clean = shown.read()
+rainy = rainy_versions[shown.labels.index(level) if level in shown.labels else 0]
+began = time.perf_counter()
+derained = derain(rainy, network)
+print(f"{clean.shape[1]} x {clean.shape[0]} pixels in {time.perf_counter() - began:.1f} s")
+
+# %%
+assert rainy.shape == derained.shape == clean.shape and derained.dtype == np.uint8
+draw.comparison(rainy, derained, clean)
+
+# %% [markdown]
+# **What you should see.** Three pictures, the rain clearly thinner in the middle one; below them a zoom, and three maps
+# of differences. *What is left* is not empty: some streaks survive, and edges that look like streaks were softened.
+# The title of each picture gives PSNR in dB (RGB). Was your guess close?
+#
+# Drag the line (in a live notebook) to compare by eye. Numbers and eyes do not always agree.
+
+# %%
+widgets.before_after(rainy, derained)
+
+# %% [markdown]
+# ## The map
+#
+# | notebook | question |
+# |---|---|
+# | 01 rain and data | What is a scene? How is rain made, measured, and how do data leak? |
+# | 02 the search space | Which networks can the search find, how many, and at what cost? |
+# | 03 bilevel search | How do gradients choose an architecture, and where do they go wrong? |
+# | 04 derive and retrain | What is lost from the mixture to one network, and what does training it anew bring? |
+# | 06 ablations | Which part of the method matters, and how sure can you be? |
+# | 07 pitfalls | Eight bugs of real research code: see each, and the test that catches it |
+# | 08 your own photos | Does it work on *your* picture? |
+# | 10 figures | Every figure of a report, from result files alone |
+#
+# **Stop here if short of time**: you have seen the whole job once. The rest of this notebook is what you come back to.
+#
+# ## The words
+#
+# | word | meaning |
+# |---|---|
+# | scene | one clean picture and R ≥ 1 rainy versions of it |
+# | multi-to-one | training on all R versions of a scene together; they should give one and the same clean picture |
+# | search space | all architectures the search may find |
+# | supernet | the network in which every choice is a mixture of all its candidates |
+# | genotype | one architecture: a name for every choice; a small JSON file |
+# | derive, discretise | from the supernet's mixtures to a genotype |
+# | retrain | train the derived network from scratch |
+# | ablation | leave one part out, and see what it was worth |
+#
+# ## The notation card
+#
+# | symbol | in the code | where |
+# |---|---|---|
+# | T₁ … T_R, Y | `outputs` (B, R, 3, h, w), `clean` (B, 3, h, w) | `losses.py` |
+# | P(x), F(x) | `ParallelModule`, `FusionModule` | `modules.py` |
+# | α, one row a module | `supernet.alpha` (modules, 2) | `backbone.py` |
+# | β, one row an attention edge | `supernet.beta` (edges, operations) | `backbone.py` |
+# | softmax(α), softmax(β) | `Relaxation.weights` | `relaxation.py` |
+# | L_ext, L_int | `losses.external`, `losses.internal` | `losses.py` |
+# | L_arch, H(p) | `losses.architecture_regularisation`, `losses.binary_entropy` | `losses.py` |
+# | λ, expected cost | `LossSettings.complexity_weight`, `losses.complexity` | `losses.py` |
+# | w*(a), ξ | `bilevel.hypergradient`, `bilevel.virtual_step` | `bilevel.py` |
+# | K, o_kj | `SearchSpace.groups`, `EdgeSlot` | `attention.py` |
+
+# %% [markdown]
+# ## Your machine
+#
+# How long will the next notebooks take *here*? The check below times training steps of the very network you just used.
+
+# %%
+space = SearchSpace.preset("teach")
+net = DerainNet(Genotype.hand_made(space), seed=0)
+loader = scene_loader(split.train, batch=4, patch=64, seed=0, steps=steps + 1)
+times = []
+for batch in loader:
+    batch = batch.to("cpu")
+    began = time.perf_counter()
+    outputs = net(batch.rainy.flatten(0, 1)).unflatten(0, batch.rainy.shape[:2])
+    losses.external(outputs, batch.clean, kind="l1").backward()
+    times.append(time.perf_counter() - began)
+step_seconds = float(np.median(times[1:]))  # the first one warms up
+print(
+    f"{1000 * step_seconds:.0f} ms a training step (CPU, 4 scenes x {batch.rainy.shape[1]} rains, 64 x 64)"
+)
+
+# %% [markdown]
+# **What you should see.** Some tens to a few hundreds of milliseconds. Notebook 04 takes 1,200 such steps at `teach`
+# size for each network: multiply. Every notebook states measured minutes at its top.
+#
+# ## Exercises
+#
+# Fill the blanks: write your lines over `raise NotImplementedError`. The cell after each one checks your function on
+# random inputs and says what it finds. Nothing later depends on them.
+#
+# **1. PSNR.** The peak signal-to-noise ratio of pictures in [0, 1] is 10 · log₁₀(1 / MSE), the mean taken
+# over all pixels and channels.
+
+
+# %% tags=["exercise", "exercise:psnr_rgb"]
+def my_psnr(x, clean):
+    """PSNR in dB; x and clean are float arrays (H, W, 3) in [0, 1]."""
+    # BEGIN SOLUTION
+    return 10 * np.log10(1 / np.mean((x - clean) ** 2))
+    # END SOLUTION
+
+
+# %% tags=["check", "check:psnr_rgb"]
+checks.psnr_rgb(my_psnr)
+
+# %% [markdown]
+# **2. Padding.** A network with three resolutions halves its input again and again, so that both sides must be
+# multiples of 8 (here, of 2³). Pictures have any size: how many pixels must be added?
+
+
+# %% tags=["exercise", "exercise:padding"]
+def my_padding(side, multiple):
+    """The fewest pixels to add to `side` so that `multiple` divides it."""
+    # BEGIN SOLUTION
+    return -side % multiple
+    # END SOLUTION
+
+
+# %% tags=["check", "check:padding"]
+checks.padding(my_padding)
+
+# %% [markdown]
+# ## What this shows, and what it does not
+#
+# A small network takes a good part of heavy synthetic rain off pictures it has never seen. It was trained for minutes
+# on 20 photographs: one picture, one network and one seed say nothing about which *architecture* is good. Whether the
+# search helped at all is a question of its own, and notebook 06 shows what an honest answer needs.
+#
+# A fact to check that your installation computes as it should: rain is drawn from a seed, so the next line is the same
+# on every machine.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+photos = open_split("photos")
+versions, target = photos.test[0].read()
+scores = [metrics.psnr(to_tensor(v)[None], to_tensor(target)[None]).item() for v in versions]
+print(
+    [
+        f"{label} {score:.1f} dB"
+        for label, score in zip(photos.test[0].labels, scores, strict=True)
+    ]
+)
+
+# %% [markdown]
+# ## Summary
+#
+# * search → derive → retrain; scenes with several rains and one clean picture; dB on pictures never trained on.
+# * **Next**: 01 rain and data. **Or try**: another `scene` or `level` in the parameters cell;
+#   your own picture in 08.
+#
+# **References.** L. Cai et al., *Multi-scale Attentive Image De-raining Networks via Neural Architecture Search*, TCSVT
+# 2023, arXiv 2207.00728 · H. Liu et al., *DARTS*, ICLR 2019, arXiv 1806.09055 · Y. Ma et al., *AutoLA*, NeurIPS 2020,
+# arXiv 2010.11750. Text and figures of this notebook: CC BY 4.0.
+
+# %% tags=["record"]
+scores = {"rainy": rainy, "derained": derained}
+psnr = {
+    k: metrics.psnr(to_tensor(v)[None], to_tensor(clean)[None]).item()
+    for k, v in scores.items()
+}
+course.record_results(
+    psnr_rgb=psnr, step_ms=1000 * step_seconds, genotype=network.genotype.id, steps=len(times)
+)

@@ -1,0 +1,42 @@
+"""Put finished runs into the package, as what notebooks fall back on: python scripts/course_runs.py RUNS NAME...
+
+Copies genotype, weights, metrics and log of each run directory, and of its manifest only what does not depend on the
+machine's names and paths.
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+TARGET = Path(__file__).resolve().parents[1] / "manas_lite" / "assets" / "course"
+FILES = ("genotype.json", "log.jsonl", "metrics.json", "weights.safetensors")
+KEPT = ("kind", "settings", "space", "split", "seeds", "seconds", "versions", "cpu", "gpus", "threads", "finished")
+
+
+def ship(run: Path) -> Path:
+    """Copy one run directory; returns where it lies now."""
+    manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    if not manifest["finished"]:
+        raise ValueError(f"{run} is not finished")
+    target = TARGET / run.name
+    target.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        if (run / name).is_file():
+            shutil.copy(run / name, target / name)
+    kept = {key: manifest[key] for key in KEPT if key in manifest}
+    (target / "manifest.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    return target
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", type=Path, help="folder of runs")
+    parser.add_argument("names", nargs="+", help="names of run directories in it")
+    options = parser.parse_args()
+    for name in options.names:
+        print(ship(options.runs / name))
+
+
+if __name__ == "__main__":
+    main()
