@@ -1,6 +1,7 @@
 """Recomputing in the backward pass: the same values, gradients and statistics, out of less memory; counted."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import textbook
@@ -27,6 +28,10 @@ def network(checkpoint: str, **changes) -> SuperNet:
     textbook.randomise(net)
     net.save_memory(checkpoint)
     return net
+
+
+def mean_square(net: nn.Module, x: Tensor) -> Tensor:
+    return (net(x) ** 2).mean()
 
 
 def saved_bytes(run: Callable[[], object]) -> int:
@@ -67,7 +72,7 @@ def test_hypergradients_are_the_same(order, checkpoint):
         optimizer = torch.optim.SGD(weights, 0.01, momentum=0.9)
         before = {key: value.clone() for key, value in net.state_dict().items()}
         train, val = (
-            functional_loss(net, lambda n, x=images(2, 3, 8, 8, seed=seed): (n(x) ** 2).mean(), weights, arch)
+            functional_loss(net, partial(mean_square, x=images(2, 3, 8, 8, seed=seed)), weights, arch)
             for seed in (1, 2)
         )
         found = hypergradient(order, train, val, weights, arch, step=virtual_step(optimizer), radius=1e-5)

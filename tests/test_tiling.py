@@ -1,0 +1,114 @@
+"""Tiles: the whole picture's result with carried statistics, another one without, and what is refused."""
+
+from dataclasses import replace
+
+import pytest
+import textbook
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from manas_lite.backbone import Backbone, DerainNet, SuperNet
+from manas_lite.genotype import Genotype
+from manas_lite.space import SearchSpace
+from manas_lite.tiling import restore_tiled
+
+PUBLISHED = SearchSpace((8, 12, 16, 20), 2)
+SPACES = {
+    "published": PUBLISHED,
+    "half resolution, residual": replace(PUBLISHED, stem="unshuffle", norm="none", residual=True),
+    "three groups": SearchSpace((6, 12), 1, groups=3, norm="none"),
+    "no attention": SearchSpace((4, 8), 1, attention=False),
+}
+
+
+def images(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def network(space: SearchSpace, seed: int | None = 0) -> Backbone:
+    net = SuperNet(space) if seed is None else DerainNet(Genotype.random(space, seed))
+    net = net.double().eval()
+    textbook.randomise(net)
+    return net
+
+
+@torch.no_grad()
+def largest_gap(net: Backbone, x: Tensor, **options) -> float:
+    whole = net(x)
+    tiled = restore_tiled(net, x, **options)
+    assert tiled.shape == whole.shape
+    return float((tiled - whole).abs().max() / whole.abs().max())
+
+
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("seed", [0, 1, None], ids=["genotype 0", "genotype 1", "supernet"])
+def test_tiles_equal_the_whole_picture(name, seed):
+    """Every tile border runs through the picture somewhere; sizes that are no multiples of anything."""
+    net = network(SPACES[name], seed)
+    assert largest_gap(net, images(1, 3, 75, 53), tile=2 * net.space.multiple) < 1e-10
+
+
+@pytest.mark.parametrize("edge", SearchSpace().operations)
+def test_every_operation_is_carried(edge):
+    space = SearchSpace((8, 12), 1, norm="none", allow_none=True)
+    net = DerainNet(Genotype(space, ("parallel",), (edge,) * 6)).double().eval()
+    textbook.randomise(net)
+    assert largest_gap(net, images(1, 3, 70, 66), tile=16) < 1e-10
+
+
+@given(height=st.integers(1, 90), width=st.integers(1, 90), tile=st.integers(1, 6), seed=st.integers(0, 5))
+@settings(max_examples=15, deadline=None)
+def test_any_size_and_tile(height, width, tile, seed):
+    space = SearchSpace((4, 6, 8), 1, stem="unshuffle" if seed % 2 else "bottleneck")
+    net = network(space, seed)
+    assert largest_gap(net, images(2, 3, height, width), tile=tile * space.multiple) < 1e-10
+
+
+def test_local_pooling_is_tiled_too():
+    net = network(SearchSpace((8, 12), 1), 3)
+    net.pool_locally(8)
+    assert largest_gap(net, images(1, 3, 150, 40), tile=16) < 1e-10
+
+
+def test_single_precision_stays_within_the_promise():
+    net = network(PUBLISHED).float()
+    assert largest_gap(net, images(1, 3, 96, 80).float(), tile=32) < 1e-4
+
+
+def test_tiles_on_their_own_are_another_function():
+    net = network(PUBLISHED)
+    x = images(1, 3, 96, 80)
+    assert largest_gap(net, x, tile=32, carry=False) > 1e-3
+    assert largest_gap(net, x, tile=96, carry=False) < 1e-10  # one tile
+
+
+def test_without_gates_that_pool_only_the_margin_matters():
+    """Then independent tiles agree with the whole picture: the difference above is the pooling's."""
+    space = SearchSpace((4, 8), 1, attention=False)
+    assert largest_gap(network(space), images(1, 3, 96, 80), tile=32, carry=False) < 1e-10
+
+
+def test_channels_last_stays():
+    net = network(SearchSpace((4, 8), 1)).to(memory_format=torch.channels_last)
+    x = images(1, 3, 40, 40).contiguous(memory_format=torch.channels_last)
+    assert largest_gap(net, x, tile=16) < 1e-10
+
+
+@pytest.mark.parametrize(
+    ("space", "options", "message"),
+    [
+        (SearchSpace((8, 12), 1, norm="group"), {"tile": 16}, "group normalisation"),
+        (SearchSpace((8, 12), 1), {"tile": 15}, "tile is 15: give a multiple of 2"),
+        (SearchSpace((8, 12), 1), {"tile": 0}, "tile is 0"),
+    ],
+)
+def test_what_cannot_be_tiled_is_refused(space, options, message):
+    with pytest.raises(ValueError, match=message):
+        restore_tiled(network(space), images(1, 3, 32, 32), **options)
+
+
+def test_training_mode_is_refused():
+    with pytest.raises(ValueError, match=r"net\.eval"):
+        restore_tiled(network(PUBLISHED).train(), images(1, 3, 32, 32))
