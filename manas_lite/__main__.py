@@ -1,19 +1,22 @@
 """Command line: python -m manas_lite {search,retrain,evaluate,derain,demo} --help. Thin over the functions."""
 
 import argparse
-import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from .data import LeakError, open_split
-from .demo import run_demo
+from .demo import DemoSettings, run_demo
 from .evaluation import evaluate, table
 from .genotype import Genotype
 from .images import SUFFIXES
 from .inference import derain
 from .loop import DivergedError
+from .record import BusyError, write_json
 from .runtime import ComputeSettings, pick_device
 from .schedules import RETRAIN_PRESETS, SEARCH_PRESETS, RetrainSettings, SearchSettings
 from .searching import search
@@ -29,9 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except KeyboardInterrupt:
-        print("stopped; the same command continues from the last checkpoint", file=sys.stderr)
+        resumable = options.run in (_search, _retrain, _demo)
+        print("stopped" + "; the same command continues from the last checkpoint" * resumable, file=sys.stderr)
         return 130
-    except (ValueError, OSError, TypeError, LeakError, DivergedError) as error:
+    except (ValueError, OSError, LeakError, DivergedError, BusyError, torch.OutOfMemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -43,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
 
     p = _command(commands, "search", _search, "search an architecture")
     p.add_argument("--space", choices=PRESETS, default="teach", help="search space (default: %(default)s)")
-    _training_options(p, "search", SEARCH_PRESETS)
+    _training_options(p, "search", SEARCH_PRESETS, "the space's name")
 
     p = _command(commands, "retrain", _retrain, "train a genotype's network from scratch")
     p.add_argument(
@@ -52,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
         help="genotype.json, a search's run directory, or NAME:SPACE with "
         "NAME one of hand_made, all_parallel, all_fusion, no_attention, random, random-SEED",
     )
-    _training_options(p, "retrain", RETRAIN_PRESETS)
+    _training_options(p, "retrain", RETRAIN_PRESETS, "teach")
 
     p = _command(commands, "evaluate", _evaluate, "PSNR and SSIM of a network on test pictures")
     p.add_argument("--weights", required=True, help="run directory, weights.safetensors, or a shipped model's name")
@@ -71,7 +75,8 @@ def parser() -> argparse.ArgumentParser:
     p = _command(commands, "demo", _demo, "search, retrain, evaluate and draw, in minutes")
     _data_option(p)
     p.add_argument("--runs-dir", default="runs", help="where runs are kept (default: %(default)s)")
-    p.add_argument("--name", default="demo", help="name of this run (default: %(default)s)")
+    p.add_argument("--name", help="name of this run (default: demo, with the data's name behind it when it is yours)")
+    _compute_options(p)
     return top
 
 
@@ -95,9 +100,9 @@ def _compute_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--threads", type=int, default=0, help="CPU threads (default: chosen by size)")
 
 
-def _training_options(p: argparse.ArgumentParser, name: str, presets: object) -> None:
+def _training_options(p: argparse.ArgumentParser, name: str, presets: Collection[str], default: str) -> None:
     _data_option(p)
-    p.add_argument("--preset", choices=list(presets), help="settings to start from (default: the space's name)")  # type: ignore[call-overload]
+    p.add_argument("--preset", choices=presets, help=f"settings to start from (default: {default})")
     p.add_argument(
         "--set",
         action="append",
@@ -159,7 +164,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     print(table({"derained": result}))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"means": result.means(), "rows": result.rows}, indent=1) + "\n")
+        write_json(options.json, {"means": result.means(), "rows": result.rows})
 
 
 def _derain(options: argparse.Namespace) -> None:
@@ -193,8 +198,16 @@ def _derain(options: argparse.Namespace) -> None:
 
 
 def _demo(options: argparse.Namespace) -> None:
-    alone = pick_device().type != "cpu" or (os.cpu_count() or 1) < 2
-    run_demo(options.data, runs_dir=options.runs_dir, name=options.name, parallel=not alone)
+    compute = _compute(options)
+    settings = DemoSettings()
+    settings = replace(
+        settings,
+        search=replace(settings.search, compute=compute),
+        retrain=replace(settings.retrain, compute=compute),
+    )
+    own = "demo" if options.data == "photos" else f"demo-{Path(options.data).name}"
+    parallel = pick_device(options.device).type == "cpu" and (os.cpu_count() or 1) > 1
+    run_demo(options.data, settings, runs_dir=options.runs_dir, name=options.name or own, parallel=parallel)
 
 
 if __name__ == "__main__":

@@ -161,7 +161,7 @@ class SuperNet(Backbone):
         relaxation: Relaxation | None = None,
     ) -> None:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # the CPU generator alone: fork_rng restores no other
             super().__init__(
                 space,
                 [tuple(MODULES)] * len(space.module_branches),
@@ -223,7 +223,7 @@ class DerainNet(Backbone):
 
     def __init__(self, genotype: Genotype, *, seed: int = 0) -> None:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # the CPU generator alone: fork_rng restores no other
             super().__init__(
                 genotype.space,
                 [(name,) for name in genotype.modules],
@@ -231,12 +231,18 @@ class DerainNet(Backbone):
             )
         self.genotype = genotype
 
-    def inherit(self, supernet: SuperNet) -> "DerainNet":
-        """Copy the weights of the chosen operations from a supernet of the same space; returns self."""
+    def inherit(self, supernet: SuperNet, batches: Iterable[Tensor] | None = None) -> "DerainNet":
+        """Copy the weights of the chosen operations from a supernet of the same space; returns self.
+
+        batches: training images (B, 3, H, W) on which BatchNorm's statistics are measured again. They are needed
+        before the network is judged, if the space normalises by batch (see `reestimate_statistics`).
+        """
         if supernet.space != self.space:
             raise ValueError("the supernet is of another space than this network's genotype")
         theirs = supernet.state_dict()
         self.load_state_dict({key: theirs[key] for key in self.state_dict()})
+        if batches is not None:
+            reestimate_statistics(self, batches)
         return self
 
 

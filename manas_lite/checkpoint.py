@@ -188,6 +188,17 @@ def restore(holder: Stateful, tensors: Mapping[str, Any], rest: Mapping[str, Any
         holder.load_state_dict(_join(rest["state"], tensors, ()))
     except (RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(f"the checkpoint's state does not fit this {name}: {error}") from error
+    if isinstance(holder, torch.optim.Optimizer):
+        _lay_as_parameters(holder)
+
+
+def _lay_as_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """Give moments the memory format of their parameters, as in a run that was not cut: norms over them sum in the
+    order of memory, and would differ in the last bit."""
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _shapes(optimizer: torch.optim.Optimizer) -> list[list[list[int]]]:

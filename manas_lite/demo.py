@@ -2,11 +2,13 @@
 
 import json
 import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +63,8 @@ def run_demo(
     data: see `data.open_split`. Leaves in `runs_dir/name`: genotype.json, weights.safetensors (the searched network),
     metrics.json, manifest.json, log.jsonl, and genotype.png, search.png, comparison-*.png; the three runs themselves
     in its folders search, hand_made and searched. parallel: train the hand-made network in a second process meanwhile
-    (from a script, call this under `if __name__ == "__main__"`). Calling it again continues, or repeats what is done
-    at no cost.
+    (from a script, call this under `if __name__ == "__main__"`). Calling it again continues; what is
+    done is not trained again, only evaluated and drawn.
     """
     settings = settings or DemoSettings()
     split = open_split(data)
@@ -72,23 +74,19 @@ def run_demo(
     options: dict[str, Any] = {"data": split, "settings": settings.retrain, "runs_dir": path}
 
     with RunDirectory(path, record, kind="demo") as run, ExitStack() as stack:
-        run.note(data=str(data))
+        run.note(data="a Split" if isinstance(data, Split) else str(data))
         began = time.monotonic()
         say = print if progress else _silent
+        aside = stack.enter_context(_beside(hand_made, options)) if parallel else None
         scenes = f"{len(split.train)} training, {len(split.val)} validation and {len(split.test)} test scenes"
-        aside = None
-        if parallel:  # a core each: the hand-made network needs nothing of the search
-            pool = stack.enter_context(ProcessPoolExecutor(1, multiprocessing.get_context("spawn")))
-            aside = pool.submit(retrain, hand_made, name="hand_made", progress=False, **options)
         say(f"1/4 search an architecture, one of {settings.space.count():.1e}, on {scenes}")
         found = search(settings.space, split, settings.search, runs_dir=path, name="search", progress=progress)
         say(f"2/4 train the searched network ({found.genotype.cost():,.0f} parameters)")
         searched = retrain(found.genotype, name="searched", progress=progress, **options)
         say(f"3/4 train a hand-made network alike ({hand_made.cost():,.0f} parameters)")
         if aside is not None:
-            by_hand = aside.result()
-        else:
-            by_hand = retrain(hand_made, name="hand_made", progress=progress, **options)
+            aside.join()
+        by_hand = retrain(hand_made, name="hand_made", progress=progress, **options)  # done already, if it went well
         trained = {"hand_made": by_hand.net, "searched": searched.net}
         say("4/4 evaluate on pictures never trained on")
         results = {label: evaluate(net, split.test, progress=progress) for label, net in trained.items()}
@@ -103,6 +101,30 @@ def run_demo(
         say("\n" + table({f"derained, {label.replace('_', '-')}": r for label, r in results.items()}))
         say(f"\n{time.monotonic() - began:.0f} s. The files and pictures are in {path}")
     return DemoResult(net, found, results, path, seconds)
+
+
+@contextmanager
+def _beside(genotype: Genotype, options: dict[str, Any]) -> Iterator[BaseProcess]:
+    """Train the hand-made network in a second process, on the second core. It is ended with this one."""
+    process = multiprocessing.get_context("spawn").Process(target=_train_beside, args=(genotype, options), daemon=True)
+    process.start()
+    try:
+        yield process
+    finally:
+        process.terminate()
+
+
+def _train_beside(genotype: Genotype, options: dict[str, Any]) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    retrain(genotype, name="hand_made", progress=False, **options)
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot end its child, and an orphan would hold the run directory's lock."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def collect_metrics(results: dict[str, EvaluationResult], nets: dict[str, DerainNet]) -> dict[str, Any]:

@@ -2,20 +2,23 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
-from .data import Scene
+from .backbone import Backbone
+from .data import Scene, Split, open_split
 from .images import to_tensor
-from .inference import restore
+from .inference import borrowed, restore
 from .metrics import psnr, ssim
 from .progress import Progress
 from .runtime import Compute, ComputeSettings
 
 CONVENTIONS = ("rgb", "y")
+SMALLEST = 11  # the side of SSIM's window
 MEASURES = {"psnr": psnr, "ssim": ssim}
 
 
@@ -39,6 +42,9 @@ class EvaluationResult:
         """Labels in the order of first appearance."""
         return tuple(dict.fromkeys(row["label"] for row in self.rows))
 
+    def __str__(self) -> str:
+        return table({"derained": self})
+
     @property
     def gain(self) -> float:
         """Mean PSNR (RGB) of the outputs less that of the inputs, in dB."""
@@ -48,27 +54,36 @@ class EvaluationResult:
 
 def evaluate(
     net: nn.Module,
-    scenes: Iterable[Scene],
+    scenes: Iterable[Scene] | Split | str | Path,
     *,
     conventions: Sequence[str] = CONVENTIONS,
     measures: Sequence[str] = ("psnr", "ssim"),
+    window: int | None = None,
     compute: ComputeSettings | None = None,
     progress: bool = False,
 ) -> EvaluationResult:
     """Derain every rainy picture of `scenes`, whole, and score it against the clean one.
 
-    Outputs are clamped to [0, 1] before scoring; they are not rounded to 8 bits.
+    scenes: scenes, or a split, folder or set's name (see `data.open_split`) whose test scenes are meant.
+    window: let the gates pool over windows of so many pixels, as on the crops of training (Backbone.pool_locally).
+    Outputs are clamped to [0, 1] before scoring; they are not rounded to 8 bits. The caller's network is not moved.
     """
     runtime = Compute(compute or ComputeSettings())
-    scenes = list(scenes)
+    scenes = list(open_split(scenes).test if isinstance(scenes, Split | str | Path) else scenes)
     if not scenes:
         raise ValueError("no scenes to evaluate on: the list is empty")
-    was_training = net.training
-    net = runtime.prepare(net).eval()
+    net = borrowed(net, runtime)
+    if window is not None:
+        cast(Backbone, net).pool_locally(window)
     rows = []
     with runtime.session(), Progress(sum(len(s.rainy) for s in scenes), "evaluate", show=progress) as bar:
         for scene in scenes:
             rainy, clean = scene.read()
+            if min(clean.shape[:2]) < SMALLEST and "ssim" in measures:
+                size = f"{clean.shape[1]}x{clean.shape[0]}"
+                raise ValueError(
+                    f"scene {scene.name!r} is {size} pixels, too small for SSIM's {SMALLEST}: leave it out"
+                )
             target = to_tensor(clean)[None]
             for label, image in zip(scene.labels, rainy, strict=True):
                 source = to_tensor(image)[None]
@@ -81,7 +96,6 @@ def evaluate(
                             row[f"{prefix}{measure}_{convention}"] = float(value[0])
                 rows.append(row)
                 bar.step()
-    net.train(was_training)
     return EvaluationResult(rows)
 
 

@@ -21,7 +21,17 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-__all__ = ["SUFFIXES", "ImageError", "conversions", "image_size", "read_image", "to_array", "to_tensor", "write_image"]
+__all__ = [
+    "SUFFIXES",
+    "ImageError",
+    "conversions",
+    "image_size",
+    "read_image",
+    "rgb_array",
+    "to_array",
+    "to_tensor",
+    "write_image",
+]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif"})
 """File name endings (lower case) that are taken for images when a folder is listed."""
@@ -44,12 +54,16 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     try:
         with _open(path) as image:
             image.load()
-            upright = ImageOps.exif_transpose(image)
-            return np.array(_to_rgb(upright, path))
+            return rgb_array(image, path)
     except (ImageError, FileNotFoundError):
         raise
     except _BROKEN as error:
         raise ImageError(f"{path}: cannot be decoded ({_reason(error)}); copy or download it again") from error
+
+
+def rgb_array(image: Image.Image, path: str | os.PathLike[str] = "the picture") -> np.ndarray:
+    """A loaded PIL image as uint8 (H, W, 3), converted as `read_image` converts a file; `path` names it in errors."""
+    return np.array(_to_rgb(ImageOps.exif_transpose(image), path))
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -154,7 +168,7 @@ def _open(path: Path) -> Image.Image:
     return image
 
 
-def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+def _to_rgb(image: Image.Image, path: str | os.PathLike[str]) -> Image.Image:
     if image.mode.startswith("I"):
         values = np.asarray(image)
         if values.size and (values.min() < 0 or values.max() > 65535):

@@ -8,18 +8,37 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from .images import read_image, to_array, to_tensor, write_image
+from .backbone import Backbone
+from .folding import fold
+from .images import SUFFIXES, read_image, rgb_array, to_array, to_tensor, write_image
+from .memory import bytes_per_pixel
 from .runtime import Compute, ComputeSettings
+from .tiling import restore_tiled
 
 Picture = TypeVar("Picture", str, Path, Image.Image, np.ndarray)
 
 
+SMALL = 512 * 512
+"""Pixels of a picture that any network of the presets derains whole in less than a gigabyte."""
+
+
 @torch.inference_mode()
 def restore(net: nn.Module, rainy: Tensor, runtime: Compute) -> Tensor:
-    """Rainy images (B, 3, H, W) in [0, 1] on the runtime's device -> derained, float32, clamped to [0, 1]."""
+    """Rainy images (B, 3, H, W) in [0, 1] on the runtime's device -> derained, float32, clamped to [0, 1].
+
+    In tiles when the pictures are too large for `picture_gib`: equal to the whole-picture result to 1e-4.
+    """
+    rainy = rainy.contiguous(memory_format=torch.channels_last)
     with runtime.autocast():
-        output = net(rainy.contiguous(memory_format=torch.channels_last))
+        output = restore_tiled(net, rainy) if _too_large(net, rainy, runtime) else net(rainy)
     return output.float().clamp(0, 1)
+
+
+def _too_large(net: nn.Module, rainy: Tensor, runtime: Compute) -> bool:
+    pixels = rainy.shape[0] * rainy.shape[2] * rainy.shape[3]
+    if not isinstance(net, Backbone) or net.space.norm == "group" or pixels <= SMALL:
+        return False
+    return pixels * bytes_per_pixel(getattr(net, "genotype", net.space)) > runtime.picture_bytes
 
 
 def derain(
@@ -35,14 +54,14 @@ def derain(
     image:
       * a path: the derained picture is written to `output` (default: `<name>-derained<suffix>` beside it) and its
         path returned; an existing file is kept unless `overwrite`.
-      * a PIL image: an RGB image of the same size.
+      * a PIL image: an RGB image, upright, converted as image files are (see `images`).
       * an array (H, W, 3) or (H, W), uint8, uint16 or floating in [0, 1]: the same shape and type. Grey is derained
         as three equal channels and averaged back.
     """
     if isinstance(image, str | Path):
-        target = Path(output) if output is not None else _beside(Path(image))
+        target = _target(Path(image), Path(output) if output is not None else None)
         if target.exists() and not overwrite:
-            raise FileExistsError(f"{target} exists: name another output, or allow overwriting it")
+            raise FileExistsError(f"{target} exists: name another output, or set overwrite (--overwrite) to replace it")
         array = _derain_array(read_image(image), net, compute)
         target.parent.mkdir(parents=True, exist_ok=True)
         write_image(target, array)
@@ -50,14 +69,25 @@ def derain(
     if output is not None:
         raise ValueError("output names a file for a picture given by its path; this one was given in memory")
     if isinstance(image, Image.Image):
-        return Image.fromarray(_derain_array(np.asarray(image.convert("RGB")), net, compute))
+        return Image.fromarray(_derain_array(rgb_array(image), net, compute))
     if isinstance(image, np.ndarray):
         return _derain_array(image, net, compute)
     raise TypeError(f"expected a path, a PIL image or an array, got {type(image).__name__}")
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f"{path.stem}-derained{path.suffix}")
+def _target(path: Path, output: Path | None) -> Path:
+    """Where the derained picture goes; refused now rather than after the work where it cannot be written there."""
+    if output is None:
+        return path.with_name(f"{path.stem}-derained{path.suffix}")
+    target = output / path.name if output.is_dir() else output
+    if target.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{target}: unknown image ending {target.suffix!r}; use one of {', '.join(sorted(SUFFIXES))}")
+    return target
+
+
+def borrowed(net: nn.Module, runtime: Compute) -> nn.Module:
+    """A copy of the network on the runtime's device, in eval mode, BatchNorm folded: the caller's stays as it is."""
+    return runtime.prepare(fold(net))
 
 
 def _derain_array(image: np.ndarray, net: nn.Module, compute: ComputeSettings | None) -> np.ndarray:
@@ -74,9 +104,7 @@ def _derain_array(image: np.ndarray, net: nn.Module, compute: ComputeSettings | 
         tensor = torch.from_numpy(np.ascontiguousarray(colour.astype(np.float32) / peak)).permute(2, 0, 1)
     runtime = Compute(compute or ComputeSettings())
     with runtime.session():
-        was_training = net.training
-        result = restore(runtime.prepare(net).eval(), tensor[None].to(runtime.device), runtime)[0].cpu()
-        net.train(was_training)
+        result = restore(borrowed(net, runtime), tensor[None].to(runtime.device), runtime)[0].cpu()
     if image.dtype == np.uint8:
         colour = to_array(result)
         return colour.mean(2).round().astype(np.uint8) if grey else colour

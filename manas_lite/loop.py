@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from . import checkpoint
-from .data import Scene
+from .data import Scene, SceneBatch, one_to_one, scene_loader
 from .progress import Progress, summary
 from .record import RunDirectory, hash_files
+from .schedules import RetrainSettings, SearchSettings
+from .settings import to_dict
 
 
 class DivergedError(RuntimeError):
@@ -25,9 +27,9 @@ class DivergedError(RuntimeError):
 class Loop:
     """Iterates over the steps still to do, and keeps the run's log and checkpoints.
 
-    run: the run directory, open. state: what a checkpoint saves, by name. memory: plain values (numbers, strings,
-    lists) saved along, such as the best score so far; the caller may change them in place. identity: what a checkpoint
-    must have been made by (the genotype's or the space's id).
+    run: the run directory, open. state: what a checkpoint saves, by name; the scaler too where fp16 needs it.
+    memory: plain values (numbers, strings, lists) saved along, such as the best score so far; the caller may change
+    them in place. identity: what a checkpoint must have been made by (the genotype's or the space's id).
     """
 
     def __init__(
@@ -36,13 +38,15 @@ class Loop:
         *,
         total: int,
         state: Mapping[str, checkpoint.Stateful],
+        scaler: torch.amp.GradScaler,
         memory: dict[str, Any],
         identity: str,
         title: str,
         log_every: int = 10,
         progress: bool = True,
     ) -> None:
-        self.run, self.total, self.state, self.memory = run, total, dict(state), memory
+        self.run, self.total, self.memory = run, total, memory
+        self.state = {"scaler": scaler, **state} if scaler.is_enabled() else dict(state)
         self.identity, self.log_every = identity, log_every
         self.path = run.path / "checkpoint.safetensors"
         self.pending: list[tuple[int, dict[str, Tensor]]] = []
@@ -57,7 +61,9 @@ class Loop:
             return 0
         tensors, meta = checkpoint.load(self.path, identity=self.identity)
         for name, holder in self.state.items():
-            checkpoint.restore(holder, tensors.get(name, {}), meta["state"].get(name))
+            if name == "scaler" and name not in meta["state"]:
+                continue  # the run began where no scaler was needed; this one starts afresh
+            checkpoint.restore(holder, tensors.get(name, {}), meta["state"][name])
         self.memory.update(meta["memory"])
         self.run.truncate_log(meta["step"])
         return meta["step"]
@@ -87,14 +93,13 @@ class Loop:
             cursor += len(terms)
             broken = [name for name, value in record.items() if not math.isfinite(value)]
             if broken:
-                kept = (
-                    f"the last good checkpoint is {self.path}" if self.path.exists() else "there is no checkpoint yet"
-                )
-                raise DivergedError(
-                    f"{', '.join(broken)} became {record[broken[0]]} at step {step}; {kept}. "
-                    "Lower the learning rate, clip gradients, or use precision='fp32'"
-                )
+                raise self._diverged(f"{', '.join(broken)} became {record[broken[0]]}", step)
             self.run.log({"kind": "step", "step": step, **record})
+
+    def _diverged(self, what: str, step: int) -> DivergedError:
+        kept = f"the last good checkpoint is {self.path}" if self.path.exists() else "there is no checkpoint yet"
+        cure = "Lower the learning rate, clip gradients, or use precision='fp32'"
+        return DivergedError(f"{what} at step {step}; {kept}. {cure}")
 
     def report(self, step: int, record: Mapping[str, Any], shown: Sequence[str]) -> None:
         """Write a record of an epoch, and show some of its facts."""
@@ -102,9 +107,15 @@ class Loop:
         self.run.log({"kind": "epoch", "step": step, **record})
         self.progress.say(summary({name: record[name] for name in shown if record.get(name) is not None}))
 
-    def checkpoint(self, done: int) -> None:
-        """Save everything after `done` steps, atomically; what was logged so far is on disk first."""
+    def checkpoint(self, done: int, probe: Tensor) -> None:
+        """Save everything after `done` steps, atomically; what was logged so far is on disk first.
+
+        probe: a loss of the weights as they are now. The harm of an update shows only in the loss after it, and
+        weights without a finite loss must not replace the last good checkpoint.
+        """
         self.flush()
+        if not math.isfinite(float(probe)):
+            raise self._diverged(f"the loss after the update became {float(probe)}", done - 1)
         tensors, plain = {}, {}
         for name, holder in self.state.items():
             tensors[name], plain[name] = checkpoint.dump(holder)
@@ -113,9 +124,50 @@ class Loop:
 
 
 def note_data(run: RunDirectory, scenes: Iterable[Scene]) -> None:
-    """Put a hash over the files of `scenes` into the manifest, once: a continued run does not read them all again."""
-    if "data" not in run.manifest["notes"]:
-        run.note(data=hash_files({file for scene in scenes for file in scene.files()}))
+    """Put a hash over the files of `scenes` into the manifest; ValueError where a continued run finds other files."""
+    now, before = hash_files({file for scene in scenes for file in scene.files()}), run.manifest["notes"].get("data")
+    if before not in (None, now):
+        raise ValueError(
+            f"{run.path} was started on other data: {before['files']} files of {before['bytes']:,} bytes there, "
+            f"{now['files']} of {now['bytes']:,} here, or changed contents. Use another name or runs_dir"
+        )
+    run.note(data=now)
+
+
+def training_batches(
+    scenes: tuple[Scene, ...], settings: SearchSettings | RetrainSettings, *, seed: int, start: int
+) -> Iterator[SceneBatch]:
+    """The batches of a run from step `start` on.
+
+    With `multi_to_one=False` every rainy image is a scene of its own, and a batch holds as many images as before:
+    `batch` times the versions that a scene would have had.
+    """
+    batch, rains, fresh = settings.batch, settings.rains, settings.fresh_rain
+    if not settings.multi_to_one:
+        if fresh:
+            raise ValueError(
+                "fresh_rain makes several versions of one background, which multi_to_one=False forbids: "
+                "leave one of them, or add the versions to the scenes with data.with_extra_rain"
+            )
+        batch *= min(len(scene.rainy) for scene in scenes) if rains is None else rains
+        scenes, rains = one_to_one(scenes), None
+    loader = scene_loader(
+        scenes,
+        batch=batch,
+        patch=settings.patch,
+        seed=seed,
+        steps=settings.epochs * settings.steps,
+        start=start,
+        rains=rains,
+        fresh_rain=fresh,
+        workers=settings.compute.workers,
+    )
+    return iter(loader)
+
+
+def settings_record(settings: SearchSettings | RetrainSettings) -> dict[str, Any]:
+    """The settings as a run directory compares them: without those of the machine, which may change on resuming."""
+    return {name: value for name, value in to_dict(settings).items() if name not in ("compute", "checkpoint_every")}
 
 
 def cosine(step: int, total: int, high: float, low: float, warmup: int = 0) -> float:

@@ -1,6 +1,7 @@
 """What a search tells of itself each epoch, and when it should stop: entropy, skip share, expected cost, collapse."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ def report(net: SuperNet, costs: Costs) -> dict[str, Any]:
     relaxed network, as a share of the largest; genotype: id of what argmax would derive now.
     """
     space = net.space
-    alpha, beta = (net.relaxation.weights(p).cpu().double() for p in net.arch_parameters())
+    soft = replace(net.relaxation, hard=False)
+    alpha, beta = (soft.weights(p).cpu().double() for p in net.arch_parameters())
     genotype = argmax(space, net.alpha, net.beta)
     expected = costs.fixed + float((alpha * costs.modules).sum() + (beta * costs.edges).sum())
     edges = max(1, len(genotype.edges))
@@ -49,17 +51,19 @@ def row_entropy(weights: Tensor) -> float:
     return float(entropy) / math.log(weights.shape[1])
 
 
-def collapse(skip_edges: float, eigenvalues: list[float], max_skip_share: float) -> str | None:
+def collapse(
+    skip_edges: float, eigenvalues: list[float], max_skip_share: float, ratio: float | None = 0.75
+) -> str | None:
     """Why a search should stop, or None. Eigenvalues: of all measurements so far, oldest first.
 
     The eigenvalue rule is RobustDARTS's (Zela et al., ICLR 2020): the mean of the last five against that of the
-    five ending five measurements ago, a ratio below 0.75 of old to new.
+    five ending five measurements ago, a ratio of old to new below `ratio`; at least ten measurements are needed.
     """
     if skip_edges > max_skip_share:
         return f"{skip_edges:.0%} of the edges choose skip_connect (limit {max_skip_share:.0%})"
-    if len(eigenvalues) >= 10:
+    if ratio is not None and len(eigenvalues) >= 10:
         magnitudes = [abs(value) for value in eigenvalues]
         old, new = sum(magnitudes[-10:-5]) / 5, sum(magnitudes[-5:]) / 5
-        if new > 0 and old / new < 0.75:
+        if new > 0 and old / new < ratio:
             return f"the architecture Hessian's dominant eigenvalue rose from {old:.3g} to {new:.3g}"
     return None

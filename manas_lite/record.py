@@ -33,6 +33,10 @@ MANIFEST_EVERY = 15.0  # seconds between its updates while logging: what a kille
 LOCK_PATIENCE = 10.0  # seconds: data workers outlive a killed run by a few, and hold its lock till then
 
 
+class BusyError(RuntimeError):
+    """Another process is writing the run directory."""
+
+
 class RunDirectory:
     """A run's folder, open for writing within a `with` block; the same call on the same folder continues it.
 
@@ -43,7 +47,7 @@ class RunDirectory:
         kind: what sort of run it is, such as "search".
 
     Raises ValueError when the folder was started with another record or kind, naming what differs;
-    RuntimeError when another process is writing it (the system frees the lock of one that died).
+    BusyError when another process is writing it (the system frees the lock of one that died).
 
     >>> with RunDirectory("runs/try", {"settings": {"seed": 0}}) as run:    # doctest: +SKIP
     ...     run.log({"step": 0, "loss": 0.5})
@@ -67,7 +71,7 @@ class RunDirectory:
         try:
             self._lock.acquire()
         except Timeout:
-            raise RuntimeError(
+            raise BusyError(
                 f"{self.path} is being written by another run{self._holder()}: wait for it, stop it, or use another "
                 "name or runs_dir"
             ) from None

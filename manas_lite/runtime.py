@@ -4,10 +4,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from .settings import check
 
 Net = TypeVar("Net", bound=nn.Module)
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
@@ -17,28 +19,41 @@ PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 class ComputeSettings:
     """device: `auto` (CUDA, else MPS, else CPU) or a torch device name. precision: `auto` is bf16 on GPUs that
     have it, fp16 with a gradient scaler on older ones, fp32 on CPU and MPS. threads: CPU threads of a run, 0 to
-    choose by size. workers: loader processes (batches do not depend on it)."""
+    choose by size. workers: loader processes (batches do not depend on it). picture_gib: pictures that would need
+    more memory than this are derained in tiles, with the same result (see manas_lite.tiling)."""
 
     device: str = "auto"
     precision: PrecisionName = "auto"
     threads: int = 0
     workers: int = 0
+    picture_gib: float = 2.0
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not self.picture_gib > 0:
+            raise ValueError(f"picture_gib is {self.picture_gib}: give a number of GiB above 0")
+        for name in ("threads", "workers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be 0 or more")
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device called `name`; RuntimeError when this machine does not have it."""
+    """The device called `name`; ValueError when there is none of that name, or not on this machine."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"unknown device {name!r}: use auto, cpu, cuda, cuda:1 or mps") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError(
+        raise ValueError(
             f"device {name!r} was asked for, but torch sees no CUDA GPU. On Colab: Runtime > Change runtime type > "
             "GPU. Elsewhere: check `nvidia-smi` and that torch is not a CPU build. Or use device='cpu'"
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise RuntimeError(f"device {name!r} was asked for, but this torch has no MPS: use device='cpu'")
+        raise ValueError(f"device {name!r} was asked for, but this torch has no MPS: use device='cpu'")
     return device
 
 
@@ -53,6 +68,7 @@ class Compute:
         self.dtype = _dtype(settings.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.threads = settings.threads or default_threads(width)
+        self.picture_bytes = int(settings.picture_gib * 2**30)
 
     def prepare(self, net: Net) -> Net:
         """Move a network here, in the memory format that its convolutions like best."""
@@ -62,8 +78,17 @@ class Compute:
         """(B, R, 3, h, w) -> (B * R, 3, h, w) in the network's memory format: one forward pass for all."""
         return batch.flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
-    def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+    def autocast(self, *, scaled: bool = True) -> torch.autocast:
+        """The precision of a forward pass. Gradients in fp16 vanish unless the loss goes through the scaler: passes
+        that do not (`scaled=False`, the architecture's) run in fp32 there."""
+        half = self.dtype == torch.bfloat16 or (self.dtype == torch.float16 and scaled)
+        return torch.autocast(self.device.type, dtype=self.dtype if half else None, enabled=half)
+
+    def facts(self) -> dict[str, Any]:
+        """What the manifest says of this: device, its name, precision, threads."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+        precision = str(self.dtype).removeprefix("torch.")
+        return {"device": str(self.device), "device_name": name, "precision": precision, "threads": self.threads}
 
     @contextmanager
     def session(self) -> Iterator[None]:

@@ -4,11 +4,19 @@ docs/hyperparameters.md, made from this file, sets the presets beside the releas
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from .bilevel import Order
 from .losses import LossSettings
 from .runtime import ComputeSettings
+from .settings import changed, check
+
+
+def _at_least(settings: Any, least: int, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and value < least:
+            raise ValueError(f"{name} is {value}: it must be at least {least}")
 
 
 @dataclass(frozen=True)
@@ -23,8 +31,10 @@ class SearchSettings:
     relaxation, temperature -> temperature_end (geometric), hard: see manas_lite.relaxation.
     discretize: `argmax` or `perturbation`.
     eigenvalue_every: epochs between measurements of the dominant eigenvalue of the architecture Hessian (0: never).
-    early_stop: stop on collapse: when more than `max_skip_share` of the edges choose `skip_connect`, or when the
-    smoothed eigenvalue has risen by more than 1/0.75 in five measurements (RobustDARTS); the last healthy epoch counts.
+    early_stop: stop on collapse, and derive from the last healthy epoch: when more than `max_skip_share` of the edges
+    choose `skip_connect`, or when the eigenvalue's mean over five measurements exceeds that of the five before them by
+    more than 1/`eigenvalue_ratio` (RobustDARTS; None for the scaled presets, whose few epochs sharpen the softmax so
+    fast that the eigenvalue rises whether a search collapses or not).
     """
 
     seed: int = 0
@@ -57,14 +67,20 @@ class SearchSettings:
     loss: LossSettings = field(default_factory=LossSettings)
     eigenvalue_every: int = 1
     early_stop: bool = True
+    eigenvalue_ratio: float | None = 0.75
     max_skip_share: float = 0.8
     checkpoint_every: int = 1
     compute: ComputeSettings = field(default_factory=ComputeSettings)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "steps", "batch", "patch", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        check(self)
+        _at_least(self, 1, "epochs", "steps", "batch", "patch", "checkpoint_every")
+        _at_least(
+            self, 0, "seed", "rains", "eigenvalue_every", "weight_rate", "arch_rate", "weight_decay", "arch_decay"
+        )
+        for name in ("temperature", "temperature_end", "radius", "clip"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise ValueError(f"{name} is {value}: it must be above 0")
         if not 0 <= self.warmup < self.epochs:
             raise ValueError(f"warmup is {self.warmup} of {self.epochs} epochs: no epoch would move the architecture")
         if not 0 < self.arch_share < 1:
@@ -73,9 +89,7 @@ class SearchSettings:
     @classmethod
     def preset(cls, name: str, **changes: Any) -> "SearchSettings":
         """The settings called `smoke`, `teach`, `lite` or `paper`, with `changes` to their fields."""
-        if name not in SEARCH_PRESETS:
-            raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(SEARCH_PRESETS)}")
-        return replace(SEARCH_PRESETS[name], **changes)
+        return _preset(SEARCH_PRESETS, name, changes)
 
 
 _SCALED_SEARCH = SearchSettings(
@@ -86,10 +100,11 @@ _SCALED_SEARCH = SearchSettings(
     arch_rate=0.03,
     clip=1.0,
     eigenvalue_every=0,
+    eigenvalue_ratio=None,
 )
 # L1 and a third of the SSIM term, a tenth of the internal one. Gains in dB on light / medium / heavy test photographs
 # after 1,000 steps of a hand-made `teach` network (one seed each): 0.6 / 3.7 / 5.2 so; with a tenth of the SSIM term
-# 0.1 / 2.3 / 4.8; with the method's MSE + SSIM, longer, -0.9 / 3.2 / 6.0; with the whole internal term, -0.3 / 2.3 / 5.8.
+# 0.1 / 2.3 / 4.8; with the method's MSE + SSIM, longer, -0.9 / 3.2 / 6.0; with all of the internal, -0.3 / 2.3 / 5.8.
 _OUR_LOSS = LossSettings(external="l1+ssim", external_ssim=0.3, internal_weight=0.1, internal_from=1)
 SEARCH_PRESETS: dict[str, SearchSettings] = {
     "paper": SearchSettings(),
@@ -139,18 +154,16 @@ class RetrainSettings:
     compute: ComputeSettings = field(default_factory=ComputeSettings)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "steps", "batch", "patch", "validate_every", "val_scenes", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        check(self)
+        _at_least(self, 1, "epochs", "steps", "batch", "patch", "validate_every", "val_scenes", "checkpoint_every")
+        _at_least(self, 0, "seed", "rains", "rate", "rate_end", "warmup", "weight_decay")
         if self.ema is not None and not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}: a decay lies in [0, 1), 0.999 is usual; None switches it off")
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> "RetrainSettings":
         """The settings called `smoke`, `teach`, `lite` or `paper`, with `changes` to their fields."""
-        if name not in RETRAIN_PRESETS:
-            raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(RETRAIN_PRESETS)}")
-        return replace(RETRAIN_PRESETS[name], **changes)
+        return _preset(RETRAIN_PRESETS, name, changes)
 
 
 _SCALED_RETRAIN = RetrainSettings(batch=4, rate=2e-3, warmup=20, clip=1.0, ema=0.995, val_scenes=4, loss=_OUR_LOSS)
@@ -160,3 +173,12 @@ RETRAIN_PRESETS: dict[str, RetrainSettings] = {
     "teach": replace(_SCALED_RETRAIN, epochs=10, steps=200, rate=4e-3, warmup=50),
     "smoke": replace(_SCALED_RETRAIN, epochs=2, steps=10, batch=2, patch=32, warmup=2, val_scenes=1, ema=None),
 }
+
+
+S = TypeVar("S", SearchSettings, RetrainSettings)
+
+
+def _preset(presets: dict[str, S], name: str, changes: dict[str, Any]) -> S:
+    if name not in presets:
+        raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(presets)}")
+    return changed(presets[name], changes)

@@ -4,7 +4,7 @@ Each step takes an architecture step on the architecture part of the training sc
 weight part. The first epochs move the weights alone. The test scenes are sealed throughout.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,9 @@ from .bilevel import Loss, dominant_eigenvalue, functional_loss, hypergradient, 
 from .checkpoint import Stateful
 from .costs import Costs
 from .data import SceneBatch, Split, open_split, scene_loader, sealed, split_scenes
-from .data.scenes import Scene, one_to_one
-from .discretize import argmax, perturbation
+from .discretize import perturbation
 from .genotype import Genotype
-from .loop import Loop, cosine, seed_of, set_rate, update
+from .loop import Loop, cosine, note_data, seed_of, set_rate, settings_record, training_batches, update
 from .losses import DerainLoss
 from .monitoring import collapse, report
 from .record import RunDirectory
@@ -51,7 +50,7 @@ class SearchResult:
 
 
 def search(
-    space: SearchSpace | str = "smoke",
+    space: SearchSpace | str = "teach",
     data: Split | str | Path = "photos",
     settings: SearchSettings | str | None = None,
     *,
@@ -62,14 +61,14 @@ def search(
     """Search an architecture; the same call on the same run directory continues a search that was cut.
 
     space: a SearchSpace or the name of a preset. data: see `data.open_split`; only its training scenes are read.
-    settings: SearchSettings or a preset's name (default: the preset named like the space, else `smoke`).
+    settings: SearchSettings or a preset's name (default: the preset named like the space, else `teach`).
     Writes genotype.json, supernet.safetensors, metrics.json, manifest.json, log.jsonl in `runs_dir/name`.
 
     Raises LeakError on any reading of a test file, DivergedError on NaN, ValueError when the run directory was
     started with other settings.
     """
     if settings is None:
-        settings = space if isinstance(space, str) else "smoke"
+        settings = space if isinstance(space, str) else "teach"
     settings = SearchSettings.preset(settings) if isinstance(settings, str) else settings
     space = SearchSpace.preset(space) if isinstance(space, str) else space
     split = open_split(data)
@@ -101,55 +100,51 @@ class _Search:
         )
         self.loss = DerainLoss(settings.loss)
         self.costs: Costs = space.costs(settings.loss.complexity_unit)
+        self.norms: list[list[Tensor]] = []  # of this epoch's architecture gradients: alpha's, beta's
 
     # --- the loop ---
 
     def run(self) -> SearchResult:
         settings = self.settings
         memory: dict[str, Any] = {"stopped": None, "healthy": None, "eigenvalues": []}
-        record = {"space": to_dict(self.space), "settings": to_dict(settings), "split": self.split.sha256}
-        with (
-            RunDirectory(self.path, record, kind="search") as run,
-            sealed(self.split.test),
-            self.compute.session(),
-        ):
-            run.note(
-                weight_scenes=[s.name for s in self.weight_scenes],
-                arch_scenes=[s.name for s in self.arch_scenes],
-            )
-            state: dict[str, Stateful] = {
-                "supernet": self.net,
-                "weight_optimizer": self.weight_optimizer,
-                "arch_optimizer": self.arch_optimizer,
-                "scaler": self.compute.scaler,
-            }
-            total = settings.epochs * settings.steps
+        record = {"space": to_dict(self.space), "settings": settings_record(settings), "split": self.split.sha256}
+        state: dict[str, Stateful] = {
+            "supernet": self.net,
+            "weight_optimizer": self.weight_optimizer,
+            "arch_optimizer": self.arch_optimizer,
+        }
+        total = settings.epochs * settings.steps
+        with RunDirectory(self.path, record, kind="search") as run, sealed(self.split.test), self.compute.session():
+            parts = {"weight_scenes": self.weight_scenes, "arch_scenes": self.arch_scenes}
+            run.note(**{part: [scene.name for scene in scenes] for part, scenes in parts.items()})
+            run.note(compute=self.compute.facts())
+            note_data(run, self.split.train)
             loop = Loop(
                 run,
                 total=total,
                 state=state,
+                scaler=self.compute.scaler,
                 memory=memory,
-                identity="search",
+                identity=self.space.id,
                 title="search",
                 progress=self.show,
             )
             if memory["stopped"] is None:
-                weight_batches = iter(self._loader(self.weight_scenes, 0, loop.start))
-                arch_batches = iter(
-                    self._loader(self.arch_scenes, 1, max(loop.start, settings.warmup * settings.steps))
-                )
+                weight_batches = self._batches("weights", loop.start)
+                arch_batches = self._batches("architecture", max(loop.start, settings.warmup * settings.steps))
                 for step in loop:
                     epoch = step // settings.steps
-                    self._step(step, epoch, weight_batches, arch_batches, loop)
+                    train = next(weight_batches).to(self.compute.device)
+                    self._step(step, epoch, train, arch_batches, loop)
                     if (step + 1) % settings.steps == 0:
                         self._end_epoch(step, epoch, loop, memory)
                         if memory["stopped"] or (epoch + 1) % settings.checkpoint_every == 0 or step + 1 == total:
-                            loop.checkpoint(step + 1)
+                            loop.checkpoint(step + 1, self._probe(train, epoch))
                         if memory["stopped"]:
                             loop.progress.say(f"stops early: {memory['stopped']}")
                             break
             log = run.read_log()
-            genotype = self._derive(log, memory)
+            genotype = self._derive(memory)
             run.write_text("genotype.json", genotype.to_json())
             save_tensors(run.path / "supernet.safetensors", self.net.state_dict(), kind="supernet", genotype=genotype)
             last = [r for r in log if r["kind"] == "epoch"][-1]
@@ -166,27 +161,13 @@ class _Search:
             seconds = run.finish()
         return SearchResult(genotype, self.net, self.path, log, memory["stopped"], seconds)
 
-    def _loader(self, scenes: tuple[Scene, ...], stream: int, start: int) -> Any:
-        settings = self.settings
-        batch = settings.batch
-        if not settings.multi_to_one:  # the same number of images a step, each on its own
-            batch *= settings.rains or min(len(scene.rainy) for scene in scenes)
-            scenes = one_to_one(scenes)
-        return scene_loader(
-            scenes,
-            batch=batch,
-            patch=settings.patch,
-            seed=2 * settings.seed + stream,
-            steps=settings.epochs * settings.steps,
-            start=start,
-            rains=settings.rains if settings.multi_to_one else None,
-            fresh_rain=settings.fresh_rain,
-            workers=settings.compute.workers,
-        )
+    def _batches(self, part: str, start: int) -> Iterator[SceneBatch]:
+        scenes, stream = {"weights": (self.weight_scenes, 0), "architecture": (self.arch_scenes, 1)}[part]
+        return training_batches(scenes, self.settings, seed=2 * self.settings.seed + stream, start=start)
 
     # --- one step ---
 
-    def _step(self, step: int, epoch: int, weight_batches: Any, arch_batches: Any, loop: Loop) -> None:
+    def _step(self, step: int, epoch: int, train: SceneBatch, arch_batches: Iterator[SceneBatch], loop: Loop) -> None:
         settings = self.settings
         self.net.train()
         set_rate(
@@ -194,11 +175,10 @@ class _Search:
             cosine(step, loop.total, settings.weight_rate, settings.weight_rate_end),
         )
         self._relax(step, loop.total)
-        train = next(weight_batches).to(self.compute.device)
         terms: dict[str, Tensor] = {}
         if epoch >= settings.warmup:
             terms |= self._architecture_step(epoch, train, next(arch_batches).to(self.compute.device))
-        total, image_terms = self._image_loss(self.net, train, epoch)
+        total, image_terms = self._image_loss(self.net, train, epoch, scaled=True)
         update(self.weight_optimizer, self.compute.scaler, total, self.weights, settings.clip)
         loop.log(step, {"train": total.detach(), **image_terms, **terms})
 
@@ -210,8 +190,10 @@ class _Search:
         self.net.relaxation = replace(self.net.relaxation, temperature=temperature)
         self.net.resample(torch.Generator().manual_seed(seed_of(settings.seed, step)))
 
-    def _image_loss(self, net: SuperNet, batch: SceneBatch, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
-        with self.compute.autocast():
+    def _image_loss(
+        self, net: SuperNet, batch: SceneBatch, epoch: int, scaled: bool = False
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        with self.compute.autocast(scaled=scaled):
             outputs = net(self.compute.images(batch.rainy))
         return self.loss(outputs.float().unflatten(0, batch.rainy.shape[:2]), batch.clean, epoch=epoch)
 
@@ -245,14 +227,24 @@ class _Search:
             parameter.grad = value
         self.arch_optimizer.step()
         self.arch_optimizer.zero_grad(set_to_none=True)
-        norm = torch.linalg.vector_norm(torch.cat([g.flatten() for g in gradient.gradients]))
-        return {"arch": gradient.val_loss, "arch_gradient": norm, **own}
+        norms = [torch.linalg.vector_norm(g) for g in gradient.gradients]
+        self.norms.append(norms)
+        return {"arch": gradient.val_loss, "alpha_gradient": norms[0], "beta_gradient": norms[1], **own}
+
+    @torch.no_grad()
+    def _probe(self, batch: SceneBatch, epoch: int) -> Tensor:
+        """The loss of the weights as they are now."""
+        self.net.eval()
+        return self._image_loss(self.net, batch, epoch)[0]
 
     # --- reports, early stop, discretisation ---
 
     def _end_epoch(self, step: int, epoch: int, loop: Loop, memory: dict[str, Any]) -> None:
         settings = self.settings
         record: dict[str, Any] = {"epoch": epoch, **report(self.net, self.costs), "eigenvalue": None}
+        for name, norms in zip(("alpha_gradient", "beta_gradient"), zip(*self.norms, strict=True), strict=False):
+            record[name] = float(torch.stack(norms).mean())
+        self.norms.clear()
         searching = epoch >= settings.warmup
         if searching and settings.eigenvalue_every and (epoch + 1) % settings.eigenvalue_every == 0:
             record["eigenvalue"] = self._eigenvalue(epoch)
@@ -262,9 +254,11 @@ class _Search:
         if not searching:
             return
         if settings.early_stop:
-            memory["stopped"] = collapse(record["skip_edges"], memory["eigenvalues"], settings.max_skip_share)
+            memory["stopped"] = collapse(
+                record["skip_edges"], memory["eigenvalues"], settings.max_skip_share, settings.eigenvalue_ratio
+            )
         if memory["stopped"] is None:
-            memory["healthy"] = epoch
+            memory["healthy"] = [p.detach().tolist() for p in self.arch]
 
     def _eigenvalue(self, epoch: int) -> float:
         """Of the architecture Hessian of the validation loss, on two scenes fixed by the seed."""
@@ -275,13 +269,15 @@ class _Search:
         weights = [w.detach() for w in self.weights]
         return dominant_eigenvalue(lambda arch: pure(weights, arch), self.arch, iterations=10, tolerance=1e-2).value
 
-    def _derive(self, log: list[dict[str, Any]], memory: dict[str, Any]) -> Genotype:
+    @torch.no_grad()
+    def _derive(self, memory: dict[str, Any]) -> Genotype:
+        """Discretise; after an early stop, from the logits of the last healthy epoch, which the supernet gets back."""
         if memory["stopped"] and memory["healthy"] is not None:
-            healthy = next(r for r in log if r["kind"] == "epoch" and r["epoch"] == memory["healthy"])
-            return argmax(self.space, torch.tensor(healthy["alpha"]), torch.tensor(healthy["beta"]))
+            for parameter, values in zip(self.arch, memory["healthy"], strict=True):
+                parameter.copy_(torch.tensor(values))
         if self.settings.discretize == "argmax":
             return self.net.derive()
-        batch = next(iter(self._loader(self.arch_scenes, 1, 0))).to(self.compute.device)
+        batch = next(self._batches("architecture", 0)).to(self.compute.device)
         pure = self._pure(lambda net: self._image_loss(net, batch, self.settings.epochs)[0])
         self.net.train()
         return perturbation(self.net, lambda net: pure(self.weights, self.arch))[0]

@@ -78,6 +78,26 @@ def override(settings: T, assignments: Iterable[str] | Mapping[str, str]) -> T:
     return settings
 
 
+def check(settings: Any) -> None:
+    """Raise ValueError where a field of a settings dataclass holds a value of another type than it states.
+
+    For `__post_init__`: settings built in Python are then as strict as those read by `parse`.
+    """
+    hints, fields = _fields(type(settings))
+    for name in fields:
+        value = _convert(hints[name], getattr(settings, name), name, text=False)
+        object.__setattr__(settings, name, value)  # an int given for a float is the float
+
+
+def changed(settings: T, changes: Mapping[str, Any]) -> T:
+    """`settings` with some fields replaced; ValueError naming the nearest field where one is unknown."""
+    _, fields = _fields(type(settings))
+    for key in changes:
+        if key not in fields:
+            raise ValueError(f"unknown setting {key!r}: {_nearest(key, fields)}")
+    return dataclasses.replace(settings, **changes)  # type: ignore[type-var]
+
+
 def to_dict(settings: Any) -> dict[str, Any]:
     """Settings as nested dicts, lists, texts, numbers and None: what JSON holds and `parse` reads back."""
     if not dataclasses.is_dataclass(settings) or isinstance(settings, type):

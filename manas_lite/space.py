@@ -5,8 +5,10 @@ space.count()                     # architectures
 space.costs("flops").edges        # (edges, operations), looked up by operation name
 """
 
+import hashlib
+import json
 from collections.abc import Collection
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from .attention import edge_count
@@ -123,6 +125,11 @@ class SearchSpace:
     def multiple(self) -> int:
         """Height and width are padded to multiples of this many pixels."""
         return self.scale * 2 ** (len(self.channels) - 1)
+
+    @property
+    def id(self) -> str:
+        """Twelve hexadecimal digits that name the space: the same on every machine."""
+        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:12]
 
     def count(self) -> int:
         """The number of architectures: 2^modules x choices^edges.

@@ -6,20 +6,18 @@ from pathlib import Path
 from typing import Any, Generic
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .backbone import DerainNet
 from .checkpoint import Stateful
-from .data import Split, open_split, scene_loader, sealed
-from .data.scenes import one_to_one
+from .data import SceneBatch, Split, open_split, sealed
 from .evaluation import validation_psnr
 from .genotype import Genotype
-from .loop import Loop, cosine, note_data, set_rate, update
+from .loop import Loop, cosine, note_data, set_rate, settings_record, training_batches, update
 from .losses import DerainLoss
 from .record import RunDirectory
 from .runtime import Compute, Net
 from .schedules import RetrainSettings
-from .settings import to_dict
 from .zoo import save_network
 
 
@@ -47,15 +45,16 @@ class Average(Generic[Net]):
     @torch.no_grad()
     def follow(self, net: nn.Module, step: int) -> None:
         share = 1 - min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.net.parameters()), list(net.parameters()), share)
-        for mine, theirs in zip(self.net.buffers(), net.buffers(), strict=True):
-            mine.copy_(theirs)
+        for mine, theirs in zip(self.net.parameters(), net.parameters(), strict=True):
+            mine.data.lerp_(theirs, share)
+        for own, other in zip(self.net.buffers(), net.buffers(), strict=True):
+            own.copy_(other)
 
 
 def retrain(
     genotype: Genotype,
     data: Split | str | Path = "photos",
-    settings: RetrainSettings | str = "smoke",
+    settings: RetrainSettings | str = "teach",
     *,
     runs_dir: str | Path = "runs",
     name: str = "retrain",
@@ -71,6 +70,10 @@ def retrain(
     """
     settings = RetrainSettings.preset(settings) if isinstance(settings, str) else settings
     split = open_split(data)
+    if not split.val:
+        raise ValueError(
+            "the split has no validation scenes, and the best checkpoint is chosen on them: move some there"
+        )
     compute = Compute(settings.compute, genotype.space.channels[0])
     net = compute.prepare(DerainNet(genotype, seed=settings.seed))
     average = Average(net, settings.ema) if settings.ema is not None else None
@@ -79,33 +82,38 @@ def retrain(
     optimizer = torch.optim.Adam(net.parameters(), settings.rate, weight_decay=settings.weight_decay)
     loss = DerainLoss(settings.loss)
     memory: dict[str, Any] = {"best_psnr": float("-inf"), "best_epoch": -1}
-    record = {"genotype": genotype.id, "settings": to_dict(settings), "split": split.sha256}
+    record = {"genotype": genotype.id, "settings": settings_record(settings), "split": split.sha256}
     path = Path(runs_dir) / name
 
     with RunDirectory(path, record, kind="retrain") as run, sealed(split.test), compute.session():
         run.write_text("genotype.json", genotype.to_json())
+        run.note(compute=compute.facts())
         note_data(run, (*split.train, *split.val))
-        nets: dict[str, Stateful] = {"net": net, "judged": judged, "best": best}
-        state = nets | {"optimizer": optimizer, "scaler": compute.scaler}
+        state: dict[str, Stateful] = {"net": net, "judged": judged, "best": best, "optimizer": optimizer}
         total = settings.epochs * settings.steps
         loop = Loop(
             run,
             total=total,
             state=state,
+            scaler=compute.scaler,
             memory=memory,
             identity=genotype.id,
             title="retrain",
             progress=progress,
         )
-        batches = iter(_loader(split, settings, loop.start))
+        batches = training_batches(split.train, settings, seed=settings.seed, start=loop.start)
+
+        def batch_loss(batch: SceneBatch, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
+            with compute.autocast():
+                outputs = net(compute.images(batch.rainy))
+            return loss(outputs.float().unflatten(0, batch.rainy.shape[:2]), batch.clean, epoch=epoch)
+
         for step in loop:
             epoch = step // settings.steps
             net.train()
             set_rate(optimizer, cosine(step, total, settings.rate, settings.rate_end, settings.warmup))
             batch = next(batches).to(compute.device)
-            with compute.autocast():
-                outputs = net(compute.images(batch.rainy))
-            value, terms = loss(outputs.float().unflatten(0, batch.rainy.shape[:2]), batch.clean, epoch=epoch)
+            value, terms = batch_loss(batch, epoch)
             update(optimizer, compute.scaler, value, list(net.parameters()), settings.clip)
             if average is not None:
                 average.follow(net, step)
@@ -119,7 +127,9 @@ def retrain(
                     facts = {"epoch": epoch, "val_psnr_rgb": score, "best_psnr": memory["best_psnr"]}
                     loop.report(step, facts, ["val_psnr_rgb", "best_psnr"])
                 if (epoch + 1) % settings.checkpoint_every == 0 or step + 1 == total:
-                    loop.checkpoint(step + 1)
+                    with torch.no_grad():
+                        net.eval()
+                        loop.checkpoint(step + 1, batch_loss(batch, epoch)[0])
         best = best.cpu().eval()
         save_network(run.path, best)
         run.write_json(
@@ -135,21 +145,3 @@ def retrain(
         seconds = run.finish()
         log = run.read_log()
     return RetrainResult(best, genotype, path, memory["best_psnr"], memory["best_epoch"], log, seconds)
-
-
-def _loader(split: Split, settings: RetrainSettings, start: int) -> Any:
-    scenes, batch, rains = split.train, settings.batch, settings.rains
-    if not settings.multi_to_one:
-        batch *= rains or min(len(scene.rainy) for scene in scenes)
-        scenes, rains = one_to_one(scenes), None
-    return scene_loader(
-        scenes,
-        batch=batch,
-        patch=settings.patch,
-        seed=settings.seed,
-        steps=settings.epochs * settings.steps,
-        start=start,
-        rains=rains,
-        fresh_rain=settings.fresh_rain,
-        workers=settings.compute.workers,
-    )

@@ -45,7 +45,7 @@ def load(name_or_path: str | Path) -> DerainNet:
 
 
 def save_network(directory: Path, net: DerainNet) -> None:
-    """Write genotype.json and weights.safetensors into a directory."""
+    """Write weights.safetensors, which holds the genotype too, into a directory."""
     save_tensors(directory / WEIGHTS, net.state_dict(), kind="network", genotype=net.genotype)
 
 

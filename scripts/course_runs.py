@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 TARGET = Path(__file__).resolve().parents[1] / "manas_lite" / "assets" / "course"
-FILES = ("genotype.json", "log.jsonl", "metrics.json", "weights.safetensors")
+FILES = ("genotype.json", "log.jsonl", "metrics.json", "weights.safetensors", "supernet.safetensors")
 KEPT = ("kind", "settings", "space", "split", "seeds", "seconds", "versions", "cpu", "gpus", "threads", "finished")
 
 

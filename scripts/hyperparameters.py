@@ -86,6 +86,7 @@ SEARCH = {
     "discretize": ("argmax", "`perturbation` removes each choice and measures the loss"),
     "eigenvalue_every": ("–", "epochs between eigenvalues of the architecture Hessian, 0: never"),
     "early_stop": ("–", "on collapse"),
+    "eigenvalue_ratio": ("-", "RobustDARTS's rule; off where a search is too short for it"),
     "max_skip_share": ("–", "what counts as collapse"),
 }
 RETRAIN = {

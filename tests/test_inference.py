@@ -9,6 +9,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from manas_lite import checkpoint
 from manas_lite.backbone import DerainNet
+from manas_lite.data import Picture, Scene
 from manas_lite.evaluation import evaluate, table
 from manas_lite.genotype import Genotype
 from manas_lite.images import read_image, to_array, to_tensor, write_image
@@ -61,11 +62,54 @@ def test_array_types_agree(net):
     assert grey.dtype == np.uint8
 
 
+def test_pil_images_are_converted_as_files_are(net, tmp_path):
+    """16-bit grey, transparency and a turned camera: through memory and through a file the same picture."""
+    deep = Image.fromarray(np.full((16, 12), 30000, np.uint16))
+    clear = Image.fromarray(np.zeros((16, 12, 4), np.uint8), "RGBA")
+    turned = Image.fromarray(tiny.picture(2, 16)[:, :12])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for i, image in enumerate((deep, clear, turned)):
+        path = tmp_path / f"{i}.png"
+        image.save(path, **({"exif": exif} if image is turned else {}))
+        with Image.open(path) as opened:
+            opened.load()
+            in_memory = np.asarray(derain(opened, net))
+        assert np.array_equal(in_memory, read_image(derain(path, net))), i
+
+
+def test_a_folder_as_output_takes_the_picture(net, tmp_path):
+    write_image(tmp_path / "rainy.png", tiny.picture(0))
+    (tmp_path / "out").mkdir()
+    assert derain(tmp_path / "rainy.png", net, output=tmp_path / "out") == tmp_path / "out" / "rainy.png"
+    with pytest.raises(ValueError, match="ending"):
+        derain(tmp_path / "rainy.png", net, output=tmp_path / "out.txt")
+
+
+def test_the_callers_network_is_left_alone(tmp_path):
+    net = DerainNet(tiny.GENOTYPE)
+    strides = [p.stride() for p in net.parameters()]
+    split = tiny.tiny_split(tmp_path)
+    evaluate(net, split)
+    evaluate(net, split.test, window=16)
+    derain(tiny.picture(0), net)
+    assert [p.stride() for p in net.parameters()] == strides
+    assert net.training
+    assert all(block.window is None for cell in net.cells for block in cell.attention)
+
+
+def test_a_picture_too_small_to_score_is_named(tmp_path):
+    write_image(tmp_path / "small.png", tiny.picture(0, 8))
+    clean = Picture(tmp_path / "small.png")
+    with pytest.raises(ValueError, match="'tiny one' is 8x8"):
+        evaluate(DerainNet(tiny.GENOTYPE), [Scene("tiny one", clean, (clean,), ("rainy",))])
+
+
 def test_an_existing_file_is_kept(net, tmp_path):
     path = tmp_path / "rainy.png"
     write_image(path, tiny.picture(0))
     derain(path, net)
-    with pytest.raises(FileExistsError, match="overwriting"):
+    with pytest.raises(FileExistsError, match="--overwrite"):
         derain(path, net)
     derain(path, net, overwrite=True)
 

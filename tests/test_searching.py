@@ -10,8 +10,10 @@ from manas_lite.backbone import SuperNet
 from manas_lite.data import LeakError, Split
 from manas_lite.data.pictures import check_seal
 from manas_lite.genotype import Genotype
+from manas_lite.images import write_image
 from manas_lite.loop import DivergedError
 from manas_lite.monitoring import collapse, row_entropy
+from manas_lite.runtime import ComputeSettings
 from manas_lite.schedules import SEARCH_PRESETS, SearchSettings
 from manas_lite.searching import search
 from manas_lite.space import SearchSpace
@@ -108,16 +110,16 @@ def test_erratum_08_three_disjoint_scene_lists(split, tmp_path):
 
 def test_weight_and_architecture_steps_read_their_own_scenes(split, tmp_path, monkeypatch):
     """Every picture that a step of one kind reads is of that kind's part."""
-    import manas_lite.searching as searching
+    import manas_lite.loop as loop
 
     seen: dict[int, set[str]] = {}
-    original = searching.scene_loader
+    original = loop.scene_loader
 
     def spy(scenes, **options):
         seen.setdefault(options["seed"], set()).update(s.name for s in scenes)
         return original(scenes, **options)
 
-    monkeypatch.setattr(searching, "scene_loader", spy)
+    monkeypatch.setattr(loop, "scene_loader", spy)
     run(split, tmp_path, epochs=2, steps=1, eigenvalue_every=0)
     weight, arch = seen[0], seen[1]
     assert not weight & arch
@@ -146,13 +148,14 @@ def test_search_stops_on_collapse_and_keeps_the_last_healthy_epoch(split, tmp_pa
     import manas_lite.searching as searching
 
     monkeypatch.setattr(
-        searching, "collapse", lambda skip, eigenvalues, limit: "planted" if len(eigenvalues) == 3 else None
+        searching, "collapse", lambda skip, eigenvalues, limit, ratio: "planted" if len(eigenvalues) == 3 else None
     )
     result = run(split, tmp_path, epochs=6)
     assert result.stopped == "planted"
     assert result.epochs[-1]["epoch"] == 3
     healthy = result.epochs[2]
-    assert result.genotype.id == healthy["genotype"]
+    assert result.genotype.id == healthy["genotype"] == result.supernet.derive().id
+    assert torch.allclose(result.supernet.weights()[1], torch.tensor(healthy["beta"]), atol=1e-6)
     again = run(split, tmp_path, epochs=6)  # stays stopped
     assert again.stopped == "planted"
     assert again.genotype == result.genotype
@@ -164,6 +167,8 @@ def test_collapse_rules():
     assert collapse(0.0, [1.0] * 10, 0.8) is None
     assert "eigenvalue" in collapse(0.0, [1.0] * 5 + [2.0] * 5, 0.8)
     assert collapse(0.0, [1.0] * 5 + [1.3] * 5, 0.8) is None  # 1/1.3 = 0.77
+    assert collapse(0.0, [1.0] * 5 + [2.0] * 5, 0.8, None) is None
+    assert collapse(0.0, [1.0] * 4 + [2.0] * 5, 0.8) is None  # too few measurements
 
 
 def test_row_entropy():
@@ -172,7 +177,103 @@ def test_row_entropy():
     assert row_entropy(torch.zeros(0, 9)) == 0
 
 
-@pytest.mark.parametrize("change", [{"warmup": 3}, {"arch_share": 1.0}, {"steps": 0}])
+@pytest.mark.parametrize("hard", [False, True])
+def test_the_report_holds_soft_weights_and_both_gradient_norms(split, tmp_path, hard):
+    result = run(split, tmp_path, relaxation="gumbel", hard=hard, epochs=2, steps=2, eigenvalue_every=0)
+    last = result.epochs[-1]
+    assert last["beta_entropy"] > 0.5  # two steps decide nothing, whatever the forward pass samples
+    steps = [r for r in result.log if r["kind"] == "step" and "arch" in r]
+    for name in ("alpha_gradient", "beta_gradient"):
+        assert last[name] == pytest.approx(sum(r[name] for r in steps) / len(steps), rel=1e-5)
+        assert last[name] > 0
+
+
+def test_fp16_leaves_the_architecture_gradients_alone(split, tmp_path):
+    """Unscaled fp16 gradients vanish: the architecture's passes run in fp32, so the first step is that of fp32."""
+    changes = {"epochs": 1, "steps": 1, "warmup": 0, "eigenvalue_every": 0, "relaxation": "softmax"}
+    betas = {}
+    for precision in ("fp32", "fp16"):
+        compute = ComputeSettings(device="cpu", precision=precision, threads=1)
+        betas[precision] = run(split, tmp_path, precision, compute=compute, **changes).supernet.beta
+    assert torch.equal(betas["fp32"], betas["fp16"])
+    assert not torch.equal(betas["fp32"], SuperNet(tiny.SPACE).beta)
+
+
+@pytest.mark.parametrize("precisions", [("fp32", "fp16"), ("fp16", "fp32")])
+def test_a_run_continues_on_a_device_of_another_precision(split, tmp_path, monkeypatch, precisions):
+    import manas_lite.searching as searching
+
+    original = searching._Search._step
+
+    def cut(search, step, *rest):
+        if step == 8:
+            raise KeyboardInterrupt
+        original(search, step, *rest)
+
+    first, second = (ComputeSettings(device="cpu", precision=p, threads=1) for p in precisions)
+    monkeypatch.setattr(searching._Search, "_step", cut)
+    with pytest.raises(KeyboardInterrupt):
+        run(split, tmp_path, compute=first)
+    monkeypatch.undo()
+    result = run(split, tmp_path, compute=second)
+    assert [r["step"] for r in result.log if r["kind"] == "step"] == list(range(12))
+
+
+def test_ruined_weights_do_not_replace_the_last_good_checkpoint(split, tmp_path, monkeypatch):
+    """The update of the last step before a checkpoint blows up: its loss was still finite."""
+    import manas_lite.searching as searching
+    from manas_lite import checkpoint
+
+    original = searching.set_rate
+    rates = iter([1e-3] * 7 + [1e30] * 5)  # the second checkpoint would come after step 7
+    monkeypatch.setattr(searching, "set_rate", lambda optimizer, _: original(optimizer, next(rates)))
+    with pytest.raises(DivergedError, match=r"after the update .* at step 7; the last good checkpoint"):
+        run(split, tmp_path, clip=None, optimizer="sgd")
+    tensors, meta = checkpoint.load(tmp_path / "search" / "checkpoint.safetensors")
+    assert meta["step"] == 4
+    assert all(torch.isfinite(t).all() for t in tensors["supernet"].values())
+
+
+def test_other_data_is_refused_on_resuming(tmp_path):
+    data = tiny.tiny_split(tmp_path / "pictures")
+    run(data, tmp_path, epochs=2, steps=1)
+    write_image(data.train[0].clean.path, tiny.picture(99))
+    with pytest.raises(ValueError, match="other data"):
+        run(data, tmp_path, epochs=2, steps=1)
+
+
+def test_the_manifest_says_where_and_on_what(split, tmp_path):
+    import json
+
+    run(split, tmp_path, epochs=2, steps=1)
+    notes = json.loads((tmp_path / "search" / "manifest.json").read_text())["notes"]
+    assert notes["compute"]["device"] == "cpu"
+    assert notes["compute"]["precision"] == "float32"
+    assert notes["data"]["files"] == len(split.train)
+
+
+def test_one_to_one_with_fresh_rain_is_refused(split, tmp_path):
+    with pytest.raises(ValueError, match="multi_to_one"):
+        run(split, tmp_path, multi_to_one=False, fresh_rain=("light",))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"warmup": 3},
+        {"arch_share": 1.0},
+        {"steps": 0},
+        {"optimizer": "SGD"},
+        {"discretize": "arg-max"},
+        {"relaxation": "sofmax"},
+        {"order": "second"},
+        {"temperature_end": -1.0},
+        {"rains": -1},
+        {"eigenvalue_every": -1},
+        {"arch_rate": float("nan")},
+        {"seed": -1},
+    ],
+)
 def test_impossible_settings(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         dataclasses.replace(tiny.SEARCH, **change)
@@ -181,6 +282,8 @@ def test_impossible_settings(change):
 def test_unknown_presets():
     with pytest.raises(ValueError, match="choose one of"):
         SearchSettings.preset("tech")
+    with pytest.raises(ValueError, match="epochs"):
+        SearchSettings.preset("smoke", epoch=3)
     assert SearchSettings.preset("smoke", seed=3) == dataclasses.replace(SEARCH_PRESETS["smoke"], seed=3)
 
 

@@ -7,7 +7,7 @@ import tiny
 import torch
 
 from manas_lite.backbone import DerainNet
-from manas_lite.data import LeakError, Split
+from manas_lite.data import LeakError, Split, scene_loader
 from manas_lite.evaluation import evaluate
 from manas_lite.genotype import Genotype
 from manas_lite.loop import DivergedError, cosine
@@ -74,7 +74,7 @@ def test_erratum_07_every_output_is_scored_against_its_own_scene(split, tmp_path
 
     monkeypatch.setattr(training.DerainLoss, "__call__", spy)
     # an untrained residual network is the identity: outputs are the rainy pictures themselves
-    loader = training.scene_loader(split.train, batch=2, patch=16, seed=0, steps=1)
+    loader = scene_loader(split.train, batch=2, patch=16, seed=0, steps=1)
     rainy, clean, _ = next(iter(loader)).to("cpu")
     net = DerainNet(tiny.GENOTYPE)
     outputs = net(rainy.flatten(0, 1)).unflatten(0, rainy.shape[:2])

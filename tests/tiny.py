@@ -4,6 +4,7 @@ Also a program, for the tests that kill a run: python tiny.py {search,retrain} D
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ SEARCH = SearchSettings(
     eigenvalue_every=1,
     compute=COMPUTE,
 )
+KILLED = replace(SEARCH, epochs=5, relaxation="gumbel", order="finite-difference")
 RETRAIN = RetrainSettings(
     epochs=3,
     steps=4,
@@ -82,6 +84,6 @@ if __name__ == "__main__":
     what, data, runs, name = sys.argv[1:]
     split = tiny_split(Path(data))
     if what == "search":
-        search(SPACE, split, SEARCH, runs_dir=runs, name=name, progress=False)
+        search(SPACE, split, KILLED, runs_dir=runs, name=name, progress=False)
     else:
-        retrain(GENOTYPE, split, RETRAIN, runs_dir=runs, name=name, progress=False)
+        retrain(GENOTYPE, split, replace(RETRAIN, epochs=5), runs_dir=runs, name=name, progress=False)
