@@ -16,7 +16,7 @@ TORCH := $(or $(REMEMBERED),torch)
 endif
 PINNED_TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 
-.PHONY: help demo course lab test test-slow lint clean FORCE
+.PHONY: help demo course lab test test-slow bench lint clean FORCE
 .DELETE_ON_ERROR:
 
 help: ## list these commands
@@ -43,6 +43,9 @@ test: $(VENV)/installed-dev ## the everyday tests
 
 test-slow: $(VENV)/installed-dev ## the remaining tests, a few minutes each at most
 	$(RUN) pytest -m slow -n $(WORKERS)
+
+bench: $(VENV)/installed-core ## how fast the kit is beside a plain implementation: ratios, a quarter of an hour
+	$(RUN) benchmarks
 
 lint: $(VENV)/installed-dev ## style, formatting, types, pins
 	$(RUN) ruff check .

@@ -50,13 +50,13 @@ def search_step(
         parameter.grad = value
     arch_optimizer.step()
     total = image_loss(net, train, compute, loss)
-    update(weight_optimizer, compute.scaler, total, weights, clip)
+    update(weight_optimizer, compute.scaler, [total], weights, clip)
     return total.detach()
 
 
 def retraining_step(net: DerainNet, optimizer: torch.optim.Optimizer, batch: Batch, compute: Compute) -> Tensor:
     total = image_loss(net, batch, compute, DerainLoss(LOSS))
-    update(optimizer, compute.scaler, total, list(net.parameters()), None)
+    update(optimizer, compute.scaler, [total], list(net.parameters()), None)
     return total.detach()
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .modules import conv_norm
 from .ops import OPERATIONS, Gate, Pooling, SqueezeExciteGate, describe
-from .recompute import recompute
+from .recomputing import recompute
 
 Row = Sequence[Tensor | None]  # a weight for each candidate; None: not sampled this time, so not computed
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from .attention import AttentionBlock
 from .genotype import Genotype
 from .modules import MODULES, STEMS, Branches, FusionModule, ModuleSlot, Transition
-from .recompute import Checkpoint, recompute
+from .recomputing import Checkpoint, recompute
 from .relaxation import Relaxation, gumbel_noise
 from .space import SearchSpace
 

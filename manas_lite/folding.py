@@ -34,10 +34,11 @@ def _fold_sequence(layers: nn.Sequential) -> None:
         before, layer = layers[i - 1], layers[i]
         if isinstance(layer, nn.BatchNorm2d):
             holder, key = layers, i - 1
-            while isinstance(holder[key], nn.Sequential):  # the last layer of a group, as in separable convolutions
-                holder, key = holder[key], len(holder[key]) - 1
-            if isinstance(holder[key], nn.Conv2d):
-                holder[key] = fuse_conv_bn_eval(holder[key], layer)
+            while isinstance(before, nn.Sequential):  # the last layer of a group, as in separable convolutions
+                holder, key = before, len(before) - 1
+                before = holder[key]
+            if isinstance(before, nn.Conv2d):
+                holder[key] = fuse_conv_bn_eval(before, layer)
                 layers[i] = nn.Identity()
         elif isinstance(layer, nn.ReLU) and not isinstance(before, nn.ReLU):
             layers[i] = nn.ReLU(inplace=True)  # what stands before made a new tensor that nobody else reads

@@ -30,13 +30,16 @@ def restore(net: nn.Module, rainy: Tensor, runtime: Compute) -> Tensor:
     """
     rainy = rainy.contiguous(memory_format=torch.channels_last)
     with runtime.autocast():
-        output = restore_tiled(net, rainy) if _too_large(net, rainy, runtime) else net(rainy)
+        if isinstance(net, Backbone) and _too_large(net, rainy, runtime):
+            output = restore_tiled(net, rainy)
+        else:
+            output = net(rainy)
     return output.float().clamp(0, 1)
 
 
-def _too_large(net: nn.Module, rainy: Tensor, runtime: Compute) -> bool:
+def _too_large(net: Backbone, rainy: Tensor, runtime: Compute) -> bool:
     pixels = rainy.shape[0] * rainy.shape[2] * rainy.shape[3]
-    if not isinstance(net, Backbone) or net.space.norm == "group" or pixels <= SMALL:
+    if net.space.norm == "group" or pixels <= SMALL:  # group normalisation reads whole maps: no tiles
         return False
     return pixels * bytes_per_pixel(getattr(net, "genotype", net.space)) > runtime.picture_bytes
 

@@ -14,10 +14,14 @@ from torch import Tensor, nn
 
 from . import checkpoint
 from .data import Scene, SceneBatch, one_to_one, scene_loader
+from .genotype import Genotype
+from .memory import StepMemory
 from .progress import Progress, summary
 from .record import RunDirectory, hash_files
+from .runtime import Compute
 from .schedules import RetrainSettings, SearchSettings
 from .settings import to_dict
+from .space import SearchSpace
 
 
 class DivergedError(RuntimeError):
@@ -52,7 +56,7 @@ class Loop:
         self.pending: list[tuple[int, dict[str, Tensor]]] = []
         self.start = self._resume()
         self.progress = Progress(total, title, start=self.start, show=progress)
-        if self.start:
+        if 0 < self.start < total:
             self.progress.say(f"continues from step {self.start}")
 
     def _resume(self) -> int:
@@ -165,6 +169,30 @@ def training_batches(
     return iter(loader)
 
 
+def step_memory(
+    space: SearchSpace,
+    settings: SearchSettings | RetrainSettings,
+    compute: Compute,
+    scenes: tuple[Scene, ...],
+    genotype: Genotype | None = None,
+) -> StepMemory:
+    """What decides the memory of a step of this run, for an estimate and for advice."""
+    rains = min(len(scene.rainy) for scene in scenes) if settings.rains is None else settings.rains
+    return StepMemory(
+        space,
+        settings.batch,
+        rains + len(settings.fresh_rain),
+        settings.patch,
+        genotype,
+        accumulate=min(settings.accumulate, settings.batch),
+        checkpoint=settings.compute.checkpoint,
+        order=settings.order if isinstance(settings, SearchSettings) else "first",
+        precision={torch.bfloat16: "bf16", torch.float16: "fp16"}.get(compute.dtype, "fp32"),
+        optimizer=settings.optimizer if isinstance(settings, SearchSettings) else "adam",
+        ema=isinstance(settings, RetrainSettings) and settings.ema is not None,
+    )
+
+
 def settings_record(settings: SearchSettings | RetrainSettings) -> dict[str, Any]:
     """The settings as a run directory compares them: without those of the machine, which may change on resuming."""
     return {name: value for name, value in to_dict(settings).items() if name not in ("compute", "checkpoint_every")}
@@ -183,17 +211,38 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
+def parts_of(batch: SceneBatch, count: int) -> list[tuple[float, SceneBatch]]:
+    """The scenes of a batch in `count` parts or fewer, each with its share of them: the weight of its mean loss."""
+    scenes = len(batch.rainy)
+    pieces = zip(*(tensor.chunk(count) for tensor in batch), strict=True)
+    return [(len(piece[0]) / scenes, SceneBatch(*piece)) for piece in pieces]
+
+
+def add_terms(total: dict[str, Tensor], share: float, terms: Mapping[str, Tensor]) -> None:
+    """Add the terms of a part of a batch, by their share, to those of the whole."""
+    for name, value in terms.items():
+        total[name] = total.get(name, 0.0) + share * value
+
+
 def update(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    loss: Tensor,
+    losses: Iterable[Tensor],
     parameters: Sequence[nn.Parameter],
     clip: float | None,
 ) -> None:
-    """One optimiser step down `loss`, with gradient clipping, through the scaler (which does nothing unless fp16)."""
-    gradients = torch.autograd.grad(scaler.scale(loss), parameters, allow_unused=True)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
+    """One optimiser step down the sum of `losses`, with gradient clipping, through the scaler (which does nothing
+    unless fp16). Each loss is differentiated before the next is asked for, so that one graph lives at a time."""
+    for parameter in parameters:
+        parameter.grad = None
+    for loss in losses:
+        gradients = torch.autograd.grad(scaler.scale(loss), parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            if parameter.grad is None:
+                parameter.grad = gradient
+            elif gradient is not None:
+                parameter.grad += gradient
+        del loss, gradients
     if clip is not None:
         scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(parameters, clip)

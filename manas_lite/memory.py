@@ -22,7 +22,7 @@ from .backbone import Backbone, DerainNet, SuperNet
 from .bilevel import Order, functional_loss, hypergradient, virtual_step
 from .genotype import Genotype
 from .losses import DerainLoss, LossSettings
-from .recompute import Checkpoint
+from .recomputing import Checkpoint
 from .space import SearchSpace
 
 GIB = 2**30
@@ -98,6 +98,11 @@ class StepMemory:
     @property
     def bytes(self) -> int:
         return _step_bytes(self)
+
+    @property
+    def pixels(self) -> int:
+        """Of the images that are in the network at once."""
+        return -(-self.batch // self.accumulate) * self.rains * self.patch**2
 
     @property
     def kind(self) -> str:
@@ -201,9 +206,12 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def shortage(step: StepMemory, device: torch.device) -> str | None:
-    """A warning with what to change, if `step` needs more than `device` has free; None if it fits."""
+    """A warning with what to change, if `step` needs more than `device` has free; None if it fits.
+
+    Steps so small that they fit anywhere are not estimated, which takes a second or several.
+    """
     free = free_bytes(device)
-    if free is None or step.bytes <= free:
+    if free is None or step.pixels < 2**15 or step.bytes <= free:
         return None
     return f"{_needs(step)}, but {device} has {_gib(free)} free: {_advice(step, free)}"
 

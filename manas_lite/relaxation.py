@@ -27,8 +27,6 @@ class Relaxation:
     sampled: bool = False
 
     def __post_init__(self) -> None:
-        if self.sampled and not self.hard:
-            raise ValueError("sampled computes the one candidate of a hard choice: set hard as well")
         if self.kind not in RELAXATIONS:
             raise ValueError(f"unknown relaxation {self.kind!r}: choose one of {', '.join(RELAXATIONS)}")
         if not self.temperature > 0:
@@ -50,7 +48,7 @@ class Relaxation:
 
     def chosen(self, row: Tensor) -> tuple[Tensor | None, ...]:
         """A row of weights (k,) as k scalars; None for those that need no computing (see `sampled`)."""
-        if not self.sampled:
+        if not (self.sampled and self.hard):
             return row.unbind()
         best = int(row.detach().argmax())
         return tuple(w if k == best else None for k, w in enumerate(row.unbind()))

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from .recomputing import Checkpoint
 from .settings import check
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -20,13 +21,15 @@ class ComputeSettings:
     """device: `auto` (CUDA, else MPS, else CPU) or a torch device name. precision: `auto` is bf16 on GPUs that
     have it, fp16 with a gradient scaler on older ones, fp32 on CPU and MPS. threads: CPU threads of a run, 0 to
     choose by size. workers: loader processes (batches do not depend on it). picture_gib: pictures that would need
-    more memory than this are derained in tiles, with the same result (see manas_lite.tiling)."""
+    more memory than this are derained in tiles, with the same result (see manas_lite.tiling). checkpoint: `edges` or
+    `all` saves memory in training by computing twice, with the same gradients (see manas_lite.recomputing)."""
 
     device: str = "auto"
     precision: PrecisionName = "auto"
     threads: int = 0
     workers: int = 0
     picture_gib: float = 2.0
+    checkpoint: Checkpoint = "none"
 
     def __post_init__(self) -> None:
         check(self)

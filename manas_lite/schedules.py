@@ -28,7 +28,9 @@ class SearchSettings:
     warmup: epochs before the first architecture step. arch_share: share of the training scenes kept for it.
     order: `first`, `finite-difference` (perturbation of length `radius`) or `exact`.
     optimizer: `sgd` or `adam` for the weights; weight_rate falls to weight_rate_end on a cosine; clip: gradient norm.
-    relaxation, temperature -> temperature_end (geometric), hard: see manas_lite.relaxation.
+    accumulate: parts in which a step takes its scenes, one after the other, in that fraction of the memory; the
+    gradients are those of the whole batch, but for BatchNorm, which normalises by the parts. First order only.
+    relaxation, temperature -> temperature_end (geometric), hard, sampled: see manas_lite.relaxation.
     discretize: `argmax` or `perturbation`.
     eigenvalue_every: epochs between measurements of the dominant eigenvalue of the architecture Hessian (0: never).
     early_stop: stop on collapse, and derive from the last healthy epoch: when more than `max_skip_share` of the edges
@@ -42,6 +44,7 @@ class SearchSettings:
     epochs: int = 200
     steps: int = 1000
     batch: int = 16
+    accumulate: int = 1
     rains: int | None = None
     patch: int = 64
     multi_to_one: bool = True
@@ -63,6 +66,7 @@ class SearchSettings:
     temperature: float = 1.0
     temperature_end: float = 1.0
     hard: bool = False
+    sampled: bool = False
     discretize: Literal["argmax", "perturbation"] = "argmax"
     loss: LossSettings = field(default_factory=LossSettings)
     eigenvalue_every: int = 1
@@ -74,13 +78,19 @@ class SearchSettings:
 
     def __post_init__(self) -> None:
         check(self)
-        _at_least(self, 1, "epochs", "steps", "batch", "patch", "checkpoint_every")
+        _at_least(self, 1, "epochs", "steps", "batch", "accumulate", "patch", "checkpoint_every")
         _at_least(
             self, 0, "seed", "rains", "eigenvalue_every", "weight_rate", "arch_rate", "weight_decay", "arch_decay"
         )
         for name in ("temperature", "temperature_end", "radius", "clip"):
             if (value := getattr(self, name)) is not None and value <= 0:
                 raise ValueError(f"{name} is {value}: it must be above 0")
+        if self.sampled and not (self.hard and self.relaxation == "gumbel"):
+            raise ValueError("sampled computes the one candidate that was drawn: set relaxation='gumbel' and hard too")
+        if self.accumulate > 1 and self.order != "first":
+            raise ValueError(
+                f"accumulate is {self.accumulate}, but order {self.order!r} is not linear in the scenes: 1"
+            )
         if not 0 <= self.warmup < self.epochs:
             raise ValueError(f"warmup is {self.warmup} of {self.epochs} epochs: no epoch would move the architecture")
         if not 0 < self.arch_share < 1:
@@ -126,6 +136,7 @@ class RetrainSettings:
 
     seed: initial weights and batches follow from it.
     epochs x steps of `batch` scenes x `rains` versions (None: as many as every scene has), patches of `patch` pixels.
+    accumulate: parts in which a step takes its scenes, one after the other (see SearchSettings).
     multi_to_one: False trains every rainy image on its own, the same number of images a step.
     fresh_rain: levels of rain laid anew over each clean patch, on top of the scene's own versions.
     rate falls to rate_end on a cosine after `warmup` steps of linear rise; Adam; clip: gradient norm.
@@ -137,6 +148,7 @@ class RetrainSettings:
     epochs: int = 200
     steps: int = 500
     batch: int = 32
+    accumulate: int = 1
     rains: int | None = None
     patch: int = 64
     multi_to_one: bool = True
@@ -155,7 +167,8 @@ class RetrainSettings:
 
     def __post_init__(self) -> None:
         check(self)
-        _at_least(self, 1, "epochs", "steps", "batch", "patch", "validate_every", "val_scenes", "checkpoint_every")
+        _at_least(self, 1, "epochs", "steps", "batch", "accumulate", "patch", "validate_every", "val_scenes")
+        _at_least(self, 1, "checkpoint_every")
         _at_least(self, 0, "seed", "rains", "rate", "rate_end", "warmup", "weight_decay")
         if self.ema is not None and not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}: a decay lies in [0, 1), 0.999 is usual; None switches it off")

@@ -19,8 +19,21 @@ from .costs import Costs
 from .data import SceneBatch, Split, open_split, scene_loader, sealed, split_scenes
 from .discretize import perturbation
 from .genotype import Genotype
-from .loop import Loop, cosine, note_data, seed_of, set_rate, settings_record, training_batches, update
+from .loop import (
+    Loop,
+    add_terms,
+    cosine,
+    note_data,
+    parts_of,
+    seed_of,
+    set_rate,
+    settings_record,
+    step_memory,
+    training_batches,
+    update,
+)
 from .losses import DerainLoss
+from .memory import explain_out_of_memory, shortage
 from .monitoring import collapse, report
 from .record import RunDirectory
 from .relaxation import Relaxation
@@ -83,9 +96,11 @@ class _Search:
         self.compute = Compute(settings.compute, space.channels[0])
         parts = split_scenes(split.train, settings.seed, val=settings.arch_share, test=0)
         self.weight_scenes, self.arch_scenes = parts.train, parts.val
-        relaxation = Relaxation(settings.relaxation, settings.temperature, settings.hard)
+        relaxation = Relaxation(settings.relaxation, settings.temperature, settings.hard, settings.sampled)
         net = SuperNet(space, seed=settings.seed, arch_seed=settings.arch_seed, relaxation=relaxation)
         self.net: SuperNet = self.compute.prepare(net)
+        self.net.save_memory(settings.compute.checkpoint)
+        self.memory = step_memory(space, settings, self.compute, split.train)
         self.weights, self.arch = self.net.weight_parameters(), self.net.arch_parameters()
         if settings.optimizer == "sgd":
             self.weight_optimizer: torch.optim.Optimizer = torch.optim.SGD(
@@ -114,7 +129,12 @@ class _Search:
             "arch_optimizer": self.arch_optimizer,
         }
         total = settings.epochs * settings.steps
-        with RunDirectory(self.path, record, kind="search") as run, sealed(self.split.test), self.compute.session():
+        with (
+            explain_out_of_memory(self.memory, self.compute.device),
+            RunDirectory(self.path, record, kind="search") as run,
+            sealed(self.split.test),
+            self.compute.session(),
+        ):
             parts = {"weight_scenes": self.weight_scenes, "arch_scenes": self.arch_scenes}
             run.note(**{part: [scene.name for scene in scenes] for part, scenes in parts.items()})
             run.note(compute=self.compute.facts())
@@ -129,6 +149,8 @@ class _Search:
                 title="search",
                 progress=self.show,
             )
+            if short := shortage(self.memory, self.compute.device):
+                loop.progress.say(f"warning: {short}")
             if memory["stopped"] is None:
                 weight_batches = self._batches("weights", loop.start)
                 arch_batches = self._batches("architecture", max(loop.start, settings.warmup * settings.steps))
@@ -178,9 +200,16 @@ class _Search:
         terms: dict[str, Tensor] = {}
         if epoch >= settings.warmup:
             terms |= self._architecture_step(epoch, train, next(arch_batches).to(self.compute.device))
-        total, image_terms = self._image_loss(self.net, train, epoch, scaled=True)
-        update(self.weight_optimizer, self.compute.scaler, total, self.weights, settings.clip)
-        loop.log(step, {"train": total.detach(), **image_terms, **terms})
+        image_terms: dict[str, Tensor] = {}
+
+        def losses() -> Iterator[Tensor]:
+            for share, part in parts_of(train, settings.accumulate):
+                value, found = self._image_loss(self.net, part, epoch, scaled=True)
+                add_terms(image_terms, share, {"train": value.detach(), **found})
+                yield share * value
+
+        update(self.weight_optimizer, self.compute.scaler, losses(), self.weights, settings.clip)
+        loop.log(step, image_terms | terms)
 
     def _relax(self, step: int, total: int) -> None:
         """This step's temperature and noise, functions of (seed, step)."""
@@ -206,30 +235,36 @@ class _Search:
     def _architecture_step(self, epoch: int, train: SceneBatch, val: SceneBatch) -> dict[str, Tensor]:
         """Gradients with batch statistics; BatchNorm's running ones, weights and optimiser state stay as they are."""
         settings = self.settings
-        own: dict[str, Tensor] = {}
-
-        def val_objective(net: SuperNet) -> Tensor:
-            total, terms = self._architecture_loss(net, val, epoch)
-            own.update(terms)
-            return total
-
+        terms: dict[str, Tensor] = {}
         higher = settings.order != "first"
-        gradient = hypergradient(
-            settings.order,
-            self._pure(lambda net: self._image_loss(net, train, epoch)[0]) if higher else None,
-            self._pure(val_objective),
-            self.weights,
-            self.arch,
-            step=virtual_step(self.weight_optimizer, settings.clip) if higher else None,
-            radius=settings.radius,
-        )
-        for parameter, value in zip(self.arch, gradient.gradients, strict=True):
+        gradients = [torch.zeros_like(parameter) for parameter in self.arch]
+        for share, part in parts_of(val, settings.accumulate):
+            own: dict[str, Tensor] = {}
+
+            def val_objective(net: SuperNet, part: SceneBatch = part, own: dict[str, Tensor] = own) -> Tensor:
+                total, found = self._architecture_loss(net, part, epoch)
+                own.update(found)
+                return total
+
+            found = hypergradient(
+                settings.order,
+                self._pure(lambda net: self._image_loss(net, train, epoch)[0]) if higher else None,
+                self._pure(val_objective),
+                self.weights,
+                self.arch,
+                step=virtual_step(self.weight_optimizer, settings.clip) if higher else None,
+                radius=settings.radius,
+            )
+            for total, gradient in zip(gradients, found.gradients, strict=True):
+                total += share * gradient
+            add_terms(terms, share, {"arch": found.val_loss, **own})
+        for parameter, value in zip(self.arch, gradients, strict=True):
             parameter.grad = value
         self.arch_optimizer.step()
         self.arch_optimizer.zero_grad(set_to_none=True)
-        norms = [torch.linalg.vector_norm(g) for g in gradient.gradients]
+        norms = [torch.linalg.vector_norm(g) for g in gradients]
         self.norms.append(norms)
-        return {"arch": gradient.val_loss, "alpha_gradient": norms[0], "beta_gradient": norms[1], **own}
+        return {**terms, "alpha_gradient": norms[0], "beta_gradient": norms[1]}
 
     @torch.no_grad()
     def _probe(self, batch: SceneBatch, epoch: int) -> Tensor:

@@ -130,12 +130,9 @@ def _canvas(piece: Tensor, outer: Box, size: tuple[int, int]) -> Tensor:
     """An empty map as large as the picture makes it, where `outer` makes `piece`."""
     rows = piece.shape[2] * size[0] // (outer[1] - outer[0])
     columns = piece.shape[3] * size[1] // (outer[3] - outer[2])
-    empty = torch.empty if piece.is_contiguous() else _empty_channels_last
-    return empty((*piece.shape[:2], rows, columns), dtype=piece.dtype, device=piece.device)
-
-
-def _empty_channels_last(*arguments, **options) -> Tensor:
-    return torch.empty(*arguments, **options, memory_format=torch.channels_last)
+    form = torch.contiguous_format if piece.is_contiguous() else torch.channels_last
+    shape = (*piece.shape[:2], rows, columns)
+    return torch.empty(shape, dtype=piece.dtype, device=piece.device, memory_format=form)
 
 
 def _paste(canvas: Tensor, piece: Tensor, box: Box, outer: Box, height: int) -> None:

@@ -1,6 +1,7 @@
 """Retraining a derived network from scratch (method section 7), on multi-to-one scenes (section 5): `retrain()`."""
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic
@@ -13,8 +14,20 @@ from .checkpoint import Stateful
 from .data import SceneBatch, Split, open_split, sealed
 from .evaluation import validation_psnr
 from .genotype import Genotype
-from .loop import Loop, cosine, note_data, set_rate, settings_record, training_batches, update
+from .loop import (
+    Loop,
+    add_terms,
+    cosine,
+    note_data,
+    parts_of,
+    set_rate,
+    settings_record,
+    step_memory,
+    training_batches,
+    update,
+)
 from .losses import DerainLoss
+from .memory import explain_out_of_memory, shortage
 from .record import RunDirectory
 from .runtime import Compute, Net
 from .schedules import RetrainSettings
@@ -76,6 +89,7 @@ def retrain(
         )
     compute = Compute(settings.compute, genotype.space.channels[0])
     net = compute.prepare(DerainNet(genotype, seed=settings.seed))
+    net.save_memory(settings.compute.checkpoint)
     average = Average(net, settings.ema) if settings.ema is not None else None
     judged = average.net if average is not None else net
     best = copy.deepcopy(judged)
@@ -85,7 +99,13 @@ def retrain(
     record = {"genotype": genotype.id, "settings": settings_record(settings), "split": split.sha256}
     path = Path(runs_dir) / name
 
-    with RunDirectory(path, record, kind="retrain") as run, sealed(split.test), compute.session():
+    memory_needed = step_memory(genotype.space, settings, compute, split.train, genotype)
+    with (
+        explain_out_of_memory(memory_needed, compute.device),
+        RunDirectory(path, record, kind="retrain") as run,
+        sealed(split.test),
+        compute.session(),
+    ):
         run.write_text("genotype.json", genotype.to_json())
         run.note(compute=compute.facts())
         note_data(run, (*split.train, *split.val))
@@ -101,6 +121,8 @@ def retrain(
             title="retrain",
             progress=progress,
         )
+        if short := shortage(memory_needed, compute.device):
+            loop.progress.say(f"warning: {short}")
         batches = training_batches(split.train, settings, seed=settings.seed, start=loop.start)
 
         def batch_loss(batch: SceneBatch, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -108,16 +130,24 @@ def retrain(
                 outputs = net(compute.images(batch.rainy))
             return loss(outputs.float().unflatten(0, batch.rainy.shape[:2]), batch.clean, epoch=epoch)
 
+        def part_losses(batch: SceneBatch, epoch: int, terms: dict[str, Tensor]) -> Iterator[Tensor]:
+            for share, part in parts_of(batch, settings.accumulate):
+                value, found = batch_loss(part, epoch)
+                add_terms(terms, share, {"train": value.detach(), **found})
+                yield share * value
+
         for step in loop:
             epoch = step // settings.steps
             net.train()
             set_rate(optimizer, cosine(step, total, settings.rate, settings.rate_end, settings.warmup))
             batch = next(batches).to(compute.device)
-            value, terms = batch_loss(batch, epoch)
-            update(optimizer, compute.scaler, value, list(net.parameters()), settings.clip)
+            terms: dict[str, Tensor] = {}
+
+            losses = part_losses(batch, epoch, terms)
+            update(optimizer, compute.scaler, losses, list(net.parameters()), settings.clip)
             if average is not None:
                 average.follow(net, step)
-            loop.log(step, {"train": value.detach(), **terms})
+            loop.log(step, terms)
             if (step + 1) % settings.steps == 0:
                 if (epoch + 1) % settings.validate_every == 0 or step + 1 == total:
                     score = validation_psnr(judged, split.val[: settings.val_scenes], compute)

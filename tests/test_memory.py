@@ -83,7 +83,7 @@ def test_a_picture_needs_what_was_estimated():
 
 def test_advice_fits():
     step = estimate_memory(SPACE, 8, 32)
-    limit = step.bytes // 2
+    limit = int(0.6 * step.bytes)
     advice = step.advice(limit)
     assert len(advice) == 3
     parts, batch = (int(re.search(rf"{name}=(\d+)", " ".join(advice))[1]) for name in ("accumulate", "batch"))
@@ -96,15 +96,17 @@ def test_advice_fits():
 
 
 def test_a_shortage_names_what_to_lower(monkeypatch):
-    step = estimate_memory(SPACE, 8, 32)
+    step = estimate_memory(SPACE, 12, 32)
     monkeypatch.setattr(memory, "free_bytes", lambda device: step.bytes // 2)
     text = shortage(step, CPU)
-    assert "a search step of 8 scenes x 3 rains of 32x32 pixels needs about" in text
+    assert "a search step of 12 scenes x 3 rains of 32x32 pixels needs about" in text
     assert "batch=" in text
     monkeypatch.setattr(memory, "free_bytes", lambda device: step.bytes)
     assert shortage(step, CPU) is None
     monkeypatch.setattr(memory, "free_bytes", lambda device: None)
     assert shortage(step, CPU) is None
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 1)
+    assert shortage(replace(step, batch=1), CPU) is None, "a step this small is not worth an estimate"
 
 
 def test_free_memory_of_this_machine():

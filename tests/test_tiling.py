@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import textbook
 import torch
@@ -9,8 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from manas_lite import inference
 from manas_lite.backbone import Backbone, DerainNet, SuperNet
 from manas_lite.genotype import Genotype
+from manas_lite.inference import derain
+from manas_lite.memory import AllocationPeak, bytes_per_pixel
+from manas_lite.runtime import ComputeSettings
 from manas_lite.space import SearchSpace
 from manas_lite.tiling import restore_tiled
 
@@ -112,3 +117,54 @@ def test_what_cannot_be_tiled_is_refused(space, options, message):
 def test_training_mode_is_refused():
     with pytest.raises(ValueError, match=r"net\.eval"):
         restore_tiled(network(PUBLISHED).train(), images(1, 3, 32, 32))
+
+
+# --- deraining chooses tiles by itself ---
+
+
+@pytest.fixture
+def tiled_calls(monkeypatch) -> list[tuple[int, ...]]:
+    calls: list[tuple[int, ...]] = []
+
+    def spy(net: Backbone, rainy: Tensor) -> Tensor:
+        calls.append(tuple(rainy.shape))
+        return restore_tiled(net, rainy, tile=16)
+
+    monkeypatch.setattr(inference, "restore_tiled", spy)
+    monkeypatch.setattr(inference, "SMALL", 0)
+    return calls
+
+
+def test_large_pictures_are_tiled_and_small_ones_are_not(tiled_calls):
+    space = SearchSpace((4, 8), 1, residual=True)
+    net = network(space).float()
+    picture = np.uint8(255 * images(70, 50, 3).numpy())
+    whole = derain(picture, net, compute=ComputeSettings(device="cpu", threads=1))
+    assert tiled_calls == []
+    gib = 0.5 * bytes_per_pixel(net.genotype) * 70 * 50 / 2**30
+    tiled = derain(picture, net, compute=ComputeSettings(device="cpu", threads=1, picture_gib=gib))
+    assert tiled_calls == [(1, 3, 70, 50)]
+    assert np.abs(tiled.astype(int) - whole).max() <= 1
+
+
+def test_group_normalisation_stays_whole(tiled_calls):
+    net = network(SearchSpace((8, 12), 1, norm="group")).float()
+    derain(np.zeros((40, 40, 3), np.uint8), net, compute=ComputeSettings(device="cpu", picture_gib=1e-6))
+    assert tiled_calls == []
+
+
+def test_no_budget_is_refused():
+    with pytest.raises(ValueError, match="picture_gib is 0"):
+        ComputeSettings(picture_gib=0.0)
+
+
+def test_tiles_hold_a_fraction_of_the_whole():
+    """Bytes alive at once, counted; the stem's wide maps exist for a tile only."""
+    net = network(SearchSpace((16, 24), 1)).float()
+    x = images(1, 3, 256, 320).float()
+    peaks = []
+    for run in (lambda: net(x), lambda: restore_tiled(net, x, tile=64)):
+        with torch.inference_mode(), AllocationPeak() as count:
+            run()
+        peaks.append(count.peak)
+    assert peaks[1] < 0.6 * peaks[0]

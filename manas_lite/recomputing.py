@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from torch.func import functional_call
-from torch.utils.checkpoint import checkpoint
+from torch.utils import checkpoint as checkpointing
 
 Checkpoint = Literal["none", "edges", "all"]
 """`edges` recomputes the gates of the attention edges (they hold most of the memory and little of the time);
@@ -33,4 +33,4 @@ def recompute(module: nn.Module, *inputs: Any) -> Any:
         copies = {name: buffer.clone() for name, buffer in buffers.items()}
         return functional_call(module, {**parameters, **copies}, inputs)
 
-    return checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False)  # nothing here is random
+    return checkpointing.checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False)  # nothing here is random

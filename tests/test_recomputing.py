@@ -12,8 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from manas_lite.backbone import DerainNet, SuperNet
 from manas_lite.bilevel import functional_loss, hypergradient, virtual_step
 from manas_lite.genotype import Genotype
-from manas_lite.recompute import recompute
+from manas_lite.recomputing import recompute
 from manas_lite.relaxation import Relaxation
+from manas_lite.schedules import SearchSettings
 from manas_lite.space import SearchSpace
 
 SPACE = SearchSpace((8, 12), 2, norm="batch")
@@ -191,6 +192,7 @@ def test_the_sampled_network_is_the_derived_one():
     torch.testing.assert_close(sampled(x), derived(x), rtol=0, atol=1e-12)
 
 
-def test_sampling_needs_hard_weights():
-    with pytest.raises(ValueError, match="set hard as well"):
-        Relaxation("gumbel", sampled=True)
+@pytest.mark.parametrize("changes", [{}, {"hard": True}, {"relaxation": "gumbel"}])
+def test_sampling_needs_something_drawn(changes):
+    with pytest.raises(ValueError, match="set relaxation='gumbel' and hard too"):
+        SearchSettings(sampled=True, **changes)

@@ -1,0 +1,164 @@
+"""Switches of a run that save memory: the same search and retraining, or a clear word that it did not fit."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import tiny
+import torch
+
+from manas_lite import loop
+from manas_lite.backbone import SuperNet
+from manas_lite.data import SceneBatch
+from manas_lite.loop import parts_of
+from manas_lite.memory import OutOfMemoryError, StepMemory
+from manas_lite.runtime import ComputeSettings
+from manas_lite.searching import search
+from manas_lite.training import retrain
+
+SPACE = replace(tiny.SPACE, norm="none")
+SAVING = replace(tiny.COMPUTE, checkpoint="all")
+
+
+@pytest.fixture
+def split(tmp_path):
+    return tiny.tiny_split(tmp_path / "pictures")
+
+
+@pytest.fixture
+def _double(monkeypatch):
+    """Runs in float64, where sums in another order agree to many digits."""
+    monkeypatch.setattr("manas_lite.runtime.Compute.prepare", lambda self, net: net.double())
+    monkeypatch.setattr("manas_lite.runtime.Compute.images", lambda self, batch: batch.flatten(0, 1).double())
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+
+
+@pytest.mark.usefixtures("_double")
+@pytest.mark.parametrize("accumulate", [2, 3, 100])
+def test_a_search_in_parts_is_the_whole_one_without_batch_norm(split, tmp_path, accumulate):
+    settings = replace(tiny.SEARCH, batch=3, eigenvalue_every=0, clip=1.0)
+    whole = search(SPACE, split, settings, runs_dir=tmp_path, name="whole", progress=False)
+    parts = search(
+        SPACE, split, replace(settings, accumulate=accumulate), runs_dir=tmp_path, name="parts", progress=False
+    )
+    states = whole.supernet.state_dict(), parts.supernet.state_dict()
+    for (name, a), b in zip(states[0].items(), states[1].values(), strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-8, atol=1e-10, msg=name)
+    assert parts.genotype == whole.genotype
+    for a, b in zip(whole.log, parts.log, strict=True):
+        assert a.keys() == b.keys()
+        if a["kind"] == "step":
+            assert all(b[name] == pytest.approx(a[name], rel=1e-5) for name in a if name != "kind")
+
+
+@pytest.mark.usefixtures("_double")
+def test_a_retraining_in_parts_is_the_whole_one_without_batch_norm(split, tmp_path):
+    genotype = replace(tiny.GENOTYPE, space=SPACE)
+    settings = replace(tiny.RETRAIN, batch=3, clip=1.0)
+    nets = [
+        retrain(genotype, split, replace(settings, accumulate=n), runs_dir=tmp_path, name=f"{n}", progress=False).net
+        for n in (1, 2)
+    ]
+    for a, b in zip(*(net.state_dict().values() for net in nets), strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-7, atol=1e-9)
+
+
+def test_batch_norm_sees_the_parts(split, tmp_path):
+    """The one difference, as documented; without it this file's equality would hold here too."""
+    losses = []
+    for n in (1, 2):
+        settings = replace(tiny.SEARCH, accumulate=n, batch=4)
+        log = search(tiny.SPACE, split, settings, runs_dir=tmp_path, name=f"{n}", progress=False).log
+        losses.append([record["train"] for record in log if record["kind"] == "step"])
+    assert losses[0][-1] != pytest.approx(losses[1][-1], rel=1e-5)
+
+
+def test_parts_cover_the_batch_with_their_shares():
+    rainy = torch.arange(7.0).reshape(7, 1, 1, 1, 1)
+    batch = SceneBatch(rainy, rainy[:, 0], torch.arange(7))
+    parts = parts_of(batch, 3)
+    assert sum(share for share, _ in parts) == pytest.approx(1)
+    assert torch.equal(torch.cat([part.rainy for _, part in parts]), rainy)
+    assert sum(share * part.rainy.mean() for share, part in parts) == pytest.approx(rainy.mean())
+    assert all(len(part.rainy) == len(part.clean) == len(part.index) for _, part in parts)
+
+
+@pytest.mark.parametrize("order", ["finite-difference", "exact"])
+def test_higher_orders_take_the_batch_whole(order):
+    with pytest.raises(ValueError, match="accumulate is 2"):
+        replace(tiny.SEARCH, accumulate=2, order=order)
+
+
+@pytest.mark.parametrize("order", ["first", "exact"])
+def test_a_search_that_recomputes_is_the_same_search(split, tmp_path, order):
+    results = [
+        search(
+            tiny.SPACE, split, replace(tiny.SEARCH, order=order, compute=compute),
+            runs_dir=tmp_path, name=name, progress=False,
+        )
+        for name, compute in (("plain", tiny.COMPUTE), ("saving", SAVING))
+    ]  # fmt: skip
+    plain, saving = (r.supernet.state_dict() for r in results)
+    for name, value in plain.items():
+        torch.testing.assert_close(saving[name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_recomputing_may_start_in_the_middle_of_a_run(split, tmp_path):
+    """It is a matter of the machine, not of the run: a search cut for want of memory can go on with it."""
+    settings = replace(tiny.SEARCH, compute=replace(tiny.COMPUTE, checkpoint="edges"))
+    search(tiny.SPACE, split, tiny.SEARCH, runs_dir=tmp_path, name="run", progress=False)
+    search(tiny.SPACE, split, settings, runs_dir=tmp_path, name="run", progress=False)
+
+
+def test_a_sampled_search_runs_and_moves_the_logits(split, tmp_path):
+    settings = replace(tiny.SEARCH, relaxation="gumbel", hard=True, sampled=True)
+    result = search(tiny.SPACE, split, settings, runs_dir=tmp_path, progress=False)
+    start = SuperNet(tiny.SPACE, seed=settings.seed)
+    assert (result.supernet.beta - start.beta).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("what", ["search", "retrain"])
+def test_running_out_of_memory_is_a_clear_message(split, tmp_path, monkeypatch, what):
+    def full(*_args, **_kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(f"manas_lite.{'searching' if what == 'search' else 'training'}.update", full)
+    monkeypatch.setattr(StepMemory, "advice", lambda step, limit: ["batch=1"])  # tested with the estimate
+    run = {"search": partial(search, tiny.SPACE), "retrain": partial(retrain, tiny.GENOTYPE)}[what]
+    settings = {"search": tiny.SEARCH, "retrain": tiny.RETRAIN}[what]
+    message = r"cpu ran out of memory\. a .* step of 2 scenes x 2 rains of .*: set batch=1"
+    with pytest.raises(OutOfMemoryError, match=message) as caught:
+        run(split, settings, runs_dir=tmp_path, progress=False)
+    assert "CUDA" not in str(caught.value)
+
+
+def test_a_step_too_large_is_announced(split, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("manas_lite.memory.free_bytes", lambda device: 10**6)
+    monkeypatch.setattr(StepMemory, "advice", lambda step, limit: ["batch=1"])
+    settings = replace(tiny.SEARCH, patch=24, batch=30, epochs=2, steps=1, warmup=1, eigenvalue_every=0)
+    search(tiny.SPACE, split, settings, runs_dir=tmp_path)
+    shown = capsys.readouterr()
+    assert "warning: a search step of 30 scenes x 2 rains of 24x24 pixels needs about" in shown.out + shown.err
+
+
+def test_the_level_is_checked_with_the_settings():
+    with pytest.raises(ValueError, match="checkpoint"):
+        ComputeSettings(checkpoint="some")
+
+
+def test_one_graph_lives_at_a_time():
+    """Each loss is differentiated before the next is made."""
+    weight = torch.nn.Parameter(torch.ones(()))
+    events = []
+
+    def losses():
+        for i in range(3):
+            events.append(f"made {i}")
+            loss = weight * (i + 1.0)
+            loss.register_hook(lambda _, i=i: events.append(f"differentiated {i}"))
+            yield loss
+
+    optimizer = torch.optim.SGD([weight], 0.5)
+    loop.update(optimizer, torch.amp.GradScaler("cpu", enabled=False), losses(), [weight], None)
+    assert events == [f"{verb} {i}" for i in range(3) for verb in ("made", "differentiated")]
+    assert weight.item() == 1 - 0.5 * 6
