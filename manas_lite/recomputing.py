@@ -33,4 +33,5 @@ def recompute(module: nn.Module, *inputs: Any) -> Any:
         copies = {name: buffer.clone() for name, buffer in buffers.items()}
         return functional_call(module, {**parameters, **copies}, inputs)
 
-    return checkpointing.checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False)  # nothing here is random
+    # nothing here is random: no generator's state need be kept
+    return checkpointing.checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False)
