@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from manas_lite.backbone import DerainNet
 from manas_lite.costs import count_parameters
+from manas_lite.genotype import Genotype
 from manas_lite.modules import (
     MODULES,
     BottleneckStem,
@@ -16,6 +18,7 @@ from manas_lite.modules import (
     Transition,
     UnshuffleStem,
 )
+from manas_lite.space import SearchSpace
 
 CHANNELS = (32, 64, 128, 256)
 SMALL = (4, 6, 8)
@@ -159,7 +162,7 @@ def test_unshuffle_stem_sees_each_pixel_of_a_two_by_two_block():
     image = torch.randn(2, 3, 6, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     blocks = torch.stack([image[:, c, i::2, j::2] for c in range(3) for i in range(2) for j in range(2)], 1)
     weight, bias = stem.parameters()
-    torch.testing.assert_close(stem(image), F.relu(F.conv2d(blocks, weight, bias, padding=1)))
+    torch.testing.assert_close(stem(image), F.conv2d(blocks, weight, bias, padding=1))
     assert (stem.width, stem.scale) == (5, 2)
 
 
@@ -264,3 +267,20 @@ def test_downsampling_path_has_relu_between_and_none_at_the_end():
     ]
     kinds = [type(m).__name__ for m in path.modules() if not list(m.children())]
     assert kinds == ["Conv2d", "BatchNorm2d", "ReLU"] * 2 + ["Conv2d", "BatchNorm2d"]
+
+
+@pytest.mark.parametrize("genotype", ["all_parallel", "all_fusion", "no_attention"])
+def test_no_gradient_dies_without_normalisation(genotype):
+    """Light rain first asks for an output of zero; a trunk with a ReLU after its sums went there and stayed."""
+    space = SearchSpace((8, 12), 2, stem="unshuffle", norm="none", residual=True)
+    net = DerainNet(getattr(Genotype, genotype)(space))
+    generator = torch.Generator().manual_seed(0)
+    rainy = torch.rand(4, 3, 32, 32, generator=generator)
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+    for _ in range(60):  # no rain at all: everything pulls the output to zero
+        optimizer.zero_grad()
+        (net(rainy + 1e-3) - rainy).abs().mean().backward()
+        optimizer.step()
+    net.zero_grad()
+    (net(rainy) - (rainy - 0.2)).abs().mean().backward()
+    assert net.head.weight.grad.abs().max() > 1e-3

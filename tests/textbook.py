@@ -181,6 +181,11 @@ class Attention(nn.Module):
 # --- section 1: stem, transition, parallel, fusion ---
 
 
+def outer(x: Tensor, norm: str) -> Tensor:
+    """After a residual sum: the published ReLU, and (this kit's choice) nothing in a network without normalisation."""
+    return x if norm == "none" else F.relu(x)
+
+
 class Bottleneck(nn.Module):
     def __init__(self, inputs: int, inner: int, norm: str = "batch") -> None:
         super().__init__()
@@ -189,10 +194,11 @@ class Bottleneck(nn.Module):
         self.conv2 = conv_norm(inner, inner, 3, norm)
         self.conv3 = conv_norm(inner, outputs, 1, norm)
         self.shortcut = nn.Identity() if inputs == outputs else conv_norm(inputs, outputs, 1, norm)
+        self.norm = norm
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.conv2(F.relu(self.conv1(x))))
-        return F.relu(self.shortcut(x) + self.conv3(y))
+        return outer(self.shortcut(x) + self.conv3(y), self.norm)
 
 
 class Transition(nn.Module):
@@ -214,9 +220,10 @@ class BasicBlock(nn.Module):
         super().__init__()
         self.conv1 = conv_norm(channels, channels, 3, norm)
         self.conv2 = conv_norm(channels, channels, 3, norm)
+        self.norm = norm
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.conv2(F.relu(self.conv1(x))))
+        return outer(x + self.conv2(F.relu(self.conv1(x))), self.norm)
 
 
 class Parallel(nn.Module):
@@ -254,10 +261,11 @@ class Fusion(nn.Module):
                     path = up(source, target, j - i, norm) if j > i else down(source, target, i - j, norm)
                     self.paths[f"{j} to {i}"] = path
         self.rows = rows if rows is not None else len(widths)
+        self.norm = norm
 
     def forward(self, x: list[Tensor]) -> list[Tensor]:
         return [
-            F.relu(x[i] + sum(self.paths[f"{j} to {i}"](x[j]) for j in range(len(x)) if j != i))
+            outer(x[i] + sum(self.paths[f"{j} to {i}"](x[j]) for j in range(len(x)) if j != i), self.norm)
             for i in range(self.rows)
         ]
 
