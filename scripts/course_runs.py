@@ -1,5 +1,7 @@
 """Put finished runs into the package, as what notebooks fall back on: python scripts/course_runs.py RUNS NAME...
 
+The name `ablation` takes the results of all arms of notebook 06 in RUNS; another is a run directory in RUNS.
+
 Copies genotype, weights, metrics and log of each run directory, and of its manifest only what does not depend on the
 machine's names and paths.
 """
@@ -8,6 +10,8 @@ import argparse
 import json
 import shutil
 from pathlib import Path
+
+from manas_lite.course import ablation
 
 TARGET = Path(__file__).resolve().parents[1] / "manas_lite" / "assets" / "course"
 FILES = ("genotype.json", "log.jsonl", "metrics.json", "weights.safetensors", "supernet.safetensors")
@@ -29,13 +33,22 @@ def ship(run: Path) -> Path:
     return target
 
 
+def ship_ablation(runs: Path) -> Path:
+    """The validation results of all arms, in one file."""
+    target = TARGET / "ablation" / "results.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(ablation.results(runs), separators=(",", ":"))
+    target.write_text(text.replace('{"arm"', '\n{"arm"') + "\n", encoding="utf-8")
+    return target
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, help="folder of runs")
     parser.add_argument("names", nargs="+", help="names of run directories in it")
     options = parser.parse_args()
     for name in options.names:
-        print(ship(options.runs / name))
+        print(ship_ablation(options.runs) if name == "ablation" else ship(options.runs / name))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,27 @@
 """
 
 from . import checks
-from .support import background, find_run, record_results, runs_folder, versions
+from .support import (
+    background,
+    find_run,
+    headless,
+    record_results,
+    runs_folder,
+    shipped,
+    upload_button,
+    uploaded,
+    versions,
+)
 
-__all__ = ["background", "checks", "find_run", "record_results", "runs_folder", "versions"]
+__all__ = [
+    "background",
+    "checks",
+    "find_run",
+    "headless",
+    "record_results",
+    "runs_folder",
+    "shipped",
+    "upload_button",
+    "uploaded",
+    "versions",
+]

@@ -20,12 +20,12 @@ def phase_plane(paths: Sequence[Path]) -> Figure:
     """The toy's plane: contours of L_val, the line of best weights w = a, and where each descent went."""
     figure = Drawing(figsize=(6.4, 4.6), layout="constrained")
     axes = figure.subplots()
-    w, a = np.meshgrid(np.linspace(-2.4, 3, 160), np.linspace(-0.4, 3, 160))
-    lines = axes.contour(w, a, a * w - 2 * a + 1, levels=np.arange(-8, 6), colors=GREY, linewidths=0.5)
+    w, a = np.meshgrid(np.linspace(-2.4, 3, 160), np.linspace(-0.6, 4.3, 160))
+    lines = axes.contour(w, a, a * w - 2 * a + 1, levels=np.arange(-14, 8), colors=GREY, linewidths=0.5)
     axes.clabel(lines, fontsize=6, fmt="%g")
     axes.plot([-0.4, 3], [-0.4, 3], color=BLACK, lw=0.8, ls="--", label="best weights, w = a")
     for path, colour, mark in zip(paths, COLOURS, MARKS, strict=False):
-        inside = np.clip(path.points, [-2.4, -0.4], [3, 3])
+        inside = np.clip(path.points, [-2.4, -0.6], [3, 4.3])
         label = f"{path.label}: ends at ({path.end[0]:.2f}, {path.end[1]:.2f})"
         axes.plot(*inside.T, color=colour, marker=mark, markersize=3, markevery=8, label=label)
         axes.plot(*inside[-1], marker=mark, markersize=8, color=colour, mec=BLACK)
@@ -39,19 +39,21 @@ def phase_plane(paths: Sequence[Path]) -> Figure:
 
 
 @styled
-def bars(values: Mapping[str, float], *, title: str, unit: str, errors: Mapping[str, float] | None = None) -> Figure:
-    """Horizontal bars, one a name, each with its number."""
+def bars(values: Mapping[str, float], *, title: str, unit: str, start: float = 0.0) -> Figure:
+    """Horizontal bars, one a name, each with its number, drawn from `start`."""
     figure = Drawing(figsize=(6.6, 0.34 * len(values) + 0.7), layout="constrained")
     axes = figure.subplots()
     names = list(values)
     places = np.arange(len(names))[::-1]
     sizes = [values[name] for name in names]
-    bounds = [errors.get(name, 0.0) for name in names] if errors else None
-    axes.barh(places, sizes, color=BLUE, height=0.6, xerr=bounds)
-    low = min(0.0, *sizes) if min(sizes) < 0 else 0.0
+    low, high = min(start, *sizes), max(start, *sizes)
+    axes.barh(places, [size - start for size in sizes], left=start, color=BLUE, height=0.6)
+    if low < start:
+        axes.axvline(start, color=BLACK, lw=0.6)
+        low -= 0.15 * (high - low)
     for place, size in zip(places, sizes, strict=True):
-        axes.annotate(f"{size:,.3g}", (max(size, 0), place), xytext=(4, 0), textcoords="offset points", va="center")
-    axes.set(yticks=places, yticklabels=names, title=title, xlabel=unit, xlim=(low * 1.1, max(*sizes, 0.0) * 1.15 or 1))
+        axes.annotate(f"{size:,.4g}", (max(size, start), place), xytext=(4, 0), textcoords="offset points", va="center")
+    axes.set(yticks=places, yticklabels=names, title=title, xlabel=unit, xlim=(low, high + 0.15 * (high - low or 1)))
     return figure
 
 

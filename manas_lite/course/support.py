@@ -1,17 +1,33 @@
 """What notebooks call themselves: versions, where runs lie, files of other notebooks, and the record of a run."""
 
+import importlib.util
 import os
 import platform
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .. import environment
+from ..images import read_image
 from ..record import plain
 from ..runtime import pick_device
 from .jobs import Background
 
-__all__ = ["METRICS", "background", "find_run", "headless", "record_results", "runs_folder", "shipped", "versions"]
+__all__ = [
+    "METRICS",
+    "background",
+    "find_run",
+    "headless",
+    "record_results",
+    "runs_folder",
+    "shipped",
+    "upload_button",
+    "uploaded",
+    "versions",
+]
 
 METRICS = "application/vnd.manas-lite.metrics+json"
 SHIPPED = Path(__file__).resolve().parents[1] / "assets" / "course"
@@ -74,6 +90,28 @@ def find_run(runs_dir: str | os.PathLike[str], name: str, *, made_by: str, needs
     print(f"No finished run {name!r} in your runs folder (notebook {made_by} makes it):")
     print("going on with the one that the package brings.")
     return fallback
+
+
+def upload_button() -> Any:
+    """A button to upload a picture with, where someone can press it; else None."""
+    if headless() or importlib.util.find_spec("ipywidgets") is None:
+        return None
+    import ipywidgets
+
+    return ipywidgets.FileUpload(accept="image/*", multiple=False, description="a photograph")
+
+
+def uploaded(button: Any) -> np.ndarray | None:
+    """The picture uploaded with `upload_button`, uint8 (H, W, 3), or None. ipywidgets 7 and 8 keep it differently."""
+    if button is None or not button.value:
+        return None
+    held = button.value
+    first = next(iter(held.values())) if isinstance(held, dict) else held[0]
+    name = first["metadata"]["name"] if "metadata" in first else first["name"]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"upload{Path(name).suffix}"
+        file.write_bytes(bytes(first["content"]))
+        return read_image(file)
 
 
 def record_results(**metrics: Any) -> None:

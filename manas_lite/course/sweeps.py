@@ -79,9 +79,9 @@ def load(path: str | Path) -> Sweep:
     """Read a sweep file; ValueError names what it does not understand. Looked for among the notebooks as well."""
     file = Path(path)
     if not file.is_file():
-        file = registry.folder() / "params" / file.name
+        file = registry.folder() / "sweeps" / file.name
     if not file.is_file():
-        raise FileNotFoundError(f"no sweep file {path}, here or among the notebooks' params")
+        raise FileNotFoundError(f"no sweep file {path}, here or among the notebooks' sweeps")
     return parse(Sweep, yaml.safe_load(file.read_text(encoding="utf-8")))
 
 

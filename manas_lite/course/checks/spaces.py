@@ -84,11 +84,11 @@ def expected_cost(
 
     found = attempt(logits, list(order), dict(cost))
     expect(torch.is_tensor(found) and found.ndim == 0, "the result must be a tensor with a single number")
-    true = expected([cost[name] for name in order])
-    permuted = math.isclose(float(found), expected(list(cost.values())), rel_tol=1e-6)
+    true, value = expected([cost[name] for name in order]), float(found.detach())
+    permuted = math.isclose(value, expected(list(cost.values())), rel_tol=1e-6)
     hint = "the table's order is not that of the columns: look costs up by name"
     expect(not permuted, "operations are permuted: each pays the price of another one", hint)
-    expect(math.isclose(float(found), true, rel_tol=1e-6), "not the expectation under the softmax weights")
+    expect(math.isclose(value, true, rel_tol=1e-6), "not the expectation under the softmax weights")
     chosen = torch.tensor(rng.integers(len(names), size=4))
     one_hot = torch.full((4, len(names)), -200.0, dtype=torch.float64).scatter(1, chosen[:, None], 200.0)
     real = sum(cost[order[k]] for k in chosen.tolist())

@@ -1,0 +1,144 @@
+"""What differences between arms are worth: paired, hierarchical, corrected, and honest about what could be seen.
+
+The unit of replication is the search seed. Retraining seeds are nested in it, pictures in those: a hundred pictures of
+one network are one run. Every difference is to a reference arm on the same seeds and the same pictures.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+__all__ = ["compare", "detectable", "hierarchical_bootstrap", "holm_adjusted", "latex", "paired"]
+
+Result = Mapping[str, Any]  # arm, search_seed, retrain_seed, parameters, images: {name: dB}
+
+
+def paired(results: Sequence[Result], arm: str, reference: str) -> np.ndarray:
+    """Differences arm - reference in dB, (searches, retrainings, pictures), on the seeds that both have.
+
+    Raises ValueError where they share no seed, or were scored on other pictures.
+    """
+    table = {(r["arm"], r["search_seed"], r["retrain_seed"]): r["images"] for r in results}
+    keys = [sorted(k[1:] for k in table if k[0] == name) for name in (arm, reference)]
+    shared = [key for key in keys[0] if key in keys[1]]
+    if not shared:
+        raise ValueError(
+            f"arms {arm!r} and {reference!r} share no (search seed, retrain seed): {keys[0]} and {keys[1]}"
+        )
+    names = list(table[(arm, *shared[0])])
+    searches: dict[int, list[list[float]]] = {}
+    for search, retrain in shared:
+        mine, theirs = table[(arm, search, retrain)], table[(reference, search, retrain)]
+        if list(mine) != names or set(theirs) != set(names):
+            raise ValueError(f"arms {arm!r} and {reference!r} were scored on different pictures")
+        searches.setdefault(search, []).append([mine[name] - theirs[name] for name in names])
+    fewest = min(map(len, searches.values()))
+    return np.array([runs[:fewest] for runs in searches.values()])
+
+
+def hierarchical_bootstrap(
+    differences: np.ndarray, *, draws: int = 2000, seed: int = 0
+) -> tuple[tuple[float, float], float]:
+    """((low, high), p): the 95 % interval of the mean and a two-sided p value.
+
+    differences: (searches, retrainings, pictures). Searches are drawn with replacement, then retrainings within each,
+    then pictures, the same ones for all: a picture that is hard is hard for every network.
+    """
+    rng = np.random.default_rng(seed)
+    searches, retrainings, pictures = differences.shape
+    means = np.empty(draws)
+    for draw in range(draws):
+        s = rng.integers(searches, size=(searches, 1))
+        r = rng.integers(retrainings, size=(searches, retrainings))
+        m = rng.integers(pictures, size=pictures)
+        means[draw] = differences[s, r][..., m].mean()
+    low, high = np.quantile(means, [0.025, 0.975])
+    below = (np.sum(means <= 0) + 1) / (draws + 1)
+    above = (np.sum(means >= 0) + 1) / (draws + 1)
+    return (float(low), float(high)), float(min(1.0, 2 * min(below, above)))
+
+
+def detectable(differences: np.ndarray, power: float = 0.8) -> float:
+    """The smallest difference in dB that so many searches find with that power, at 5 % two-sided; infinite for one.
+
+    From the standard deviation s between the searches' means: (t_0.975 + t_power) s / sqrt(n), n - 1 degrees.
+    """
+    means = differences.mean((1, 2))
+    n = len(means)
+    if n < 2:
+        return math.inf
+    t = stats.t.ppf(0.975, n - 1) + stats.t.ppf(power, n - 1)
+    return float(t * means.std(ddof=1) / math.sqrt(n))
+
+
+def holm_adjusted(p: Sequence[float]) -> list[float]:
+    """Holm's adjusted p values, in the given order: significant at a level where below it."""
+    order = sorted(range(len(p)), key=p.__getitem__)
+    adjusted, worst = [0.0] * len(p), 0.0
+    for rank, k in enumerate(order):
+        worst = max(worst, min(1.0, (len(p) - rank) * p[k]))
+        adjusted[k] = worst
+    return adjusted
+
+
+def compare(results: Sequence[Result], reference: str = "full", *, seed: int = 0) -> list[dict[str, Any]]:
+    """Every arm against the reference: a row each with arm, searches, mean, low, high, p (after Holm), detectable,
+    parameters and verdict.
+
+    better or worse only where Holm's p is at most 0.05 *and* the difference is larger than the smallest one that these
+    searches could detect: bootstrap intervals over two or three searches are too narrow to be trusted alone.
+    """
+    arms = [arm for arm in dict.fromkeys(r["arm"] for r in results) if arm != reference]
+    if reference not in {r["arm"] for r in results}:
+        raise ValueError(f"no run of the reference arm {reference!r}: run it on the same seeds first")
+    rows, ps = [], []
+    for arm in arms:
+        differences = paired(results, arm, reference)
+        (low, high), p = hierarchical_bootstrap(differences, seed=seed)
+        ps.append(p)
+        parameters = float(np.mean([r["parameters"] for r in results if r["arm"] == arm]))
+        rows.append(
+            {
+                "arm": arm,
+                "searches": len(differences),
+                "mean": float(differences.mean()),
+                "low": low,
+                "high": high,
+                "detectable": detectable(differences),
+                "parameters": parameters,
+            }
+        )
+    for row, p in zip(rows, holm_adjusted(ps), strict=True):
+        row["p"] = p
+        seen = p <= 0.05 and abs(row["mean"]) >= row["detectable"]
+        row["verdict"] = "undecided" if not seen else "better" if row["mean"] > 0 else "worse"
+    return rows
+
+
+def latex(rows: Sequence[Mapping[str, Any]], caption: str) -> str:
+    """The rows of `compare` as a LaTeX table (booktabs). The caption should name set, convention, n and budget."""
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_escaped(caption)}}}",
+        r"\begin{tabular}{lrrrrl}",
+        r"\toprule",
+        r"arm & searches & difference (dB) & 95\,\% interval & detectable & verdict \\",
+        r"\midrule",
+    ]
+    for row in rows:
+        band = f"{row['detectable']:.2f}" if math.isfinite(row["detectable"]) else "--"
+        lines.append(
+            f"{_escaped(row['arm'])} & {row['searches']} & {row['mean']:+.2f} & "
+            f"[{row['low']:+.2f}, {row['high']:+.2f}] & {band} & {row['verdict']} \\\\"
+        )
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
+
+
+def _escaped(text: str) -> str:
+    for mark in "&%_#$":
+        text = text.replace(mark, f"\\{mark}")
+    return text

@@ -1,0 +1,256 @@
+# %% tags=["parameters"]
+data = "photos"  # scenes: "photos" (bundled), a folder of pairs or photographs, or a set's name
+scene = 4  # which training scene to look at, from 0
+level = "heavy"  # rain of the first look: light, medium, heavy, or a number as text
+seed = 0  # of rain, splits and batches
+pictures_scored = 8  # training scenes over which the convention table is averaged
+
+# %% tags=["imports"]
+import numpy as np
+import torch
+
+from manas_lite import draw, metrics, open_split, widgets
+from manas_lite.course import checks, pictures
+from manas_lite.data import LeakError, scene_loader, sealed
+from manas_lite.images import to_tensor
+from manas_lite.rain import add_rain, rain_scene, rain_streaks
+
+# %% [markdown]
+# ## A scene: one background, several rains
+#
+# Pairs of a rainy and a clean photograph of the *same* moment hardly exist: when it rains, it rains. Nearly all
+# training pictures are therefore clean photographs with rain laid over. That has a good side: one background can have
+# many rains, and a network that understood the scene should give the same clean picture for all of them. This is
+# **multi-to-one** training, and a **scene** is its unit.
+
+# %%
+split = open_split(data, seed=seed)
+shown = split.train[min(scene, len(split.train) - 1)]
+rainy_versions, clean = shown.read()
+print(f"scene {shown.name}: rainy {rainy_versions.shape}, clean {clean.shape}, {shown.labels}")
+assert rainy_versions.dtype == clean.dtype == np.uint8
+assert rainy_versions.shape[1:] == clean.shape
+
+# %%
+three = rain_scene(clean, ("light", "medium", "heavy"), seed=seed)
+draw.scene(three)
+
+# %% [markdown]
+# **What you should see.** One wind and three rains around it. From light to heavy the streaks get longer, more, and lie
+# in more layers: far ones thin and many, near ones long, wide and few. The PSNR of light, medium and heavy rain is
+# about 26, 21 and 14 dB, close to three public sets (Rain100L, Rain800, Rain100H).
+#
+# > **Predict.** A streak crosses a white sky and a dark wall. Where does it change the picture more?
+
+# %% [markdown]
+# ## Laying rain over a picture
+#
+# Light that comes through a streak *adds*, but a pixel cannot be brighter than white. **Screen blending** multiplies
+# what is dark: 1 − R = (1 − B)(1 − S). Against the sky a streak all but vanishes, as it does in nature. Simple addition
+# with clipping looks similar in the dark and wrong in the light.
+
+# %%
+height, width = clean.shape[:2]
+streaks, parameters = rain_streaks(height, width, level, seed)
+by_screen = add_rain(clean, level, seed)
+by_adding = add_rain(clean, level, seed, blend="add")
+brightness = clean.mean(2) / 255
+
+# %%
+change = {}
+for name, picture in (("screen", by_screen), ("add", by_adding)):
+    difference = np.abs(picture - clean / 255).mean(2)[streaks > 0.1]
+    bins = np.digitize(brightness[streaks > 0.1], np.linspace(0, 1, 9)) - 1
+    centres = [k for k in range(8) if (bins == k).sum() > 50]
+    change[name] = (
+        [(k + 0.5) / 8 for k in centres],
+        [difference[bins == k].mean() for k in centres],
+    )
+pictures.profile(
+    change,
+    x="brightness of the background",
+    y="mean change under a streak",
+    title="what a streak changes",
+)
+
+# %% [markdown]
+# **What you should see.** With screen blending the change falls steadily with the brightness of the background. With
+# addition it stays level until clipping sets in.
+#
+# Try the rain yourself:
+
+# %%
+widgets.rainfall(clean)
+
+# %% [markdown]
+# ## Measuring: always name the convention
+#
+# "30 dB" means little until one knows of *what*. Two conventions are common: `rgb` compares the three channels, `y` the
+# brightness as MATLAB computes it (16 … 235 of 255). The same pictures score differently, and papers mix them.
+
+# %%
+rows = {}
+for each in split.train[:pictures_scored]:
+    versions, target = each.read()
+    for label, version in zip(each.labels, versions, strict=True):
+        pair = to_tensor(version)[None], to_tensor(target)[None]
+        rows.setdefault(label if len(split.train[0].labels) < 6 else "all", []).append(
+            [metrics.psnr(*pair, c).item() for c in ("rgb", "y")]
+        )
+for label, values in rows.items():
+    rgb, y = np.mean(values, axis=0)
+    print(f"{label:<8} {rgb:6.2f} dB (RGB)  {y:6.2f} dB (Y)   {y - rgb:+.2f}")
+
+# %% [markdown]
+# **What you should see.** Y is more than 1 dB higher on every row, on the very same pictures. For grey rain most of it
+# is one constant: Y spans 219 levels while the peak stays 255, 20 log₁₀(255/219) = 1.32 dB. Whoever compares a Y figure
+# with an RGB figure finds a "gain" that no network made.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+grey = torch.full((1, 3, 32, 32), 0.5)
+brighter = grey + 0.1
+print(" ".join(f"{metrics.psnr(brighter, grey, c).item():.2f} dB ({c})" for c in ("rgb", "y")))
+print(f"difference {20 * np.log10(255 / 219):.2f} dB")
+
+# %% [markdown]
+# ## Splits: by scene, or they leak
+#
+# Three rains of a scene share one background. If one goes to training and another to the test, the network has seen the
+# answer. Public sets are full of such leaks: of Rain100H's old training pictures, 546 share a background with its
+# test set. What happens if we split *pictures* at random?
+
+# %%
+everything = [(f"{s.name}_{label}", s.name) for s in split.train for label in s.labels]
+rng = np.random.default_rng(seed)
+order = rng.permutation(len(everything))
+cut = len(everything) // 5
+held_out = {everything[k][1] for k in order[:cut]}
+trained_on = {everything[k][1] for k in order[cut:]}
+leaked = len(held_out & trained_on) / len(held_out)
+print(f"{leaked:.0%} of the held-out backgrounds are also trained on")
+
+# %% [markdown]
+# **What you should see.** Nearly all of them, when scenes have several rains. The kit splits by scene, refuses a split
+# that shares a background, and *seals* the test set: reading one of its files during a search is an error.
+
+# %%
+with sealed(split.test):
+    try:
+        split.test[0].read()
+    except LeakError as error:
+        print("LeakError:", str(error).rpartition("/")[2])
+    else:
+        raise AssertionError("the seal does not hold")
+
+# %% [markdown]
+# ## Batches
+#
+# A batch holds *scenes*: all rains of a scene are cropped and flipped alike, with the one clean patch beside them.
+# What a batch holds depends on (seed, step) alone, so that a run that was cut continues exactly.
+
+# %%
+loader = scene_loader(split.train, batch=4, patch=64, seed=seed, steps=3)
+first = next(iter(loader))
+again = next(iter(scene_loader(split.train, batch=4, patch=64, seed=seed, steps=3)))
+print("rainy", tuple(first.rainy.shape), first.rainy.dtype, " clean", tuple(first.clean.shape))
+assert torch.equal(first.rainy, again.rainy)
+batch = first.to("cpu")  # float32 in [0, 1] from here on
+assert 0 <= batch.rainy.min() <= batch.rainy.max() <= 1
+
+# %% [markdown]
+# **Stop here if short of time.**
+#
+# ## Exercises
+#
+# **1. Screen blending**, from the formula above.
+
+
+# %% tags=["exercise", "exercise:screen_blend"]
+def my_screen(background, streaks):
+    """background (H, W, 3) and streaks (H, W), floats in [0, 1] -> (H, W, 3)."""
+    # BEGIN SOLUTION
+    return 1 - (1 - background) * (1 - streaks[..., None])
+    # END SOLUTION
+
+
+# %% tags=["check", "check:screen_blend"]
+checks.screen_blend(my_screen)
+
+# %% [markdown]
+# **2. PSNR on Y.** MATLAB's Y of RGB in [0, 1] is (65.481 R + 128.553 G + 24.966 B + 16) / 255. The peak is 1. Clamp
+# first: a network may leave [0, 1].
+
+
+# %% tags=["exercise", "exercise:psnr_y"]
+def my_psnr_y(x, clean):
+    """x, clean: float arrays (H, W, 3), RGB. A number in dB."""
+    # BEGIN SOLUTION
+    weights = np.array([65.481, 128.553, 24.966]) / 255
+    difference = (np.clip(x, 0, 1) - clean) @ weights  # the offset of 16 cancels
+    return -10 * np.log10(np.mean(difference**2))
+    # END SOLUTION
+
+
+# %% tags=["check", "check:psnr_y"]
+checks.psnr_y(my_psnr_y)
+
+# %% [markdown]
+# **3. A split that does not leak.** `share` is the share of *scenes* that go to validation.
+
+
+# %% tags=["exercise", "exercise:split_by_scene"]
+def my_split(pairs, share, seed):
+    """pairs: list of (rainy file, scene name) -> (training pairs, validation pairs)."""
+    # BEGIN SOLUTION
+    scenes = sorted({scene for _, scene in pairs})
+    order = np.random.default_rng(seed).permutation(len(scenes))
+    held_out = {scenes[k] for k in order[: round(share * len(scenes))]}
+    train = [pair for pair in pairs if pair[1] not in held_out]
+    return train, [pair for pair in pairs if pair[1] in held_out]
+    # END SOLUTION
+
+
+# %% tags=["check", "check:split_by_scene"]
+checks.split_by_scene(my_split)
+
+# %% [markdown]
+# ## A picture worth keeping
+#
+# How much harder is each level, and how much do scenes differ? Every point is one rainy picture of the training scenes.
+
+# %%
+spread = {label: [value[0] for value in values] for label, values in rows.items()}
+curves = {label: (list(range(len(v))), sorted(v)) for label, v in spread.items()}
+pictures.profile(
+    curves,
+    x="rainy pictures, sorted",
+    y="PSNR (RGB), dB",
+    title="the input alone, by rain level",
+)
+
+# %% [markdown]
+# ## What this shows, and what it does not
+#
+# The levels lie apart, yet within one level pictures differ by several dB, because bright pictures lose less: a mean
+# over few pictures depends on *which*. Comparisons must use the same pictures, paired. And all of this is synthetic:
+# no drops on the lens, no fog, no splashes. A network that is good here may do little on a real storm (notebook 08).
+#
+# ## Summary
+#
+# * scene = one clean picture, R rains; screen blending; levels calibrated to public sets.
+# * Name the PSNR convention; split by scene; seal the test set.
+#
+# **Next**: 02 the search space. **Or try** `data = "path/to/your/folder"` of pairs or of clean photographs.
+#
+# **References.** W. Yang et al., *Joint rain detection and removal* (Rain100), CVPR 2017, arXiv 1609.07769 · H. Zhang,
+# V. Patel, *DID-MDN*, CVPR 2018, arXiv 1802.07412 · K. Garg, S. Nayar, *Photorealistic rendering of rain streaks*, 2006
+# · Z. Wang et al., *SSIM*, 2004.
+
+# %% tags=["record"]
+course.record_results(
+    psnr_rgb={label: float(np.mean(values, axis=0)[0]) for label, values in rows.items()},
+    psnr_y={label: float(np.mean(values, axis=0)[1]) for label, values in rows.items()},
+    leaked_backgrounds=leaked,
+    training_scenes=len(split.train),
+)

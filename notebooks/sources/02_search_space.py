@@ -1,0 +1,254 @@
+# %% tags=["parameters"]
+size = "teach"  # sizes of the space: smoke, teach, lite or paper
+seed = 0  # which random architectures are drawn, and the supernet's initial weights
+samples = 300  # random architectures whose cost is drawn
+
+# %% tags=["imports"]
+import numpy as np
+import torch
+
+from manas_lite import DerainNet, Genotype, SearchSpace, SuperNet, draw, losses, open_split
+from manas_lite import widgets
+from manas_lite.course import checks, pictures
+from manas_lite.modules import FusionModule, ParallelModule
+
+# %% [markdown]
+# ## A network in lanes
+#
+# The network looks at a picture at several resolutions at once. Each **branch** (a lane) has its own: branch *i* has
+# 1/2ⁱ of the pixels and more channels. Three kinds of place are *not* fixed but **searched**:
+#
+# * a **module** is either *parallel* (every branch for itself) or *fusion* (every branch hears all the others);
+# * on every **edge** inside an attention block stands one of nine operations.
+#
+# Everything else (stem, transitions, the last fusion) stays as it is. Here is one network of the space, the one that a
+# person might draw: mostly parallel modules, a fusion at the end of each cell, squeeze-and-excitation everywhere.
+
+# %%
+space = SearchSpace.preset(size)
+by_hand = Genotype.hand_made(space)
+print(f"{len(by_hand.modules)} modules and {len(by_hand.edges)} attention edges are searched")
+draw.architecture(by_hand)
+
+# %% [markdown]
+# **What you should see.** From left to right: the stem, then one cell for each number of branches, each with its
+# modules (P parallel, F fusion) and an attention block on every branch; at the end everything flows into branch 0.
+#
+# > **Predict.** In which kind of module are more parameters, in a parallel or in a fusion one? And which of the two
+# > costs more at *higher* resolution?
+#
+# ## Two modules
+#
+# Both take a list with one tensor a branch and return a new list of the same shapes. That is the whole interface, and
+# why one can stand in for the other.
+
+# %%
+widths = space.channels[:2]
+x = [torch.randn(1, width, 16 // 2**i, 16 // 2**i) for i, width in enumerate(widths)]
+for kind in (ParallelModule, FusionModule):
+    module = kind(widths, space.norm)
+    parameters = sum(p.numel() for p in module.parameters())
+    shapes = [tuple(branch.shape) for branch in module(x)]
+    print(f"{kind.__name__:<15} {parameters:>8,} parameters, out {shapes}")
+    assert shapes == [tuple(branch.shape) for branch in x]
+
+# %% [markdown]
+# **What you should see.** The same shapes, and a parallel module several times as large: it holds two 3 × 3
+# convolutions a branch, a fusion module mostly 1 × 1 ones.
+#
+# ## Nine operations, all of them gates
+#
+# Each operation of an attention edge multiplies its input by something between 0 and 1, its **gate**: a number, one
+# value a channel, one a pixel, or one for each of both. What do they cost?
+
+# %%
+costs = space.costs("parameters")
+width_row = len(space.edge_branch) - 1  # an edge of the widest branch
+edge_costs = dict(zip(space.operations, costs.edges[width_row].tolist(), strict=True))
+edge_channels = space.channels[space.edge_branch[width_row]] // space.groups
+pictures.bars(edge_costs, title=f"one edge, {edge_channels} channels", unit="parameters")
+
+# %% [markdown]
+# **What you should see.** `none` (a cut) and `skip_connect` (the identity) are free, the spatial gates nearly so: they
+# look at only two maps, the channels' maximum and mean. The separable convolutions cost most.
+#
+# Because every candidate but `none` is `x · gate(x)`, a mixture of them is `x · Σₖ wₖ gateₖ(x)`: the wide map is
+# multiplied once, not nine times. Play with the weights of four candidates:
+
+# %%
+widgets.mixer(open_split("photos").test[0].clean.read())
+
+# %% [markdown]
+# ## How many networks?
+#
+# Every choice goes with every other choice. `none` may not win an edge (it would silently cut the network), so eight
+# operations are left.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+for name in ("smoke", "teach", "lite", "paper"):
+    each = SearchSpace.preset(name)
+    count = f"2^{len(each.module_branches)} x 8^{len(each.edge_branch)}"
+    assert each.count() == 2 ** len(each.module_branches) * 8 ** len(each.edge_branch)
+    print(f"{name:<6} channels {each.channels}: {count} = {each.count():.1e} networks")
+
+# %% [markdown]
+# **What you should see.** From a million networks (`smoke`) to 10²⁸. `paper` means the sizes of the code that
+# was released with the article. Trying one network a minute, the `teach` space would take about a billion years: nobody
+# tries them all, and 05 and 06 ask what a search really finds.
+#
+# **Stop here if short of time**, and do exercise 1.
+#
+# ## Supernet: all of them at once
+#
+# The **supernet** holds every candidate at every place. A row of numbers, α for a module and β for an edge, becomes
+# weights by softmax, and the place returns the weighted mixture. At the start all weights are nearly equal:
+
+# %%
+supernet = SuperNet(space, seed=seed)
+alpha, beta = supernet.weights()
+print("alpha", tuple(alpha.shape), "first row", [round(w, 3) for w in alpha[0].tolist()])
+print("beta ", tuple(beta.shape), "rows sum to", round(beta.sum(1).mean().item(), 6))
+draw.mixture(alpha, beta, space)
+
+# %% [markdown]
+# ## The one identity that must hold
+#
+# If every row has exactly one weight of 1, the supernet must *be* the derived network: same weights, same output.
+# Much research code fails here (notebook 07 shows how), and then searches one thing and derives another.
+
+# %%
+chosen = Genotype.random(space, seed)
+with torch.no_grad():
+    supernet.alpha.fill_(-200.0)
+    supernet.beta.fill_(-200.0)
+    for row, name in enumerate(chosen.modules):
+        supernet.alpha[row, ("parallel", "fusion").index(name)] = 200.0
+    for row, name in enumerate(chosen.edges):
+        supernet.beta[row, space.operations.index(name)] = 200.0
+    for parameter in supernet.head.parameters():
+        parameter.normal_(0, 0.1)  # the head starts at zero here; a test needs something to see
+derived = DerainNet(chosen).inherit(supernet).eval()
+image = torch.rand(1, 3, 40, 56)
+with torch.no_grad():
+    gap = (supernet.eval()(image) - derived(image)).abs().max().item()
+print(f"largest difference {gap:.1e}")
+assert gap < 1e-5
+
+# %% [markdown]
+# ## What do architectures cost?
+#
+# Some hundred random architectures, priced by adding up the measured cost of each choice. No network is built.
+
+# %%
+drawn = [Genotype.random(space, seed + k) for k in range(samples)]
+cost = np.array([[g.cost(), g.cost("flops")] for g in drawn])
+share = np.array([g.modules.count("parallel") / len(g.modules) for g in drawn])
+print(f"{cost[:, 0].min():,.0f} to {cost[:, 0].max():,.0f} parameters")
+
+# %%
+named = {
+    "hand-made": by_hand,
+    "all parallel": Genotype.all_parallel(space),
+    "all fusion": Genotype.all_fusion(space),
+}
+points = {name: (g.cost() / 1e3, g.cost("flops") / 1e9) for name, g in named.items()}
+figure = pictures.scatter(
+    points,
+    x="thousand parameters",
+    y="GFLOPs on 256 x 256",
+    title=f"{samples} random architectures (small, darker: more parallel modules), and three named ones",
+)
+figure.axes[0].scatter(
+    cost[:, 0] / 1e3, cost[:, 1] / 1e9, c=share, cmap="Blues", s=8, zorder=0, vmin=-0.4
+)
+figure
+
+# %% [markdown]
+# **What you should see.** A cloud in which parameters and FLOPs agree only roughly: a module of the last cell has many
+# parameters but works on few pixels. "Small" therefore needs a unit. The method adds an **expected cost** to its loss,
+# and the unit is a setting (`complexity_unit`).
+#
+# Build your own, and watch the price:
+
+# %%
+widgets.genotype_editor(by_hand)
+
+# %% [markdown]
+# ## Exercises
+#
+# **1. Count.** How many architectures has a space with that many modules (two kinds) and edges?
+
+
+# %% tags=["exercise", "exercise:count_space"]
+def my_count(modules, edges, operations, allow_none):
+    """A whole number; operations is a list of names that holds "none"."""
+    # BEGIN SOLUTION
+    choices = len(operations) if allow_none else len(operations) - operations.count("none")
+    return 2**modules * choices**edges
+    # END SOLUTION
+
+
+# %% tags=["check", "check:count_space"]
+checks.count_space(my_count)
+
+# %% [markdown]
+# **2. A gated edge.** Write the relaxed edge of this notebook. Every logit must get a gradient.
+
+
+# %% tags=["exercise", "exercise:gated_edge"]
+def my_edge(x, gates, logits):
+    """x: tensor (B, c, H, W); gates: list of n functions of x; logits: tensor (n,)."""
+    # BEGIN SOLUTION
+    weights = torch.softmax(logits, dim=0)
+    return x * sum(w * gate(x) for w, gate in zip(weights, gates, strict=True))
+    # END SOLUTION
+
+
+# %% tags=["check", "check:gated_edge"]
+checks.gated_edge(my_edge)
+
+# %% [markdown]
+# **3. Expected cost.** What will the network cost, if each edge is drawn with its weights as probabilities? A tensor
+# with a gradient, so that a search can be told to be cheap.
+
+
+# %% tags=["exercise", "exercise:expected_cost"]
+def my_expected_cost(logits, operations, cost):
+    """logits: (edges, n); operations: names of the columns; cost: name -> number, in any order."""
+    # BEGIN SOLUTION
+    prices = torch.tensor([cost[name] for name in operations], dtype=logits.dtype)
+    return (torch.softmax(logits, dim=1) * prices).sum()
+    # END SOLUTION
+
+
+# %% tags=["check", "check:expected_cost"]
+checks.expected_cost(my_expected_cost)
+
+# %% [markdown]
+# ## What this shows, and what it does not
+#
+# The space, its size and its prices are facts; you have checked that supernet and derived network agree where they
+# must. Nothing here says which architecture derains *well*: cost is known before training, quality is not.
+#
+# ## Summary
+#
+# * Two kinds of module, nine gates; about 10¹⁴ networks at `teach` size, 10²⁸ at `paper` size.
+# * The supernet mixes all candidates; one-hot rows make it the derived network.
+# * Costs are looked up by name and added; their expectation has a gradient.
+#
+# **Next**: 03 bilevel search. **Or try** `size = "paper"`, and look where the parameters go.
+#
+# **References.** L. Cai et al., *MANAS*, arXiv 2207.00728 · Y. Gou et al., *CLEARER*, NeurIPS 2020 · K. Sun et al.,
+# *HRNet*, arXiv 1902.09212 · J. Hu et al., *Squeeze-and-Excitation*, arXiv 1709.01507 · S. Woo et al., *CBAM*, arXiv
+# 1807.06521.
+
+# %% tags=["record"]
+expected = losses.complexity(*SuperNet(space, seed=seed).weights(), costs).item()
+course.record_results(
+    architectures=float(space.count()),
+    hand_made_parameters=by_hand.cost(),
+    expected_cost_at_start=expected,
+    one_hot_gap=gap,
+    median_parameters=float(np.median(cost[:, 0])),
+)

@@ -1,0 +1,268 @@
+# %% tags=["parameters"]
+arm = "full"  # a name for this combination of switches
+search_seed = 0  # the unit of replication: weights, logits and batches of the search
+retrain_seed = 0  # nested in it: initial weights and batches of the retraining
+architecture = "searched"  # searched, random or hand_made
+loss_phase = "both"  # where the loss weights below count: search, retrain or both
+distance = "l1"  # the pixel distance that w_mse weighs: l1 (this kit's), mse (the method's)
+w_mse = 1.0  # weight of the pixel distance in the external loss
+w_ssim = 0.3  # weight of 1 - SSIM in the external loss
+w_tv = 1e-4  # weight of the total variation
+w_internal = 0.1  # weight of the agreement between the rains of a scene
+internal_start = 1  # first epoch of the internal loss, from 0
+internal_ssim = False  # also 1 - SSIM between the rains of a scene
+w_entropy_alpha = 0.01  # pushes module weights to 0 or 1
+w_entropy_beta = 0.01  # pushes edge weights to 0 or 1
+w_complexity = 0.01  # lambda: what expected cost is worth
+cost = "parameters"  # what expected cost counts: parameters or flops
+multi_to_one = True  # all rains of a scene together; False: every rainy picture on its own
+extra_rain = False  # two more rains, drawn anew over each patch
+rains_per_scene = 0  # rains taken of each scene; 0: all
+order = "first"  # hypergradient: first, finite-difference or exact
+attention = True  # False: no attention blocks
+fusion = True  # False: every module is made parallel after the search
+residual = True  # the network predicts the rain; False: the clean picture
+norm = "none"  # normalisation: none, batch or group
+stem = "unshuffle"  # unshuffle (half resolution) or bottleneck (full)
+size = "teach"  # sizes and remaining settings: smoke, teach, lite or paper
+search_steps = 150  # steps of a search, warm-up included
+warmup_epochs = 1  # epochs (of five) before the first architecture step
+retrain_steps = 600  # steps of a retraining
+data = "photos"  # scenes: "photos" (bundled), a folder, or a set's name
+runs_dir = "runs"  # where runs are kept; a relative path lies in the clone
+final = False  # True opens the test set: once, when the arms are chosen
+
+# %% tags=["imports"]
+import json
+from dataclasses import fields
+
+import numpy as np
+
+from manas_lite import draw, open_split
+from manas_lite.course import ablation, checks, differences, pictures
+from manas_lite.genotype import Genotype
+
+# %% [markdown]
+# ## The question, before the answer
+#
+# An **ablation** leaves one part out and asks what it was worth. The usual table has one number a row and prints the
+# larger one bold. This notebook asks first: *how far apart do two runs of the same thing lie?*
+#
+# On small networks of this kind a probe found a standard deviation of 0.5 to 0.65 dB **between search seeds**. With
+# three seeds only differences of about 1.5 dB can be seen at all; most tables report smaller ones.
+#
+# > **Predict.** How many searches would you need to see a difference of 0.3 dB?
+
+# %%
+between = 0.55  # dB, the middle of what the probe found
+print("searches   smallest difference that is found 4 times in 5")
+for n in (2, 3, 5, 10, 20, 50):
+    fake = np.zeros((n, 1, 1))
+    fake[:, 0, 0] = np.linspace(-1, 1, n)
+    fake *= between / fake.std(ddof=1)
+    print(f"{n:>8}   {differences.detectable(fake):.2f} dB")
+
+# %% [markdown]
+# **What you should see.** Two searches show nothing short of several dB; three about 1.7; 0.3 dB needs around thirty.
+# Pictures do not help: a hundred pictures of one network are **one** run.
+#
+# ## This run: one arm
+#
+# The parameters above are switches, each one a literal, each mapped to one setting. What differs from the full method:
+
+# %%
+switches = {field.name: globals()[field.name] for field in fields(ablation.Arm)}
+this = ablation.Arm(**switches)
+plain = ablation.Arm(size=size)
+changed = {
+    k: v for k, v in switches.items() if v != getattr(plain, k) and k not in ("arm", "size")
+}
+print(
+    f"arm {arm!r}, search seed {search_seed}, retrain seed {retrain_seed}; changed: {changed}"
+)
+
+# %%
+split = open_split(data)
+assert not {s.name for s in split.val} & {s.name for s in split.train}
+where = course.runs_folder(runs_dir)
+result = ablation.run_arm(this, split, runs_dir=where, final=final)
+scored = np.mean(list(result["images"].values()))
+rainy = np.mean(list(result["rainy"].values()))
+print(
+    f"{len(result['images'])} {result['part']} pictures: rainy {rainy:.2f} dB, derained {scored:.2f} dB (RGB)"
+)
+
+# %% [markdown]
+# **What you should see.** A few minutes of silence at `teach` size (a search and a retraining), then one number above
+# the rainy input. Run again with the same parameters: nothing is computed twice, and arms that differ only in the
+# retraining share their search.
+#
+# Many runs are one command; a job array or several Colabs take a shard each:
+#
+# ```
+# python -m manas_lite.course sweep arms.yaml --dry-run          # what will it cost?
+# python -m manas_lite.course sweep arms.yaml --out runs/arms
+# python -m manas_lite.course sweep arms.yaml --out runs/arms --shard 1/4
+# ```
+#
+# `arms.yaml` (in `notebooks/sweeps`) names thirteen arms. **Stop here if short of time.**
+#
+# ## All arms so far
+#
+# Results lie in files. With fewer than two arms of your own, those that come with the package are shown: tiny networks
+# (`smoke` size), trained for seconds. They serve to *read* such a table, and say nothing about the method.
+
+# %%
+mine = [r for r in ablation.results(where, result["part"]) if r["settings"]["size"] == size]
+arms = {r["arm"] for r in mine}
+usable = len(arms) > 1 and "full" in arms
+found = (
+    mine if usable else json.loads((course.shipped("ablation") / "results.json").read_text())
+)
+origin = f"your runs, size {size}" if usable else "shipped with the package, size smoke"
+seeds = len({r["search_seed"] for r in found})
+print(
+    f"{len(found)} runs of {len({r['arm'] for r in found})} arms, {seeds} search seeds: {origin}"
+)
+
+# %%
+by_arm = {}
+for r in found:
+    by_arm.setdefault(r["arm"], []).append(float(np.mean(list(r["images"].values()))))
+for name, values in by_arm.items():
+    shown = "  ".join(f"{v:.2f}" for v in values)
+    print(f"{name:<14} {np.mean(values):6.2f} dB   each run: {shown}")
+
+# %% [markdown]
+# **What you should see.** Runs of *one* arm that differ as much as arms do. The means alone would already make a bold
+# table.
+#
+# ## What the differences are worth
+#
+# Every arm is compared with `full` on the same seeds and the same pictures (**paired**). The bootstrap draws searches,
+# then retrainings, then pictures (**hierarchical**). p values are corrected for the number of arms (**Holm**). And a
+# verdict needs the difference to be larger than the smallest one that these runs could have detected.
+
+# %%
+rows = differences.compare(found)
+print(
+    f"{'arm':<14}{'n':>3}{'dB':>8}   {'95 % interval':<18}{'p (Holm)':>9}{'detectable':>12}  verdict"
+)
+for row in rows:
+    interval = f"[{row['low']:+.2f}, {row['high']:+.2f}]"
+    print(
+        f"{row['arm']:<14}{row['searches']:>3}{row['mean']:>+8.2f}   {interval:<18}"
+        f"{row['p']:>9.3f}{row['detectable']:>12.2f}  {row['verdict']}"
+    )
+
+# %%
+forest = pictures.forest(
+    rows, title=f"{origin}; {seeds} searches an arm; PSNR (RGB), {found[0]['part']}"
+)
+draw.save(forest, where / "ablation" / "forest.png", also=("pdf",))
+forest
+
+# %% [markdown]
+# **What you should see.** A dot and an interval an arm, and a grey band. Whatever lies inside its band is **undecided**,
+# however far the interval keeps from zero: these runs could not have told. That is a finding, too: it says what a real
+# study would cost.
+
+# %%
+caption = f"Ablation, {data}, {found[0]['part']} pictures, PSNR (RGB), n = {seeds} searches, size {size}"
+runs_csv, images_csv = ablation.write_tables(found, where / "ablation")
+(where / "ablation" / "table.tex").write_text(
+    differences.latex(rows, caption), encoding="utf-8"
+)
+print(differences.latex(rows, caption)[:160], "...")
+print(f"also: {runs_csv.name}, {images_csv.name}, forest.png, forest.pdf")
+
+# %% [markdown]
+# ## The architecture of this run
+
+# %%
+draw.architecture(Genotype.load(next((where / "ablation").glob(f"{arm}-*/genotype.json"))))
+
+# %% [markdown]
+# A check that the statistics compute what they say, on made-up differences of known size:
+
+# %%
+# NBVAL_CHECK_OUTPUT
+made_up = np.random.default_rng(0).normal(1.0, 0.1, (8, 2, 10))
+(low, high), p = differences.hierarchical_bootstrap(made_up, draws=500)
+print(f"interval holds 1.0: {low < 1.0 < high}; p < 0.01: {p < 0.01}")
+print("Holm:", [round(x, 3) for x in differences.holm_adjusted([0.01, 0.04, 0.03])])
+
+# %% [markdown]
+# ## Exercises
+#
+# **1. An interval that is honest.** `differences` holds one row a search and one column a picture. Return the 2.5 % and
+# 97.5 % quantiles of some hundred resampled means.
+
+
+# %% tags=["exercise", "exercise:nested_bootstrap"]
+def my_interval(differences, rng):
+    """differences (searches, images) in dB; rng: numpy Generator -> (low, high)."""
+    # BEGIN SOLUTION
+    searches, images = differences.shape
+    means = []
+    for _ in range(300):
+        rows = rng.integers(searches, size=searches)
+        columns = rng.integers(images, size=images)
+        means.append(differences[np.ix_(rows, columns)].mean())
+    return tuple(np.quantile(means, [0.025, 0.975]))
+    # END SOLUTION
+
+
+# %% tags=["check", "check:nested_bootstrap"]
+checks.nested_bootstrap(my_interval)
+
+# %% [markdown]
+# **2. Holm's correction.** Of n p values, the smallest is compared with level/n, the next with level/(n − 1), …; stop at
+# the first that fails.
+
+
+# %% tags=["exercise", "exercise:holm"]
+def my_holm(p, level):
+    """p: list of p values -> list of bool, in the same order."""
+    # BEGIN SOLUTION
+    significant = [False] * len(p)
+    for rank, k in enumerate(sorted(range(len(p)), key=lambda k: p[k])):
+        if p[k] > level / (len(p) - rank):
+            break
+        significant[k] = True
+    return significant
+    # END SOLUTION
+
+
+# %% tags=["check", "check:holm"]
+checks.holm(my_holm)
+
+# %% [markdown]
+# ## What this shows, and what it does not
+#
+# How to ask, and what an answer costs. Arms are chosen on **validation** scenes; `final = True` opens the test set, once.
+# An undecided arm is not a useless part: these runs could not see it. A decided one holds for this size, this data and
+# this budget.
+#
+# ## Summary
+#
+# * The search seed is the unit; pictures are not runs. Pair, nest, correct, and state what n could detect.
+#
+# **Next**: 07 pitfalls, then 10 figures. **Or try** `arm = "no_internal"`, `w_internal = 0.0` with the seeds that `full`
+# has.
+#
+# **References.** M. Lindauer, F. Hutter, *Best practices for scientific research on NAS*, JMLR 2020, arXiv 1909.02453 ·
+# X. Bouthillier et al., *Accounting for variance in machine learning benchmarks*, MLSys 2021, arXiv 2103.03098 · S. Holm,
+# *A simple sequentially rejective multiple test procedure*, 1979.
+
+# %% tags=["record"]
+course.record_results(
+    steps=this.search_steps + this.retrain_steps,
+    arm=arm,
+    psnr_rgb=float(scored),
+    gain=float(scored - rainy),
+    parameters=result["parameters"],
+    genotype=result["genotype"],
+    arms_compared=len(rows),
+    verdicts={row["arm"]: row["verdict"] for row in rows},
+)

@@ -1,0 +1,226 @@
+# %% tags=["parameters"]
+photo = ""  # path of your photograph; empty: a bundled one under synthetic rain
+runs_dir = "runs"  # where notebook 04 left a network; else the one that the package brings
+network = "searched"  # its run's name
+strength = 1.0  # 0: leave the picture alone, 1: derain it, between: a blend
+longest = 1600  # larger pictures are shrunk to this many pixels; 0: never
+export = ""  # file to write the result to, such as "derained.jpg"; empty: none
+
+# %% tags=["imports"]
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from manas_lite import derain, draw, load, metrics, open_split, widgets
+from manas_lite.course import checks, pictures
+from manas_lite.images import read_image, to_tensor, write_image
+from manas_lite.rain import add_fog, add_rain
+
+# %% [markdown]
+# ## What to expect
+#
+# The network has learned from **synthetic streaks**. It may take streaks off your photograph. It was never shown drops
+# on a lens, fog, splashes, or snow, and will do little about them; on some pictures it does nothing that you can see,
+# on some it softens what looks like rain and is not: fences, hair, grass. This notebook shows those failures too.
+#
+# > **Predict.** On which kind of damage does it help most: streaks, fog, drops on the lens, camera noise?
+#
+# ## Your picture
+#
+# Give a path in the parameters cell, or upload a file (in a live notebook). Any size, greyscale, transparent, 16-bit or
+# rotated by its camera: it becomes an upright RGB picture.
+
+# %%
+net = load(course.find_run(runs_dir, network, made_by="04", needs="weights.safetensors"))
+upload = course.upload_button()
+upload
+
+# %%
+clean = None
+if course.uploaded(upload) is not None:
+    rainy, origin = course.uploaded(upload), "your upload"
+elif photo:
+    rainy, origin = read_image(photo), Path(photo).name
+else:
+    clean = open_split("photos").test[2].clean.read()
+    rainy = np.rint(255 * add_rain(clean, "medium", seed=3)).astype(np.uint8)
+    origin = "a bundled photograph under synthetic rain"
+if longest and max(rainy.shape[:2]) > longest:
+    small = Image.fromarray(rainy)
+    small.thumbnail((longest, longest))
+    rainy = np.asarray(small).copy()
+print(f"{origin}: {rainy.shape[1]} x {rainy.shape[0]} pixels")
+assert rainy.dtype == np.uint8
+assert rainy.ndim == 3
+
+# %% [markdown]
+# ## Derain
+
+# %%
+began = time.perf_counter()
+derained = derain(rainy, net)
+seconds = time.perf_counter() - began
+blend = rainy + strength * (derained.astype(float) - rainy)
+result = np.clip(np.rint(blend), 0, 255).astype(np.uint8)
+print(
+    f"{seconds:.1f} s, {rainy.shape[0] * rainy.shape[1] / seconds / 1e6:.1f} megapixels a second"
+)
+widgets.before_after(rainy, result)
+
+# %% [markdown]
+# **What you should see.** Left of the line the photograph, right of it the result; drag the line in a live notebook. If
+# both halves look alike, the network did little: that happens. Below, what it took away, ten times amplified where it
+# is faint.
+
+# %%
+taken = np.abs(rainy.astype(float) - result).mean(2)
+share = float((taken > 5).mean())
+print(f"{share:.0%} of the pixels changed by more than 5 of 255")
+Image.fromarray(np.clip(taken * min(10.0, 255 / max(taken.max(), 1)), 0, 255).astype(np.uint8))
+
+# %%
+if export:
+    print("written:", write_image(course.runs_folder(runs_dir).parent / export, result))
+else:
+    print("not written: name a file in `export`")
+
+# %% [markdown]
+# ## Any size
+#
+# The network halves its input several times; sides that do not fit are padded by reflection and cropped back. Even one
+# pixel works:
+
+# %%
+# NBVAL_CHECK_OUTPUT
+rng = np.random.default_rng(0)
+for size in ((1, 1), (7, 200), (37, 51), (64, 64)):
+    picture = rng.integers(0, 256, (*size, 3)).astype(np.uint8)
+    print(size, "->", derain(picture, net).shape)
+grey = rng.integers(0, 256, (20, 30)).astype(np.uint8)
+print("grey", grey.shape, "->", derain(grey, net).shape)
+
+# %% [markdown]
+# **Stop here if short of time.**
+#
+# ## Where it fails
+#
+# Four kinds of damage on the same clean photographs, each made about equally bad. What does the network gain on each?
+
+
+# %%
+def lens_drops(picture, rng):
+    """Round blurred patches, as drops on a lens make them."""
+    image = Image.fromarray(picture)
+    blurred = image.filter(ImageFilter.GaussianBlur(14))
+    y, x = np.mgrid[: image.height, : image.width]
+    holes = np.zeros((image.height, image.width), bool)
+    for _ in range(45):
+        cx, cy, r = rng.integers(image.width), rng.integers(image.height), rng.integers(10, 34)
+        holes |= (x - cx) ** 2 + (y - cy) ** 2 < r * r
+    mask = Image.fromarray(np.uint8(255 * holes)).filter(ImageFilter.GaussianBlur(2))
+    return np.asarray(Image.composite(blurred, image, mask))
+
+
+# %%
+
+
+def damaged(picture, rng):
+    as_bytes = lambda x: np.rint(255 * np.clip(x, 0, 1)).astype(np.uint8)  # noqa: E731
+    return {
+        "streaks": as_bytes(add_rain(picture, "medium", seed=int(rng.integers(1000)))),
+        "fog": as_bytes(add_fog(picture, np.ones(picture.shape[:2]), 0.25)),
+        "lens drops": lens_drops(picture, rng),
+        "camera noise": as_bytes(picture / 255 + rng.normal(0, 0.08, picture.shape)),
+    }
+
+
+# %%
+gains, before = {}, {}
+for scene in open_split("photos").test[:2]:
+    target = scene.clean.read()
+    for kind, picture in damaged(target, np.random.default_rng(1)).items():
+        pair = [
+            metrics.psnr(to_tensor(p)[None], to_tensor(target)[None]).item()
+            for p in (picture, derain(picture, net))
+        ]
+        before.setdefault(kind, []).append(pair[0])
+        gains.setdefault(kind, []).append(pair[1] - pair[0])
+gains = {kind: float(np.mean(values)) for kind, values in gains.items()}
+print({kind: f"{np.mean(values):.1f} dB before" for kind, values in before.items()})
+pictures.bars(
+    gains, title="gain of the network by kind of damage (2 photographs)", unit="dB PSNR (RGB)"
+)
+
+# %% [markdown]
+# **What you should see.** A clear gain on streaks, and on the others next to nothing or a loss: the network changes what
+# it should have left alone. A tool is worth what it was trained for.
+
+# %%
+kind = min(gains, key=gains.get)
+target = open_split("photos").test[0].clean.read()
+worst = damaged(target, np.random.default_rng(1))[kind]
+print("the worst of the four:", kind)
+draw.comparison(worst, derain(worst, net), target)
+
+# %% [markdown]
+# ## Exercises
+#
+# **1. Strength.** Blend rainy and derained; beyond 1 is allowed, and bytes must not overflow.
+
+
+# %% tags=["exercise", "exercise:strength"]
+def my_strength(rainy, derained, s):
+    """uint8 arrays of one shape -> uint8; s = 0 gives rainy, s = 1 derained."""
+    # BEGIN SOLUTION
+    blend = rainy + s * (derained.astype(float) - rainy)
+    return np.clip(np.rint(blend), 0, 255).astype(np.uint8)
+    # END SOLUTION
+
+
+# %% tags=["check", "check:strength"]
+checks.strength(my_strength)
+
+# %% [markdown]
+# **2. Tiles.** A picture too large for memory is cut into tiles that overlap. Along one side: where do they start? The
+# first at 0, the last one ends exactly at the edge, neighbours share at least `overlap` pixels, as few tiles as
+# possible. One tile is enough where the picture is smaller.
+
+
+# %% tags=["exercise", "exercise:tile_starts"]
+def my_starts(length, tile, overlap):
+    """A list of whole numbers, rising."""
+    # BEGIN SOLUTION
+    if length <= tile:
+        return [0]
+    step = tile - overlap
+    count = 1 + -(-(length - tile) // step)
+    return [min(k * step, length - tile) for k in range(count)]
+    # END SOLUTION
+
+
+# %% tags=["check", "check:tile_starts"]
+checks.tile_starts(my_starts)
+
+# %% [markdown]
+# ## What this shows, and what it does not
+#
+# One network on a few pictures. A gain on synthetic streaks is no promise for your photograph, where no clean picture
+# exists to measure against: there, only eyes (several pairs, not told which is which) or a task can judge. Notebook 09
+# will ask a detector.
+#
+# ## Summary
+#
+# * Any size and kind of picture; strength; export. Streaks, not drops, fog or noise.
+#
+# **Next**: 10 figures. **Or try** your own rainy photographs, and keep the ones on which it fails.
+#
+# **References.** R. Qian et al., *Attentive GAN for raindrop removal* (drops on a lens), CVPR 2018, arXiv 1711.10098 ·
+# S. Li et al., *Single image deraining: a comprehensive benchmark* (real photographs), CVPR 2019, arXiv 1903.08558 · X.
+# Chu et al., *Test-time local conversion*, ECCV 2022, arXiv 2112.04491.
+
+# %% tags=["record"]
+course.record_results(
+    gain_db=gains, seconds_a_picture=seconds, changed_share=share, genotype=net.genotype.id
+)

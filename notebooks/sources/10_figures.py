@@ -1,0 +1,218 @@
+# %% tags=["parameters"]
+runs_dir = "runs"  # where the runs of notebooks 03, 04 and 06 lie
+figures_dir = "figures"  # where figures are written; a relative path lies beside runs_dir
+search_name = "search"  # run of notebook 03
+network = "searched"  # run of notebook 04
+formats = ["pdf", "svg"]  # written beside each PNG
+
+# %% tags=["imports"]
+import csv
+import json
+
+import numpy as np
+
+from manas_lite import draw, open_split
+from manas_lite.course import checks, differences, pictures, toy
+from manas_lite.genotype import Genotype
+from manas_lite.rain import rain_scene
+from manas_lite.record import read_json, read_log
+
+# %% [markdown]
+# ## Figures from files
+#
+# A figure in a report should be rebuilt by one command from the files that the runs left, a year later, by someone else.
+# This notebook trains nothing and evaluates nothing: it reads `genotype.json`, `log.jsonl`, `metrics.json` and the
+# results of ablations, and writes every figure with the numbers behind it.
+#
+# > **Predict.** Which of the figures below would change if you ran the search again with another seed?
+
+# %%
+out = course.runs_folder(runs_dir).parent / figures_dir
+search_run = course.find_run(runs_dir, search_name, made_by="03", needs="genotype.json")
+trained_run = course.find_run(runs_dir, network, made_by="04", needs="metrics.json")
+written = []
+
+
+def keep(figure, name, rows=()):
+    """Write a figure and its numbers; returns the figure."""
+    written.extend(draw.save(figure, out / f"{name}.png", also=tuple(formats)))
+    if rows:
+        with open(out / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(rows)
+        written.append(out / f"{name}.csv")
+    return figure
+
+
+# %% [markdown]
+# ## 1. A scene under several rains
+
+# %%
+clean = open_split("photos").test[0].clean.read()
+keep(draw.scene(rain_scene(clean, seed=0)), "scene")
+
+# %% [markdown]
+# **What you should see.** The same picture as everywhere: rain is a function of its seed, so this figure needs no file
+# but the photograph.
+#
+# ## 2. The toy, three orders
+
+# %%
+paths = [toy.descend("first"), toy.descend("finite-difference"), toy.descend("exact")]
+rows = [["order", "w", "a"], *([p.label, *p.end] for p in paths)]
+keep(pictures.phase_plane(paths), "toy", rows)
+
+# %%
+# NBVAL_CHECK_OUTPUT
+for path in paths:
+    print(f"{path.label:<18} ends at w = {path.end[0]:.2f}, a = {path.end[1]:.2f}")
+
+# %% [markdown]
+# ## 3. The search, on one time axis
+
+# %%
+log, genotype = read_log(search_run), Genotype.load(search_run / "genotype.json")
+epochs = [record for record in log if record["kind"] == "epoch"]
+facts = ["step", "alpha_entropy", "beta_entropy", "skip_share", "expected_cost"]
+rows = [facts, *([record[name] for name in facts] for record in epochs)]
+keep(draw.search_curves(log, genotype.space), "search", rows)
+
+# %%
+last = epochs[-1]
+keep(draw.mixture(last["alpha"], last["beta"], genotype.space), "relaxed")
+
+# %%
+keep(draw.architecture(genotype), "derived")
+
+# %% [markdown]
+# **What you should see.** Three views of one file: weights over time, weights at the end, and what argmax keeps of them.
+# The thick lines of the second are the names of the third.
+#
+# ## 4. The training
+
+# %%
+training = read_log(trained_run)
+keep(draw.training_curves(training), "training")
+
+# %%
+gap_file = trained_run / "gap.json"
+if gap_file.is_file():
+    gap = read_json(gap_file)
+    rows = [["network", "PSNR (RGB), dB"], *gap.items()]
+    figure = pictures.bars(
+        gap, title="validation scenes", unit="PSNR (RGB), dB", start=min(gap.values()) - 0.5
+    )
+    keep(figure, "gap", rows)
+else:
+    print("no gap.json: notebook 04 writes it")
+
+# %% [markdown]
+# **Stop here if short of time.**
+#
+# ## 5. The ablation
+#
+# Your own arms where there are two or more; else those that come with the package (tiny networks, for reading only).
+
+# %%
+own = sorted((course.runs_folder(runs_dir) / "ablation").glob("*/result-val.json"))
+mine = [read_json(path) for path in own]
+usable = len({r["arm"] for r in mine}) > 1 and any(r["arm"] == "full" for r in mine)
+results = (
+    mine if usable else json.loads((course.shipped("ablation") / "results.json").read_text())
+)
+sizes = sorted({r["settings"]["size"] for r in results})
+comparison = differences.compare(results)
+columns = list(comparison[0])
+rows = [columns, *([row[c] for c in columns] for row in comparison)]
+title = f"{'your runs' if usable else 'shipped runs'}, size {', '.join(sizes)}, validation"
+keep(pictures.forest(comparison, title=title), "forest", rows)
+
+# %%
+points = {}
+for name in dict.fromkeys(r["arm"] for r in results):
+    runs = [r for r in results if r["arm"] == name]
+    psnr = np.mean([np.mean(list(r["images"].values())) for r in runs])
+    points[name] = (float(np.mean([r["parameters"] for r in runs])), float(psnr))
+figure = pictures.scatter(
+    points,
+    x="parameters",
+    y="PSNR (RGB), dB",
+    title=f"mean of {len(runs)} runs an arm; {title}",
+)
+keep(
+    figure, "parameters", [["arm", "parameters", "PSNR"], *([k, *v] for k, v in points.items())]
+)
+
+# %% [markdown]
+# **What you should see.** One point an arm. Before you read a trend: the seeds of one arm spread by as much as the forest
+# plot's bands say.
+#
+# ## What was written
+
+# %%
+assert all(path.stat().st_size > 0 for path in written)
+for path in written:
+    print(f"{path.name:<18} {path.stat().st_size / 1024:8.0f} kB")
+
+# %% [markdown]
+# ## Exercises
+#
+# **1. The front.** Of networks (cost, quality), which are beaten by none? Another one beats a point if it is no dearer
+# *and* no worse, and not equal in both.
+
+
+# %% tags=["exercise", "exercise:pareto_front"]
+def my_front(points):
+    """points: list of (cost, quality) -> indices of those that none beats."""
+
+    # BEGIN SOLUTION
+    def beats(a, b):
+        return a[0] <= b[0] and a[1] >= b[1] and a != b
+
+    return [k for k, p in enumerate(points) if not any(beats(q, p) for q in points)]
+    # END SOLUTION
+
+
+# %% tags=["check", "check:pareto_front"]
+checks.pareto_front(my_front)
+
+# %% [markdown]
+# **2. As many digits as are known.** The sample standard deviation (n − 1) to *one* significant digit, the mean to the
+# same place: `"24.6 ± 0.5"`, `"25 ± 3"`.
+
+
+# %% tags=["exercise", "exercise:mean_and_deviation"]
+def my_summary(values):
+    """values: list of numbers -> text."""
+    # BEGIN SOLUTION
+    mean, deviation = np.mean(values), np.std(values, ddof=1)
+    digits = -int(f"{deviation:.0e}".split("e")[1])  # of the deviation, once rounded
+    places = max(digits, 0)
+    return f"{round(mean, digits):.{places}f} ± {round(deviation, digits):.{places}f}"
+    # END SOLUTION
+
+
+# %% tags=["check", "check:mean_and_deviation"]
+checks.mean_and_deviation(my_summary)
+
+# %% [markdown]
+# ## What this shows, and what it does not
+#
+# That the figures follow from the files. Whether the files deserve a figure, notebook 06 decides: a picture of three
+# runs is still three runs.
+#
+# ## Summary
+#
+# * Every figure from files, with its numbers beside it; PNG to look at, PDF to print.
+#
+# **Next**: your own report. **Or try** `formats = ["pdf"]`, and `figures_dir` in the folder of your report.
+#
+# **References.** L. Cai et al., *MANAS*, arXiv 2207.00728 · M. Okabe, K. Ito, *Color universal design*, 2008 (the colours
+# of all figures).
+
+# %% tags=["record"]
+course.record_results(
+    figures=len([path for path in written if path.suffix == ".png"]),
+    files=len(written),
+    genotype=genotype.id,
+    verdicts={row["arm"]: row["verdict"] for row in comparison},
+)

@@ -1,0 +1,114 @@
+"""Statistics of arms against simulations and textbook values."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from manas_lite.course import ablation, differences
+
+
+def result(arm: str, search: int, images: dict[str, float], retrain: int = 0) -> dict:
+    return {"arm": arm, "search_seed": search, "retrain_seed": retrain, "parameters": 10.0, "images": images}
+
+
+def study(effect: float, between: float, searches: int, seed: int, arms: int = 1) -> list[dict]:
+    rng = np.random.default_rng(seed)
+    found = []
+    for search in range(searches):
+        base = {f"p{k}": 24 + rng.normal(0, 2) for k in range(6)}
+        found.append(result("full", search, base))
+        for arm in range(arms):
+            shift = effect + rng.normal(0, between)
+            found.append(result(f"arm{arm}", search, {k: v + shift + rng.normal(0, 0.1) for k, v in base.items()}))
+    return found
+
+
+def test_a_large_effect_is_found_and_none_is_undecided() -> None:
+    (row,) = differences.compare(study(-2.0, 0.3, 6, 0))
+    assert row["verdict"] == "worse"
+    assert row["low"] < -2.0 + 0.5
+    assert row["searches"] == 6
+    (row,) = differences.compare(study(2.0, 0.3, 6, 1))
+    assert row["verdict"] == "better"
+
+
+def test_without_an_effect_verdicts_are_rare() -> None:
+    """Three searches, five arms, no effect anywhere: at most a few per cent of the arms may be called anything."""
+    verdicts = [row["verdict"] for seed in range(20) for row in differences.compare(study(0, 0.6, 3, seed, arms=5))]
+    assert sum(verdict != "undecided" for verdict in verdicts) <= 6  # of 100
+
+
+def test_one_search_decides_nothing() -> None:
+    (row,) = differences.compare(study(5.0, 0.1, 1, 0))
+    assert row["verdict"] == "undecided"
+    assert math.isinf(row["detectable"])
+
+
+def test_pictures_are_not_runs() -> None:
+    """The interval does not shrink with more pictures where searches differ."""
+    rng = np.random.default_rng(0)
+    shifts = rng.normal(0, 0.6, (5, 1, 1))
+    few, many = (shifts + rng.normal(0, 0.05, (5, 1, n)) for n in (5, 500))
+    widths = [np.ptp(differences.hierarchical_bootstrap(d)[0]) for d in (few, many)]
+    assert widths[1] > 0.8 * widths[0]
+
+
+def test_detectable_is_the_textbook_formula() -> None:
+    d = np.array([0.2, 0.5, 1.1]).reshape(3, 1, 1)
+    expected = (stats.t.ppf(0.975, 2) + stats.t.ppf(0.8, 2)) * np.std([0.2, 0.5, 1.1], ddof=1) / math.sqrt(3)
+    assert differences.detectable(d) == pytest.approx(expected)
+
+
+def test_holm_against_values_by_hand() -> None:
+    assert differences.holm_adjusted([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert differences.holm_adjusted([0.9, 0.8]) == pytest.approx([1.0, 1.0])
+
+
+def test_only_shared_seeds_are_paired() -> None:
+    found = [result("full", 0, {"a": 1.0}), result("x", 0, {"a": 2.0}), result("x", 1, {"a": 9.0})]
+    assert differences.paired(found, "x", "full").tolist() == [[[1.0]]]
+    with pytest.raises(ValueError, match="share no"):
+        differences.paired([result("full", 0, {"a": 1.0}), result("x", 1, {"a": 1.0})], "x", "full")
+    with pytest.raises(ValueError, match="different pictures"):
+        differences.paired([result("full", 0, {"a": 1.0}), result("x", 0, {"b": 1.0})], "x", "full")
+    with pytest.raises(ValueError, match="no run of the reference"):
+        differences.compare([result("x", 0, {"a": 1.0})])
+
+
+def test_latex_is_whole_and_escaped() -> None:
+    text = differences.latex(differences.compare(study(1.0, 0.2, 3, 0)), "100 % of a_b & c")
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 1
+    assert r"100 \% of a\_b \& c" in text
+    assert text.count(r"\\") == 2
+
+
+def test_every_switch_of_the_notebook_reaches_a_setting() -> None:
+    plain = ablation.Arm(size="smoke")
+    changes = {
+        "w_mse": 0.0, "w_ssim": 0.0, "w_tv": 0.0, "w_internal": 0.5, "internal_start": 2, "internal_ssim": True,
+        "w_entropy_alpha": 0.0, "w_entropy_beta": 0.0, "w_complexity": 0.1, "cost": "flops", "multi_to_one": False,
+        "extra_rain": True, "rains_per_scene": 2, "order": "exact", "attention": False, "residual": False,
+        "norm": "batch", "stem": "bottleneck", "search_steps": 50, "warmup_epochs": 2, "search_seed": 1,
+        "distance": "mse", "size": "teach",
+    }  # fmt: skip
+    before = (plain.space, plain.search_settings())
+    for name, value in changes.items():
+        arm = ablation.Arm(**{"size": "smoke", name: value})
+        assert (arm.space, arm.search_settings()) != before, name
+    other = ablation.Arm(size="smoke", retrain_seed=1, retrain_steps=70)
+    assert other.retrain_settings() != plain.retrain_settings()
+    assert other.search_settings() == plain.search_settings()  # so that the search is shared
+
+
+def test_the_loss_counts_where_it_was_asked_for() -> None:
+    default = ablation.Arm(size="smoke")
+    only_search = ablation.Arm(size="smoke", w_internal=0.0, loss_phase="search")
+    assert only_search.search_settings().loss.internal_weight == 0
+    assert only_search.retrain_settings() == default.retrain_settings()
+    only_retrain = ablation.Arm(size="smoke", w_internal=0.0, loss_phase="retrain")
+    assert only_retrain.search_settings() == default.search_settings()
+    assert only_retrain.retrain_settings().loss.internal_weight == 0
+    with pytest.raises(ValueError, match="both 0"):
+        _ = ablation.Arm(w_mse=0.0, w_ssim=0.0).loss
