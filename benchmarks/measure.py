@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 Run = Callable[[], Any]
 
 
-def interleaved(runs: Mapping[str, Run], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each run, `rounds` times, the runs taking turns; one more round goes first and is not counted.
+def interleaved(runs: Mapping[str, Run], rounds: int, warm_up: int = 1) -> dict[str, list[float]]:
+    """Seconds of each run, `rounds` times, the runs taking turns; `warm_up` rounds go first and are not counted.
 
     On one thread of a CPU the clock is the process's own CPU time, which other processes' turns do not lengthen;
     otherwise it is the wall's.
@@ -26,7 +26,7 @@ def interleaved(runs: Mapping[str, Run], rounds: int) -> dict[str, list[float]]:
     cuda = torch.cuda.is_available()
     clock = time.process_time if torch.get_num_threads() == 1 and not cuda else time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(rounds + 1):
+    for turn in range(warm_up + rounds):
         for name, run in runs.items():
             if cuda:
                 torch.cuda.synchronize()
@@ -34,7 +34,7 @@ def interleaved(runs: Mapping[str, Run], rounds: int) -> dict[str, list[float]]:
             run()
             if cuda:
                 torch.cuda.synchronize()
-            if turn:
+            if turn >= warm_up:
                 seconds[name].append(clock() - start)
     return seconds
 

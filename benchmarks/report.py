@@ -31,10 +31,15 @@ def table(rows: list[dict[str, Any]]) -> str:
         lines.append(
             f"| {row['what']} {_size(row['size'])} | {row['who']} | {statistics.median(row['seconds']):.3g} "
             f"| {faster['median']:.2f} ({faster['least']:.2f}-{faster['most']:.2f}) | {memory['peak'] / MIB:.0f} "
-            f"| {(memory['peak'] - memory['before']) / MIB:.0f} | {row['dispatches']} | {row['flops'] / 1e9:.1f} "
-            f"| {row['flops_a_second'] / 1e9:.0f} | {row['matmul_flops_a_second'] / 1e9:.0f} |"
+            f"| {(memory['peak'] - memory['before']) / MIB:.0f} | {_count(row['dispatches'])} "
+            f"| {_count(row['flops'] / 1e9, 1)} | {_count(row['flops_a_second'] / 1e9)} "
+            f"| {row['matmul_flops_a_second'] / 1e9:.0f} |"
         )
     return "\n".join(lines)
+
+
+def _count(value: float, digits: int = 0) -> str:
+    return f"{value:.{digits}f}" if value else "–"  # not counted
 
 
 def _size(size: dict[str, Any]) -> str:
@@ -55,6 +60,13 @@ def summary(results: dict[str, Any]) -> str:
         elif isinstance(found, dict):
             parts += [title, *(f"{key}: {_short(value)}" for key, value in found.items())]
     return "\n\n".join(parts)
+
+
+def write_tables(text: str, page: Path) -> None:
+    """Put the tables between the marks of the page."""
+    head, _, rest = page.read_text(encoding="utf-8").partition("<!-- tables -->")
+    tail = rest.partition("<!-- end -->")[2]
+    page.write_text(f"{head}<!-- tables -->\n{text}\n<!-- end -->{tail}", encoding="utf-8")
 
 
 def _short(value: Any) -> str:

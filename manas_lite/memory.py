@@ -27,6 +27,9 @@ from .space import SearchSpace
 
 GIB = 2**30
 
+OVERHEAD = 1.3
+"""What allocators and kernels take on top of the tensors: measured on a CPU, see benchmarks/README.md."""
+
 
 class OutOfMemoryError(RuntimeError):
     """A device ran out of memory; the message says what was being done and what to lower."""
@@ -211,9 +214,9 @@ def shortage(step: StepMemory, device: torch.device) -> str | None:
     Steps so small that they fit anywhere are not estimated, which takes a second or several.
     """
     free = free_bytes(device)
-    if free is None or step.pixels < 2**15 or step.bytes <= free:
+    if free is None or step.pixels < 2**15 or OVERHEAD * step.bytes <= free:
         return None
-    return f"{_needs(step)}, but {device} has {_gib(free)} free: {_advice(step, free)}"
+    return f"{_needs(step)}, but {device} has {_gib(free)} free: {_advice(step, int(free / OVERHEAD))}"
 
 
 @contextmanager
@@ -239,7 +242,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def _needs(step: StepMemory) -> str:
     return (
         f"a {step.kind} step of {step.batch} scenes x {step.rains} rains of {step.patch}x{step.patch} pixels "
-        f"needs about {_gib(step.bytes)}"
+        f"needs about {_gib(int(OVERHEAD * step.bytes))}"
     )
 
 

@@ -1,6 +1,6 @@
 """Write figures/readme.jpg: a bundled test photograph, rainy | derained | clean, by the network of a demo run.
 
-    make demo && .venv/bin/python scripts/readme_picture.py runs/demo
+make demo && .venv/bin/python scripts/readme_picture.py runs/demo
 """
 
 import argparse

@@ -101,7 +101,7 @@ def test_a_shortage_names_what_to_lower(monkeypatch):
     text = shortage(step, CPU)
     assert "a search step of 12 scenes x 3 rains of 32x32 pixels needs about" in text
     assert "batch=" in text
-    monkeypatch.setattr(memory, "free_bytes", lambda device: step.bytes)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 2 * step.bytes)
     assert shortage(step, CPU) is None
     monkeypatch.setattr(memory, "free_bytes", lambda device: None)
     assert shortage(step, CPU) is None

@@ -8,7 +8,8 @@
 | `sources` | one text source a notebook -> the student's and the solution version |
 | `parameters` | the parameters cell, read and checked |
 | `runner` | one notebook executed strictly; `reports`: its facts as an HTML page |
-| `sweeps` | a grid of runs, resumable; `ablation`: arms; `inference`: what their differences are worth |
+| `sweeps` | a grid of runs, resumable; `distributed_sweeps`: the same on a cluster; `estimates`: cost beforehand |
+| `ablation` | one arm: switches -> search, retraining, scores; `differences`: what arms are worth |
 | `grading` | tagged cells of handed-in notebooks, checked |
 | `checks` | the exercises' checkers |
 | `support` | what notebooks themselves call: `versions`, `runs_folder`, `find_run`, `record_results`, `background` |

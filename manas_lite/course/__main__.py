@@ -47,6 +47,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("file", help="the sweep file; its format stands in manas_lite/course/sweeps.py")
     p.add_argument("--out", type=Path, default=Path("runs/sweep"), help="folder of the copies (default: %(default)s)")
     p.add_argument("--shard", metavar="i/n", help="only the i-th of n parts, for job arrays or several machines")
+    p.add_argument(
+        "--dask", metavar="WHERE", help="hand the runs to a dask scheduler's address, or to local:N processes"
+    )
     p.add_argument("--timeout", type=int, help="seconds a cell may take (default: by preset)")
     p.add_argument(
         "--dry-run", action="store_true", help="time a few steps and print runs, hours and disk; run nothing"
@@ -116,19 +119,23 @@ def _sweep(options: argparse.Namespace) -> int:
 
         print(describe(sweep, runs, options.out))
         return 0
-    facts = sweeps.run_all(
-        sweeps.shard(runs, options.shard) if options.shard else runs, options.out, timeout=options.timeout
-    )
+    mine = sweeps.shard(runs, options.shard) if options.shard else runs
+    if options.dask:
+        from .distributed_sweeps import run_on_cluster
+
+        facts = run_on_cluster(mine, options.out, options.dask, timeout=options.timeout)
+    else:
+        facts = sweeps.run_all(mine, options.out, timeout=options.timeout)
     results, summary = sweeps.collect(sweep, options.out)
     for run in runs:
         copy = options.out / f"{run.name}.ipynb"
         if copy.is_file() and not copy.with_suffix(".html").is_file():
             reports.render(copy)
-    failed = [fact for fact in facts if fact["status"] != "done"]
+    failed = len(mine) - sum(fact["status"] == "done" for fact in facts)
     print(f"{results}\n{summary}\nindex: {reports.write_index(options.out)}")
     if failed:
-        print(f"{len(failed)} of {len(facts)} runs failed; the same command tries them again", file=sys.stderr)
-    return int(bool(failed))
+        print(f"{failed} of {len(mine)} runs failed; the same command tries them again", file=sys.stderr)
+    return int(failed > 0)
 
 
 def _index(options: argparse.Namespace) -> int:
