@@ -287,14 +287,17 @@ def test_unknown_presets():
     assert SearchSettings.preset("smoke", seed=3) == dataclasses.replace(SEARCH_PRESETS["smoke"], seed=3)
 
 
-@pytest.mark.parametrize("preset", ["smoke", pytest.param("teach", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("complexity", [None, 0.0])
+@pytest.mark.parametrize(
+    ("preset", "complexity"), [("smoke", None), ("smoke", 0.0), pytest.param("teach", None, marks=pytest.mark.slow)]
+)
 def test_the_data_and_not_the_start_decides(tmp_path, preset, complexity):
     """Two random starts of the logits, same photographs: entropy falls, and the choices agree far beyond chance.
 
     Also without the complexity loss, which would pull both searches the same way whatever the pictures show.
     """
     space, settings = SearchSpace.preset(preset), SearchSettings.preset(preset)
+    if preset == "teach":  # as long as the demo's: the rest of the schedule could only decide more
+        settings = dataclasses.replace(settings, epochs=6, steps=30, warmup=2, eigenvalue_every=0)
     if complexity is not None:
         settings = dataclasses.replace(settings, loss=dataclasses.replace(settings.loss, complexity_weight=complexity))
     found = []
