@@ -175,7 +175,7 @@ MAKERS: dict[str, Callable[..., Callable[[], Any]]] = {
     "derain textbook": derain_textbook,
     "derain kit": derain_kit,
     "derain kit, bf16": lambda **size: derain_kit(**size, precision="bf16"),
-    "derain kit, tiles": lambda **size: derain_kit(**size, tile=256),
-    "derain kit, tiles on their own": lambda **size: derain_kit(**size, tile=256, carry=False),
+    "derain kit, tiles": lambda **size: derain_kit(**size, tile=512),
+    "derain kit, tiles on their own": lambda **size: derain_kit(**size, tile=512, carry=False),
 }
 """What a fresh process can be asked to run for its peak memory, by name."""

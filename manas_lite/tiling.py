@@ -21,7 +21,7 @@ from .backbone import Backbone, Cell, pad_to_multiple
 from .modules import Branches, ModuleSlot
 from .ops import SqueezeExciteGate, describe
 
-TILE = 256
+TILE = 512
 """Side of a tile, in pixels of the largest map of a layer: this kit's choice."""
 
 POOLED = frozenset({"mean", "peak"})

@@ -1,5 +1,9 @@
 """The benchmarks compare equals, and the counts behind their claims hold: dispatches, FLOPs, kept bytes."""
 
+import json
+import subprocess
+import sys
+
 import pytest
 import textbook as oracle
 import torch
@@ -135,3 +139,15 @@ def test_turns_are_interleaved_and_the_first_round_is_dropped():
 
 def test_ratios_are_within_rounds():
     assert ratio([2.0, 30.0, 4.0], [1.0, 10.0, 4.0]) == {"median": 2.0, "least": 1.0, "most": 3.0}
+
+
+@pytest.mark.slow
+def test_peak_memory_is_of_a_fresh_process(repository):
+    """And a full-HD picture at paper size stays within 4 GiB."""
+    hold = torch.ones(2**28)  # a gigabyte here is none of its business
+    size = json.dumps({"height": 1080, "width": 1920})
+    command = [sys.executable, "-m", "benchmarks.memory", "derain kit, tiles", size, "2"]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert 0 < found["before"] < found["peak"] < 4 * 2**30
+    assert found["before"] < 2**30 <= hold.nbytes
