@@ -1,4 +1,4 @@
-"""Command line of the course: python -m manas_lite.course {run,sweep,index,grade,strip,stamp} --help."""
+"""Command line of the course: python -m manas_lite.course {run,sweep,index,slides,grade,strip,stamp} --help."""
 
 import argparse
 import sys
@@ -58,6 +58,11 @@ def parser() -> argparse.ArgumentParser:
     p = _command(commands, "index", _index, "write the index page over executed copies")
     p.add_argument("out", type=Path, nargs="?", default=Path("runs/course"), help="default: %(default)s")
 
+    p = _command(commands, "slides", _slides, "make slides of notebooks from their executed copies")
+    p.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help=f"numbers or names ({names}), or `all`")
+    p.add_argument("--preset", default="smoke", choices=registry.presets(), help="to run those that have no copy yet")
+    p.add_argument("--out", type=Path, default=Path("runs/course"), help="folder of the copies (default: %(default)s)")
+
     p = _command(commands, "grade", _grade, "grade handed-in notebooks: tagged cells only; runs other people's code")
     p.add_argument("folder", type=Path, help="folder with the .ipynb files")
     p.add_argument("--csv", type=Path, required=True, help="the table to write")
@@ -84,8 +89,7 @@ def _command(commands: argparse._SubParsersAction, name: str, run: object, text:
 def _run(options: argparse.Namespace) -> int:
     from . import reports, runner, stamping
 
-    everything = options.notebooks == ["all"]
-    chosen = registry.notebooks() if everything else tuple(map(registry.find, options.notebooks))
+    chosen = _chosen(options.notebooks)
     given = dict(_pair(text) for text in options.param)
     failed = 0
     for notebook in chosen:
@@ -138,6 +142,26 @@ def _sweep(options: argparse.Namespace) -> int:
     return int(failed > 0)
 
 
+def _slides(options: argparse.Namespace) -> int:
+    from . import runner
+    from .slides import write_slides
+
+    failed = 0
+    for notebook in _chosen(options.notebooks):
+        copy = options.out / f"{notebook.stem}.ipynb"
+        if not copy.is_file():
+            print(
+                f"{notebook.stem}: no executed copy in {options.out}, running it at size {options.preset}", flush=True
+            )
+            outcome = runner.run(notebook, preset=options.preset, out=options.out)
+            if not outcome.done:
+                print(f"{notebook.stem} failed: {outcome.reason}", file=sys.stderr)
+                failed += 1
+                continue
+        print(write_slides(notebook, copy, options.out / f"{notebook.stem}.slides.html"))
+    return int(failed > 0)
+
+
 def _index(options: argparse.Namespace) -> int:
     from . import reports
 
@@ -174,6 +198,10 @@ def _stamp(options: argparse.Namespace) -> int:
     for path in stamping.stamp():
         print(path.name)
     return 0
+
+
+def _chosen(names: Sequence[str]) -> tuple[registry.Notebook, ...]:
+    return registry.notebooks() if list(names) == ["all"] else tuple(map(registry.find, names))
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -1,5 +1,5 @@
 # %% tags=["parameters"]
-data = "photos"  # scenes: "photos" (bundled), a folder of pairs or photographs, or a set's name
+data = "photos"  # "photos" (bundled), a set's name, a folder, or the web address of an archive
 scene = 4  # which training scene to look at, from 0
 level = "heavy"  # rain of the first look: light, medium, heavy, or a number as text
 seed = 0  # of rain, splits and batches
@@ -24,7 +24,7 @@ from manas_lite.rain import add_rain, rain_scene, rain_streaks
 # **multi-to-one** training, and a **scene** is its unit.
 
 # %%
-split = open_split(data, seed=seed)
+split = open_split(course.local(data), seed=seed)
 shown = split.train[min(scene, len(split.train) - 1)]
 rainy_versions, clean = shown.read()
 print(f"scene {shown.name}: rainy {rainy_versions.shape}, clean {clean.shape}, {shown.labels}")

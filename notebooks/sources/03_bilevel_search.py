@@ -1,5 +1,5 @@
 # %% tags=["parameters"]
-data = "photos"  # training scenes: "photos" (bundled), a folder, or a set's name
+data = "photos"  # "photos" (bundled), a set's name, a folder, or the web address of an archive
 runs_dir = "runs"  # where runs are kept; a relative path lies in the clone
 name = "search"  # the run's name; other settings need another one
 size = "teach"  # space and settings to start from: smoke, teach, lite or paper
@@ -34,14 +34,14 @@ schedule = {"epochs": epochs, "steps": steps, "warmup": warmup}
 settings = SearchSettings.preset(size, seed=seed, order=order, **schedule)
 loss = replace(settings.loss, complexity_weight=complexity_weight)
 settings = replace(settings, loss=loss)
-space = SearchSpace.preset(size)
+space, source = SearchSpace.preset(size), course.local(data)
 running = None
 if not replayed:
     where = course.runs_folder(runs_dir)
-    running = course.background(space, settings, runs_dir=where, name=name, data=data)
+    running = course.background(space, settings, runs_dir=where, name=name, data=source)
 
 # %%
-split = open_split(data)
+split = open_split(source)
 shared = {s.name for s in split.train} & {s.name for s in (*split.val, *split.test)}
 print(
     f"{len(split.train)} training scenes; search never opens the {len(split.test)} test scenes"

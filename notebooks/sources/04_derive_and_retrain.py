@@ -1,5 +1,5 @@
 # %% tags=["parameters"]
-data = "photos"  # scenes: "photos" (bundled), a folder, or a set's name
+data = "photos"  # "photos" (bundled), a set's name, a folder, or the web address of an archive
 runs_dir = "runs"  # where runs are kept; a relative path lies in the clone
 search_name = "search"  # the search to derive from, as notebook 03 named it
 size = "teach"  # retraining settings to start from: smoke, teach, lite or paper
@@ -29,7 +29,8 @@ from manas_lite.record import write_json
 # %%
 run = course.find_run(runs_dir, search_name, made_by="03", needs="genotype.json")
 genotype = Genotype.load(run / "genotype.json")
-split = open_split(data)
+source = course.local(data)
+split = open_split(source)
 judged = split.val[: scored or None]
 print(
     f"genotype {genotype.id}: {genotype.cost():,.0f} parameters, {len(split.train)} scenes to train on"
@@ -53,7 +54,7 @@ settings = {
 }
 where = course.runs_folder(runs_dir)
 job = course.background(
-    genotype, settings["searched"], runs_dir=where, name="searched", data=data
+    genotype, settings["searched"], runs_dir=where, name="searched", data=source
 )
 
 # %% [markdown]
@@ -83,9 +84,10 @@ for name, net in (("supernet, mixed", supernet), ("derived, inherited", inherite
 print({name: round(value, 2) for name, value in psnr.items()})
 
 # %% [markdown]
-# **What you should see.** A supernet above the input, and a derived network that may lie *below* the mixture by tenths
-# of a dB or by several: the gap. The closer the rows were to one-hot (the entropy term!), the smaller it is. BatchNorm,
-# where a space has it, was measured anew before judging: the statistics of the mixture are not those of one candidate.
+# **What you should see.** A supernet above the input, and beside it a derived network. The difference of the two is the
+# gap. Where a search ended undecided it is several dB; where the entropy term has driven the rows to one-hot, as in the
+# search that comes with the package, next to nothing is lost: look at the entropies below. BatchNorm, where a space has
+# it, was measured anew before judging: the statistics of the mixture are not those of one candidate.
 
 # %%
 entropy = {
@@ -122,7 +124,7 @@ print(
 live = not course.headless()
 trained = {"searched": job.wait(live=live)}
 job = course.background(
-    genotype, settings["one_to_one"], runs_dir=where, name="one_to_one", data=data
+    genotype, settings["one_to_one"], runs_dir=where, name="one_to_one", data=source
 )
 trained["one_to_one"] = job.wait(live=live)
 draw.training_curves(trained["searched"].log)
@@ -148,8 +150,8 @@ pictures.bars(
 )
 
 # %% [markdown]
-# **What you should see.** Retraining is worth far more than the derived network lost. What the bars of the two ways to
-# train differ by is small, and one run each: do not read it yet.
+# **What you should see.** Retraining is worth far more than deriving lost: architectures must be compared retrained. The
+# two ways to train differ too, and either may lead, by a good half of a dB: one run each, so do not read it yet.
 #
 # ## The test, once
 #
@@ -207,9 +209,9 @@ checks.internal_loss(my_internal)
 # %% [markdown]
 # ## What this shows, and what it does not
 #
-# Deriving costs quality, retraining more than brings it back: architectures must be compared *retrained*. It does not
-# show that this genotype is better than another, nor that multi-to-one helps: that takes several searches, several
-# retrainings, and an interval (06). A few hundred steps on 20 photographs are a demonstration, not a result.
+# What a mixture, its derived network and that network retrained have in common is the genotype, not the quality: say
+# which of the three a number is of. It does not show that this genotype is better than another, nor that multi-to-one
+# helps: that takes several searches, several retrainings, and an interval (06). A few hundred steps on 20 photographs are a demonstration, not a result.
 #
 # ## Summary
 #

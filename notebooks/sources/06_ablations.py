@@ -28,7 +28,7 @@ size = "teach"  # sizes and remaining settings: smoke, teach, lite or paper
 search_steps = 150  # steps of a search, warm-up included
 warmup_epochs = 1  # epochs (of five) before the first architecture step
 retrain_steps = 600  # steps of a retraining
-data = "photos"  # scenes: "photos" (bundled), a folder, or a set's name
+data = "photos"  # "photos" (bundled), a set's name, a folder, or the web address of an archive
 runs_dir = "runs"  # where runs are kept; a relative path lies in the clone
 final = False  # True opens the test set: once, when the arms are chosen
 
@@ -82,7 +82,7 @@ print(
 )
 
 # %%
-split = open_split(data)
+split = open_split(course.local(data))
 assert not {s.name for s in split.val} & {s.name for s in split.train}
 where = course.runs_folder(runs_dir)
 result = ablation.run_arm(this, split, runs_dir=where, final=final)

@@ -1,0 +1,106 @@
+"""Slides: every section has one, pictures are on them, answers are not, and what is said goes into the notes."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from manas_lite.course import registry, runner, slides, sources
+from manas_lite.course.__main__ import main
+
+NOTEBOOKS = registry.notebooks()
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
+
+
+def executed(notebook: registry.Notebook):
+    """The solution version as if it had run: a picture from every plain code cell, and papermill's extra cell."""
+    built = sources.build(notebook, "solution")
+    injected = nbformat.v4.new_code_cell("secret = 1", metadata={"tags": ["injected-parameters"]})
+    built.cells.insert(5, injected)
+    for cell in built.cells:
+        if cell.cell_type == "code" and not sources.tags(cell):
+            cell.outputs = [nbformat.v4.new_output("display_data", {"image/png": PIXEL})]
+    return built
+
+
+class Page(HTMLParser):
+    """What an HTML page shows: texts of its sections, of the notes, and how many pictures."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.notes, self.shown, self.pictures, self._aside = "", "", 0, 0
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes) -> None:
+        self._aside += tag == "aside"
+        self.pictures += tag == "img" and dict(attributes)["src"].startswith("data:image/png")
+
+    def handle_endtag(self, tag) -> None:
+        self._aside -= tag == "aside"
+
+    def handle_data(self, data) -> None:
+        if self._aside:
+            self.notes += data
+        else:
+            self.shown += data
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda n: n.stem)
+def test_every_section_is_a_slide_and_no_answer_is_shown(notebook: registry.Notebook) -> None:
+    run = executed(notebook)
+    made = slides.deck(notebook, run)
+    types = [cell.metadata.slideshow.slide_type for cell in made.cells]
+    assert types[0] == "slide"
+    prose = "\n".join(cell.source for cell in run.cells if cell.cell_type == "markdown")
+    headings = {line for line in prose.splitlines() if line.startswith("## ")}
+    shown = {cell.source for cell, kind in zip(made.cells, types, strict=True) if kind == "slide"}
+    assert {h for h in headings if not h.startswith(slides.SKIPPED_SECTIONS)} <= shown
+    code = "\n".join(cell.source for cell in made.cells if cell.cell_type == "code")
+    assert code.count('raise NotImplementedError("your turn")') == len(notebook.exercises)
+    assert "secret" not in code
+    for cell in sources.build(notebook, "solution").cells:
+        if "exercise" in sources.tags(cell):
+            assert cell.source not in code
+
+
+def test_the_page_shows_pictures_without_their_code_and_keeps_what_is_said_as_notes(tmp_path: Path) -> None:
+    notebook = registry.find("03")
+    run = executed(notebook)
+    nbformat.write(run, tmp_path / "run.ipynb")
+    page = Page(slides.write_slides(notebook, tmp_path / "run.ipynb", tmp_path / "slides.html").read_text())
+    plain = [cell for cell in run.cells if cell.cell_type == "code" and cell.outputs]
+    assert page.pictures == len(plain)
+    assert "phase_plane" not in page.shown  # code that draws is not shown
+    assert "def my_darts_step" in re.sub(r"\s+", " ", page.shown)  # an exercise is
+    assert "First order ends at (2, 2)" in page.notes
+    assert "First order ends at (2, 2)" not in page.shown
+    assert "One weight, one architecture number" in page.shown
+
+
+def test_a_skipped_cell_and_long_output_are_left_out() -> None:
+    notebook = registry.find("03")
+    run = executed(notebook)
+    pictures = [cell for cell in run.cells if cell.cell_type == "code" and cell.outputs]
+    pictures[0].metadata["tags"] = ["slides:skip"]
+    pictures[1].outputs = [nbformat.v4.new_output("stream", text="line\n" * 50)]
+    kept = [cell for cell in slides.deck(notebook, run).cells if cell.get("outputs")]
+    assert len(kept) == len(pictures) - 2
+
+
+def test_the_command_runs_what_has_no_copy_yet(tmp_path: Path, monkeypatch, capsys) -> None:
+    notebook = registry.find("02")
+    ran = []
+
+    def fake(notebook, *, preset, out):
+        ran.append((notebook.number, preset))
+        nbformat.write(executed(notebook), out / f"{notebook.stem}.ipynb")
+        return runner.Outcome(notebook.stem, preset, {}, "done", "", 1.0, 1, "CPU", out / f"{notebook.stem}.ipynb")
+
+    monkeypatch.setattr(runner, "run", fake)
+    for _ in range(2):
+        assert main(["slides", "2", "--out", str(tmp_path)]) == 0
+    assert ran == [("02", "smoke")]
+    assert (tmp_path / f"{notebook.stem}.slides.html").is_file()
+    assert "running it at size smoke" in capsys.readouterr().out
