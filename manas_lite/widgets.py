@@ -119,19 +119,22 @@ def rainfall(clean: np.ndarray, *, static: bool | None = None) -> Any:
 def genotype_editor(genotype: Genotype, *, table: Mapping[str, float] | None = None, static: bool | None = None) -> Any:
     """Change one place of an architecture after another; the drawing and its cost follow.
 
-    table: PSNR by genotype id; shown where the architecture stands in it.
+    table: PSNR by genotype id; shown where the architecture stands in it. The place `all edges` sets them alike.
     """
     space = genotype.space
     places = [f"module {k}" for k in range(len(genotype.modules))] + [f"edge {k}" for k in range(len(genotype.edges))]
+    places += ["all edges"] if genotype.edges else []
     state = {"genotype": genotype}
 
     def render(place: str, choice: str) -> Figure:
         kind, number = place.split()
         field = "modules" if kind == "module" else "edges"
+        marked = range(len(genotype.edges)) if kind == "all" else (int(number),)
         known = ("parallel", "fusion") if field == "modules" else space.operations
         if choice in known:  # a choice of the other kind changes nothing
             names = list(getattr(state["genotype"], field))
-            names[int(number)] = choice
+            for k in marked:
+                names[k] = choice
             changed: dict[str, Any] = {field: tuple(names)}
             state["genotype"] = replace(state["genotype"], **changed)
         current = state["genotype"]

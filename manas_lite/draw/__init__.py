@@ -8,9 +8,22 @@ of pyplot is used: a figure shows itself as the last value of a notebook cell, a
 dropped.
 """
 
+from .benchmarks import agreements, best_so_far, clouds, table_map
 from .curves import search_curves, training_curves
 from .network import architecture, mixture
 from .pictures import comparison, scene
 from .style import save
 
-__all__ = ["architecture", "comparison", "mixture", "save", "scene", "search_curves", "training_curves"]
+__all__ = [
+    "agreements",
+    "architecture",
+    "best_so_far",
+    "clouds",
+    "comparison",
+    "mixture",
+    "save",
+    "scene",
+    "search_curves",
+    "table_map",
+    "training_curves",
+]

@@ -4,8 +4,9 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from manas_lite import Genotype, SearchSpace, open_split, widgets
+from manas_lite import Genotype, SearchSpace, micro_bench, open_split, widgets
 from manas_lite.course import support
 
 ipywidgets = pytest.importorskip("ipywidgets")
@@ -77,3 +78,16 @@ def test_an_exception_in_a_callback_surfaces(clean: np.ndarray) -> None:
 def test_pictures_of_different_sizes_are_refused(clean: np.ndarray) -> None:
     with pytest.raises(ValueError, match="differ in size"):
         widgets.before_after(clean, clean[:-1])
+
+
+def test_the_editor_shows_the_tables_score_as_it_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(Figure, "text", lambda self, x, y, text, **_: shown.append(text))
+    table = {micro_bench.genotype_of("pppf", "SE").id: 25.25, micro_bench.genotype_of("pppf", "CBAM").id: 26.5}
+    widget = widgets.genotype_editor(micro_bench.genotype_of("pppf", "SE"), table=table, static=False)
+    assert "PSNR 25.25 dB" in shown[-1]
+    widget.controls["place"].value = "edge 0"
+    widget.controls["choice"].value = "CBAM"
+    assert "not in the table" in shown[-1]  # one edge of six: the table ties them
+    widget.controls["place"].value = "all edges"
+    assert "PSNR 26.50 dB" in shown[-1]

@@ -1,0 +1,131 @@
+"""A table of trained architectures: what it holds, how far rankings agree, and searches against their total cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION, Drawing, styled
+
+COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE)
+DASHES = ("-", "--", "-.", ":")
+MARKS = "osD^v"
+FEW = 10  # runs that are drawn one by one; more become a band
+
+Runs = Sequence[tuple[Any, Any]]  # (seconds, values) of each run
+
+
+@styled
+def best_so_far(runs: Mapping[str, Runs], *, best: float | None = None, unit: str = "dB") -> Figure:
+    """What searches have in hand against what they have spent: a mean line for each kind of search.
+
+    Args:
+        runs: name -> runs of that search, each (seconds, values): from `seconds[t]` on, rising, a run that stops holds
+            a choice worth `values[t]`. Values count from the average architecture, which is the line at 0.
+        best: worth of the best choice there is; a dotted line.
+
+    The mean stands where every run of a kind holds something. Around it: the runs themselves, thin, where they are few,
+    else the band that holds eight runs of ten. A kind's line ends with its longest run. Raises ValueError for no runs.
+    """
+    if not runs or not all(len(each) for each in runs.values()):
+        raise ValueError("no runs to draw: every name needs at least one (seconds, values)")
+    figure = Drawing(figsize=(7.0, 4.0), layout="constrained")
+    axes = figure.subplots()
+    axes.axhline(0, color=BLACK, lw=0.6)
+    axes.annotate("an average architecture", (1, 0), (-2, -9), **_at_right(axes))
+    if best is not None:
+        axes.axhline(best, color=BLACK, lw=0.8, ls=":")
+        axes.annotate("the best of the table", (1, best), (-2, 3), **_at_right(axes))
+    for number, (name, each) in enumerate(runs.items()):
+        colour, dash = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
+        steps = [(np.asarray(seconds, dtype=float), np.asarray(values, dtype=float)) for seconds, values in each]
+        begin, end = max(s[0] for s, _ in steps), max(s[-1] for s, _ in steps)
+        time = np.unique(np.concatenate([s for s, _ in steps]))
+        time = time[(time >= begin) & (time <= end)]
+        time = time[np.unique(np.linspace(0, len(time) - 1, 800).astype(int))]
+        held = np.array([v[np.searchsorted(s, time, side="right") - 1] for s, v in steps])
+        if len(steps) <= FEW:
+            for s, v in steps:
+                axes.step(s / 60, v, where="post", color=colour, lw=0.7, alpha=0.5).pop().set_gid(f"run:{name}")
+        else:
+            low, high = np.quantile(held, [0.1, 0.9], axis=0)
+            axes.fill_between(time / 60, low, high, step="post", color=colour, alpha=0.15, lw=0)
+        label = f"{name} (mean of {len(steps)})"
+        line = axes.step(time / 60, held.mean(0), dash, where="post", color=colour, lw=1.8, label=label).pop()
+        line.set(gid=f"mean:{name}", marker=MARKS[number % len(MARKS)], markersize=5, markevery=[len(time) - 1])
+    axes.set(xscale="log", xlabel="CPU minutes spent in all: searching and every training")
+    axes.set(ylabel=f"gain over an average architecture, {unit}", title="best so far against total cost")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.legend(loc="lower right")
+    return figure
+
+
+@styled
+def table_map(values: Any, rows: Sequence[str], columns: Sequence[str], *, title: str) -> Figure:
+    """A number for every combination of two choices, (rows, columns), as a field of shades with the numbers in it."""
+    values = np.asarray(values, dtype=float)
+    if values.shape != (len(rows), len(columns)):
+        raise ValueError(f"values of shape {values.shape} for {len(rows)} rows and {len(columns)} columns")
+    figure = Drawing(figsize=(0.82 * len(columns) + 1.0, 0.24 * len(rows) + 1.5), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(values, cmap="cividis", aspect="auto")
+    middle = (values.min() + values.max()) / 2
+    for (row, column), value in np.ndenumerate(values):
+        ink = "white" if value < middle else BLACK
+        axes.text(column, row, f"{value:+.2f}", ha="center", va="center", size=6, color=ink)
+    axes.set(xticks=range(len(columns)), yticks=range(len(rows)), yticklabels=rows, title=title)
+    axes.set_xticklabels(columns, rotation=30, ha="right")
+    axes.tick_params(length=0)
+    return figure
+
+
+@styled
+def clouds(panels: Mapping[str, tuple[Any, Any]], *, shade: Any, shade_label: str, x: Sequence[str], y: str) -> Figure:
+    """Point clouds side by side on one vertical axis: title -> (xs, ys), a point an architecture.
+
+    shade: a number a point, dark to light; shade_label says what. x: a label a panel. y: the common one.
+    """
+    figure = Drawing(figsize=(3.3 * len(panels) + 0.6, 3.1), layout="constrained")
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (title, (xs, ys)), label in zip(grid, panels.items(), x, strict=True):
+        points = axes.scatter(xs, ys, c=shade, cmap="cividis", s=16, edgecolors=BLACK, linewidths=0.3)
+        axes.set(title=title, xlabel=label)
+    grid[0].set_ylabel(y)
+    figure.colorbar(points, ax=grid, label=shade_label, fraction=0.04, pad=0.01)
+    return figure
+
+
+@styled
+def agreements(taus: Mapping[str, tuple[float, float, float]], ceiling: tuple[float, float, float]) -> Figure:
+    """Rank agreements with their intervals, beside the noise ceiling: each a (tau, low, high).
+
+    The dot is filled where the interval leaves 0 out, hollow where it is undecided.
+    """
+    figure = Drawing(figsize=(6.8, 0.4 * len(taus) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(taus))[::-1]
+    axes.axvspan(ceiling[1], ceiling[2], color="#EEEEEE", lw=0)
+    axes.axvline(ceiling[0], color=BLACK, lw=0.8, ls="--", label="noise ceiling: one training against another")
+    axes.axvline(0, color=BLACK, lw=0.6)
+    for place, (tau, low, high) in zip(places, taus.values(), strict=True):
+        decided = low > 0 or high < 0
+        colour = BLUE if decided else GREY
+        axes.plot([low, high], [place, place], color=colour, lw=2)
+        axes.plot(tau, place, "o", color=colour if decided else "white", mec=colour, mew=1.2)
+        text = f"{tau:+.2f}" + ("" if decided else "  undecided")
+        axes.text(1.02, place, text, transform=axes.get_yaxis_transform(), va="center")
+    low = min(-0.1, *(each[1] for each in (*taus.values(), ceiling)))
+    axes.set(yticks=places, yticklabels=list(taus), xlim=(low - 0.05, 1.0), ylim=(-0.6, len(taus) - 0.1))
+    axes.set(xlabel="Kendall's tau with single trainings, 95 % interval", title="who ranks architectures how well")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25))
+    return figure
+
+
+def _at_right(axes: Axes) -> dict[str, Any]:
+    """An annotation at the right edge, offset in points."""
+    transform = axes.get_yaxis_transform()
+    return {"xycoords": transform, "textcoords": "offset points", "ha": "right", "size": 7}
