@@ -6,16 +6,18 @@ import sys
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from .data import LeakError, open_split
 from .demo import DemoSettings, run_demo
 from .evaluation import evaluate, table
+from .folders import derain_folder, warn_if_long
 from .genotype import Genotype
-from .images import SUFFIXES
 from .inference import derain
 from .loop import DivergedError
+from .processes import leave
 from .record import BusyError, write_json
 from .runtime import ComputeSettings, pick_device
 from .schedules import RETRAIN_PRESETS, SEARCH_PRESETS, RetrainSettings, SearchSettings
@@ -23,19 +25,32 @@ from .searching import search
 from .settings import override
 from .space import PRESETS, SearchSpace
 from .training import retrain
+from .video import VIDEOS, derain_video
 from .zoo import load
+
+_USER_ERRORS = (
+    ValueError,
+    OSError,
+    LeakError,
+    DivergedError,
+    BusyError,
+    ModuleNotFoundError,
+    torch.OutOfMemoryError,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse and run; user errors are printed in one line and return 2, without a traceback."""
     options = parser().parse_args(arguments)
     try:
+        if options.run not in (_search, _retrain) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ValueError("this command works in one process: start it without a launcher, or with one process")
         options.run(options)
     except KeyboardInterrupt:
         resumable = options.run in (_search, _retrain, _demo)
         print("stopped" + "; the same command continues from the last checkpoint" * resumable, file=sys.stderr)
         return 130
-    except (ValueError, OSError, LeakError, DivergedError, BusyError, torch.OutOfMemoryError) as error:
+    except _USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -65,11 +80,20 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--json", type=Path, help="also write every picture's row to this file")
     _compute_options(p)
 
-    p = _command(commands, "derain", _derain, "derain a photograph, or every photograph of a folder")
-    p.add_argument("input", type=Path, help="an image file or a folder")
+    p = _command(commands, "derain", _derain, "derain a photograph, every photograph of a folder, or a video")
+    p.add_argument("input", type=Path, help="an image file, a folder, or a video (the latter needs the extra `video`)")
     p.add_argument("output", type=Path, help="the file or folder to write")
     p.add_argument("--weights", default="runs/demo", help="run directory, weights file, or shipped model (%(default)s)")
     p.add_argument("--overwrite", action="store_true", help="replace existing files")
+    p.add_argument("--strength", type=float, default=1.0, help="0: leave it alone, 1: derain (default), 2: exaggerate")
+    p.add_argument(
+        "--scale",
+        type=float,
+        default=1.0,
+        help="look at a smaller copy, for the large streaks of large pictures: 0.2 for 12 megapixels (default: 1)",
+    )
+    p.add_argument("--no-location", action="store_true", help="leave out where a photograph was taken")
+    p.add_argument("--sheet", type=Path, help="of a folder: also write a contact sheet, before and after, to this file")
     _compute_options(p)
 
     p = _command(commands, "demo", _demo, "search, retrain, evaluate and draw, in minutes")
@@ -128,16 +152,24 @@ def _settings(options: argparse.Namespace, kind: type, default: str) -> object:
 def _search(options: argparse.Namespace) -> None:
     settings = _settings(options, SearchSettings, options.space)
     result = search(options.space, options.data, settings, runs_dir=options.runs_dir, name=options.name)  # type: ignore[arg-type]
-    print(f"genotype {result.genotype.id}: {result.path / 'genotype.json'}")
-    print("modules:", " ".join(result.genotype.modules))
-    print("edges:  ", " ".join(result.genotype.edges))
+    if _first_process():
+        print(f"genotype {result.genotype.id}: {result.path / 'genotype.json'}")
+        print("modules:", " ".join(result.genotype.modules))
+        print("edges:  ", " ".join(result.genotype.edges))
 
 
 def _retrain(options: argparse.Namespace) -> None:
     genotype = find_genotype(options.genotype)
     settings = _settings(options, RetrainSettings, "teach")
     result = retrain(genotype, options.data, settings, runs_dir=options.runs_dir, name=options.name)  # type: ignore[arg-type]
-    print(f"best validation PSNR (RGB) {result.best_psnr:.2f} dB in epoch {result.best_epoch}: {result.path}")
+    if _first_process():
+        print(f"best validation PSNR (RGB) {result.best_psnr:.2f} dB in epoch {result.best_epoch}: {result.path}")
+
+
+def _first_process() -> bool:
+    """Launched processes (see docs/scaling.md) all come here; one of them tells the result. They part then."""
+    leave()
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def find_genotype(text: str) -> Genotype:
@@ -169,32 +201,23 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _derain(options: argparse.Namespace) -> None:
     net, compute = load(options.weights), _compute(options)
-    if not options.input.is_dir():
-        print(derain(options.input, net, output=options.output, overwrite=options.overwrite, compute=compute))
+    choices: dict[str, Any] = {name: getattr(options, name) for name in ("overwrite", "strength", "scale")}
+    choices["compute"] = compute
+    if options.sheet and not options.input.is_dir():
+        raise ValueError(f"--sheet is for a folder of pictures, and {options.input} is none")
+    if options.input.suffix.lower() in VIDEOS:
+        print(derain_video(options.input, net, options.output, **choices))
         return
-    if options.output.exists() and not options.output.is_dir():
-        raise ValueError(f"{options.input} is a folder, so {options.output} must be one too, and it is a file")
-    pictures = sorted(p for p in options.input.iterdir() if p.suffix.lower() in SUFFIXES)
-    if not pictures:
-        raise ValueError(f"{options.input} holds no image ({', '.join(sorted(SUFFIXES))})")
-    failed = 0
-    for picture in pictures:
-        try:
-            print(
-                derain(
-                    picture,
-                    net,
-                    output=options.output / picture.name,
-                    overwrite=options.overwrite,
-                    compute=compute,
-                )
-            )
-        except (ValueError, OSError) as error:
-            failed += 1
-            print(f"skipped: {error}", file=sys.stderr)
-    print(f"{len(pictures) - failed} of {len(pictures)} pictures derained")
-    if failed:
-        raise ValueError(f"{failed} of {len(pictures)} pictures were skipped, for the reasons above")
+    choices["keep_location"] = not options.no_location
+    if not options.input.is_dir():
+        warn_if_long([options.input], net, scale=options.scale, compute=compute)
+        print(derain(options.input, net, output=options.output, **choices))
+        return
+    result = derain_folder(options.input, options.output, net, sheet=options.sheet, **choices)
+    print(result)
+    if result.failed:
+        total = len(result.written) + len(result.failed)
+        raise ValueError(f"{len(result.failed)} of {total} pictures were skipped, for the reasons above")
 
 
 def _demo(options: argparse.Namespace) -> None:

@@ -15,6 +15,8 @@ import os
 import struct
 import tempfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,9 @@ __all__ = [
     "ImageError",
     "conversions",
     "image_size",
+    "open_image",
     "read_image",
+    "refusing",
     "rgb_array",
     "to_array",
     "to_tensor",
@@ -51,14 +55,9 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     Raises FileNotFoundError for a missing file and ImageError for one that is no readable picture.
     """
     path = Path(path)
-    try:
-        with _open(path) as image:
-            image.load()
-            return rgb_array(image, path)
-    except (ImageError, FileNotFoundError):
-        raise
-    except _BROKEN as error:
-        raise ImageError(f"{path}: cannot be decoded ({_reason(error)}); copy or download it again") from error
+    with refusing(path), open_image(path) as image:
+        image.load()
+        return rgb_array(image, path)
 
 
 def rgb_array(image: Image.Image, path: str | os.PathLike[str] = "the picture") -> np.ndarray:
@@ -69,8 +68,10 @@ def rgb_array(image: Image.Image, path: str | os.PathLike[str] = "the picture") 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """(height, width) as `read_image` would return them, from the header alone; raises the same errors."""
     path = Path(path)
-    with _open(path) as image:
+    with open_image(path) as image:
         width, height = image.size
+        if image.format == "TIFF":  # some versions of Pillow turn the size of these already
+            width, height = (int(image.tag_v2[tag]) for tag in (256, 257))  # type: ignore[attr-defined]
         sideways = image.getexif().get(_ORIENTATION) in _SIDEWAYS
     return (width, height) if sideways else (height, width)
 
@@ -78,7 +79,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 def conversions(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """What `read_image` converts in a file, from its header: any of rotated, greyscale, palette, CMYK, transparency,
     16-bit; empty for plain 8-bit RGB."""
-    with _open(Path(path)) as image:
+    with open_image(Path(path)) as image:
         raw_mode = str(image.tile[0][3]) if image.tile else ""  # type: ignore[attr-defined]
         found = {
             "rotated": image.getexif().get(_ORIENTATION, 1) not in (0, 1),
@@ -147,7 +148,19 @@ def to_array(tensor: torch.Tensor) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(levels, -3, -1))
 
 
-def _open(path: Path) -> Image.Image:
+@contextmanager
+def refusing(path: Path) -> Iterator[None]:
+    """Turns whatever a decoder raises over a broken file into an ImageError that names it."""
+    try:
+        yield
+    except (ImageError, FileNotFoundError):
+        raise
+    except _BROKEN as error:
+        raise ImageError(f"{path}: cannot be decoded ({_reason(error)}); copy or download it again") from error
+
+
+def open_image(path: Path) -> Image.Image:
+    """A file as a PIL image, not decoded yet; a folder, an animation and an empty or foreign file are refused."""
     if path.is_dir():
         raise ImageError(f"{path}: is a folder, not an image file")
     if not path.exists():

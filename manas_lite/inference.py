@@ -1,5 +1,8 @@
 """Derain any picture, of any size: `derain(image, net)`."""
 
+import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -7,11 +10,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .backbone import Backbone
 from .folding import fold
-from .images import SUFFIXES, read_image, rgb_array, to_array, to_tensor, write_image
+from .images import to_array, to_tensor
 from .memory import bytes_per_pixel
+from .photographs import PHOTOGRAPHS, from_pil, open_photograph, save_photograph, to_pil
 from .runtime import Compute, ComputeSettings
 from .tiling import restore_tiled
 
@@ -50,32 +55,71 @@ def derain(
     *,
     output: str | Path | None = None,
     overwrite: bool = False,
+    strength: float = 1.0,
+    scale: float = 1.0,
+    keep_location: bool = True,
     compute: ComputeSettings | None = None,
 ) -> Picture:
     """Derain one picture; what comes out is of the kind that went in.
 
     image:
       * a path: the derained picture is written to `output` (default: `<name>-derained<suffix>` beside it) and its
-        path returned; an existing file is kept unless `overwrite`.
-      * a PIL image: an RGB image, upright, converted as image files are (see `images`).
+        path returned; an existing file is kept unless `overwrite`. Depth, transparency, colour profile and EXIF are
+        carried over (see `photographs`); `keep_location=False` leaves out where it was taken.
+      * a PIL image: an upright one of mode L, LA, RGB, RGBA or I;16, its profile and EXIF in `info`.
       * an array (H, W, 3) or (H, W), uint8, uint16 or floating in [0, 1]: the same shape and type. Grey is derained
         as three equal channels and averaged back.
+
+    strength: share of the change that is applied, 0 (none) to 2 (exaggerated).
+    scale: side at which the network looks, as a share of the picture's, above 0 and up to 1. Networks are trained on
+      streaks of pictures about 480 pixels high; those of a 12-megapixel photograph are several times larger, and are
+      found where the picture is shrunk (0.2, say). What the network takes away is enlarged and taken from the whole
+      picture, which keeps its detail. This kit's choice.
     """
+    _check_options(strength, scale)
+    change = partial(_derain_array, net=net, compute=compute, strength=strength, scale=scale)
     if isinstance(image, str | Path):
         target = _target(Path(image), Path(output) if output is not None else None)
         if target.exists() and not overwrite:
             raise FileExistsError(f"{target} exists: name another output, or set overwrite (--overwrite) to replace it")
-        array = _derain_array(read_image(image), net, compute)
+        photo = open_photograph(image)
+        photo = photo if keep_location else photo.without_location()
+        derained = replace(photo, pixels=change(photo.pixels))
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_image(target, array)
+        save_photograph(target, derained)
         return target if isinstance(image, Path) else str(target)  # type: ignore[return-value]
     if output is not None:
         raise ValueError("output names a file for a picture given by its path; this one was given in memory")
     if isinstance(image, Image.Image):
-        return Image.fromarray(_derain_array(rgb_array(image), net, compute))
+        photo = from_pil(image)
+        photo = photo if keep_location else photo.without_location()
+        return to_pil(replace(photo, pixels=change(photo.pixels)))
     if isinstance(image, np.ndarray):
-        return _derain_array(image, net, compute)
+        return change(image)
     raise TypeError(f"expected a path, a PIL image or an array, got {type(image).__name__}")
+
+
+def seconds_per_pixel(net: nn.Module, compute: ComputeSettings | None = None, side: int = 256) -> float:
+    """How long deraining takes here, measured on a square of `side` pixels: the faster of two passes, over its pixels.
+
+    A large picture takes about that times its pixels, times `scale` squared.
+    """
+    runtime = Compute(compute or ComputeSettings())
+    net, square = borrowed(net, runtime), torch.zeros(1, 3, side, side, device=runtime.device)
+    took = []
+    with runtime.session():
+        for _ in range(2):
+            began = time.perf_counter()
+            restore(net, square, runtime).cpu()  # waits for a GPU
+            took.append(time.perf_counter() - began)
+    return min(took) / side**2
+
+
+def _check_options(strength: float, scale: float) -> None:
+    if not 0 <= strength <= 2:
+        raise ValueError(f"strength is {strength}: give 0 (leave the picture alone) to 1 (derain) or at most 2")
+    if not 0 < scale <= 1:
+        raise ValueError(f"scale is {scale}: give a number above 0 and up to 1 (the picture as it is)")
 
 
 def _target(path: Path, output: Path | None) -> Path:
@@ -83,8 +127,9 @@ def _target(path: Path, output: Path | None) -> Path:
     if output is None:
         return path.with_name(f"{path.stem}-derained{path.suffix}")
     target = output / path.name if output.is_dir() else output
-    if target.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{target}: unknown image ending {target.suffix!r}; use one of {', '.join(sorted(SUFFIXES))}")
+    if target.suffix.lower() not in PHOTOGRAPHS:
+        known = ", ".join(sorted(PHOTOGRAPHS))
+        raise ValueError(f"{target}: unknown image ending {target.suffix!r}; use one of {known}")
     return target
 
 
@@ -93,7 +138,9 @@ def borrowed(net: nn.Module, runtime: Compute) -> nn.Module:
     return runtime.prepare(fold(net))
 
 
-def _derain_array(image: np.ndarray, net: nn.Module, compute: ComputeSettings | None) -> np.ndarray:
+def _derain_array(
+    image: np.ndarray, net: nn.Module, compute: ComputeSettings | None, strength: float = 1.0, scale: float = 1.0
+) -> np.ndarray:
     grey = image.ndim == 2
     if not grey and (image.ndim != 3 or image.shape[2] != 3):
         raise ValueError(f"expected an array (H, W, 3) or (H, W), got shape {image.shape}")
@@ -107,7 +154,11 @@ def _derain_array(image: np.ndarray, net: nn.Module, compute: ComputeSettings | 
         tensor = torch.from_numpy(np.ascontiguousarray(colour.astype(np.float32) / peak)).permute(2, 0, 1)
     runtime = Compute(compute or ComputeSettings())
     with runtime.session():
-        result = restore(borrowed(net, runtime), tensor[None].to(runtime.device), runtime)[0].cpu()
+        rainy = tensor[None].to(runtime.device)
+        result = _restore_at(scale, borrowed(net, runtime), rainy, runtime)
+        if strength != 1:
+            result = rainy.lerp(result, strength).clamp(0, 1)
+        result = result[0].cpu()
     if image.dtype == np.uint8:
         colour = to_array(result)
         return colour.mean(2).round().astype(np.uint8) if grey else colour
@@ -116,6 +167,17 @@ def _derain_array(image: np.ndarray, net: nn.Module, compute: ComputeSettings | 
     if np.issubdtype(image.dtype, np.integer):
         values = np.rint(values * _peak(image))
     return values.astype(image.dtype)
+
+
+def _restore_at(scale: float, net: nn.Module, rainy: Tensor, runtime: Compute) -> Tensor:
+    """`restore`, the network looking at a smaller copy: its change is enlarged and applied to the whole picture."""
+    if scale == 1:
+        return restore(net, rainy, runtime)
+    full = rainy.shape[2:]
+    resize = partial(F.interpolate, mode="bicubic", antialias=True, align_corners=False)
+    small = resize(rainy, size=[max(1, round(side * scale)) for side in full]).clamp(0, 1)
+    change = restore(net, small, runtime) - small
+    return (rainy + resize(change, size=list(full))).clamp(0, 1)
 
 
 def _peak(image: np.ndarray) -> float:

@@ -115,8 +115,9 @@ def test_cmyk_is_converted(tmp_path: Path) -> None:
     assert conversions(tmp_path / "a.jpg") == ("CMYK",)
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: str) -> None:
     turned = {
         1: COLOUR,
         2: COLOUR[:, ::-1],
@@ -129,10 +130,10 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(COLOUR).save(tmp_path / "a.png", exif=exif)
-    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), turned)
-    assert image_size(tmp_path / "a.png") == turned.shape[:2]
-    assert conversions(tmp_path / "a.png") == (("rotated",) if orientation > 1 else ())
+    Image.fromarray(COLOUR).save(tmp_path / f"a{suffix}", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / f"a{suffix}"), turned)
+    assert image_size(tmp_path / f"a{suffix}") == turned.shape[:2]
+    assert conversions(tmp_path / f"a{suffix}") == (("rotated",) if orientation > 1 else ())
 
 
 def _bad_files(folder: Path) -> dict[str, Path]:

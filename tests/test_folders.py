@@ -1,0 +1,188 @@
+"""Strength, scale, time estimates, folders with contact sheets, and videos."""
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from manas_lite.__main__ import main
+from manas_lite.backbone import DerainNet
+from manas_lite.draw.sheets import contact_sheet
+from manas_lite.folders import derain_folder, duration, warn_if_long
+from manas_lite.images import read_image, write_image
+from manas_lite.inference import derain, seconds_per_pixel
+from manas_lite.zoo import save_network
+
+
+class Darker(torch.nn.Module):
+    """Takes 20 levels off everything: what strength and scale make of it is known. Remembers what it was shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(tuple(x.shape[2:]))
+        return x - 20 / 255
+
+    def __deepcopy__(self, memo):  # `derain` borrows a copy: let it remember here
+        return self
+
+
+@pytest.fixture
+def net():
+    return Darker()
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    save_network(folder, DerainNet(tiny.GENOTYPE))
+    return str(folder)
+
+
+@pytest.mark.parametrize(("strength", "change"), [(0, 0), (0.5, 10), (1, 20), (1.5, 30)])
+def test_strength_is_the_share_of_the_change(net, strength, change):
+    picture = np.clip(tiny.picture(0, 20), 40, 255).astype(np.uint8)
+    assert np.abs(picture - derain(picture, net, strength=strength).astype(int) - change).max() <= 1
+
+
+def test_strength_stays_in_range(net):
+    assert derain(np.zeros((8, 8, 3), np.uint8), net, strength=2).max() == 0
+
+
+@pytest.mark.parametrize(("scale", "seen"), [(1, (60, 40)), (0.5, (30, 20)), (0.2, (12, 8)), (0.001, (1, 1))])
+def test_scale_is_the_size_at_which_the_network_looks(net, scale, seen):
+    """What it takes away is applied to the whole picture, whose detail stays: noise of single pixels here."""
+    picture = np.random.default_rng(0).integers(40, 220, (60, 40, 3), dtype=np.uint8)
+    result = derain(picture, net, scale=scale)
+    assert net.seen == [seen]
+    assert np.abs(picture.astype(int) - result - 20).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("choice", "says"), [({"strength": -0.1}, "strength"), ({"strength": 3}, "strength"), ({"scale": 0}, "scale"),
+                         ({"scale": 1.5}, "scale"), ({"scale": float("nan")}, "scale")]
+)  # fmt: skip
+def test_bad_choices(net, choice, says):
+    with pytest.raises(ValueError, match=says):
+        derain(tiny.picture(0), net, **choice)
+
+
+def test_estimate_goes_with_pixels_and_scale(tmp_path, net):
+    write_image(tmp_path / "a.png", np.zeros((1000, 2000, 3), np.uint8))
+    write_image(tmp_path / "b.png", np.zeros((1000, 1000, 3), np.uint8))
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    pictures, said, asked = sorted(tmp_path.iterdir()), [], []
+
+    def rate(*_):
+        asked.append(1)
+        return 1e-5
+
+    assert warn_if_long(pictures, net, say=said.append, rate=rate) == pytest.approx(30)
+    assert said == ["3 pictures, 3.0 megapixels: about 30 s here"]
+    assert warn_if_long(pictures, net, scale=0.5, say=said.append, rate=rate) == pytest.approx(7.5)
+    assert len(said) == 1  # shorter than anybody minds
+    assert warn_if_long(pictures, net, scale=0.1, say=said.append, rate=rate) is None
+    assert len(asked) == 2  # what is quick anywhere is not measured
+    assert seconds_per_pixel(net, side=32) > 0
+    assert net.seen[-1] == (32, 32)
+
+
+def test_duration():
+    assert [duration(s) for s in (0.2, 5, 42, 200, 9000)] == ["1 s", "5 s", "40 s", "3 min", "2.5 h"]
+
+
+def test_folder_with_contact_sheet(tmp_path, net):
+    for i in range(3):
+        write_image(tmp_path / "in" / f"{i}.png" if i else _made(tmp_path / "in") / "0.png", tiny.picture(i, 40))
+    (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "in" / "notes.txt").write_text("no picture either")
+    said, complaints = [], []
+    out, sheet = tmp_path / "out", tmp_path / "sheets" / "sheet.png"
+    result = derain_folder(tmp_path / "in", out, net, sheet=sheet, say=said.append, complain=complaints.append)
+    assert [p.name for p in result.written] == ["0.png", "1.png", "2.png"]
+    assert [p.name for p, _ in result.failed] == ["bad.png"]
+    assert str(result) == "3 of 4 pictures derained"
+    assert len(complaints) == 1
+    made = read_image(sheet)
+    row = read_image(tmp_path / "in" / "0.png")
+    assert _contains(made, row)
+    assert _contains(made, read_image(out / "0.png"))
+    with pytest.raises(FileExistsError, match="contact sheet"):
+        derain_folder(tmp_path / "in", out, net, sheet=sheet, say=said.append)
+    again = derain_folder(tmp_path / "in", out, net, say=said.append, complain=complaints.append)
+    assert (len(again.written), len(again.failed)) == (0, 4)  # nothing is overwritten without being told
+    with pytest.raises(ValueError, match="no image"):
+        derain_folder(_made(tmp_path / "empty"), out, net)
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        derain_folder(tmp_path / "nowhere", out, net)
+
+
+def test_contact_sheet_refuses_what_it_cannot_show():
+    with pytest.raises(ValueError, match="empty"):
+        contact_sheet([])
+    with pytest.raises(ValueError, match="'a' has 1 pictures for 2 columns"):
+        contact_sheet([("a", [tiny.picture(0)])])
+
+
+def test_command_line(tmp_path, weights, capsys):
+    folder = _made(tmp_path / "in")
+    write_image(folder / "a.png", tiny.picture(0, 40))
+    use = ["--weights", weights, "--threads", "1"]
+    sheet = tmp_path / "sheet.jpg"
+    assert main(["derain", str(folder), str(tmp_path / "out"), *use, "--sheet", str(sheet), "--strength", "0.5"]) == 0
+    assert sheet.exists()
+    picture = str(folder / "a.png")
+    assert main(["derain", picture, str(tmp_path / "b.png"), *use, "--scale", "0.5", "--no-location"]) == 0
+    for wrong, message in (
+        (["--scale", "0"], "scale"),
+        (["--strength", "9"], "strength"),
+        (["--sheet", str(sheet)], "--sheet is for a folder"),
+    ):
+        assert main(["derain", picture, str(tmp_path / "c.png"), *use, *wrong]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_video(tmp_path, net):
+    ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="videos need the extra: pip install 'manas_lite[video]'")
+    from manas_lite.video import derain_video
+
+    path = tmp_path / "in.mp4"
+    writer = ffmpeg.write_frames(str(path), (48, 32), fps=10, macro_block_size=1)
+    writer.send(None)
+    for i in range(5):
+        writer.send(np.full((32, 48, 3), 100 + 20 * i, np.uint8))
+    writer.close()
+    out = derain_video(path, net, tmp_path / "new" / "out.mp4", say=lambda _: None)
+    frames = ffmpeg.read_frames(str(out))
+    facts = next(frames)
+    means = [np.frombuffer(frame, np.uint8).mean() for frame in frames]
+    assert tuple(facts["size"]) == (48, 32)
+    assert facts["fps"] == 10
+    assert means == pytest.approx([80, 100, 120, 140, 160], abs=3)
+    assert [p.name for p in out.parent.iterdir()] == ["out.mp4"]
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        derain_video(path, net, out)
+    with pytest.raises(ValueError, match="ending"):
+        derain_video(path, net, tmp_path / "out.png")
+    with pytest.raises(FileNotFoundError, match="no such video"):
+        derain_video(tmp_path / "gone.mp4", net, tmp_path / "x.mp4")
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    with pytest.raises(ValueError, match="reads no video"):
+        derain_video(tmp_path / "bad.mp4", net, tmp_path / "x.mp4")
+
+
+def _made(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _contains(sheet, picture):
+    """Whether a picture stands somewhere on a sheet, pixel for pixel."""
+    height, width, _ = picture.shape
+    first = (sheet == picture[0, 0]).all(2)
+    for top, left in np.argwhere(first[: sheet.shape[0] - height + 1, : sheet.shape[1] - width + 1]):
+        if np.array_equal(sheet[top : top + height, left : left + width], picture):
+            return True
+    return False

@@ -1,0 +1,205 @@
+"""A photograph comes back with what its file held: depth, transparency, profile, camera data, and nothing twice."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import tiny
+import torch
+from PIL import Image, ImageCms
+
+from manas_lite.backbone import DerainNet
+from manas_lite.images import ImageError
+from manas_lite.inference import derain
+from manas_lite.photographs import Photograph, from_pil, open_photograph, photograph_size, save_photograph, to_pil
+
+RNG = np.random.default_rng(0)
+COLOUR = RNG.integers(0, 256, (15, 21, 3), dtype=np.uint8)
+DEEP = RNG.integers(0, 65536, (15, 21, 3), dtype=np.uint16)
+ALPHA = RNG.integers(0, 256, (15, 21), dtype=np.uint8)
+DEEP_ALPHA = RNG.integers(0, 65536, (15, 21), dtype=np.uint16)
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+GPS_TAG, MAKE, ORIENTATION, EXPOSURE, MAKER_NOTE = 0x8825, 0x010F, 0x0112, 0x829A, 0x927C
+
+
+def camera(orientation: int | None = None) -> Image.Exif:
+    exif = Image.Exif()
+    exif[MAKE] = "Rainproof"
+    if orientation:
+        exif[ORIENTATION] = orientation
+    exif.get_ifd(0x8769)[EXPOSURE] = 0.004
+    exif.get_ifd(0x8769)[MAKER_NOTE] = b"also at 48.137154"
+    exif.get_ifd(GPS_TAG).update({1: "N", 2: (48.0, 8.0, 13.75)})
+    return exif
+
+
+def loaded(content: bytes) -> Image.Exif:
+    exif = Image.Exif()
+    exif.load(content)
+    return exif
+
+
+@pytest.fixture(scope="module")
+def net() -> DerainNet:
+    net = DerainNet(tiny.GENOTYPE).eval()
+    torch.nn.init.normal_(net.head.weight, std=0.02, generator=torch.Generator().manual_seed(0))
+    return net
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize(
+    ("pixels", "alpha"),
+    [(DEEP, None), (DEEP, DEEP_ALPHA), (DEEP[..., 0], None), (COLOUR, None), (COLOUR, ALPHA), (COLOUR[..., 0], ALPHA)],
+    ids=["16", "16-alpha", "16-grey", "8", "8-alpha", "8-grey-alpha"],
+)
+def test_lossless_files_keep_every_bit(tmp_path, suffix, pixels, alpha):
+    photo = Photograph(pixels, alpha, PROFILE)
+    again = open_photograph(save_photograph(tmp_path / f"a{suffix}", photo))
+    np.testing.assert_array_equal(again.pixels, pixels)
+    assert again.pixels.dtype == pixels.dtype
+    assert again.profile == PROFILE
+    if alpha is None:
+        assert again.alpha is None
+    else:
+        np.testing.assert_array_equal(again.alpha, alpha)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_sixteen_bit_tiffs_of_others(tmp_path, compression, order):
+    """tifffile writes, this kit reads: both byte orders, packed or not."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, DEEP, photometric="rgb", compression=compression, byteorder=order)
+    np.testing.assert_array_equal(open_photograph(path).pixels, DEEP)
+
+
+def test_sixteen_bit_files_are_what_others_read(tmp_path):
+    save_photograph(tmp_path / "a.tif", Photograph(DEEP, DEEP_ALPHA, PROFILE))
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        np.testing.assert_array_equal(file.asarray(), np.dstack([DEEP, DEEP_ALPHA]))
+        assert file.pages[0].iccprofile == PROFILE
+    content = save_photograph(tmp_path / "a.png", Photograph(DEEP)).read_bytes()
+    assert struct.unpack(">IIBB", content[16:26]) == (21, 15, 16, 2)  # the header of ISO/IEC 15948
+    start = content.index(b"IDAT")
+    (length,) = struct.unpack(">I", content[start - 4 : start])
+    rows = np.frombuffer(zlib.decompress(content[start + 4 : start + 4 + length]), np.uint8).reshape(15, -1)
+    assert set(rows[:, 0]) == {2}  # each row as the difference from the one above
+    np.testing.assert_array_equal(rows[:, 1:].cumsum(0, dtype=np.uint8).reshape(-1).view(">u2"), DEEP.reshape(-1))
+
+
+def test_planar_sixteen_bits_are_refused_and_not_halved(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", DEEP.transpose(2, 0, 1), photometric="rgb", planarconfig="separate")
+    with pytest.raises(ImageError, match="interleaved"):
+        open_photograph(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+def test_profile_and_camera_data_are_carried_and_the_picture_stands_upright(tmp_path, net, suffix):
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(COLOUR).save(path, exif=camera(orientation=6).tobytes(), icc_profile=PROFILE)
+    before = open_photograph(path)
+    assert before.pixels.shape == (21, 15, 3)
+    assert photograph_size(path) == (21, 15)
+    with Image.open(derain(path, net)) as after:
+        assert after.size == (15, 21)
+        exif = after.getexif()
+        assert exif.get(ORIENTATION, 1) == 1
+        assert exif[MAKE] == "Rainproof"
+        assert exif.get_ifd(0x8769)[EXPOSURE] == pytest.approx(0.004)
+        assert exif.get_ifd(GPS_TAG)[1] == "N"
+        assert after.info["icc_profile"] == PROFILE
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+def test_location_is_dropped_on_request(tmp_path, net, suffix):
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(COLOUR).save(path, exif=camera().tobytes())
+    kept, dropped = tmp_path / f"kept{suffix}", tmp_path / f"dropped{suffix}"
+    derain(path, net, output=kept)
+    derain(path, net, output=dropped, keep_location=False)
+    assert b"48.137154" in kept.read_bytes()
+    assert b"48.137154" not in dropped.read_bytes()
+    with Image.open(kept) as image:
+        assert image.getexif().get_ifd(GPS_TAG)
+    with Image.open(dropped) as image:
+        exif = image.getexif()
+        assert GPS_TAG not in exif
+        assert not exif.get_ifd(GPS_TAG)
+        assert exif[MAKE] == "Rainproof"
+
+
+def test_sixteen_bit_tiff_keeps_texts(tmp_path):
+    photo = Photograph(DEEP, exif=camera().tobytes())
+    with Image.open(save_photograph(tmp_path / "a.tif", photo)) as image:
+        assert image.getexif()[MAKE] == "Rainproof"
+
+
+def test_sixteen_bits_go_through_the_network(tmp_path, net):
+    """Neighbouring levels of 16 bits stay apart: the result is not an 8-bit one in a larger file."""
+    save_photograph(tmp_path / "a.png", Photograph(DEEP))
+    out = open_photograph(derain(tmp_path / "a.png", net)).pixels
+    np.testing.assert_array_equal(out, derain(DEEP, net))
+    assert len(np.unique(out)) > 256
+
+
+def test_alpha_comes_back_untouched_and_jpeg_is_laid_over_white(tmp_path, net):
+    save_photograph(tmp_path / "a.png", Photograph(COLOUR, ALPHA))
+    np.testing.assert_array_equal(open_photograph(derain(tmp_path / "a.png", net)).alpha, ALPHA)
+    clear = Photograph(np.zeros_like(COLOUR), np.zeros_like(ALPHA))
+    assert open_photograph(save_photograph(tmp_path / "a.jpg", clear)).pixels.min() > 250
+    deep = save_photograph(tmp_path / "b.jpg", Photograph(np.full_like(DEEP, 128 * 257)))
+    assert abs(open_photograph(deep).pixels.astype(int) - 128).max() <= 1
+
+
+def test_the_callers_image_is_left_alone():
+    buffer = io.BytesIO()
+    Image.fromarray(COLOUR).save(buffer, "JPEG", exif=camera(orientation=3))
+    image = Image.open(buffer)
+    photo = from_pil(image)
+    assert image.getexif()[ORIENTATION] == 3
+    assert loaded(photo.exif).get(ORIENTATION) is None
+    assert loaded(to_pil(photo).info["exif"])[MAKE] == "Rainproof"
+
+
+def test_profile_of_inks_is_dropped(tmp_path):
+    Image.new("CMYK", (6, 4)).save(tmp_path / "a.jpg", icc_profile=PROFILE)
+    photo = open_photograph(tmp_path / "a.jpg")
+    assert photo.profile is None
+    assert photo.pixels.shape == (4, 6, 3)
+
+
+def test_bad_files_and_endings(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    with pytest.raises(ImageError, match=r"a\.png: is no image"):
+        open_photograph(tmp_path / "a.png")
+    with pytest.raises(FileNotFoundError, match="gone"):
+        open_photograph(tmp_path / "gone.png")
+    path = save_photograph(tmp_path / "b.png", Photograph(DEEP))
+    path.write_bytes(path.read_bytes()[:900])
+    with pytest.raises(ImageError, match=r"b\.png: cannot be decoded"):
+        open_photograph(path)
+    with pytest.raises(ValueError, match="unknown image ending"):
+        save_photograph(tmp_path / "c.xyz", Photograph(COLOUR))
+    tifffile.imwrite(tmp_path / "f.tif", np.zeros((4, 4), np.float32))
+    with pytest.raises(ImageError, match="floating-point"):
+        open_photograph(tmp_path / "f.tif")
+
+
+def test_heic_in_and_out(tmp_path, net):
+    heif = pytest.importorskip("pillow_heif", reason="HEIC needs the extra: pip install 'manas_lite[heic]'")
+    path: Path = tmp_path / "a.heic"
+    smooth = tiny.picture(0, 64)
+    heif.from_pillow(Image.fromarray(smooth)).save(path, quality=95, exif=camera().tobytes())
+    photo = open_photograph(path)
+    assert np.abs(photo.pixels.astype(int) - smooth).mean() < 3
+    assert photograph_size(path) == (64, 64)
+    out = derain(path, net, keep_location=False)
+    assert out.suffix == ".heic"
+    again = open_photograph(out)
+    assert np.abs(again.pixels.astype(int) - derain(photo.pixels, net)).mean() < 3
+    assert loaded(again.exif)[MAKE] == "Rainproof"
+    assert GPS_TAG not in loaded(again.exif)
