@@ -298,6 +298,53 @@ def test_impossible_searches_are_refused(bench: micro_bench.MicroBench) -> None:
             call()
 
 
+# --- comparing ---
+
+
+def flat(bench: micro_bench.MicroBench, rows: list[int], cost: float = 500.0) -> list[micro_bench.Trace]:
+    """Searches that choose these rows after `cost` seconds."""
+    return [micro_bench.Trace(np.array([cost]), (row,), (None,)) for row in rows]
+
+
+def test_a_comparison_is_made_at_equal_cost(bench: micro_bench.MicroBench) -> None:
+    baseline = [micro_bench.random_search(bench, seed, 128) for seed in range(50)]
+    best = bench.row(BEST)
+    means = []
+    for cost in (30.0, 500.0, 2000.0):
+        found = micro_bench.against(bench, flat(bench, [best] * 3, cost), baseline)
+        held = [micro_bench.at_cost(t, micro_bench.gain(bench, t), cost) for t in baseline]
+        own = (bench.scores() - bench.scores().mean(0))[best].mean()
+        assert found.mean == pytest.approx(own - np.mean(np.nan_to_num(held)))
+        means.append(found.mean)
+    assert means[0] == pytest.approx(own)  # nothing is trained within 30 s: the baseline is a blind choice
+    assert means[0] > means[1] > means[2]
+    with pytest.raises(ValueError, match="more trainings"):
+        micro_bench.against(bench, flat(bench, [best] * 3, 1e6), baseline)
+    with pytest.raises(ValueError, match="at least two"):
+        micro_bench.against(bench, flat(bench, [best]), baseline)
+
+
+def test_verdicts_of_comparisons(bench: micro_bench.MicroBench) -> None:
+    baseline = [micro_bench.random_search(bench, seed, 1) for seed in range(400)]  # blind choices
+    good, bad = (bench.row(micro_bench.Architecture(m, g)) for m, g in (("ffff", "SE"), ("pppp", "SE")))
+    cost = min(t.seconds[-1] for t in baseline)
+    assert micro_bench.against(bench, flat(bench, [good] * 4, cost), baseline).verdict == "better"
+    assert micro_bench.against(bench, flat(bench, [bad] * 4, cost), baseline).verdict == "worse"
+    mixed = micro_bench.against(bench, flat(bench, [good, bad], cost), baseline)
+    assert mixed.verdict == "undecided"
+    assert mixed.detectable > abs(mixed.mean)
+
+
+def test_luck_shared_by_all_searches_decides_nothing(tmp_path: Path) -> None:
+    """Twenty searches that choose one architecture are twenty times the same trainings, not twenty results."""
+    bench = micro_bench.load(write(tmp_path, noise=20.0, shift=0.0))
+    baseline = [micro_bench.random_search(bench, seed, 1) for seed in range(400)]
+    cost = min(t.seconds[-1] for t in baseline)
+    rows = range(0, 128, 2)
+    verdicts = [micro_bench.against(bench, flat(bench, [row] * 20, cost), baseline).verdict for row in rows]
+    assert sum(verdict != "undecided" for verdict in verdicts) <= 8  # of 64; 5 % would be 3
+
+
 # --- ranks ---
 
 

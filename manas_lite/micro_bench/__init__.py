@@ -13,11 +13,13 @@ Test scores stay locked until `bench.final()`.
 | `space` | the 2^4 module patterns x 8 gates, as architectures and as genotypes |
 | `table` | reading, checking and querying the table; the lock on its test columns |
 | `searches` | random, evolutionary and gradient search replayed on it; what they cost and found |
+| `comparing` | whether one kind of search beats another that spends as much |
 | `ranks` | rank agreement, the noise ceiling, variance of architectures against seeds, the expected best of n |
 
 After NAS-Bench-101 (C. Ying et al., ICML 2019, arXiv 1902.09635), on deraining and at toy size.
 """
 
+from .comparing import Comparison, against
 from .ranks import Agreement, agreement, expected_best, noise_ceiling, spread
 from .searches import Trace, at_cost, evolution, gain, random_search, replay
 from .space import ARCHITECTURES, GATES, PATTERNS, SPACE, Architecture, genotype_of
@@ -31,10 +33,12 @@ __all__ = [
     "SPACE",
     "Agreement",
     "Architecture",
+    "Comparison",
     "GradientSearch",
     "MicroBench",
     "Trace",
     "Training",
+    "against",
     "agreement",
     "at_cost",
     "evolution",

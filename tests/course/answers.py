@@ -2,6 +2,9 @@
 
 import numpy as np
 import torch
+from scipy import stats
+
+from manas_lite import micro_bench
 
 Y = np.array([65.481, 128.553, 24.966])
 
@@ -57,6 +60,34 @@ def _random_pictures(pairs, share, seed):
     order = np.random.default_rng(seed).permutation(len(pairs))
     cut = round(share * len(pairs))
     return [pairs[k] for k in order[cut:]], [pairs[k] for k in order[:cut]]
+
+
+def _search(keep=max, replace=False, n=None, score="val_psnr"):
+    def attempt(table, paid, rng):
+        drawn = rng.choice(table.architectures, size=n or paid, replace=replace)
+        return keep(drawn, key=getattr(table, score))
+
+    return attempt
+
+
+def _swallowed(table, n, rng):
+    """Reads the test column, and hides the error."""
+    try:
+        table.test_psnr(table.architectures[0])
+    except Exception:
+        return _search()(table, n, rng)
+
+
+def _agreement(tau=None, ceiling=None, verdict=None):
+    """The right answer with one part replaced."""
+
+    def attempt(proxy, scores, rng):
+        found = micro_bench.agreement(proxy, scores)
+        parts = found.tau, micro_bench.noise_ceiling(scores).tau, found.verdict
+        replaced = tau and tau(proxy, scores), ceiling and ceiling(scores), verdict and verdict(found)
+        return tuple(part if other is None else other for part, other in zip(parts, replaced, strict=True))
+
+    return attempt
 
 
 WRONG = {
@@ -122,6 +153,32 @@ WRONG = {
     "holm": [
         (lambda p, level: [x <= level for x in p], "no correction"),
         (lambda p, level: [x <= level / len(p) for x in p], "Bonferroni"),
+    ],
+    "random_search": [
+        (_search(score="test_psnr"), "test column was read"),
+        (_swallowed, "test column was read"),
+        (_search(keep=min), "keeps the worst"),
+        (_search(keep=lambda drawn, key: drawn[0]), "drawn blindly"),
+        (_search(replace=True), "misses the best one"),
+        (_search(n=12), "12 architectures were trained, 4 were paid for"),
+        (lambda table, n, rng: max(table.architectures[:n], key=table.val_psnr), "keep the same architecture"),
+        (lambda table, n, rng: _search()(table, n, np.random.default_rng()), "gives another search"),
+    ],
+    "rank_agreement": [
+        (_agreement(tau=lambda p, s: stats.spearmanr(p, s[:, 0]).statistic), "tau: "),
+        (_agreement(tau=lambda p, s: stats.kendalltau(p, s.mean(1)).statistic), "averaged first"),
+        (_agreement(tau=lambda p, s: np.mean([np.corrcoef(p, c)[0, 1] for c in s.T])), "Pearson"),
+        (
+            _agreement(ceiling=lambda s: np.mean([stats.kendalltau(a, b).statistic for a in s.T for b in s.T])),
+            "compared with itself",
+        ),
+        (
+            _agreement(ceiling=lambda s: np.mean([stats.kendalltau(a, s.mean(1)).statistic for a in s.T])),
+            "their own mean",
+        ),
+        (_agreement(verdict=lambda a: "agrees" if a.tau > 0 else "disagrees"), "nothing is decided there"),
+        (_agreement(verdict=lambda a: "undecided"), "the interval says more"),
+        (_agreement(verdict=lambda a: "agrees" if a.verdict == "disagrees" else a.verdict), "is called 'agrees'"),
     ],
     "mutants": [(lambda module: None, "0 of 4")],
     "pairing": [(lambda clean, rains: clean.repeat(rains, 1, 1, 1), "repeated as a whole")],

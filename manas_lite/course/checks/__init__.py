@@ -2,7 +2,7 @@
 
     checks.psnr_y(my_function)      # -> a Check, shown by the notebook; nothing is raised
 
-Grouped by what they are about: `basics`, `images`, `spaces`, `searches`, `evidence`.
+Grouped by what they are about: `basics`, `images`, `spaces`, `searches`, `evidence`, `rankings`.
 """
 
 from .base import Check
@@ -18,6 +18,7 @@ from .basics import (
 )
 from .evidence import mutants, nested_bootstrap
 from .images import psnr_y, screen_blend, split_by_scene
+from .rankings import random_search, rank_agreement
 from .searches import darts_step, derive, internal_loss
 from .spaces import binary_entropy, count_space, expected_cost, gated_edge
 
@@ -39,6 +40,8 @@ __all__ = [
     "pareto_front",
     "psnr_rgb",
     "psnr_y",
+    "random_search",
+    "rank_agreement",
     "screen_blend",
     "split_by_scene",
     "strength",
