@@ -1,15 +1,21 @@
 """What Colab holds (late 2026): the widgets under ipywidgets 7.7.1 and IPython 7.34; the set-up cell with a wheel."""
 
+import json
 import os
 import subprocess
 import sys
+import sysconfig
+import venv
 from pathlib import Path
 
 import pytest
+from project import ROOT
 
 from manas_lite.course import registry, sources
 
 HERE = Path(__file__).resolve().parent
+COLABS = ("ipywidgets==7.7.1", "ipython==7.34.0", "ipykernel==6.17.1", "gdown==5.2.2")
+ABSENT = ("manas_lite", "_editable_impl_manas_lite", "papermill", "nbval", "jupytext")
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +60,65 @@ def test_set_up_cell_asks_pip_for_this_package_alone(tmp_path: Path) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
     )
     assert result.stdout.strip() == "['-m', 'pip', 'install', '--quiet', 'some.whl']"
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Python of an environment as near to Colab's as installs here: its ipywidgets, IPython, ipykernel and gdown; no
+    papermill, nbval, jupytext or manas_lite; torch and the rest are those of this environment, linked."""
+    folder = tmp_path_factory.mktemp("colab") / "environment"
+    venv.create(folder, with_pip=True)
+    python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
+    subprocess.run([str(python), "-m", "pip", "install", "--quiet", *COLABS], check=True)
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
+    seen = folder / "seen"
+    seen.mkdir()
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if not entry.name.startswith(ABSENT):
+            (seen / entry.name).symlink_to(entry)
+    (site / "zz_seen.pth").write_text(f"{seen}\n")  # after its own packages
+    return python
+
+
+@pytest.mark.slow
+def test_a_badges_notebook_runs_where_only_the_wheel_was_installed(machine: Path, tmp_path: Path) -> None:
+    """From a click on the badge: set-up cell, every cell of the student's notebook, and nothing that stood there moved.
+
+    Notebook 02 trains nothing and touches all of the package that a reader needs: networks, drawings, widgets, checks.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, cwd=tmp_path)
+    (wheel,) = tmp_path.glob("*.whl")
+    environment |= {"MANAS_LITE_PACKAGE": str(wheel), "JUPYTER_PATH": str(tmp_path / "share" / "jupyter")}
+
+    def inside(*command: str) -> str:
+        run = [str(machine), *command]
+        done = subprocess.run(run, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=540)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    held = (
+        "import importlib.metadata as m, importlib.util as u, json; print(json.dumps([u.find_spec('manas_lite') is None"
+        ", {n: m.version(n) for n in ('torch', 'numpy', 'matplotlib', 'ipywidgets', 'ipython', 'gdown')}]))"
+    )
+    absent, before = json.loads(inside("-c", held))
+    assert absent
+    assert (before["ipywidgets"], before["ipython"], before["gdown"]) == ("7.7.1", "7.34.0", "5.2.2")
+
+    cells = [cell.source for cell in sources.build(registry.find("02"), "student").cells if cell.cell_type == "code"]
+    (tmp_path / "cells.json").write_text(json.dumps(cells))
+    program = (
+        "import json\nfrom IPython.core.interactiveshell import InteractiveShell\n"
+        "shell = InteractiveShell.instance()\n"
+        "for source in json.load(open('cells.json')):\n"
+        "    result = shell.run_cell(source)\n"
+        "    result.raise_error()\n"
+        "    if type(result.result).__name__ == 'Check':\n        print('checked', result.result.message)\n"
+    )
+    shown = inside("-c", program)
+    assert shown.count("checked the blank is not filled in yet") == len(registry.find("02").exercises)
+    assert "(installed)" in shown  # not the clone
+    present, after = json.loads(inside("-c", held))
+    assert not present
+    assert after == before
