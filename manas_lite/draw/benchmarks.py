@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from .style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION, Drawing, styled
 
@@ -59,7 +60,9 @@ def best_so_far(runs: Mapping[str, Runs], *, best: float | None = None, unit: st
         line.set(gid=f"mean:{name}", marker=MARKS[number % len(MARKS)], markersize=5, markevery=[len(time) - 1])
     axes.set(xscale="log", xlabel="CPU minutes spent in all: searching and every training")
     axes.set(ylabel=f"gain over an average architecture, {unit}", title="best so far against total cost")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.legend(loc="lower right")
     return figure
 
@@ -95,7 +98,9 @@ def clouds(panels: Mapping[str, tuple[Any, Any]], *, shade: Any, shade_label: st
         points = axes.scatter(xs, ys, c=shade, cmap="cividis", s=16, edgecolors=BLACK, linewidths=0.3)
         axes.set(title=title, xlabel=label)
     grid[0].set_ylabel(y)
-    figure.colorbar(points, ax=grid, label=shade_label, fraction=0.04, pad=0.01)
+    steps = np.unique(np.asarray(shade))
+    ticks = steps if len(steps) <= FEW else None
+    figure.colorbar(points, ax=grid, label=shade_label, fraction=0.04, pad=0.01, ticks=ticks)
     return figure
 
 

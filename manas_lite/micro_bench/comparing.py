@@ -33,6 +33,12 @@ class Comparison:
         """`undecided` where the interval holds 0."""
         return "better" if self.low > 0 else "worse" if self.high < 0 else "undecided"
 
+    def __str__(self) -> str:
+        return (
+            f"{self.mean:+.2f}, 95 % interval [{self.low:+.2f}, {self.high:+.2f}]: {self.verdict} "
+            f"(the least that {self.searches} searches would show: {self.detectable:.2f})"
+        )
+
 
 def against(
     bench: MicroBench, searches: Sequence[Trace], baseline: Sequence[Trace], column: str = "val_psnr"

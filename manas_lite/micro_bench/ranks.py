@@ -23,6 +23,9 @@ class Agreement:
         """`undecided` where the interval holds 0."""
         return "agrees" if self.low > 0 else "disagrees" if self.high < 0 else "undecided"
 
+    def __str__(self) -> str:
+        return f"tau = {self.tau:+.2f} [{self.low:+.2f}, {self.high:+.2f}]: {self.verdict}"
+
 
 def agreement(proxy: np.ndarray, scores: np.ndarray, *, draws: int = 1000, seed: int = 0) -> Agreement:
     """Mean Kendall's tau (b: ties are allowed for) between a proxy and each training's scores.
@@ -38,7 +41,8 @@ def agreement(proxy: np.ndarray, scores: np.ndarray, *, draws: int = 1000, seed:
 def noise_ceiling(scores: np.ndarray, *, draws: int = 1000, seed: int = 0) -> Agreement:
     """How far two trainings of the same architectures agree: mean tau over the pairs of seeds, (architectures, seeds).
 
-    A proxy that does as well is as good as a training. ValueError for a single seed.
+    A proxy that does as well is as good as a training; one without any noise of its own could pass it. ValueError for
+    a single seed.
     """
     count = scores.shape[1]
     if count < 2:

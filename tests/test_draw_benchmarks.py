@@ -1,0 +1,60 @@
+"""Pictures of the table: what is drawn is what was given."""
+
+import numpy as np
+import pytest
+
+from manas_lite import draw
+
+
+def lines(figure, gid: str):
+    return [line for line in figure.axes[0].get_lines() if line.get_gid() == gid]
+
+
+def test_the_mean_is_a_step_function_of_cost() -> None:
+    runs = [([60.0, 180.0], [0.0, 1.0]), ([120.0, 240.0], [2.0, 4.0])]
+    figure = draw.best_so_far({"one": runs}, best=5.0)
+    (mean,) = lines(figure, "mean:one")
+    assert mean.get_xdata().tolist() == [2.0, 3.0, 4.0]  # minutes; from 2 on both runs hold something
+    assert mean.get_ydata().tolist() == [1.0, 1.5, 2.5]
+    assert mean.get_drawstyle() == "steps-post"
+    assert [line.get_xdata().tolist() for line in lines(figure, "run:one")] == [[1.0, 3.0], [2.0, 4.0]]
+    assert any(5.0 in line.get_ydata() for line in figure.axes[0].get_lines())
+
+
+def test_many_runs_become_a_band_that_holds_eight_of_ten() -> None:
+    runs = [([60.0, 120.0], [k, k]) for k in range(11)]
+    figure = draw.best_so_far({"many": runs})
+    assert lines(figure, "run:many") == []
+    (band,) = figure.axes[0].collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == (1.0, 9.0)
+
+
+def test_no_runs_are_refused() -> None:
+    for runs in ({}, {"one": []}):
+        with pytest.raises(ValueError, match="no runs"):
+            draw.best_so_far(runs)
+
+
+def test_the_map_shows_every_number() -> None:
+    values = np.array([[0.5, -1.25], [2.0, 0.0], [0.1, 0.2]])
+    figure = draw.table_map(values, ["a", "b", "c"], ["x", "y"], title="t")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["+0.50", "-1.25", "+2.00", "+0.00", "+0.10", "+0.20"]
+    with pytest.raises(ValueError, match="3 rows and 1 columns"):
+        draw.table_map(values, ["a", "b", "c"], ["x"], title="t")
+
+
+def test_clouds_share_their_axis() -> None:
+    panels = {"left": ([1, 2], [3, 4]), "right": ([5, 6], [7, 9])}
+    figure = draw.clouds(panels, shade=[0, 1], shade_label="s", x=["a", "b"], y="c")
+    left, right, _ = figure.axes
+    assert left.get_ylim() == right.get_ylim()
+    assert right.collections[0].get_offsets().tolist() == [[5.0, 7.0], [6.0, 9.0]]
+
+
+def test_undecided_agreements_are_hollow_and_say_so() -> None:
+    taus = {"good": (0.4, 0.3, 0.5), "none": (0.1, -0.1, 0.3), "reversed": (-0.4, -0.5, -0.3)}
+    axes = draw.agreements(taus, (0.6, 0.5, 0.7)).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["+0.40", "+0.10  undecided", "-0.40"]
+    dots = [line.get_markerfacecolor() for line in axes.get_lines() if line.get_marker() == "o"]
+    assert [dot == "white" for dot in dots] == [False, True, False]
