@@ -16,6 +16,7 @@ from . import checkpoint
 from .data import Scene, SceneBatch, one_to_one, scene_loader
 from .genotype import Genotype
 from .memory import StepMemory
+from .processes import ALONE, Processes
 from .progress import Progress, summary
 from .record import RunDirectory, hash_files
 from .runtime import Compute
@@ -34,6 +35,7 @@ class Loop:
     run: the run directory, open. state: what a checkpoint saves, by name; the scaler too where fp16 needs it.
     memory: plain values (numbers, strings, lists) saved along, such as the best score so far; the caller may change
     them in place. identity: what a checkpoint must have been made by (the genotype's or the space's id).
+    processes: those of the run; the first one reads and writes for all.
     """
 
     def __init__(
@@ -48,22 +50,26 @@ class Loop:
         title: str,
         log_every: int = 10,
         progress: bool = True,
+        processes: Processes = ALONE,
     ) -> None:
-        self.run, self.total, self.memory = run, total, memory
+        self.run, self.total, self.memory, self.processes = run, total, memory, processes
         self.state = {"scaler": scaler, **state} if scaler.is_enabled() else dict(state)
         self.identity, self.log_every = identity, log_every
         self.path = run.path / "checkpoint.safetensors"
         self.pending: list[tuple[int, dict[str, Tensor]]] = []
         self.start = self._resume()
-        self.progress = Progress(total, title, start=self.start, show=progress)
+        self.progress = Progress(total, title, start=self.start, show=progress and processes.first)
         if 0 < self.start < total:
             self.progress.say(f"continues from step {self.start}")
 
     def _resume(self) -> int:
-        if not self.path.exists():
+        saved = self.processes.ask_first(
+            lambda: checkpoint.load(self.path, identity=self.identity) if self.path.exists() else None
+        )
+        if saved is None:
             self.run.truncate_log(0)
             return 0
-        tensors, meta = checkpoint.load(self.path, identity=self.identity)
+        tensors, meta = saved
         for name, holder in self.state.items():
             if name == "scaler" and name not in meta["state"]:
                 continue  # the run began where no scaler was needed; this one starts afresh
@@ -82,7 +88,10 @@ class Loop:
             self.flush()
 
     def log(self, step: int, terms: Mapping[str, Tensor]) -> None:
-        """Note a step's scalars; they are fetched from the device in bulk, so that no step waits for another."""
+        """Note a step's scalars; they are fetched from the device in bulk, so that no step waits for another.
+
+        Of several processes, the log holds the mean.
+        """
         self.pending.append((step, dict(terms)))
 
     def flush(self) -> None:
@@ -90,7 +99,9 @@ class Loop:
         if not self.pending:
             return
         names = [name for _, terms in self.pending for name in terms]
-        values = torch.stack([t.detach().float() for _, terms in self.pending for t in terms.values()]).tolist()
+        scalars = torch.stack([t.detach().float() for _, terms in self.pending for t in terms.values()])
+        self.processes.average([scalars])
+        values = scalars.tolist()
         cursor, pending, self.pending = 0, self.pending, []
         for step, terms in pending:
             record = dict(zip(names[cursor:], values[cursor : cursor + len(terms)], strict=False))
@@ -118,8 +129,11 @@ class Loop:
         weights without a finite loss must not replace the last good checkpoint.
         """
         self.flush()
+        self.processes.average([probe])
         if not math.isfinite(float(probe)):
             raise self._diverged(f"the loss after the update became {float(probe)}", done - 1)
+        if not self.processes.first:
+            return
         tensors, plain = {}, {}
         for name, holder in self.state.items():
             tensors[name], plain[name] = checkpoint.dump(holder)
@@ -127,9 +141,15 @@ class Loop:
         checkpoint.save(self.path, tensors, meta, identity=self.identity)
 
 
-def note_data(run: RunDirectory, scenes: Iterable[Scene]) -> None:
-    """Put a hash over the files of `scenes` into the manifest; ValueError where a continued run finds other files."""
+def note_data(run: RunDirectory, scenes: Iterable[Scene], processes: Processes = ALONE) -> None:
+    """Put a hash over the files of `scenes` into the manifest; ValueError where a continued run, or another of the
+    run's processes, finds other files."""
     now, before = hash_files({file for scene in scenes for file in scene.files()}), run.manifest["notes"].get("data")
+    if processes.ask_first(lambda: now) != now:
+        raise ValueError(
+            f"process {processes.rank} of {processes.count} reads other data than the first: "
+            f"{now['files']} files of {now['bytes']:,} bytes here. Give every machine the same files"
+        )
     if before not in (None, now):
         raise ValueError(
             f"{run.path} was started on other data: {before['files']} files of {before['bytes']:,} bytes there, "
@@ -139,9 +159,14 @@ def note_data(run: RunDirectory, scenes: Iterable[Scene]) -> None:
 
 
 def training_batches(
-    scenes: tuple[Scene, ...], settings: SearchSettings | RetrainSettings, *, seed: int, start: int
+    scenes: tuple[Scene, ...],
+    settings: SearchSettings | RetrainSettings,
+    *,
+    seed: int,
+    start: int,
+    processes: Processes = ALONE,
 ) -> Iterator[SceneBatch]:
-    """The batches of a run from step `start` on.
+    """The batches of a run from step `start` on; of each, the scenes that are this process's.
 
     With `multi_to_one=False` every rainy image is a scene of its own, and a batch holds as many images as before:
     `batch` times the versions that a scene would have had.
@@ -162,6 +187,7 @@ def training_batches(
         seed=seed,
         steps=settings.epochs * settings.steps,
         start=start,
+        share=processes.share(batch),
         rains=rains,
         fresh_rain=fresh,
         workers=settings.compute.workers,
@@ -180,11 +206,11 @@ def step_memory(
     rains = min(len(scene.rainy) for scene in scenes) if settings.rains is None else settings.rains
     return StepMemory(
         space,
-        settings.batch,
+        settings.batch // compute.processes.count,
         rains + len(settings.fresh_rain),
         settings.patch,
         genotype,
-        accumulate=min(settings.accumulate, settings.batch),
+        accumulate=min(settings.accumulate, settings.batch // compute.processes.count),
         checkpoint=settings.compute.checkpoint,
         order=settings.order if isinstance(settings, SearchSettings) else "first",
         precision={torch.bfloat16: "bf16", torch.float16: "fp16"}.get(compute.dtype, "fp32"),
@@ -230,9 +256,11 @@ def update(
     losses: Iterable[Tensor],
     parameters: Sequence[nn.Parameter],
     clip: float | None,
+    processes: Processes = ALONE,
 ) -> None:
     """One optimiser step down the sum of `losses`, with gradient clipping, through the scaler (which does nothing
-    unless fp16). Each loss is differentiated before the next is asked for, so that one graph lives at a time."""
+    unless fp16). Each loss is differentiated before the next is asked for, so that one graph lives at a time.
+    Gradients are the mean over the processes."""
     for parameter in parameters:
         parameter.grad = None
     for loss in losses:
@@ -243,6 +271,7 @@ def update(
             elif gradient is not None:
                 parameter.grad += gradient
         del loss, gradients
+    processes.average([parameter.grad for parameter in parameters])
     if clip is not None:
         scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(parameters, clip)

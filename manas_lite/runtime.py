@@ -9,6 +9,8 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from .batch_norm import share_statistics
+from .processes import ALONE, join
 from .recomputing import Checkpoint
 from .settings import check
 
@@ -63,19 +65,22 @@ def pick_device(name: str = "auto") -> torch.device:
 class Compute:
     """A device with its precision: `prepare` a network, `autocast` its passes, `scaler` for fp16.
 
-    width: see `default_threads`.
+    width: see `default_threads`. together: work with the other processes of this launch, if there are any.
     """
 
-    def __init__(self, settings: ComputeSettings, width: int | None = None) -> None:
+    def __init__(self, settings: ComputeSettings, width: int | None = None, *, together: bool = False) -> None:
         self.device = pick_device(settings.device)
+        self.processes = join(self.device) if together else ALONE
         self.dtype = _dtype(settings.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
-        self.threads = settings.threads or default_threads(width)
+        self.threads = settings.threads or max(1, default_threads(width) // self.processes.local)
         self.picture_bytes = int(settings.picture_gib * 2**30)
 
     def prepare(self, net: Net) -> Net:
         """Move a network here, in the memory format that its convolutions like best."""
-        return net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net = net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        share_statistics(net, self.processes)
+        return net
 
     def images(self, batch: Tensor) -> Tensor:
         """(B, R, 3, h, w) -> (B * R, 3, h, w) in the network's memory format: one forward pass for all."""
@@ -88,10 +93,11 @@ class Compute:
         return torch.autocast(self.device.type, dtype=self.dtype if half else None, enabled=half)
 
     def facts(self) -> dict[str, Any]:
-        """What the manifest says of this: device, its name, precision, threads."""
+        """What the manifest says of this: device, its name, precision, threads and processes."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
         precision = str(self.dtype).removeprefix("torch.")
-        return {"device": str(self.device), "device_name": name, "precision": precision, "threads": self.threads}
+        facts = {"device": str(self.device), "device_name": name, "precision": precision, "threads": self.threads}
+        return {**facts, "processes": self.processes.count}
 
     @contextmanager
     def session(self) -> Iterator[None]:

@@ -35,7 +35,6 @@ from .loop import (
 from .losses import DerainLoss
 from .memory import explain_out_of_memory, shortage
 from .monitoring import collapse, report
-from .record import RunDirectory
 from .relaxation import Relaxation
 from .runtime import Compute
 from .schedules import SearchSettings
@@ -93,7 +92,8 @@ class _Search:
 
     def __init__(self, space: SearchSpace, split: Split, settings: SearchSettings, path: Path, progress: bool) -> None:
         self.space, self.split, self.settings, self.path, self.show = space, split, settings, path, progress
-        self.compute = Compute(settings.compute, space.channels[0])
+        self.compute = Compute(settings.compute, space.channels[0], together=True)
+        self.processes = self.compute.processes
         parts = split_scenes(split.train, settings.seed, val=settings.arch_share, test=0)
         self.weight_scenes, self.arch_scenes = parts.train, parts.val
         relaxation = Relaxation(settings.relaxation, settings.temperature, settings.hard, settings.sampled)
@@ -131,14 +131,14 @@ class _Search:
         total = settings.epochs * settings.steps
         with (
             explain_out_of_memory(self.memory, self.compute.device),
-            RunDirectory(self.path, record, kind="search") as run,
+            self.processes.open(self.path, record, kind="search") as run,
             sealed(self.split.test),
             self.compute.session(),
         ):
             parts = {"weight_scenes": self.weight_scenes, "arch_scenes": self.arch_scenes}
             run.note(**{part: [scene.name for scene in scenes] for part, scenes in parts.items()})
             run.note(compute=self.compute.facts())
-            note_data(run, self.split.train)
+            note_data(run, self.split.train, self.processes)
             loop = Loop(
                 run,
                 total=total,
@@ -148,6 +148,7 @@ class _Search:
                 identity=self.space.id,
                 title="search",
                 progress=self.show,
+                processes=self.processes,
             )
             if short := shortage(self.memory, self.compute.device):
                 loop.progress.say(f"warning: {short}")
@@ -165,10 +166,12 @@ class _Search:
                         if memory["stopped"]:
                             loop.progress.say(f"stops early: {memory['stopped']}")
                             break
-            log = run.read_log()
+            log = self.processes.ask_first(run.read_log)
             genotype = self._derive(memory)
             run.write_text("genotype.json", genotype.to_json())
-            save_tensors(run.path / "supernet.safetensors", self.net.state_dict(), kind="supernet", genotype=genotype)
+            if self.processes.first:
+                weights = self.net.state_dict()
+                save_tensors(run.path / "supernet.safetensors", weights, kind="supernet", genotype=genotype)
             last = [r for r in log if r["kind"] == "epoch"][-1]
             run.write_json(
                 "metrics.json",
@@ -185,7 +188,8 @@ class _Search:
 
     def _batches(self, part: str, start: int) -> Iterator[SceneBatch]:
         scenes, stream = {"weights": (self.weight_scenes, 0), "architecture": (self.arch_scenes, 1)}[part]
-        return training_batches(scenes, self.settings, seed=2 * self.settings.seed + stream, start=start)
+        seed = 2 * self.settings.seed + stream
+        return training_batches(scenes, self.settings, seed=seed, start=start, processes=self.processes)
 
     # --- one step ---
 
@@ -208,7 +212,7 @@ class _Search:
                 add_terms(image_terms, share, {"train": value.detach(), **found})
                 yield share * value
 
-        update(self.weight_optimizer, self.compute.scaler, losses(), self.weights, settings.clip)
+        update(self.weight_optimizer, self.compute.scaler, losses(), self.weights, settings.clip, self.processes)
         loop.log(step, image_terms | terms)
 
     def _relax(self, step: int, total: int) -> None:
@@ -318,4 +322,5 @@ class _Search:
         return perturbation(self.net, lambda net: pure(self.weights, self.arch))[0]
 
     def _pure(self, objective: Callable[[SuperNet], Tensor]) -> Loss:
-        return functional_loss(self.net, objective, self.weights, self.arch)
+        """A loss of all processes: gradients by architecture and weights come as means over them (method section 6)."""
+        return self.processes.mean(functional_loss(self.net, objective, self.weights, self.arch))

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic
 
@@ -28,7 +29,6 @@ from .loop import (
 )
 from .losses import DerainLoss
 from .memory import explain_out_of_memory, shortage
-from .record import RunDirectory
 from .runtime import Compute, Net
 from .schedules import RetrainSettings
 from .zoo import save_network
@@ -87,7 +87,8 @@ def retrain(
         raise ValueError(
             "the split has no validation scenes, and the best checkpoint is chosen on them: move some there"
         )
-    compute = Compute(settings.compute, genotype.space.channels[0])
+    compute = Compute(settings.compute, genotype.space.channels[0], together=True)
+    processes = compute.processes
     net = compute.prepare(DerainNet(genotype, seed=settings.seed))
     net.save_memory(settings.compute.checkpoint)
     average = Average(net, settings.ema) if settings.ema is not None else None
@@ -102,13 +103,13 @@ def retrain(
     memory_needed = step_memory(genotype.space, settings, compute, split.train, genotype)
     with (
         explain_out_of_memory(memory_needed, compute.device),
-        RunDirectory(path, record, kind="retrain") as run,
+        processes.open(path, record, kind="retrain") as run,
         sealed(split.test),
         compute.session(),
     ):
         run.write_text("genotype.json", genotype.to_json())
         run.note(compute=compute.facts())
-        note_data(run, (*split.train, *split.val))
+        note_data(run, (*split.train, *split.val), processes)
         state: dict[str, Stateful] = {"net": net, "judged": judged, "best": best, "optimizer": optimizer}
         total = settings.epochs * settings.steps
         loop = Loop(
@@ -120,10 +121,11 @@ def retrain(
             identity=genotype.id,
             title="retrain",
             progress=progress,
+            processes=processes,
         )
         if short := shortage(memory_needed, compute.device):
             loop.progress.say(f"warning: {short}")
-        batches = training_batches(split.train, settings, seed=settings.seed, start=loop.start)
+        batches = training_batches(split.train, settings, seed=settings.seed, start=loop.start, processes=processes)
 
         def batch_loss(batch: SceneBatch, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
             with compute.autocast():
@@ -136,6 +138,7 @@ def retrain(
                 add_terms(terms, share, {"train": value.detach(), **found})
                 yield share * value
 
+        scored = split.val[: settings.val_scenes]
         for step in loop:
             epoch = step // settings.steps
             net.train()
@@ -144,13 +147,13 @@ def retrain(
             terms: dict[str, Tensor] = {}
 
             losses = part_losses(batch, epoch, terms)
-            update(optimizer, compute.scaler, losses, list(net.parameters()), settings.clip)
+            update(optimizer, compute.scaler, losses, list(net.parameters()), settings.clip, processes)
             if average is not None:
                 average.follow(net, step)
             loop.log(step, terms)
             if (step + 1) % settings.steps == 0:
                 if (epoch + 1) % settings.validate_every == 0 or step + 1 == total:
-                    score = validation_psnr(judged, split.val[: settings.val_scenes], compute)
+                    score = processes.ask_first(partial(validation_psnr, judged, scored, compute))
                     if score > memory["best_psnr"]:
                         memory.update(best_psnr=score, best_epoch=epoch)
                         best.load_state_dict(judged.state_dict())
@@ -161,7 +164,8 @@ def retrain(
                         net.eval()
                         loop.checkpoint(step + 1, batch_loss(batch, epoch)[0])
         best = best.cpu().eval()
-        save_network(run.path, best)
+        if processes.first:
+            save_network(run.path, best)
         run.write_json(
             "metrics.json",
             {
@@ -173,5 +177,5 @@ def retrain(
             },
         )
         seconds = run.finish()
-        log = run.read_log()
+        log = processes.ask_first(run.read_log)
     return RetrainResult(best, genotype, path, memory["best_psnr"], memory["best_epoch"], log, seconds)

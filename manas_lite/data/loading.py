@@ -45,6 +45,7 @@ def scene_loader(
     seed: int,
     steps: int,
     start: int = 0,
+    share: tuple[int, int] | None = None,
     rains: int | None = None,
     augment: bool = True,
     fresh_rain: Sequence[str | float] = (),
@@ -55,6 +56,7 @@ def scene_loader(
 
     All versions of a scene and its clean picture share crop, flips and quarter turns (`augment`).
 
+    share: (first, one past last) of the scenes of each batch that are read here; None: all of them.
     rains: versions drawn a scene, without replacement and in their own order; None takes the smallest R among
       the scenes; 0 takes none of them, for `fresh_rain` alone.
     fresh_rain: levels of rain synthesised anew over each crop and appended, so a batch holds
@@ -78,7 +80,7 @@ def scene_loader(
     dataset = PatchDataset(scenes, patch, seed, rains, augment, tuple(fresh_rain), open_cache(cache))
     return SceneLoader(
         dataset,
-        batch_sampler=StepSampler(batch, start, steps),
+        batch_sampler=StepSampler(batch, start, steps, share),
         collate_fn=collate,
         num_workers=workers,
         generator=torch.Generator().manual_seed(seed),  # else each epoch reads the global random state
@@ -94,17 +96,18 @@ class SceneLoader(DataLoader):
 
 
 class StepSampler(Sampler[list[int]]):
-    """The draws of each step from `start` to `steps` - 1: `batch` consecutive numbers."""
+    """The draws of each step from `start` to `steps` - 1: `batch` consecutive numbers, or a `share` of them."""
 
-    def __init__(self, batch: int, start: int, steps: int) -> None:
+    def __init__(self, batch: int, start: int, steps: int, share: tuple[int, int] | None = None) -> None:
         self.batch, self.start, self.steps = batch, start, steps
+        self.first, self.end = share or (0, batch)
 
     def __len__(self) -> int:
         return max(0, self.steps - self.start)
 
     def __iter__(self) -> Iterator[list[int]]:
         for step in range(self.start, self.steps):
-            yield list(range(step * self.batch, (step + 1) * self.batch))
+            yield list(range(step * self.batch + self.first, step * self.batch + self.end))
 
 
 class PatchDataset(Dataset):
