@@ -121,7 +121,7 @@ SEARCH_PRESETS: dict[str, SearchSettings] = {
     # Short searches need an architecture rate at which logits can move away from their random start: Adam moves a
     # logit by about its rate a step.
     "lite": replace(
-        _SCALED_SEARCH, epochs=40, steps=100, batch=4, patch=64, warmup=4, loss=_OUR_LOSS, eigenvalue_every=5
+        _SCALED_SEARCH, epochs=20, steps=50, batch=4, patch=64, warmup=4, loss=_OUR_LOSS, eigenvalue_every=5
     ),
     "teach": replace(
         _SCALED_SEARCH, epochs=20, steps=50, batch=4, patch=64, warmup=4, loss=_OUR_LOSS, eigenvalue_every=5
