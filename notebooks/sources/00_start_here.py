@@ -77,6 +77,7 @@ widgets.before_after(rainy, derained)
 # | 02 the search space | Which networks can the search find, how many, and at what cost? |
 # | 03 bilevel search | How do gradients choose an architecture, and where do they go wrong? |
 # | 04 derive and retrain | What is lost from the mixture to one network, and what does training it anew bring? |
+# | 05 does the search help? | What would chance have found, for the same computing time? |
 # | 06 ablations | Which part of the method matters, and how sure can you be? |
 # | 07 pitfalls | Eight bugs of real research code: see each, and the test that catches it |
 # | 08 your own photos | Does it work on *your* picture? |

@@ -219,7 +219,7 @@ checks.internal_loss(my_internal)
 # * One forward pass for all rains of a scene; the internal loss is a variance.
 # * Validation chooses, the test is opened once.
 #
-# **Next**: 06 ablations. **Or try** `search_name` of another search, or `Genotype.hand_made` in its place.
+# **Next**: 05 does the search help? **Or try** `search_name` of another search, or `Genotype.hand_made` in its place.
 #
 # **References.** L. Cai et al., *MANAS*, arXiv 2207.00728 · R. Wang et al., *Rethinking Architecture Selection in
 # Differentiable NAS*, ICLR 2021, arXiv 2108.04392 · K. Yu et al., *Evaluating the Search Phase of NAS*, ICLR 2020, arXiv
