@@ -1,4 +1,4 @@
-"""Command line of the course: python -m manas_lite.course {run,sweep,index,slides,grade,strip,stamp} --help."""
+"""Command line of the course: python -m manas_lite.course {run,sweep,cost,index,slides,grade,strip,stamp} --help."""
 
 import argparse
 import sys
@@ -54,6 +54,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--dry-run", action="store_true", help="time a few steps and print runs, hours and disk; run nothing"
     )
+
+    p = _command(commands, "cost", _cost, "put an extrapolated row into a cost table: a few steps timed, multiplied")
+    p.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="those that train")
+    p.add_argument("--preset", default="paper", choices=registry.presets(), help="default: %(default)s")
+    p.add_argument("--steps", type=int, default=20, help="steps to time (default: %(default)s)")
+    p.add_argument("--scenes", type=int, help="scenes of the batch really computed (default: all)")
 
     p = _command(commands, "index", _index, "write the index page over executed copies")
     p.add_argument("out", type=Path, nargs="?", default=Path("runs/course"), help="default: %(default)s")
@@ -140,6 +146,18 @@ def _sweep(options: argparse.Namespace) -> int:
     if failed:
         print(f"{failed} of {len(mine)} runs failed; the same command tries them again", file=sys.stderr)
     return int(failed > 0)
+
+
+def _cost(options: argparse.Namespace) -> int:
+    from . import stamping
+    from .estimates import extrapolated
+
+    for notebook in _chosen(options.notebooks):
+        row = extrapolated(notebook, options.preset, steps=options.steps, scenes=options.scenes)
+        stamping.record_cost(notebook, row)
+        print(f"{notebook.stem}: {row['seconds'] / 3600:,.1f} hours, {row['bytes'] / 2**30:.1f} GiB on {row['device']}")
+    stamping.stamp()
+    return 0
 
 
 def _slides(options: argparse.Namespace) -> int:

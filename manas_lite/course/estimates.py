@@ -1,36 +1,54 @@
-"""What a sweep will cost, before it is started: a few steps timed here, everything else multiplied."""
+"""What a sweep, or a preset too long to run, will cost: a few steps timed here, everything else multiplied."""
 
+import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..backbone import SuperNet
+from ..backbone import DerainNet, SuperNet
 from ..data import open_split, scene_loader
+from ..genotype import Genotype
 from ..losses import DerainLoss
+from ..memory import estimate_memory
 from ..runtime import Compute
-from ..schedules import SearchSettings
+from ..schedules import RetrainSettings, SearchSettings
 from ..space import SearchSpace
 from . import runner, sources, sweeps
+from .ablation import Arm
 from .differences import detectable
-from .registry import find, preset
+from .registry import Notebook, find, preset
+from .support import device_name
 
-__all__ = ["describe", "step_seconds"]
+__all__ = ["describe", "extrapolated", "step_seconds"]
 
 STEPS = 20
 SEED_DEVIATION = 0.55  # dB between searches: a probe on Rain100L with small networks found 0.5 to 0.65
 
+Network = SearchSpace | Genotype
+Settings = SearchSettings | RetrainSettings
 
-def step_seconds(space: SearchSpace, settings: SearchSettings, data: str, steps: int = STEPS) -> float:
-    """Median seconds of a weight step of the supernet, the dearest step there is, over `steps` of them, here."""
+
+def step_seconds(
+    network: Network, settings: Settings, data: str = "photos", *, steps: int = STEPS, scenes: int | None = None
+) -> float:
+    """Median seconds of a weight step, of a space's supernet or a genotype's network, over `steps` of them, here.
+
+    scenes: how many of the settings' `batch` scenes are really computed; the time is multiplied accordingly. For
+    batches that would take this machine minutes a step.
+    """
+    scenes = settings.batch if scenes is None else min(scenes, settings.batch)
+    space = network if isinstance(network, SearchSpace) else network.space
     compute = Compute(settings.compute, space.channels[0])
-    net, loss = compute.prepare(SuperNet(space)), DerainLoss(settings.loss)
-    scenes = open_split(data).train
-    loader = scene_loader(scenes, batch=settings.batch, patch=settings.patch, seed=0, steps=steps + 1)
+    net = compute.prepare(SuperNet(network) if isinstance(network, SearchSpace) else DerainNet(network, seed=0))
+    weights = net.weight_parameters() if isinstance(net, SuperNet) else list(net.parameters())
+    loss = DerainLoss(settings.loss)
+    loader = scene_loader(open_split(data).train, batch=scenes, patch=settings.patch, seed=0, steps=steps + 1)
     times = []
     with compute.session():
         for batch in loader:
@@ -38,10 +56,61 @@ def step_seconds(space: SearchSpace, settings: SearchSettings, data: str, steps:
             began = time.perf_counter()
             outputs = net(compute.images(batch.rainy)).unflatten(0, batch.rainy.shape[:2])
             total, _ = loss(outputs.float(), batch.clean, epoch=settings.epochs)
-            torch.autograd.grad(total, net.weight_parameters(), allow_unused=True)
+            torch.autograd.grad(total, weights, allow_unused=True)
             float(total.detach())  # waits for a GPU
             times.append(time.perf_counter() - began)
-    return sorted(times[1:])[len(times[1:]) // 2]
+    return sorted(times[1:])[len(times[1:]) // 2] * settings.batch / scenes
+
+
+def extrapolated(
+    notebook: Notebook, preset_name: str, *, steps: int = STEPS, scenes: int | None = None
+) -> dict[str, Any]:
+    """The row of a cost table that was not run: seconds a step, measured here, times the steps of its trainings.
+
+    An architecture step (first order) is counted as a weight step of the supernet. Memory is the estimate of
+    `manas_lite.memory` for the largest of the trainings. Raises ValueError for a notebook that trains nothing, whose
+    costs can be measured.
+    """
+    rows = []
+    for network, settings in _trainings(notebook, preset_name):
+        count = settings.epochs * settings.steps
+        if isinstance(settings, SearchSettings):
+            count += (settings.epochs - settings.warmup) * settings.steps
+        seconds = count * step_seconds(network, settings, steps=steps, scenes=scenes)
+        space, genotype = (network, None) if isinstance(network, SearchSpace) else (network.space, network)
+        memory = estimate_memory(space, settings.batch, settings.patch, genotype=genotype)
+        rows.append((seconds, memory.bytes))
+    if not rows:
+        raise ValueError(f"notebook {notebook.number} trains nothing: `course run {notebook.number}` measures its cost")
+    return {
+        "preset": preset_name,
+        "device": device_name(),
+        "seconds": round(sum(row[0] for row in rows)),
+        "bytes": max(row[1] for row in rows),
+        "extrapolated": True,
+    }
+
+
+def _trainings(notebook: Notebook, preset_name: str) -> Sequence[tuple[Network, Settings]]:
+    """What a notebook trains at a preset: (space or genotype, settings) of each search and retraining."""
+    built = sources.build(notebook, "solution")
+    values = {p.name: p.default for p in runner.parameters_of(built)}
+    values |= runner.settle(notebook, built, preset_name, {}, Path("."))
+    if not notebook.trains:
+        return []
+    if "architecture" in values:  # an arm
+        arm = Arm(**{field.name: values[field.name] for field in fields(Arm)})
+        return [
+            (arm.space, arm.search_settings()),
+            (Genotype.hand_made(arm.space), arm.retrain_settings()),
+        ]
+    schedule = {"epochs": values["epochs"], "steps": values["steps"]}
+    space = SearchSpace.preset(values["size"])
+    if "search_name" in values:  # two retrainings, multi-to-one and one-to-one
+        settings = RetrainSettings.preset(values["size"], **schedule)
+        return 2 * [(Genotype.hand_made(space), settings)]
+    warmup = max(1, values["epochs"] // 4)  # as notebook 03 has it
+    return [(space, SearchSettings.preset(values["size"], warmup=warmup, **schedule))]
 
 
 def describe(sweep: sweeps.Sweep, runs: Sequence[sweeps.Run], out: Path) -> str:
@@ -55,7 +124,7 @@ def describe(sweep: sweeps.Sweep, runs: Sequence[sweeps.Run], out: Path) -> str:
     defaults = {p.name: p.default for p in runner.parameters_of(sources.build(notebook, "solution"))}
     values = {**defaults, **preset(sweep.preset, notebook), **sweep.parameters}
     size = str(values.get("size", "teach"))
-    step = step_seconds(SearchSpace.preset(size), SearchSettings.preset(size), "photos")
+    step = step_seconds(SearchSpace.preset(size), SearchSettings.preset(size))
     lines = [f"{len(runs)} runs of notebook {notebook.number} at preset {sweep.preset}: {len(todo)} still to do"]
     lines.append(f"{1000 * step:.0f} ms a supernet step of size `{size}` here (median of {STEPS})")
     seconds, source = _seconds_a_run(sweep, runs, out, step, values)
@@ -90,7 +159,5 @@ def _seconds_a_run(
 
 
 def _measured(runs: Sequence[sweeps.Run], out: Path) -> float | None:
-    import json
-
     done = [json.loads((out / f"{run.name}.json").read_text()) for run in runs if sweeps.finished(run, out)]
     return sum(fact["seconds"] for fact in done) / len(done) if done else None

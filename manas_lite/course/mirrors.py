@@ -35,7 +35,7 @@ def local(data: str, root: str | Path | None = None, *, progress: bool = True) -
     if not folder.is_dir():
         drive = DRIVE.match(data)
         source = {"drive": drive[1]} if drive else {"mirrors": (data,)}
-        item = Archive(name=f"{folder.name}.archive", into=folder.name, unpacked_limit=LARGEST, **source)  # type: ignore[arg-type]
+        item = Archive(name=f"{folder.name}.archive", into=folder.name, unpacked_limit=LARGEST, **source)
         unpack_archive(fetch(item, base / "archives", progress=progress), folder, LARGEST, progress=progress)
     tables = sorted(folder.rglob("pairs.csv"))
     return str(tables[0].parent if tables else folder)

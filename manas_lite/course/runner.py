@@ -30,8 +30,9 @@ TIMEOUTS = {"smoke": 300, "teach": 7200}  # seconds a cell, by preset; none else
 class Outcome:
     """A run: `status` is "done" or "failed" (then `reason` says why); `seconds` from kernel start to end.
 
-    memory: peak resident bytes of the kernel. metrics: what the last cell recorded. checks: exercise -> passed.
-    copy: the executed notebook.
+    cpu_seconds: what its processes computed, the kernel's background ones included: on a machine that does other
+    things beside, nearer to what a quiet one would take. memory: peak resident bytes of the kernel. metrics: what the
+    last cell recorded. checks: exercise -> passed. copy: the executed notebook.
     """
 
     notebook: str
@@ -46,6 +47,7 @@ class Outcome:
     metrics: dict[str, Any] = field(default_factory=dict)
     checks: dict[str, bool] = field(default_factory=dict)
     figures: int = 0
+    cpu_seconds: float = 0.0
 
     @property
     def done(self) -> bool:
@@ -96,7 +98,7 @@ def run(
     values = settle(notebook, built, preset, parameters or {}, Path(runs_dir or folder / "runs"))
     folder.mkdir(parents=True, exist_ok=True)
     copy = folder / f"{name or notebook.stem}.ipynb"
-    reason, began = "", time.monotonic()
+    reason, began, computed = "", time.monotonic(), _children_seconds()
     with _environment():
         try:
             papermill.execute_notebook(
@@ -111,7 +113,7 @@ def run(
             )
         except Exception as error:  # papermill's, nbclient's and the kernel's own: the copy shows what happened
             reason = _reason(error)
-    seconds = time.monotonic() - began
+    seconds = (time.monotonic() - began, _children_seconds() - computed)
     outcome = _judge(notebook, preset, values, version, reason, seconds, copy)
     write_json(copy.with_suffix(".json"), asdict(outcome))
     return outcome
@@ -124,6 +126,12 @@ def prepare(notebook: Notebook, path: Path, *, preset: str, runs_dir: Path, stor
     built = sources.build(notebook, "solution", stored=stored)
     values = settle(notebook, built, preset, given, runs_dir)
     papermill.execute_notebook(built, str(path), parameters=values, kernel_name="python3", prepare_only=True)
+
+
+def _children_seconds() -> float:
+    """CPU seconds of this process's ended children, and theirs; 0 on Windows, which does not tell."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 @contextlib.contextmanager
@@ -141,7 +149,13 @@ def _environment() -> Iterator[None]:
 
 
 def _judge(
-    notebook: Notebook, preset: str, values: dict[str, Any], version: str, reason: str, seconds: float, copy: Path
+    notebook: Notebook,
+    preset: str,
+    values: dict[str, Any],
+    version: str,
+    reason: str,
+    seconds: tuple[float, float],
+    copy: Path,
 ) -> Outcome:
     outputs = list(_outputs(copy))
     metrics: dict[str, Any] = next((o[METRICS] for o in reversed(outputs) if METRICS in o), {})
@@ -156,7 +170,8 @@ def _judge(
         parameters=values,
         status="failed" if reason else "done",
         reason=reason,
-        seconds=round(seconds, 1),
+        seconds=round(seconds[0], 1),
+        cpu_seconds=round(seconds[1], 1),
         memory=memory,
         device=device_name(),
         copy=copy,

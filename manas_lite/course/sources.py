@@ -117,13 +117,30 @@ def cost_table(notebook: Notebook) -> str:
     rows = measured_costs(notebook)
     if not rows:
         return "*Minutes and memory: not measured yet.*"
-    lines = ["| preset | device | minutes | peak memory |", "|---|---|---|---|"]
-    order = registry.presets()
-    for row in sorted(rows, key=lambda row: (order.index(row["preset"]), row["device"])):
+    lines = ["| preset | device | minutes | of computing | peak memory |", "|---|---|---|---|---|"]
+    for row in rows:
         note = " *(extrapolated)*" if row.get("extrapolated") else ""
         memory = f"{row['bytes'] / 2**30:.1f} GiB" if row.get("bytes") else "–"
-        lines.append(f"| `{row['preset']}` | {row['device']} | {_minutes(row['seconds'])}{note} | {memory} |")
-    return "\n".join([*lines, "", "Measured by the course's runner, kernel start included."])
+        computed = _minutes(row["cpu_seconds"]) if row.get("cpu_seconds") else "–"
+        lines.append(
+            f"| {_presets(notebook, row['preset'])} | {row['device']} | {_minutes(row['seconds'])}{note} "
+            f"| {computed} | {memory} |"
+        )
+    words = "Measured by the course's runner, kernel start included, on a machine busy with other work: "
+    words += "*of computing* is what the processors did, and what a quiet machine takes."
+    if any(row.get("extrapolated") for row in rows):
+        words += " Extrapolated: seconds a step, measured there, times the steps; memory is an estimate."
+    if not any("core" not in row["device"] for row in rows):
+        words += " No GPU has been measured yet."
+    return "\n".join([*lines, "", words])
+
+
+def _presets(notebook: Notebook, name: str) -> str:
+    """The presets that a row holds for: those that set the same parameters."""
+    same = [
+        other for other in registry.presets() if registry.preset(other, notebook) == registry.preset(name, notebook)
+    ]
+    return ", ".join(f"`{other}`" for other in same)
 
 
 def _minutes(seconds: float) -> str:

@@ -1,6 +1,7 @@
 """What is made from the sources: the student's notebooks, their badges and cost tables, and the table of the README."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from . import registry, sources
 from .registry import Notebook
 from .runner import Outcome
 
-__all__ = ["record_run", "set_repository", "stale", "stamp", "strip"]
+__all__ = ["record_cost", "record_run", "set_repository", "stale", "stamp", "strip"]
 
 TABLE_START, TABLE_END = "<!-- table: made by `course stamp` -->", "<!-- end of table -->"
 
@@ -48,19 +49,28 @@ def record_run(outcome: Outcome, notebook: Notebook) -> None:
     """Take a run's cost into costs.json, and at smoke size the outputs that nbval compares into the notebook."""
     import nbformat
 
-    path = registry.folder() / "costs.json"
-    table: dict[str, list[dict[str, Any]]] = json.loads(path.read_text()) if path.is_file() else {}
-    row = {"preset": outcome.preset, "device": outcome.device, "seconds": outcome.seconds, "bytes": outcome.memory}
-    kept = [
-        old
-        for old in table.get(notebook.number, [])
-        if (old["preset"], old["device"]) != (row["preset"], row["device"])
-    ]
-    table[notebook.number] = [*kept, row]
-    path.write_text(json.dumps(dict(sorted(table.items())), indent=1) + "\n", encoding="utf-8")
+    row = {
+        "preset": outcome.preset,
+        "device": outcome.device,
+        "seconds": outcome.seconds,
+        "cpu_seconds": outcome.cpu_seconds,
+        "bytes": outcome.memory,
+    }
+    record_cost(notebook, row)
     if outcome.preset == "smoke":
         executed = nbformat.read(outcome.copy, as_version=4)
         notebook.path.write_text(sources.dumps(sources.build(notebook, stored=executed)), encoding="utf-8")
+
+
+def record_cost(notebook: Notebook, row: Mapping[str, Any]) -> None:
+    """Put a row into costs.json, in place of an earlier one of that preset and device."""
+    path = registry.folder() / "costs.json"
+    table: dict[str, list[Mapping[str, Any]]] = json.loads(path.read_text()) if path.is_file() else {}
+    earlier = table.get(notebook.number, [])
+    kept = [old for old in earlier if (old["preset"], old["device"]) != (row["preset"], row["device"])]
+    order = registry.presets()
+    table[notebook.number] = sorted([*kept, row], key=lambda r: (order.index(r["preset"]), r["device"]))
+    path.write_text(json.dumps(dict(sorted(table.items())), indent=1) + "\n", encoding="utf-8")
 
 
 def strip(path: Path) -> None:
