@@ -1,5 +1,6 @@
 """Networks as files: `load(name_or_path)`, and how a run directory keeps one."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from torch import Tensor
 from . import checkpoint
 from .backbone import DerainNet
 from .genotype import Genotype
+from .record import read_json
 
 SHIPPED = Path(__file__).resolve().parent / "assets" / "models"
 WEIGHTS = "weights.safetensors"
@@ -18,7 +20,8 @@ def load(name_or_path: str | Path) -> DerainNet:
     """A trained network, on the CPU, in eval mode.
 
     name_or_path: a model shipped with the package, a run directory of `retrain` or the demo, or its
-    weights.safetensors. The genotype is in the file; a genotype.json beside it must be the same one.
+    weights.safetensors. The genotype is in the file; a genotype.json beside it must be the same one, and a shipped
+    model's weights must have the sha256 that its card states (CheckpointError otherwise).
 
     >>> net = load("runs/demo")    # doctest: +SKIP
     """
@@ -29,6 +32,11 @@ def load(name_or_path: str | Path) -> DerainNet:
             known = f"shipped models: {', '.join(shipped)}" if shipped else "this version ships no trained model"
             raise FileNotFoundError(f"no network at {path}, and {known}. `make demo` trains one into runs/demo")
         path = SHIPPED / str(name_or_path)
+        stated = read_json(path / "card.json")["sha256"]
+        if (found := sha256(path / WEIGHTS)) != stated:
+            raise checkpoint.CheckpointError(
+                f"{path / WEIGHTS} has the sha256 {found}, its card states {stated}: install manas_lite anew"
+            )
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(f"{path} holds no {WEIGHTS}: a run writes it when it is done")
@@ -42,6 +50,12 @@ def load(name_or_path: str | Path) -> DerainNet:
     net = DerainNet(genotype)
     net.load_state_dict(tensors["net"])
     return net.eval()
+
+
+def sha256(file: Path) -> str:
+    """Of a file's contents, in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def save_network(directory: Path, net: DerainNet) -> None:

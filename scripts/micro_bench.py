@@ -1,0 +1,164 @@
+"""Make the table of a whole small search space: python scripts/micro_bench.py table|search --seeds 3.
+
+`table` trains every architecture of SPACE that has one gate everywhere, all alike, seed by seed, and appends a row each
+to table.csv; the same command continues where it was cut. `search` runs gradient searches in the same space
+(searches.csv: an architecture an epoch) and scores every architecture with each supernet's weights (one_shot.csv).
+"""
+
+import argparse
+import csv
+import os
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from manas_lite import DerainNet, Genotype, RetrainSettings, SearchSettings, search
+from manas_lite.costs import count_parameters
+from manas_lite.data import SceneBatch, open_split
+from manas_lite.environment import describe_environment
+from manas_lite.evaluation import evaluate, validation_psnr
+from manas_lite.loop import cosine, set_rate, training_batches, update
+from manas_lite.losses import DerainLoss
+from manas_lite.micro_bench import ARCHITECTURES, GATES, SHIPPED, SPACE, genotype_of
+from manas_lite.progress import Progress
+from manas_lite.record import write_json
+from manas_lite.runtime import Compute, ComputeSettings
+from manas_lite.settings import to_dict
+from manas_lite.training import Average
+
+ONE_THREAD = ComputeSettings(device="cpu", threads=1)
+RECIPE = RetrainSettings.preset("teach", epochs=1, steps=600, batch=2, patch=48, compute=ONE_THREAD)
+SEARCH = SearchSettings.preset("teach", epochs=12, warmup=2, batch=2, patch=48, compute=ONE_THREAD)
+
+
+def train(genotype: Genotype, batches: Iterable[SceneBatch], seed: int, compute: Compute) -> DerainNet:
+    """`retrain` without its run directory: the average of the weights after the last step."""
+    net = compute.prepare(DerainNet(genotype, seed=seed)).train()
+    assert RECIPE.ema is not None
+    average, loss = Average(net, RECIPE.ema), DerainLoss(RECIPE.loss)
+    optimizer = torch.optim.Adam(net.parameters(), RECIPE.rate)
+    for step, batch in enumerate(batches):
+        set_rate(optimizer, cosine(step, RECIPE.steps, RECIPE.rate, RECIPE.rate_end, RECIPE.warmup))
+        part = batch.to(compute.device)
+        value, _ = loss(net(compute.images(part.rainy)).unflatten(0, part.rainy.shape[:2]), part.clean, epoch=0)
+        update(optimizer, compute.scaler, iter([value]), list(net.parameters()), RECIPE.clip)
+        average.follow(net, step)
+    return average.net.eval()
+
+
+def append(path: Path, row: Mapping[str, Any]) -> None:
+    """A row at the end of a CSV file, on the disk when this returns."""
+    fresh = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(row), lineterminator="\n")
+        if fresh:
+            writer.writeheader()
+        writer.writerow(row)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def make_table(seeds: int, target: Path) -> None:
+    split, compute = open_split("photos"), Compute(ONE_THREAD)
+    done = {(row["modules"], row["gate"], int(row["seed"])) for row in rows(target / "table.csv")}
+    todo = [(*names, seed) for seed in range(seeds) for names in ARCHITECTURES if (*names, seed) not in done]
+    batches: tuple[int, list[SceneBatch]] = (-1, [])
+    with compute.session(), Progress(len(todo), "table") as bar:
+        for pattern, gate, seed in todo:
+            if batches[0] != seed:  # all architectures of a seed see the same patches in the same order
+                batches = seed, list(training_batches(split.train, RECIPE, seed=seed, start=0))
+            genotype, start = genotype_of(pattern, gate), time.process_time()
+            net = train(genotype, batches[1], seed, compute)
+            row: dict[str, Any] = {"modules": pattern, "gate": gate, "seed": seed}
+            seconds = time.process_time() - start
+            for part, scenes in {"val": split.val, "test": split.test}.items():
+                result = evaluate(net, scenes, conventions=("rgb",), compute=ONE_THREAD)
+                row |= {f"{part}_{measure}": f"{result.means()[f'{measure}_rgb']:.5f}" for measure in ("psnr", "ssim")}
+            row |= {"parameters": count_parameters(net), "flops": int(genotype.cost("flops"))}
+            append(target / "table.csv", row | {"seconds": f"{seconds:.2f}"})
+            bar.step()
+    write_manifest(target, evaluate(torch.nn.Identity(), split.val, conventions=("rgb",), compute=ONE_THREAD).means())
+
+
+def write_manifest(target: Path, rainy: Mapping[str, float]) -> None:
+    facts = describe_environment()
+    write_json(
+        target / "manifest.json",
+        {
+            "data": "photos",
+            "split": open_split("photos").sha256,
+            "space": to_dict(SPACE),
+            "recipe": to_dict(RECIPE),
+            "search": to_dict(SEARCH),
+            "rainy_val": {name.removeprefix("rainy_"): value for name, value in rainy.items() if "rainy" in name},
+            "seeds": sorted({int(row["seed"]) for row in rows(target / "table.csv")}),
+            "versions": facts["versions"],
+            "cpu": facts["cpu"],
+            "threads": ONE_THREAD.threads,
+            "date": time.strftime("%Y-%m-%d"),
+            "command": "python scripts/micro_bench.py",
+        },
+    )
+
+
+def make_searches(seeds: int, target: Path, runs: Path) -> None:
+    """A search's architecture after each epoch; edges are tied afterwards, to the gate of the largest mean weight."""
+    split = open_split("photos")
+    for seed in range(seeds):
+        if any(int(row["seed"]) == seed for row in rows(target / "one_shot.csv")):
+            continue
+        settings = SearchSettings.preset("teach", **{**to_dict(SEARCH), "seed": seed})
+        found = search(SPACE, split, settings, runs_dir=runs, name=f"micro_search_{seed}")
+        scores = [
+            {"seed": seed, "modules": pattern, "gate": gate, "val_psnr": f"{score(found.supernet, pattern, gate):.5f}"}
+            for pattern, gate in ARCHITECTURES
+        ]
+        for record in found.epochs:
+            gates = dict(zip(SPACE.operations, map(fmean, zip(*record["beta"], strict=True)), strict=True))
+            append(
+                target / "searches.csv",
+                {
+                    "seed": seed,
+                    "epoch": record["epoch"],
+                    "modules": "".join("pf"[int(f > p)] for p, f in record["alpha"]),
+                    "gate": max(GATES, key=gates.__getitem__),
+                    "seconds": f"{found.seconds * (record['epoch'] + 1) / len(found.epochs):.2f}",
+                },
+            )
+        for row in scores:
+            append(target / "one_shot.csv", row)
+
+
+def score(supernet: Any, pattern: str, gate: str) -> float:
+    """Validation PSNR of an architecture with weights inherited from the supernet, untrained."""
+    net = DerainNet(genotype_of(pattern, gate)).inherit(supernet).eval()
+    return validation_psnr(net, open_split("photos").val, Compute(ONE_THREAD))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("table", "search"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=SHIPPED)
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.what == "table":
+        make_table(arguments.seeds, arguments.out)
+    else:
+        make_searches(arguments.seeds, arguments.out, arguments.runs_dir)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Search, train and ship a model of the package: python scripts/train_models.py rain-lite --data FOLDER.
+
+FOLDER holds Rain100L (train/, test_sample/ or test/) and, for rain-any, Rain800_groups and Rain100H beside it. Every
+step continues where it was cut, and is done already when the command is given again:
+    search   -> RUNS/NAME-search     retrain -> RUNS/NAME     ship -> manas_lite/assets/models/NAME, results/models/NAME
+Test pictures are opened by `ship` alone.
+"""
+
+import argparse
+import shutil
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from manas_lite import DerainNet, RetrainSettings, SearchSettings, evaluate, load, open_split, retrain, search
+from manas_lite.data import Scene, Split
+from manas_lite.evaluation import EvaluationResult, SelfEnsemble
+from manas_lite.record import read_json, read_log, write_json
+from manas_lite.runtime import ComputeSettings
+from manas_lite.settings import override
+from manas_lite.zoo import sha256
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS, RESULTS = ROOT / "manas_lite" / "assets" / "models", ROOT / "results" / "models"
+
+
+def rain100l(folder: Path) -> Split:
+    return open_split(folder / "Rain100L")
+
+
+def mixed(folder: Path) -> Split:
+    """Rain100L's pictures and Rain800's groups, the latter with as many versions as the smallest group."""
+    light, groups = rain100l(folder), open_split(folder / "Rain800_groups")
+    return Split(light.train + groups.train, light.val[:8] + groups.val, groups.test)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """data: opens the training and validation scenes. tests: what `ship` reports on, by name. searched: whose search
+    gave the genotype."""
+
+    data: Callable[[Path], Split]
+    retrain: RetrainSettings
+    tests: dict[str, Callable[[Path], tuple[Scene, ...]]]
+    searched: str = "rain-lite"
+
+
+SPACE = "lite"
+SEARCH = SearchSettings.preset("lite", fresh_rain=("light",), eigenvalue_every=0, batch=2, steps=30)
+RECIPES = {
+    "rain-lite": Recipe(
+        rain100l,
+        RetrainSettings.preset("lite", val_scenes=8, validate_every=2),
+        {"Rain100L": lambda folder: rain100l(folder).test},
+    ),
+    "rain-any": Recipe(
+        mixed,
+        RetrainSettings.preset("lite", rains=1, fresh_rain=("medium", "heavy"), batch=4, val_scenes=16),
+        {
+            "Rain800_groups": lambda folder: open_split(folder / "Rain800_groups").test,
+            "Rain100H": lambda folder: open_split(folder / "Rain100H").test,
+            "Rain100L": lambda folder: rain100l(folder).test,
+        },
+    ),
+}
+
+
+def train(name: str, folder: Path, runs: Path, changes: list[str], compute: ComputeSettings) -> Path:
+    """Search and retrain, or whatever of it is not done; returns the run directory."""
+    recipe = RECIPES[name]
+    settings = replace(SEARCH, compute=compute)
+    found = search(SPACE, rain100l(folder), settings, runs_dir=runs, name=f"{recipe.searched}-search")
+    own = override(replace(recipe.retrain, compute=compute), changes)
+    return retrain(found.genotype, recipe.data(folder), own, runs_dir=runs, name=name).path
+
+
+# --- what is shipped, and what is said of it ---
+
+
+def ship(name: str, folder: Path, runs: Path) -> None:
+    """Copy a finished model into the package, evaluate it on its tests, and write its result files and card."""
+    run, recipe = runs / name, RECIPES[name]
+    manifest = read_json(run / "manifest.json")
+    if not manifest["finished"]:
+        raise ValueError(f"{run} is not finished: give the command without --ship first")
+    target, results = MODELS / name, RESULTS / name
+    for directory in (target, results):
+        directory.mkdir(parents=True, exist_ok=True)
+    for file in ("weights.safetensors", "genotype.json"):
+        shutil.copy(run / file, target / file)
+    net = load(run)
+    scores = {test: evaluate_twice(net, scenes(folder)) for test, scenes in recipe.tests.items()}
+    for test, found in scores.items():
+        for kind, result in found.items():
+            write_json(results / f"{test}-{kind}.json", {"means": result.means(), "rows": result.rows})
+    log = read_log(run / "log.jsonl")
+    steps = [record for record in log if record["kind"] == "step"]
+    write_json(results / "first_steps.json", [record["train"] for record in steps[:100]])
+    curve = [[r["epoch"], round(r["val_psnr_rgb"], 4)] for r in log if r["kind"] == "epoch"]
+    searching = read_json(runs / f"{recipe.searched}-search" / "manifest.json")
+    card = {
+        "name": name,
+        "sha256": sha256(target / "weights.safetensors"),
+        "genotype": net.genotype.id,
+        "parameters": net.genotype.cost(),
+        "flops_256": net.genotype.cost("flops"),
+        "search": {"settings": searching["settings"]["settings"], "seconds": searching["seconds"]},
+        "retrain": {"settings": manifest["settings"]["settings"], "seconds": manifest["seconds"], "steps": len(steps)},
+        "best": read_json(run / "metrics.json"),
+        "validation": curve,
+        "tests": {test: {kind: result.means() for kind, result in found.items()} for test, found in scores.items()},
+        "speed": beside_prenet(net),
+        "machine": {key: manifest[key] for key in ("cpu", "gpus", "versions")} | {"date": time.strftime("%Y-%m-%d")},
+    }
+    write_json(target / "card.json", card)
+
+
+def evaluate_twice(net: DerainNet, scenes: tuple[Scene, ...]) -> dict[str, EvaluationResult]:
+    return {"single": evaluate(net, scenes), "ensemble": evaluate(SelfEnsemble(net), scenes)}
+
+
+def beside_prenet(net: DerainNet, size: tuple[int, int] = (321, 481), repeats: int = 5) -> dict[str, float]:
+    """Seconds for a picture, one thread, fp32, and the same for a network of PReNet's shape, measured in turns."""
+    from benchmarks.prenet import PReNet
+
+    picture, nets = torch.rand(1, 3, *size), {"seconds": net.eval(), "prenet_seconds": PReNet().eval()}
+    times: dict[str, list[float]] = {name: [] for name in nets}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        for _ in range(repeats + 1):
+            for name, one in nets.items():
+                start = time.process_time()
+                one(picture)
+                times[name].append(time.process_time() - start)
+    torch.set_num_threads(threads)
+    return {name: statistics.median(values[1:]) for name, values in times.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=RECIPES)
+    parser.add_argument("--data", type=Path, required=True, help="the folder that holds Rain100L")
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a retraining setting")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--ship", action="store_true", help="open the test pictures and put the model in the package")
+    options = parser.parse_args()
+    compute = ComputeSettings(device=options.device, threads=options.threads)
+    path = train(options.name, options.data, options.runs_dir, options.set, compute)
+    print(path)
+    if options.ship:
+        ship(options.name, options.data, options.runs_dir)
+
+
+if __name__ == "__main__":
+    main()

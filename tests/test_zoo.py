@@ -1,0 +1,71 @@
+"""Shipped models: found by name, checked against their cards, and what their result files say."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from manas_lite import DerainNet, Genotype, SearchSpace, load, zoo
+from manas_lite.checkpoint import CheckpointError
+from manas_lite.evaluation import SelfEnsemble
+
+SPACE = SearchSpace.preset("smoke")
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """A package that ships one model, called `small`."""
+    folder = tmp_path / "models" / "small"
+    folder.mkdir(parents=True)
+    net = DerainNet(Genotype.hand_made(SPACE), seed=3)
+    zoo.save_network(folder, net)
+    (folder / "card.json").write_text(json.dumps({"sha256": zoo.sha256(folder / zoo.WEIGHTS)}))
+    monkeypatch.setattr(zoo, "SHIPPED", tmp_path / "models")
+    return folder, net
+
+
+def test_shipped_model_is_found_by_name(shipped):
+    _, net = shipped
+    x = torch.rand(1, 3, 21, 30)
+    assert torch.equal(load("small")(x), net.eval()(x))
+
+
+def test_shipped_model_with_other_weights_is_refused(shipped):
+    folder, _ = shipped
+    zoo.save_network(folder, DerainNet(Genotype.hand_made(SPACE), seed=4))
+    with pytest.raises(CheckpointError, match="its card states"):
+        load("small")
+
+
+def test_unknown_model_names_the_shipped_ones(shipped):
+    with pytest.raises(FileNotFoundError, match="shipped models: small"):
+        load("rain-litee")
+
+
+def test_half_a_model_is_refused(shipped):
+    folder, _ = shipped
+    shutil.rmtree(folder)
+    folder.mkdir()
+    with pytest.raises(FileNotFoundError):
+        load("small")
+
+
+def test_self_ensemble_commutes_with_every_flip_and_turn():
+    net = DerainNet(Genotype.hand_made(SPACE), seed=0).double().eval()
+    torch.nn.init.normal_(net.head.weight, std=0.1, generator=torch.Generator().manual_seed(0))
+    both, x = SelfEnsemble(net), torch.rand(1, 3, 24, 16, dtype=torch.float64)
+    with torch.no_grad():
+        plain = both(x)
+        assert (plain - net(x)).abs().max() > 1e-4
+        for turns in range(4):
+            for flip in (False, True):
+                turned = torch.rot90(x, turns, (2, 3))
+                turned = turned.flip(3) if flip else turned
+                back = both(turned).flip(3) if flip else both(turned)
+                assert torch.allclose(torch.rot90(back, -turns, (2, 3)), plain, atol=1e-12)
+
+
+def test_self_ensemble_of_the_identity_is_the_identity():
+    x = torch.rand(2, 3, 7, 9)
+    assert torch.allclose(SelfEnsemble(torch.nn.Identity())(x), x)
