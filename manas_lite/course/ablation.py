@@ -21,7 +21,7 @@ from ..settings import to_dict
 from ..space import SearchSpace
 from ..training import retrain
 
-__all__ = ["Arm", "results", "run_arm", "write_tables"]
+__all__ = ["Arm", "comparable", "results", "run_arm", "write_tables"]
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,16 @@ def results(runs_dir: str | Path, part: str = "val") -> list[dict[str, Any]]:
     return sorted(found, key=lambda r: (r["arm"] != "full", r["arm"], r["search_seed"], r["retrain_seed"]))
 
 
+def comparable(found: Sequence[dict[str, Any]], like: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Those results that share size, budget and pictures with `like`, or, without it, the most that share them."""
+    groups: dict[Any, list[dict[str, Any]]] = {}
+    for result in found:
+        groups.setdefault(_study(result), []).append(result)
+    if like is not None:
+        return groups.get(_study(like), [])
+    return max(groups.values(), key=len, default=[])
+
+
 def write_tables(found: Sequence[dict[str, Any]], folder: str | Path) -> tuple[Path, Path]:
     """runs.csv, a row a run, and images.csv, a row a picture of a run."""
     folder = Path(folder)
@@ -181,6 +191,11 @@ def write_tables(found: Sequence[dict[str, Any]], folder: str | Path) -> tuple[P
                 facts = [r[key] for key in ("arm", "search_seed", "retrain_seed", "part")]
                 table.writerow([*facts, picture, value, r["images_y"][picture], r["rainy"][picture]])
     return runs, images
+
+
+def _study(result: dict[str, Any]) -> tuple[Any, ...]:
+    settings = result["settings"]
+    return (*(settings[name] for name in ("size", "search_steps", "retrain_steps")), *sorted(result["images"]))
 
 
 def _architecture(arm: Arm, split: Split, folder: Path) -> Genotype:

@@ -21,20 +21,21 @@ def phase_plane(paths: Sequence[Path]) -> Figure:
     figure = Drawing(figsize=(6.4, 4.6), layout="constrained")
     axes = figure.subplots()
     w, a = np.meshgrid(np.linspace(-2.4, 3, 160), np.linspace(-0.6, 4.3, 160))
-    lines = axes.contour(w, a, a * w - 2 * a + 1, levels=np.arange(-14, 8), colors=GREY, linewidths=0.5)
-    axes.clabel(lines, fontsize=6, fmt="%g")
+    contours = axes.contour(w, a, a * w - 2 * a + 1, levels=np.arange(-14, 8), colors=GREY, linewidths=0.5)
+    axes.clabel(contours, fontsize=6, fmt="%g")
     axes.plot([-0.4, 3], [-0.4, 3], color=BLACK, lw=0.8, ls="--", label="best weights, w = a")
-    for path, colour, mark in zip(paths, COLOURS, MARKS, strict=False):
+    lines = ("-", "-", (0, (3, 3)), ":")  # of two paths one upon the other, both are seen
+    for path, colour, mark, line in zip(paths, COLOURS, MARKS, lines, strict=False):
         inside = np.clip(path.points, [-2.4, -0.6], [3, 4.3])
         label = f"{path.label}: ends at ({path.end[0]:.2f}, {path.end[1]:.2f})"
-        axes.plot(*inside.T, color=colour, marker=mark, markersize=3, markevery=8, label=label)
+        axes.plot(*inside.T, color=colour, ls=line, lw=2, marker=mark, markersize=3, markevery=8, label=label)
         axes.plot(*inside[-1], marker=mark, markersize=8, color=colour, mec=BLACK)
     axes.plot(*START, marker="x", color=BLACK)
     axes.annotate("start", START, xytext=(4, 4), textcoords="offset points")
     axes.plot(1, 1, marker="*", markersize=13, color="white", mec=BLACK, zorder=5)
     axes.annotate("the true optimum", (1, 1), xytext=(8, -12), textcoords="offset points")
     axes.set(xlabel="w, the weight", ylabel="a, the architecture", title="contours: validation loss a w − 2 a + 1")
-    axes.legend(loc="lower left")
+    axes.legend(loc="lower left", frameon=True, framealpha=1, edgecolor="none")
     return figure
 
 

@@ -109,33 +109,36 @@ print(
 #
 # ## All arms so far
 #
-# Results lie in files. With fewer than two arms of your own, those that come with the package are shown: tiny networks
-# (`smoke` size), trained for seconds. They serve to *read* such a table, and say nothing about the method.
+# Results lie in files; those of one size, one budget and the same pictures can be compared. With fewer than two arms of
+# your own, those that come with the package are shown: five arms, three searches each, with less than half the steps
+# of this notebook (`sweeps/shipped.yaml` makes them). They serve to *read* such a table.
 
 # %%
-mine = [r for r in ablation.results(where, result["part"]) if r["settings"]["size"] == size]
+mine = ablation.comparable(ablation.results(where, result["part"]), like=result)
 arms = {r["arm"] for r in mine}
 usable = len(arms) > 1 and "full" in arms
 found = (
     mine if usable else json.loads((course.shipped("ablation") / "results.json").read_text())
 )
-origin = f"your runs, size {size}" if usable else "shipped with the package, size smoke"
+origin = "your runs" if usable else "shipped with the package"
+done = found[0]["settings"]
+budget = f"{done['search_steps']} search and {done['retrain_steps']} training steps"
 seeds = len({r["search_seed"] for r in found})
-print(
-    f"{len(found)} runs of {len({r['arm'] for r in found})} arms, {seeds} search seeds: {origin}"
-)
+print(f"{len(found)} runs of {len({r['arm'] for r in found})} arms, {origin}:")
+print(f"size {done['size']}, {seeds} search seeds, {budget}")
 
 # %%
 by_arm = {}
 for r in found:
     by_arm.setdefault(r["arm"], []).append(float(np.mean(list(r["images"].values()))))
+print(f"{'rainy input':<14} {np.mean(list(found[0]['rainy'].values())):6.2f} dB")
 for name, values in by_arm.items():
     shown = "  ".join(f"{v:.2f}" for v in values)
     print(f"{name:<14} {np.mean(values):6.2f} dB   each run: {shown}")
 
 # %% [markdown]
-# **What you should see.** Runs of *one* arm that differ as much as arms do. The means alone would already make a bold
-# table.
+# **What you should see.** Runs of *one* arm that differ about as much as arms do. The means alone would already make a
+# table with bold numbers.
 #
 # ## What the differences are worth
 #
@@ -168,7 +171,8 @@ forest
 # study would cost.
 
 # %%
-caption = f"Ablation, {data}, {found[0]['part']} pictures, PSNR (RGB), n = {seeds} searches, size {size}"
+about = f"{data if usable else 'photos'}, {len(found[0]['images'])} {found[0]['part']} pictures"
+caption = f"Ablation: {about}, PSNR (RGB), n = {seeds} searches, size {done['size']}, {budget}"
 runs_csv, images_csv = ablation.write_tables(found, where / "ablation")
 (where / "ablation" / "table.tex").write_text(
     differences.latex(rows, caption), encoding="utf-8"

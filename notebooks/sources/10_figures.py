@@ -12,7 +12,7 @@ import json
 import numpy as np
 
 from manas_lite import draw, open_split
-from manas_lite.course import checks, differences, pictures, toy
+from manas_lite.course import ablation, checks, differences, pictures, toy
 from manas_lite.genotype import Genotype
 from manas_lite.rain import rain_scene
 from manas_lite.record import read_json, read_log
@@ -110,11 +110,10 @@ else:
 #
 # ## 5. The ablation
 #
-# Your own arms where there are two or more; else those that come with the package (tiny networks, for reading only).
+# Your own arms where there are two or more; else those that come with the package (short trainings, for reading only).
 
 # %%
-own = sorted((course.runs_folder(runs_dir) / "ablation").glob("*/result-val.json"))
-mine = [read_json(path) for path in own]
+mine = ablation.comparable(ablation.results(course.runs_folder(runs_dir)))
 usable = len({r["arm"] for r in mine}) > 1 and any(r["arm"] == "full" for r in mine)
 results = (
     mine if usable else json.loads((course.shipped("ablation") / "results.json").read_text())

@@ -112,3 +112,16 @@ def test_the_loss_counts_where_it_was_asked_for() -> None:
     assert only_retrain.retrain_settings().loss.internal_weight == 0
     with pytest.raises(ValueError, match="both 0"):
         _ = ablation.Arm(w_mse=0.0, w_ssim=0.0).loss
+
+
+def test_only_results_of_one_study_are_compared() -> None:
+    def of(size: str, steps: int, pictures: str) -> dict:
+        settings = {"size": size, "search_steps": 10, "retrain_steps": steps}
+        return {"settings": settings, "images": dict.fromkeys(pictures, 1.0)}
+
+    study, other = [of("smoke", 10, "ab"), of("smoke", 10, "ba")], of("smoke", 10, "xyz")
+    found = [of("teach", 10, "ab"), study[0], of("smoke", 20, "ab"), other, study[1]]
+    assert ablation.comparable(found) == study
+    assert ablation.comparable(found, like=other) == [other]
+    assert ablation.comparable(found, like=of("lite", 1, "a")) == []
+    assert ablation.comparable([]) == []
