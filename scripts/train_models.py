@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from model_card import card_text, pictures
 
 from manas_lite import DerainNet, RetrainSettings, SearchSettings, evaluate, load, open_split, retrain, search
 from manas_lite.data import Scene, Split
@@ -40,9 +41,11 @@ def mixed(folder: Path) -> Split:
 
 @dataclass(frozen=True)
 class Recipe:
-    """data: opens the training and validation scenes. tests: what `ship` reports on, by name. searched: whose search
-    gave the genotype."""
+    """about, data_note: what the card says of its use and of its data. data: opens the training and validation scenes.
+    tests: what `ship` reports on, by name. searched: whose search gave the genotype."""
 
+    about: str
+    data_note: str
     data: Callable[[Path], Split]
     retrain: RetrainSettings
     tests: dict[str, Callable[[Path], tuple[Scene, ...]]]
@@ -53,11 +56,16 @@ SPACE = "lite"
 SEARCH = SearchSettings.preset("lite", fresh_rain=("light",), eigenvalue_every=0, batch=2, steps=30)
 RECIPES = {
     "rain-lite": Recipe(
+        "Thin, light streaks over pictures of about 481 x 321 pixels, as in Rain100L.",
+        "Trained on the 200 pairs of Rain100L/train less the validation scenes (JORDER, Yang et al., CVPR 2017).",
         rain100l,
         RetrainSettings.preset("lite", val_scenes=8, validate_every=2),
         {"Rain100L": lambda folder: rain100l(folder).test},
     ),
     "rain-any": Recipe(
+        "Rain of any strength, for photographs that are no test picture of a set.",
+        "Trained on Rain100L/train and Rain800's groups of one background, with this kit's medium and heavy rain laid "
+        "over the clean patches.",
         mixed,
         RetrainSettings.preset("lite", rains=1, fresh_rain=("medium", "heavy"), batch=4, val_scenes=16),
         {
@@ -114,9 +122,13 @@ def ship(name: str, folder: Path, runs: Path) -> None:
         "validation": curve,
         "tests": {test: {kind: result.means() for kind, result in found.items()} for test, found in scores.items()},
         "speed": beside_prenet(net),
+        "threads": manifest["threads"],
+        "data_note": recipe.data_note,
         "machine": {key: manifest[key] for key in ("cpu", "gpus", "versions")} | {"date": time.strftime("%Y-%m-%d")},
     }
     write_json(target / "card.json", card)
+    pictures(net, target / "pictures.jpg")
+    (target / "README.md").write_text(card_text(card, recipe.about), encoding="utf-8")
 
 
 def evaluate_twice(net: DerainNet, scenes: tuple[Scene, ...]) -> dict[str, EvaluationResult]:

@@ -1,0 +1,88 @@
+"""A shipped model's card: Markdown written from its card.json, and its best and worst picture."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from manas_lite import DerainNet, derain, evaluate, open_split
+
+GAP = 8  # white pixels between the pictures
+
+
+def pictures(net: DerainNet, path: Path) -> None:
+    """The bundled test photographs of largest and smallest gain, rainy | derained | clean, one above the other."""
+    scenes = open_split("photos").test
+    rows = evaluate(net, scenes, measures=("psnr",)).rows
+    by_gain = sorted(rows, key=lambda row: row["psnr_rgb"] - row["rainy_psnr_rgb"])
+    strips = []
+    for row in (by_gain[-1], by_gain[0]):
+        (scene,) = (scene for scene in scenes if scene.name == row["scene"])
+        rainy, clean = scene.read()
+        image = rainy[scene.labels.index(row["label"])]
+        strip = np.concatenate([image, derain(image, net), clean], axis=1)
+        strips.append(Image.fromarray(strip).resize((1200, round(1200 * strip.shape[0] / strip.shape[1]))))
+    sheet = Image.new("RGB", (1200, sum(strip.height for strip in strips) + GAP), "white")
+    sheet.paste(strips[0], (0, 0))
+    sheet.paste(strips[1], (0, strips[0].height + GAP))
+    sheet.save(path, quality=88)
+
+
+def card_text(card: dict[str, Any], about: str) -> str:
+    """The model card as Markdown: everything in it is a field of card.json."""
+    name, settings = card["name"], card["retrain"]["settings"]
+    rows = [
+        "| test pictures | | PSNR Y | SSIM Y | PSNR RGB | SSIM RGB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for test, kinds in card["tests"].items():
+        cells = {"rainy input": ("rainy_", "single"), name: ("", "single"), f"{name}, self-ensemble": ("", "ensemble")}
+        for label, (prefix, kind) in cells.items():
+            m = kinds[kind]
+            values = [f"{m[f'{prefix}psnr_y']:.2f}", f"{m[f'{prefix}ssim_y']:.4f}"]
+            values += [f"{m[f'{prefix}psnr_rgb']:.2f}", f"{m[f'{prefix}ssim_rgb']:.4f}"]
+            rows.append(f"| {test} | {label} | " + " | ".join(values) + " |")
+    device = ", ".join(card["machine"]["gpus"]) or f"{card['machine']['cpu']['name']}, CPU"
+    speed = card["speed"]
+    return f"""# {name}
+
+{about}
+
+`manas_lite.load("{name}")`: {card["parameters"] / 1e6:.3f} M parameters, {card["flops_256"] / 1e9:.2f} GFLOPs on
+256 x 256 pixels (a multiply-add counted as two). Genotype {card["genotype"]}, found by this kit's search with the
+complexity loss on.
+
+{chr(10).join(rows)}
+
+Outputs clamped, not rounded; Y as MATLAB's `rgb2ycbcr`, SSIM with the 11 x 11 Gaussian on the valid area; means over
+pictures. Every picture's values: `results/models/{name}/`. The test pictures were opened once, after everything was
+chosen on the validation scenes.
+
+A picture of 481 x 321 pixels takes {speed["seconds"]:.2f} s on one thread of this machine's CPU, a network of PReNet's
+shape {speed["prenet_seconds"]:.2f} s (0.169 M parameters; its authors report 66.6 G multiply-adds on 256 x 256).
+
+## How it was made
+
+```
+python scripts/train_models.py {name} --data FOLDER --threads {card["threads"]} --ship
+```
+
+Search: {card["search"]["seconds"] / 60:.0f} minutes; retraining: {card["retrain"]["steps"]:,} steps of
+{settings["batch"]} scenes, patches of {settings["patch"]} pixels, {card["retrain"]["seconds"] / 60:.0f} minutes;
+{device}, {card["machine"]["date"]}, torch {card["machine"]["versions"]["torch"]}, seed {settings["seed"]}. All
+settings are in card.json; the losses of the first 100 steps are in `results/models/{name}/first_steps.json`, and a test
+repeats them bit for bit.
+
+## Limits
+
+One seed. {card["data_note"]}
+It removes streaks; drops on a lens, haze and wet roads are not what it was trained on, and on real photographs it may
+do little. Below: the bundled test photographs on which it gains most (upper row) and least, rainy | derained | clean,
+under this kit's synthetic rain (photographs: see LICENCES.md of manas_lite/assets/photos).
+
+![rainy, derained, clean](pictures.jpg)
+
+The weights may be used like the package (MIT); the training pictures are not redistributed, and their sets ask for
+research use.
+"""
