@@ -77,7 +77,7 @@ $(VENV)/torch: constraints.txt
 	@echo '$(TORCH)' > $@
 
 $(VENV)/installed-core: EXTRAS =
-$(VENV)/installed-dev: EXTRAS = [course,data,dev]
+$(VENV)/installed-dev: EXTRAS = [accelerate,course,data,dev,onnx]
 $(VENV)/installed-%: $(VENV)/torch pyproject.toml
 	@echo "Installing manas_lite$(EXTRAS)"
 	@$(PIP) --quiet -c $(VENV)/constraints.txt -e ".$(EXTRAS)"

@@ -25,7 +25,7 @@ def photos(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("command", ["", "search", "retrain", "evaluate", "derain", "demo"])
+@pytest.mark.parametrize("command", ["", "search", "retrain", "evaluate", "derain", "export", "demo"])
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command.split(), "--help"])
