@@ -1,4 +1,4 @@
-"""Command line: python -m manas_lite {search,retrain,evaluate,derain,demo} --help. Thin over the functions."""
+"""Command line: python -m manas_lite COMMAND --help. Thin over the functions."""
 
 import argparse
 import os
@@ -17,6 +17,7 @@ from .folders import derain_folder, warn_if_long
 from .genotype import Genotype
 from .inference import derain
 from .loop import DivergedError
+from .onnx_export import export_onnx
 from .processes import leave
 from .record import BusyError, write_json
 from .runtime import ComputeSettings, pick_device
@@ -95,6 +96,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--no-location", action="store_true", help="leave out where a photograph was taken")
     p.add_argument("--sheet", type=Path, help="of a folder: also write a contact sheet, before and after, to this file")
     _compute_options(p)
+
+    p = _command(commands, "export", _export, "write a network as ONNX, for programs without PyTorch")
+    p.add_argument("weights", help="run directory, weights file, or shipped model")
+    p.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="the file to write: any batch, any size")
+    p.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
     p = _command(commands, "demo", _demo, "search, retrain, evaluate and draw, in minutes")
     _data_option(p)
@@ -218,6 +224,10 @@ def _derain(options: argparse.Namespace) -> None:
     if result.failed:
         total = len(result.written) + len(result.failed)
         raise ValueError(f"{len(result.failed)} of {total} pictures were skipped, for the reasons above")
+
+
+def _export(options: argparse.Namespace) -> None:
+    print(export_onnx(load(options.weights), options.onnx, overwrite=options.overwrite))
 
 
 def _demo(options: argparse.Namespace) -> None:
