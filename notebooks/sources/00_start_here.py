@@ -10,10 +10,9 @@ import time
 
 import numpy as np
 
-from manas_lite import DerainNet, Genotype, SearchSpace, derain, draw, load, losses, metrics
+from manas_lite import Genotype, RetrainSettings, SearchSpace, derain, draw, load, metrics
 from manas_lite import open_split, widgets
-from manas_lite.course import checks
-from manas_lite.data import scene_loader
+from manas_lite.course import checks, estimates
 from manas_lite.images import to_tensor
 
 # %% [markdown]
@@ -116,27 +115,21 @@ widgets.before_after(rainy, derained)
 # %% [markdown]
 # ## Your machine
 #
-# How long will the next notebooks take *here*? The check below times training steps of the very network you just used.
+# How long will the next notebooks take *here*? The check below times training steps of a network like the one you just
+# used.
 
 # %%
-space = SearchSpace.preset("teach")
-net = DerainNet(Genotype.hand_made(space), seed=0)
-loader = scene_loader(split.train, batch=4, patch=64, seed=0, steps=steps + 1)
-times = []
-for batch in loader:
-    batch = batch.to("cpu")
-    began = time.perf_counter()
-    outputs = net(batch.rainy.flatten(0, 1)).unflatten(0, batch.rainy.shape[:2])
-    losses.external(outputs, batch.clean, kind="l1").backward()
-    times.append(time.perf_counter() - began)
-step_seconds = float(np.median(times[1:]))  # the first one warms up
+settings = RetrainSettings.preset("teach")
+by_hand = Genotype.hand_made(SearchSpace.preset("teach"))
+step_seconds = estimates.step_seconds(by_hand, settings, steps=steps)
 print(
-    f"{1000 * step_seconds:.0f} ms a training step (CPU, 4 scenes x {batch.rainy.shape[1]} rains, 64 x 64)"
+    f"{1000 * step_seconds:.0f} ms a training step: {settings.batch} scenes x 3 rains, {settings.patch} x {settings.patch}"
 )
 
 # %% [markdown]
-# **What you should see.** Some tens to a few hundreds of milliseconds. Notebook 04 takes 800 such steps at `teach`
-# size for each of two networks: multiply. Every notebook states measured minutes at its top.
+# **What you should see.** Some tens to a few hundreds of milliseconds; more where the machine has other things to do.
+# Notebook 04 takes 800 such steps at `teach` size for each of two networks: multiply. Every notebook states measured
+# minutes at its top.
 #
 # ## Exercises
 #
@@ -214,5 +207,5 @@ psnr = {
     for k, v in scores.items()
 }
 course.record_results(
-    psnr_rgb=psnr, step_ms=1000 * step_seconds, genotype=network.genotype.id, steps=len(times)
+    psnr_rgb=psnr, step_ms=1000 * step_seconds, genotype=network.genotype.id, steps=steps
 )

@@ -16,7 +16,7 @@ from manas_lite.modules import FusionModule, ParallelModule
 # ## A network in lanes
 #
 # The network looks at a picture at several resolutions at once. Each **branch** (a lane) has its own: branch *i* has
-# 1/2ⁱ of the pixels and more channels. Three kinds of place are *not* fixed but **searched**:
+# 1/2ⁱ of the pixels and more channels. Two kinds of place are *not* fixed but **searched**:
 #
 # * a **module** is either *parallel* (every branch for itself) or *fusion* (every branch hears all the others);
 # * on every **edge** inside an attention block stands one of nine operations.
