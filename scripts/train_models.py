@@ -59,7 +59,7 @@ RECIPES = {
         "Thin, light streaks over pictures of about 481 x 321 pixels, as in Rain100L.",
         "Trained on the 200 pairs of Rain100L/train less the validation scenes (JORDER, Yang et al., CVPR 2017).",
         rain100l,
-        RetrainSettings.preset("lite", val_scenes=8, validate_every=2),
+        RetrainSettings.preset("lite", epochs=100, steps=250, val_scenes=8, validate_every=2),
         {"Rain100L": lambda folder: rain100l(folder).test},
     ),
     "rain-any": Recipe(
@@ -67,7 +67,16 @@ RECIPES = {
         "Trained on Rain100L/train and Rain800's groups of one background, with this kit's medium and heavy rain laid "
         "over the clean patches.",
         mixed,
-        RetrainSettings.preset("lite", rains=1, fresh_rain=("medium", "heavy"), batch=4, val_scenes=16),
+        RetrainSettings.preset(
+            "lite",
+            epochs=40,
+            steps=250,
+            rains=1,
+            fresh_rain=("medium", "heavy"),
+            batch=3,
+            val_scenes=16,
+            validate_every=2,
+        ),
         {
             "Rain800_groups": lambda folder: open_split(folder / "Rain800_groups").test,
             "Rain100H": lambda folder: open_split(folder / "Rain100H").test,
