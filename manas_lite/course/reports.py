@@ -47,13 +47,14 @@ def write_index(out: str | Path) -> Path:
     rows = "\n".join(_row(folder, fact) for fact in facts)
     failed = sum(fact["status"] != "done" for fact in facts)
     total = sum(fact["seconds"] for fact in facts)
+    computed = sum(fact.get("cpu_seconds", 0.0) for fact in facts)
     verdict = f"<span class=failed>{failed} failed</span>" if failed else "all done"
     devices = ", ".join(sorted({fact["device"] for fact in facts}))
     page = folder / "index.html"
     page.write_text(
         f"<!doctype html><html lang=en><meta charset=utf-8><title>manas_lite: course</title><style>{STYLE}</style>"
-        f"<h1>The course, executed</h1><p>{len(facts)} notebooks, {verdict}, {total / 60:.1f} minutes on "
-        f"{html.escape(devices)}.</p><table><tr><th>notebook</th><th>run</th><th>metrics</th><th></th></tr>{rows}"
+        f"<h1>The course, executed</h1><p>{len(facts)} notebooks, {verdict}, {total / 60:.1f} minutes, "
+        f"{computed / 60:.1f} of computing, on {html.escape(devices)}.</p><table><tr><th>notebook</th><th>run</th><th>metrics</th><th></th></tr>{rows}"
         "</table></html>\n",
         encoding="utf-8",
     )

@@ -96,12 +96,12 @@ def _wanted() -> dict[Path, str]:
 
 
 def _table() -> str:
-    lines = ["| notebook | goal | minutes (teach, CPU) | exercises | next |", "|---|---|---|---|---|"]
+    lines = ["| notebook | goal | minutes of computing (teach, CPU) | exercises | next |", "|---|---|---|---|---|"]
     for notebook in registry.notebooks():
-        costs = [
-            c["seconds"] for c in sources.measured_costs(notebook) if c["preset"] == "teach" and "cores" in c["device"]
+        rows = [
+            row for row in sources.measured_costs(notebook) if row["preset"] == "teach" and "cores" in row["device"]
         ]
-        minutes = f"{costs[0] / 60:.0f}" if costs else "not measured yet"
+        minutes = f"{rows[0].get('cpu_seconds', rows[0]['seconds']) / 60:.1f}" if rows else "not measured yet"
         lines.append(
             f"| [{notebook.number} {notebook.title}]({notebook.path.name}) | {notebook.purpose} | {minutes} "
             f"| {len(notebook.exercises) or '–'} | {notebook.next} |"

@@ -121,6 +121,43 @@ def test_links_lead_somewhere(notebook: registry.Notebook) -> None:
     assert notebook.next == "–" or registry.find(notebook.next)
 
 
+@each
+def test_data_may_be_a_web_address_wherever_it_is_a_parameter(notebook: registry.Notebook) -> None:
+    known = {parameter.name: parameter for parameter in runner.parameters_of(sources.build(notebook))}
+    if "data" in known:
+        assert known["data"].default == "photos"
+        assert "web address" in known["data"].comment
+        assert "course.local(data)" in notebook.source
+
+
+def test_a_cost_table_tells_what_was_measured_and_what_was_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        {"preset": "smoke", "device": "Some CPU, 2 cores", "seconds": 90, "cpu_seconds": 30, "bytes": 2**30},
+        {"preset": "paper", "device": "Some CPU, 2 cores", "seconds": 3_600_000, "bytes": 2**34, "extrapolated": True},
+    ]
+    monkeypatch.setattr(sources, "measured_costs", lambda notebook: rows)
+    table = sources.cost_table(registry.find("03"))
+    assert "| `smoke` | Some CPU, 2 cores | 1.5 | 0.5 | 1.0 GiB |" in table
+    assert "| `paper` | Some CPU, 2 cores | 60,000 (1,000 h) *(extrapolated)* | – | 16.0 GiB |" in table
+    assert "No GPU has been measured yet" in table
+    rows[1]["extrapolated"] = False
+    assert "xtrapolated" not in sources.cost_table(registry.find("03"))
+    assert "| `smoke`, `teach`, `paper` |" in sources.cost_table(registry.find("10"))  # the same parameters
+    rows.clear()
+    assert "not measured yet" in sources.cost_table(registry.find("03"))
+
+
+def test_a_cost_takes_the_place_of_an_earlier_one(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = NOTEBOOKS[0]
+    monkeypatch.setattr(registry, "folder", lambda: tmp_path)
+    monkeypatch.setattr(registry, "presets", lambda: ("smoke", "teach", "paper"))
+    for preset, seconds in (("teach", 5.0), ("smoke", 1.0), ("smoke", 2.0)):
+        stamping.record_cost(notebook, {"preset": preset, "device": "a", "seconds": seconds})
+    stamping.record_cost(notebook, {"preset": "smoke", "device": "another", "seconds": 9.0})
+    held = [(row["preset"], row["device"], row["seconds"]) for row in sources.measured_costs(notebook)]
+    assert held == [("smoke", "a", 2.0), ("smoke", "another", 9.0), ("teach", "a", 5.0)]
+
+
 def test_costs_name_their_device_and_were_measured() -> None:
     for notebook in NOTEBOOKS:
         for row in sources.measured_costs(notebook):
