@@ -54,7 +54,8 @@ def write_index(out: str | Path) -> Path:
     page.write_text(
         f"<!doctype html><html lang=en><meta charset=utf-8><title>manas_lite: course</title><style>{STYLE}</style>"
         f"<h1>The course, executed</h1><p>{len(facts)} notebooks, {verdict}, {total / 60:.1f} minutes, "
-        f"{computed / 60:.1f} of computing, on {html.escape(devices)}.</p><table><tr><th>notebook</th><th>run</th><th>metrics</th><th></th></tr>{rows}"
+        f"{computed / 60:.1f} of computing, on {html.escape(devices)}.</p>"
+        f"<table><tr><th>notebook</th><th>run</th><th>metrics</th><th></th></tr>{rows}"
         "</table></html>\n",
         encoding="utf-8",
     )
