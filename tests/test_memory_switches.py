@@ -3,15 +3,18 @@
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 import tiny
 import torch
 
+from benchmarks.measure import Dispatches
 from manas_lite import loop
 from manas_lite.backbone import SuperNet
 from manas_lite.data import SceneBatch
 from manas_lite.loop import parts_of
-from manas_lite.memory import OutOfMemoryError, StepMemory
+from manas_lite.memory import AllocationPeak, OutOfMemoryError, StepMemory
+from manas_lite.relaxation import Relaxation
 from manas_lite.runtime import ComputeSettings
 from manas_lite.searching import search
 from manas_lite.training import retrain
@@ -108,6 +111,112 @@ def test_recomputing_may_start_in_the_middle_of_a_run(split, tmp_path):
     settings = replace(tiny.SEARCH, compute=replace(tiny.COMPUTE, checkpoint="edges"))
     search(tiny.SPACE, split, tiny.SEARCH, runs_dir=tmp_path, name="run", progress=False)
     search(tiny.SPACE, split, settings, runs_dir=tmp_path, name="run", progress=False)
+
+
+# --- whole runs, counted and compared in float64 ---
+
+SAMPLED = {"relaxation": "gumbel", "hard": True, "sampled": True}
+SHORT = replace(tiny.SEARCH, epochs=2, steps=2, eigenvalue_every=0)
+SWITCHES = {
+    "plain": {},
+    "edges recomputed": {"compute": replace(tiny.COMPUTE, checkpoint="edges")},
+    "all recomputed": {"compute": SAVING},
+    "in parts": {"accumulate": 2},
+    "sampled": SAMPLED,
+    "all at once": {**SAMPLED, "accumulate": 2, "compute": SAVING},
+}
+
+
+def searched(split, tmp_path, name, space=tiny.SPACE, settings=SHORT, **changes):
+    return search(space, split, replace(settings, **changes), runs_dir=tmp_path, name=name, progress=False)
+
+
+@pytest.mark.usefixtures("_double")
+@pytest.mark.parametrize("switch", ["edges recomputed", "all recomputed"])
+@pytest.mark.parametrize("relaxation", [{}, SAMPLED], ids=["softmax", "sampled"])
+def test_recomputing_changes_no_gradient_of_a_search(split, tmp_path, switch, relaxation):
+    """Weights, statistics and logits after every step agree to the last digits: so did all gradients."""
+    plain = searched(split, tmp_path, "plain", **relaxation)
+    saving = searched(split, tmp_path, "saving", **relaxation, **SWITCHES[switch])
+    for (name, a), b in zip(plain.supernet.state_dict().items(), saving.supernet.state_dict().values(), strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-9, atol=1e-11, msg=name)
+    assert saving.genotype == plain.genotype
+
+
+@pytest.mark.usefixtures("_double")
+def test_recomputing_changes_no_gradient_of_a_retraining(split, tmp_path):
+    nets = [
+        retrain(
+            tiny.GENOTYPE, split, replace(tiny.RETRAIN, compute=compute), runs_dir=tmp_path, name=name, progress=False
+        ).net
+        for name, compute in (("plain", tiny.COMPUTE), ("saving", SAVING))
+    ]
+    for a, b in zip(*(net.state_dict().values() for net in nets), strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.usefixtures("_double")
+def test_parts_of_a_batch_share_one_draw(split, tmp_path):
+    """Noise belongs to the step, not to the pass: a sampled search in parts is the whole one."""
+    whole, parts = (
+        searched(split, tmp_path, f"{n}", SPACE, **SAMPLED, batch=4, accumulate=n).supernet.state_dict() for n in (1, 2)
+    )
+    for (name, a), b in zip(whole.items(), parts.values(), strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-8, atol=1e-10, msg=name)
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_no_switch_touches_the_random_state(split, tmp_path, switch):
+    torch.manual_seed(7)
+    np.random.seed(7)  # noqa: NPY002 - the state that nobody should read
+    before = torch.get_rng_state(), np.random.get_state()[1].tobytes()  # noqa: NPY002
+    searched(split, tmp_path, "run", **SWITCHES[switch])
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.random.get_state()[1].tobytes() == before[1]  # noqa: NPY002
+
+
+def counted(mode, run):
+    with mode:
+        run()
+    return mode
+
+
+@pytest.mark.slow
+def test_each_switch_lowers_the_peak_of_a_search(split, tmp_path):
+    """Bytes of tensors alive at once, over a whole search; the batch is large enough to outweigh the rest."""
+    large = replace(SHORT, epochs=2, steps=1, batch=8, patch=24)
+    peaks = {
+        name: counted(AllocationPeak(), partial(searched, split, tmp_path, name, settings=large, **changes)).peak
+        for name, changes in SWITCHES.items()
+    }
+    assert peaks["edges recomputed"] < 0.8 * peaks["plain"]
+    assert peaks["all recomputed"] < 0.5 * peaks["plain"]
+    assert peaks["in parts"] < 0.6 * peaks["plain"]
+    assert peaks["sampled"] < 0.7 * peaks["plain"]
+    assert peaks["all at once"] < min(peaks["in parts"], peaks["sampled"])
+
+
+def test_a_sampled_search_takes_fewer_operations(split, tmp_path):
+    """Those of the candidates that were not drawn are never called: in weight and architecture steps alike."""
+    hard = counted(Dispatches(), partial(searched, split, tmp_path, "hard", **{**SAMPLED, "sampled": False}))
+    sampled = counted(Dispatches(), partial(searched, split, tmp_path, "sampled", **SAMPLED))
+    assert sampled.calls < 0.6 * hard.calls
+
+
+def test_a_row_is_moved_through_its_drawn_weight_alone():
+    """GDAS: d w_best / d logits = p_best (1[j = best] - p_j) / temperature, times what the drawn candidate says."""
+    relaxation = Relaxation("gumbel", temperature=0.7, hard=True, sampled=True)
+    logits = torch.randn(1, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    noise = torch.randn(1, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    (row,) = relaxation.weights(logits, noise)
+    weights = relaxation.chosen(row)
+    (best,) = (k for k, weight in enumerate(weights) if weight is not None)
+    assert best == int((logits + noise).argmax())
+    assert weights[best].item() == pytest.approx(1)
+    (gradient,) = torch.autograd.grad(3.0 * weights[best], logits)
+    p = torch.softmax((logits + noise) / 0.7, 1)[0].detach()
+    one_hot = torch.eye(5, dtype=torch.float64)[best]
+    torch.testing.assert_close(gradient[0], 3.0 * p[best] * (one_hot - p) / 0.7)
 
 
 def test_a_sampled_search_runs_and_moves_the_logits(split, tmp_path):
