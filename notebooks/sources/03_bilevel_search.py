@@ -26,7 +26,8 @@ from manas_lite.record import read_log
 # ## Start it first, read meanwhile
 #
 # A search of this size takes minutes. It runs in a process of its own, continues if it was cut, and waits for you at
-# the end of this notebook.
+# the end of this notebook. On Colab, mount your Drive and set `runs_dir = "/content/drive/MyDrive/manas"`: then it
+# continues even on another machine, tomorrow.
 
 # %%
 warmup = max(1, epochs // 4)

@@ -182,3 +182,22 @@ def test_stripping_removes_what_running_left(tmp_path) -> None:
 def test_notebooks_are_tracked_as_they_lie_here() -> None:
     tracked = {name for name in tracked_files() if name.startswith("notebooks/") and name.endswith(".ipynb")}
     assert {f"notebooks/{notebook.path.name}" for notebook in NOTEBOOKS} >= tracked
+
+
+def test_one_command_moves_every_badge_and_set_up_cell(tmp_path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    import shutil
+
+    from manas_lite.course.__main__ import main
+
+    copy = tmp_path / "notebooks"
+    shutil.copytree(registry.folder(), copy, ignore=shutil.ignore_patterns(".*", "runs"))
+    monkeypatch.setattr(registry, "folder", lambda: copy)
+    assert main(["stamp", "--repository", "someone/else", "--ref", "v1.2"]) == 0
+    assert len(capsys.readouterr().out.split()) == len(NOTEBOOKS)
+    for notebook in registry.notebooks():
+        text = notebook.path.read_text(encoding="utf-8")
+        assert f"/github/someone/else/blob/v1.2/notebooks/{notebook.path.name}" in text
+        assert "manas_lite @ git+https://github.com/someone/else@v1.2" in text
+    assert main(["stamp", "--check"]) == 0
+    assert main(["stamp", "--repository", "no address"]) == 2
+    assert "OWNER/NAME" in capsys.readouterr().err
