@@ -6,67 +6,30 @@ to table.csv; the same command continues where it was cut. `search` runs gradien
 """
 
 import argparse
-import csv
-import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
+from experiments import append, rows, train
 
-from manas_lite import DerainNet, Genotype, RetrainSettings, SearchSettings, search
+from manas_lite import DerainNet, RetrainSettings, SearchSettings, search
 from manas_lite.costs import count_parameters
 from manas_lite.data import SceneBatch, open_split
 from manas_lite.environment import describe_environment
 from manas_lite.evaluation import evaluate, validation_psnr
-from manas_lite.loop import cosine, set_rate, training_batches, update
-from manas_lite.losses import DerainLoss
+from manas_lite.loop import training_batches
 from manas_lite.micro_bench import ARCHITECTURES, GATES, SHIPPED, SPACE, genotype_of
 from manas_lite.progress import Progress
 from manas_lite.record import write_json
 from manas_lite.runtime import Compute, ComputeSettings
 from manas_lite.settings import to_dict
-from manas_lite.training import Average
 
 ONE_THREAD = ComputeSettings(device="cpu", threads=1)
 RECIPE = RetrainSettings.preset("teach", epochs=1, steps=600, batch=2, patch=48, compute=ONE_THREAD)
 SEARCH = SearchSettings.preset("teach", epochs=12, warmup=2, batch=2, patch=48, compute=ONE_THREAD)
-
-
-def train(genotype: Genotype, batches: Iterable[SceneBatch], seed: int, compute: Compute) -> DerainNet:
-    """`retrain` without its run directory: the average of the weights after the last step."""
-    net = compute.prepare(DerainNet(genotype, seed=seed)).train()
-    assert RECIPE.ema is not None
-    average, loss = Average(net, RECIPE.ema), DerainLoss(RECIPE.loss)
-    optimizer = torch.optim.Adam(net.parameters(), RECIPE.rate)
-    for step, batch in enumerate(batches):
-        set_rate(optimizer, cosine(step, RECIPE.steps, RECIPE.rate, RECIPE.rate_end, RECIPE.warmup))
-        part = batch.to(compute.device)
-        value, _ = loss(net(compute.images(part.rainy)).unflatten(0, part.rainy.shape[:2]), part.clean, epoch=0)
-        update(optimizer, compute.scaler, iter([value]), list(net.parameters()), RECIPE.clip)
-        average.follow(net, step)
-    return average.net.eval()
-
-
-def append(path: Path, row: Mapping[str, Any]) -> None:
-    """A row at the end of a CSV file, on the disk when this returns."""
-    fresh = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(row), lineterminator="\n")
-        if fresh:
-            writer.writeheader()
-        writer.writerow(row)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def make_table(seeds: int, target: Path) -> None:
@@ -79,7 +42,7 @@ def make_table(seeds: int, target: Path) -> None:
             if batches[0] != seed:  # all architectures of a seed see the same patches in the same order
                 batches = seed, list(training_batches(split.train, RECIPE, seed=seed, start=0))
             genotype, start = genotype_of(pattern, gate), time.process_time()
-            net = train(genotype, batches[1], seed, compute)
+            net = train(DerainNet(genotype, seed=seed), batches[1], RECIPE, compute)
             row: dict[str, Any] = {"modules": pattern, "gate": gate, "seed": seed}
             seconds = time.process_time() - start
             for part, scenes in {"val": split.val, "test": split.test}.items():

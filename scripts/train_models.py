@@ -33,6 +33,12 @@ def rain100l(folder: Path) -> Split:
     return open_split(folder / "Rain100L")
 
 
+def everything(folder: Path) -> tuple[Scene, ...]:
+    """All scenes of a set that no recipe trains on."""
+    split = open_split(folder)
+    return split.train + split.val + split.test
+
+
 def mixed(folder: Path) -> Split:
     """Rain100L's pictures and Rain800's groups, the latter with as many versions as the smallest group."""
     light, groups = rain100l(folder), open_split(folder / "Rain800_groups")
@@ -79,7 +85,7 @@ RECIPES = {
         ),
         {
             "Rain800_groups": lambda folder: open_split(folder / "Rain800_groups").test,
-            "Rain100H": lambda folder: open_split(folder / "Rain100H").test,
+            "Rain100H": lambda folder: everything(folder / "Rain100H"),
             "Rain100L": lambda folder: rain100l(folder).test,
         },
     ),

@@ -1,0 +1,279 @@
+"""Does the search help? Arms under one protocol: python scripts/arms.py --data FOLDER [--seeds 3]
+
+FOLDER holds Rain100L, whose training pairs are divided into those that train, choose (20) and report (30): no test
+picture of the set is opened. Every network is trained alike: same pictures, crops, order, initial seed, steps.
+
+    searched           the lite space's search, seed by seed
+    random             one architecture drawn uniformly
+    random, best of k  k of them, the best on the choosing pictures; k trainings cost what search and training cost
+    random, same cost  drawn until its parameters are within 3 % of the searched one's
+    all_parallel, all_fusion, no_attention   hand-made
+    plain              residual blocks at half resolution, no branch, no gate, with the searched one's FLOPs
+
+A row a trained network in results/arms/runs.csv, a row a picture in images.csv; the same command continues where it was
+cut, and when all is done it writes summary.json.
+"""
+
+import argparse
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from experiments import append, rows, train
+from scipy import stats
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from manas_lite import DerainNet, Genotype, RetrainSettings, SearchResult, SearchSettings, SearchSpace, evaluate, search
+from manas_lite.costs import count_flops, count_parameters
+from manas_lite.course.differences import compare
+from manas_lite.data import Scene, SceneBatch, Split, open_split, scene_loader, split_scenes
+from manas_lite.evaluation import validation_psnr
+from manas_lite.loop import training_batches
+from manas_lite.metrics import psnr
+from manas_lite.progress import Progress
+from manas_lite.record import write_json
+from manas_lite.runtime import Compute, ComputeSettings
+from manas_lite.settings import to_dict
+
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "arms"
+SPACE = SearchSpace.preset("lite")
+ONE_THREAD = ComputeSettings(device="cpu", threads=1)
+SEARCH = SearchSettings.preset(
+    "lite", epochs=15, steps=30, batch=2, warmup=3, fresh_rain=("light",), eigenvalue_every=0, compute=ONE_THREAD
+)
+RECIPE = RetrainSettings.preset("lite", epochs=1, steps=600, warmup=50, ema=0.995, compute=ONE_THREAD)
+HAND_MADE = ("all_parallel", "all_fusion", "no_attention")
+ARMS = ("searched", "random", "random, best of k", "random, same cost", *HAND_MADE, "plain")
+
+
+class Plain(nn.Module):
+    """Residual blocks of two convolutions at half resolution, and nothing else; predicts the rain layer."""
+
+    def __init__(self, blocks: int, width: int = 32, *, seed: int = 0) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            self.enter = nn.Conv2d(12, width, 3, padding=1)
+            self.blocks = nn.ModuleList(
+                nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1))
+                for _ in range(blocks)
+            )
+            self.leave = nn.Conv2d(width, 12, 3, padding=1)
+        with torch.no_grad():
+            for name, parameter in self.blocks.named_parameters():
+                parameter.mul_(0.2 if name.endswith("2.weight") else 1.0)
+            for parameter in self.leave.parameters():
+                parameter.zero_()
+
+    def forward(self, rainy: Tensor) -> Tensor:
+        height, width = rainy.shape[2:]
+        x = self.enter(F.pixel_unshuffle(F.pad(rainy, (0, width % 2, 0, height % 2), "replicate"), 2))
+        for block in self.blocks:
+            x = x + block(x)
+        return rainy - F.pixel_shuffle(self.leave(x), 2)[..., :height, :width]
+
+    @classmethod
+    def of_cost(cls, flops: float, *, seed: int) -> "Plain":
+        """With as many blocks as come nearest to `flops` on 256 x 256 pixels."""
+        counts = {n: count_flops(cls(n).eval(), torch.zeros(1, 3, 256, 256)) for n in (1, 2)}
+        block = counts[2] - counts[1]
+        return cls(max(1, round((flops - counts[1]) / block) + 1), seed=seed)
+
+
+class Study:
+    """One seed of every arm: its search, its batches, its networks."""
+
+    def __init__(self, split: Split, seed: int, runs: Path) -> None:
+        self.split, self.seed, self.runs = split, seed, runs
+        self.compute = Compute(ONE_THREAD)
+
+    @cached_property
+    def found(self) -> SearchResult:
+        settings, name = replace(SEARCH, seed=self.seed), f"arms_search_{self.seed}"
+        start = time.process_time()
+        found = search(SPACE, self.split, settings, runs_dir=self.runs, name=name, progress=False)
+        if not any(int(row["seed"]) == self.seed for row in rows(RESULTS / "searches.csv")):
+            row = {"seed": self.seed, "genotype": found.genotype.id, "seconds": round(time.process_time() - start, 2)}
+            append(RESULTS / "searches.csv", row)
+        return found
+
+    @property
+    def search_seconds(self) -> float:
+        """CPU seconds of this seed's search, as of the trainings."""
+        assert self.found
+        (row,) = (row for row in rows(RESULTS / "searches.csv") if int(row["seed"]) == self.seed)
+        return float(row["seconds"])
+
+    @cached_property
+    def batches(self) -> list[SceneBatch]:
+        return list(training_batches(self.split.train, RECIPE, seed=self.seed, start=0))
+
+    def candidates(self) -> Iterator[Genotype]:
+        return (Genotype.random(SPACE, 1000 * self.seed + k) for k in itertools.count())
+
+    def networks(self, arm: str) -> Iterator[nn.Module]:
+        """What an arm trains, in turn: one network, or the k candidates of random search."""
+        genotype = self.found.genotype
+        if arm == "searched":
+            yield DerainNet(genotype, seed=self.seed)
+        elif arm.startswith("random, same"):
+            near = (c for c in self.candidates() if abs(c.cost() / genotype.cost() - 1) <= 0.03 and c != genotype)
+            yield DerainNet(next(near), seed=self.seed)
+        elif arm.startswith("random"):
+            for candidate in self.candidates():
+                yield DerainNet(candidate, seed=self.seed)
+        elif arm == "plain":
+            yield Plain.of_cost(genotype.cost("flops"), seed=self.seed)
+        else:
+            yield DerainNet(getattr(Genotype, arm)(SPACE), seed=self.seed)
+
+    def train(self, net: nn.Module, candidate: int) -> dict[str, Any]:
+        """Train and score one network: a row of runs.csv, with `images` for images.csv."""
+        start = time.process_time()
+        trained = train(net, self.batches, RECIPE, self.compute)
+        seconds = time.process_time() - start
+        scores = {part: evaluate(trained, getattr(self.split, part), compute=ONE_THREAD) for part in ("val", "test")}
+        means = {part: result.means() for part, result in scores.items()}
+        row = {
+            "seed": self.seed,
+            "candidate": candidate,
+            "genotype": net.genotype.id if isinstance(net, DerainNet) else "",
+            "val_psnr_y": means["val"]["psnr_y"],
+            "psnr_y": means["test"]["psnr_y"],
+            "ssim_y": means["test"]["ssim_y"],
+            "psnr_rgb": means["test"]["psnr_rgb"],
+            "rainy_psnr_y": means["test"]["rainy_psnr_y"],
+            "parameters": count_parameters(net),
+            "flops_256": count_flops(trained, torch.zeros(1, 3, 256, 256)),
+            "seconds": seconds,
+            "inherited_val_psnr_rgb": self.inherited(net),
+            "val_psnr_rgb": means["val"]["psnr_rgb"],
+            "crop_val_psnr_rgb": self.on_crops(trained),
+        }
+        rounded = {key: round(value, 5) if isinstance(value, float) else value for key, value in row.items()}
+        return rounded | {"images": {r["scene"]: r["psnr_y"] for r in scores["test"].rows}}
+
+    def inherited(self, net: nn.Module) -> float | str:
+        """Validation PSNR with the supernet's weights, untrained: what the search itself could know of it."""
+        if not isinstance(net, DerainNet) or net.space != SPACE:
+            return ""
+        return validation_psnr(DerainNet(net.genotype).inherit(self.found.supernet), self.split.val, self.compute)
+
+    @torch.inference_mode()
+    def on_crops(self, net: nn.Module) -> float:
+        """PSNR (RGB) on random crops of the validation pictures, of the training's size."""
+        loader = scene_loader(self.split.val, batch=20, patch=RECIPE.patch, seed=0, steps=8, augment=False)
+        parts = (batch.to("cpu") for batch in loader)
+        return fmean(float(psnr(net(p.rainy.flatten(0, 1)).clamp(0, 1), p.clean, "rgb").mean()) for p in parts)
+
+
+def three_parts(folder: Path) -> Split:
+    """Rain100L's own training pairs alone, in three."""
+    own = open_split(folder / "Rain100L")
+    scenes: tuple[Scene, ...] = own.train + own.val
+    return split_scenes(scenes, seed=0, val=0.1, test=0.15)
+
+
+def run_seed(study: Study, bar: Progress) -> None:
+    table, done = RESULTS / "runs.csv", rows(RESULTS / "runs.csv")
+    for arm in ARMS:
+        mine = [row for row in done if row["arm"] == arm and int(row["seed"]) == study.seed]
+        if arm == "random, best of k":  # its first candidate is the arm `random`
+            continue
+        wanted = affordable(study, done) if arm == "random" else 1
+        for candidate, net in enumerate(itertools.islice(study.networks(arm), wanted)):
+            if candidate < len(mine):
+                continue
+            row = {"arm": arm, **study.train(net, candidate)}
+            for scene, value in row.pop("images").items():
+                image = {"arm": arm, "seed": study.seed, "candidate": candidate, "scene": scene}
+                append(RESULTS / "images.csv", image | {"psnr_y": round(value, 5)})
+            append(table, row)
+            done = rows(table)
+        bar.step()
+
+
+def affordable(study: Study, done: list[dict[str, str]]) -> int:
+    """Trainings that cost as much as this seed's search and its one training, at least one."""
+    (own,) = (float(row["seconds"]) for row in done if row["arm"] == "searched" and int(row["seed"]) == study.seed)
+    return max(1, round((study.search_seconds + own) / own))
+
+
+def results(seeds: int) -> list[dict[str, Any]]:
+    """One result an arm and seed, as `course.differences.compare` takes them; best-of-k chosen on validation."""
+    runs, images = rows(RESULTS / "runs.csv"), rows(RESULTS / "images.csv")
+    found = []
+    for arm, seed in itertools.product(ARMS, range(seeds)):
+        name = "random" if arm == "random, best of k" else arm
+        mine = [row for row in runs if row["arm"] == name and int(row["seed"]) == seed]
+        chosen = max(mine, key=lambda row: float(row["val_psnr_y"])) if arm != "random" else mine[0]
+        keys = ("arm", "seed", "candidate")
+        scored = {i["scene"]: float(i["psnr_y"]) for i in images if all(i[k] == chosen[k] for k in keys)}
+        one = {"arm": arm, "search_seed": seed, "retrain_seed": seed, "parameters": float(chosen["parameters"])}
+        found.append(one | {"images": scored, "row": chosen, "trainings": len(mine) if "best" in arm else 1})
+    return found
+
+
+def summarise(studies: list[Study]) -> dict[str, Any]:
+    found = results(len(studies))
+    runs = [row for row in rows(RESULTS / "runs.csv") if row["inherited_val_psnr_rgb"]]
+    arms: dict[str, dict[str, Any]] = {}
+    for arm in ARMS:
+        mine = [r["row"] for r in found if r["arm"] == arm]
+        values = torch.tensor([float(row["psnr_y"]) for row in mine])
+        arms[arm] = {
+            "n": len(mine),
+            "psnr_y": float(values.mean()),
+            "deviation": float(values.std(correction=1)) if len(mine) > 1 else None,
+            "gain": float(values.mean()) - fmean(float(row["rainy_psnr_y"]) for row in mine),
+            **{key: fmean(float(row[key]) for row in mine) for key in ("parameters", "flops_256", "seconds")},
+            "trainings": fmean(r["trainings"] for r in found if r["arm"] == arm),
+            "crop_less_whole": fmean(float(row["crop_val_psnr_rgb"]) - float(row["val_psnr_rgb"]) for row in mine),
+        }
+    tau = stats.kendalltau(
+        [float(row["inherited_val_psnr_rgb"]) for row in runs], [float(row["val_psnr_rgb"]) for row in runs]
+    )
+    searched = [r["row"] for r in found if r["arm"] == "searched"]
+    supernets = [validation_psnr(s.found.supernet.eval(), s.split.val, s.compute) for s in studies]
+    shares = [
+        s.found.seconds / (s.found.seconds + float(row["seconds"])) for s, row in zip(studies, searched, strict=True)
+    ]
+    return {
+        "protocol": {"search": to_dict(SEARCH), "recipe": to_dict(RECIPE), "space": SPACE.id, "seeds": len(studies)},
+        "arms": arms,
+        "against_searched": compare(found, "searched"),
+        "relative_to_random": arms["searched"]["psnr_y"] / arms["random"]["psnr_y"] - 1,
+        "kendall_tau": {"value": float(tau.statistic), "p": float(tau.pvalue), "networks": len(runs)},
+        "discretisation": {
+            "supernet": fmean(supernets),
+            "inherited": fmean(float(row["inherited_val_psnr_rgb"]) for row in searched),
+            "retrained": fmean(float(row["val_psnr_rgb"]) for row in searched),
+        },
+        "share_of_search": fmean(search / (search + training) for search, training in spent),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the folder that holds Rain100L")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
+    options = parser.parse_args()
+    split = three_parts(options.data)
+    studies = [Study(split, seed, options.runs_dir) for seed in range(options.seeds)]
+    with Progress(options.seeds * len(ARMS), "arms") as bar:
+        for study in studies:
+            with study.compute.session():
+                run_seed(study, bar)
+    write_json(RESULTS / "summary.json", summarise(studies))
+
+
+if __name__ == "__main__":
+    main()

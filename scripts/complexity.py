@@ -1,0 +1,92 @@
+"""Does the complexity weight steer the result? python scripts/complexity.py [--seeds 3]
+
+Searches of the micro_bench space on the bundled photographs, everything the same but the weight (lambda) and the seed;
+a row each in results/complexity/searches.csv, costs as shares of the largest architecture's parameters. The same
+command continues where it was cut; when all is done, it writes summary.json and figures/complexity.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from experiments import append, rows
+from scipy import stats
+
+from manas_lite import SearchSettings, draw, search
+from manas_lite.draw.style import Drawing, styled
+from manas_lite.micro_bench import SPACE
+from manas_lite.progress import Progress
+from manas_lite.record import write_json
+from manas_lite.runtime import ComputeSettings
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS, FIGURE = ROOT / "results" / "complexity", ROOT / "figures" / "complexity.png"
+WEIGHTS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+SETTINGS = SearchSettings.preset(
+    "smoke", epochs=8, steps=20, warmup=2, patch=32, compute=ComputeSettings(device="cpu", threads=1)
+)
+COSTS = {"expected_cost": "of the relaxed network", "derived_cost": "of the derived network"}
+
+
+def run(weight: float, seed: int, runs: Path) -> dict[str, Any]:
+    """One search; what its architecture costs."""
+    settings = replace(SETTINGS, seed=seed, loss=replace(SETTINGS.loss, complexity_weight=weight))
+    found = search(SPACE, "photos", settings, runs_dir=runs, name=f"complexity_{weight:g}_{seed}", progress=False)
+    return {
+        "weight": weight,
+        "seed": seed,
+        "genotype": found.genotype.id,
+        "expected_cost": f"{found.epochs[-1]['expected_cost']:.5f}",
+        "derived_cost": f"{found.genotype.cost() / SPACE.costs().largest:.5f}",
+        "parallel_modules": found.genotype.modules.count("parallel"),
+        "seconds": f"{found.seconds:.1f}",
+    }
+
+
+def summarise(found: list[dict[str, str]]) -> dict[str, Any]:
+    """Mean costs a weight, Spearman's correlation of weight and mean cost, and how far the ends lie apart."""
+    weights = sorted({float(row["weight"]) for row in found})
+    summary: dict[str, Any] = {"weights": weights, "searches": len(found), "space": SPACE.id}
+    for cost in COSTS:
+        means = [fmean(float(row[cost]) for row in found if float(row["weight"]) == weight) for weight in weights]
+        spearman = float(stats.spearmanr(weights, means).statistic)
+        summary[cost] = {"means": means, "spearman": spearman, "fall": 1 - means[-1] / means[0]}
+    return summary
+
+
+@styled
+def figure(found: list[dict[str, str]]) -> Drawing:
+    """Cost against the weight: every search a point, the means a line."""
+    drawing = Drawing(figsize=(7, 2.8), layout="constrained")
+    panels = drawing.subplots(1, 2, sharey=True)
+    summary = summarise(found)
+    for axes, (cost, name) in zip(panels, COSTS.items(), strict=True):
+        places = {weight: place for place, weight in enumerate(summary["weights"])}
+        axes.plot([places[float(row["weight"])] for row in found], [float(row[cost]) for row in found], "o", alpha=0.4)
+        axes.plot(list(places.values()), summary[cost]["means"], "k-")
+        axes.set_xticks(list(places.values()), [f"{weight:g}" for weight in places])
+        axes.set(xlabel="complexity weight", title=f"{name}: rank correlation {summary[cost]['spearman']:.2f}")
+    panels[0].set_ylabel("parameters, share of the largest")
+    return drawing
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
+    options = parser.parse_args()
+    table = RESULTS / "searches.csv"
+    done = {(float(row["weight"]), int(row["seed"])) for row in rows(table)}
+    todo = [(w, seed) for seed in range(options.seeds) for w in WEIGHTS if (w, seed) not in done]
+    with Progress(len(todo), "searches") as bar:
+        for weight, seed in todo:
+            append(table, run(weight, seed, options.runs_dir))
+            bar.step()
+    write_json(RESULTS / "summary.json", summarise(rows(table)))
+    draw.save(figure(rows(table)), FIGURE, also=("pdf",))
+
+
+if __name__ == "__main__":
+    main()
