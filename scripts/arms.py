@@ -242,9 +242,7 @@ def summarise(studies: list[Study]) -> dict[str, Any]:
     )
     searched = [r["row"] for r in found if r["arm"] == "searched"]
     supernets = [validation_psnr(s.found.supernet.eval(), s.split.val, s.compute) for s in studies]
-    shares = [
-        s.found.seconds / (s.found.seconds + float(row["seconds"])) for s, row in zip(studies, searched, strict=True)
-    ]
+    spent = [(s.search_seconds, float(row["seconds"])) for s, row in zip(studies, searched, strict=True)]
     return {
         "protocol": {"search": to_dict(SEARCH), "recipe": to_dict(RECIPE), "space": SPACE.id, "seeds": len(studies)},
         "arms": arms,

@@ -23,7 +23,7 @@ from manas_lite.runtime import ComputeSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, FIGURE = ROOT / "results" / "complexity", ROOT / "figures" / "complexity.png"
-WEIGHTS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+WEIGHTS = (0.0, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
 SETTINGS = SearchSettings.preset(
     "smoke", epochs=8, steps=20, warmup=2, patch=32, compute=ComputeSettings(device="cpu", threads=1)
 )
