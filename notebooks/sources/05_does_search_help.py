@@ -74,12 +74,15 @@ draw.table_map(field, micro_bench.PATTERNS, micro_bench.GATES, title=title)
 fusions = np.array([each.modules.count("f") for each in bench.architectures])
 for count in range(5):
     print(f"{count} fusion modules: {mean_gain[fusions == count].mean():+.2f} dB on average")
-order = np.argsort(field.mean(0))[::-1]
-print("gates:", ", ".join(f"{micro_bench.GATES[k]} {field.mean(0)[k]:+.2f}" for k in order))
+for k in np.argsort(field.mean(0))[::-1]:
+    print(f"{micro_bench.GATES[k]:<21} {field.mean(0)[k]:+.2f} dB on average")
+rows, columns = field.mean(1).std(), field.mean(0).std()
+print(f"standard deviation: {rows:.3f} dB between patterns, {columns:.3f} dB between gates")
 
 # %% [markdown]
-# **What you should see.** Rows are module patterns (p parallel, f fusion, in order), columns gates. If rows differ more
-# than columns do, modules matter more than gates here, and the other way round. The two printed lines say by how much.
+# **What you should see.** Rows are module patterns (p parallel, f fusion, in order), columns gates. The last line says
+# which of the two choices matters more *here*. Before you read a story into a single field of the map: how much of it
+# would another seed repaint?
 #
 # Build an architecture and read its score. The table ties all edges to one gate, so use the place *all edges*; anything
 # else is not in it.
