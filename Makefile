@@ -16,7 +16,7 @@ TORCH := $(or $(REMEMBERED),torch)
 endif
 PINNED_TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 
-.PHONY: help demo course lab test test-slow bench lint clean FORCE
+.PHONY: help demo course lab test test-slow bench results lint clean FORCE
 .DELETE_ON_ERROR:
 
 help: ## list these commands
@@ -46,6 +46,9 @@ test-slow: $(VENV)/installed-dev ## the remaining tests, a few minutes each at m
 
 bench: $(VENV)/installed-core ## how fast the kit is beside a plain implementation: ratios, a quarter of an hour
 	$(RUN) benchmarks
+
+results: $(VENV)/installed-dev ## docs/results.md and its tables, from the committed result files
+	$(VENV)/bin/python scripts/results_page.py
 
 lint: $(VENV)/installed-dev ## style, formatting, types, pins
 	$(RUN) ruff check .

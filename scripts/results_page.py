@@ -1,0 +1,250 @@
+"""Write docs/results.md from the committed result files, every table also as CSV and LaTeX: make results.
+
+No number is written by hand: a section reads its files, names them and the command that made them, and says so when
+they are not there yet. `--check` changes nothing and exits 1 where the page differs.
+"""
+
+import argparse
+import csv
+import io
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from manas_lite import micro_bench
+from manas_lite.course import ablation, differences
+from manas_lite.record import read_json
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE, TABLES = ROOT / "docs" / "results.md", ROOT / "results" / "tables"
+CHECKLIST = """\
+## The checklist
+
+Lindauer and Hutter, "Best Practices for Scientific Research on Neural Architecture Search", JMLR 2020.
+
+| asked for | here |
+|---|---|
+| code of the training pipeline, the search space and the search | `manas_lite/`, MIT |
+| the same training pipeline for all methods | arms: one function, same pictures, crops, order, steps, initial seed |
+| hyper-parameters of all methods, and how they were chosen | docs/hyperparameters.md; chosen on validation pictures |
+| ablations | notebook 06; table below |
+| the same evaluation protocol, test data untouched | test scenes are sealed while anything runs that chooses |
+| comparison over time | notebook 05: best so far against total cost, the search's own share included |
+| random search, and random sampling | arms and notebook 05 |
+| several runs with different seeds, their deviation | in every comparison, with the smallest detectable difference |
+| a tabular benchmark where training is too dear | `manas_lite.micro_bench` |
+| time, memory and machine of the whole | manifests of the runs; cost tables of the notebooks; benchmarks/README.md |
+| everything tried is reported | failed runs are listed by the sweeps; none is excluded from a table here |
+"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """rows of text under a header; `source` and `command` are printed below."""
+
+    name: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    source: str
+    command: str
+
+    def markdown(self) -> str:
+        lines = ["| " + " | ".join(self.header) + " |", "|---" * len(self.header) + "|"]
+        lines += ["| " + " | ".join(row) + " |" for row in self.rows]
+        made = f"From [{self.source}](../{self.source}), made by `{self.command}`; "
+        also = f"also as [CSV](../results/tables/{self.name}.csv) and [LaTeX](../results/tables/{self.name}.tex)."
+        return "\n".join([*lines, "", made + also])
+
+    def csv(self) -> str:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([self.header, *self.rows])
+        return text.getvalue()
+
+    def latex(self) -> str:
+        special = str.maketrans({c: rf"\{c}" for c in "%_&#"})
+        body = [" & ".join(cell.translate(special) for cell in row) + r" \\" for row in [self.header, *self.rows]]
+        lines = [rf"\begin{{tabular}}{{l{'r' * (len(self.header) - 1)}}}", r"\toprule", body[0], r"\midrule", *body[1:]]
+        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+Section = tuple[str, list[str | Table]]
+
+
+def models() -> Section:
+    command = "python scripts/train_models.py NAME --data FOLDER --ship"
+    parts: list[str | Table] = []
+    for path in sorted((ROOT / "manas_lite" / "assets" / "models").glob("*/card.json")):
+        card, source = read_json(path), path.relative_to(ROOT).as_posix()
+        rows = []
+        for test, kinds in card["tests"].items():
+            for label, prefix, kind in (
+                ("rainy input", "rainy_", "single"),
+                (card["name"], "", "single"),
+                ("with self-ensemble", "", "ensemble"),
+            ):
+                m = {k.removeprefix(prefix): v for k, v in kinds[kind].items() if k.startswith(prefix)}
+                cells = [f"{m['psnr_y']:.2f}", f"{m['ssim_y']:.4f}", f"{m['psnr_rgb']:.2f}", f"{m['ssim_rgb']:.4f}"]
+                rows.append([test, label, *cells])
+        header = ["test pictures", "", "PSNR Y", "SSIM Y", "PSNR RGB", "SSIM RGB"]
+        cost = f"{card['parameters'] / 1e6:.3f} M parameters, {card['flops_256'] / 1e9:.2f} GFLOPs on 256 x 256 pixels"
+        parts += [f"**{card['name']}** ({cost})", Table(card["name"], header, rows, source, command)]
+    return "The models in the package", parts or [f"Not there yet: `{command}`."]
+
+
+def arms() -> Section:
+    command, source = "python scripts/arms.py --data FOLDER", "results/arms/summary.json"
+    if not (ROOT / source).exists():
+        return "Does the search help? Arms under one protocol", [f"Not run to its end yet: `{command}`."]
+    found = read_json(ROOT / source)
+    against = {row["arm"]: row for row in found["against_searched"]}
+    rows = []
+    for arm, facts in found["arms"].items():
+        deviation = "–" if facts["deviation"] is None else f"{facts['deviation']:.2f}"
+        cells = [arm, str(facts["n"]), f"{facts['psnr_y']:.2f}", deviation, f"{facts['gain']:+.2f}"]
+        cells += [f"{facts['parameters'] / 1e6:.3f}", f"{facts['flops_256'] / 1e9:.2f}", f"{facts['seconds']:.0f}"]
+        rows.append(cells + difference(against.get(arm)))
+    header = ["arm", "seeds", "PSNR Y", "deviation", "gain", "M parameters", "GFLOPs", "CPU s a training"]
+    header += ["less searched", "95 % interval", "detectable", "verdict"]
+    tau, gap = found["kendall_tau"], found["discretisation"]
+    text = (
+        f"Kendall's tau between an architecture's score with the supernet's weights and after training: "
+        f"{tau['value']:.2f} over {tau['networks']} networks (p = {tau['p']:.2g}). Validation PSNR (RGB) of the "
+        f"supernet {gap['supernet']:.2f} dB, of the derived network with its weights {gap['inherited']:.2f} dB, "
+        f"trained from scratch {gap['retrained']:.2f} dB. The search took {found['share_of_search']:.0%} of the "
+        "searched arm's budget."
+    )
+    return "Does the search help? Arms under one protocol", [
+        Table("arms", header, rows, source, command),
+        text,
+        verdict(against),
+    ]
+
+
+def difference(row: dict[str, Any] | None) -> list[str]:
+    """Cells of a comparison with the reference arm, which has none with itself."""
+    if row is None:
+        return ["–"] * 4
+    interval = f"{row['low']:+.2f} to {row['high']:+.2f}"
+    return [f"{row['mean']:+.2f}", interval, f"{row['detectable']:.2f}", row["verdict"]]
+
+
+def verdict(against: dict[str, dict[str, Any]]) -> str:
+    """The honest sentence: searched against random, in words that follow from the numbers."""
+    row = against["random"]
+    seen = {
+        "undecided": "this many seeds cannot tell them apart",
+        "worse": "the searched architectures are better",
+        "better": "the random architectures are better",
+    }[row["verdict"]]
+    return (
+        f"**Do the searched architectures beat random ones?** On Rain100L pictures held out from its training pairs, "
+        f"in the `lite` space, random less searched is {row['mean']:+.2f} dB (95 % interval {row['low']:+.2f} to "
+        f"{row['high']:+.2f} dB, {row['searches']} search seeds, smallest detectable difference "
+        f"{row['detectable']:.2f} dB): {seen}."
+    )
+
+
+def table() -> Section:
+    title, command = "A table of a whole small space", "python scripts/micro_bench.py table"
+    source = "manas_lite/assets/micro_bench/table.csv"
+    if not (ROOT / source).exists():
+        return title, [f"Not there yet: `{command}`."]
+    bench = micro_bench.load()
+    scores = bench.scores("val_psnr")
+    best = scores.mean(1).argmax()
+    rows = [
+        ["architectures", str(len(bench.architectures))],
+        ["seeds", str(len(bench.seeds))],
+        ["best mean validation PSNR (RGB)", f"{scores.mean(1).max():.2f} dB, {' '.join(bench.architectures[best])}"],
+        ["worst", f"{scores.mean(1).min():.2f} dB"],
+    ]
+    if len(bench.seeds) > 1:
+        spread, ceiling = micro_bench.spread(scores), micro_bench.noise_ceiling(scores)
+        rows += [
+            ["deviation between architectures", f"{spread.architectures:.3f} dB"],
+            ["deviation between trainings of one", f"{spread.noise:.3f} dB"],
+            ["noise ceiling (tau between seeds)", f"{ceiling.tau:.2f} ({ceiling.low:.2f} to {ceiling.high:.2f})"],
+        ]
+    return title, [Table("micro_bench", ["", "value"], rows, source, command)]
+
+
+def complexity() -> Section:
+    title, command = "Does the complexity weight steer the result?", "python scripts/complexity.py"
+    source = "results/complexity/summary.json"
+    if not (ROOT / source).exists():
+        return title, [f"Not run to its end yet: `{command}`."]
+    found = read_json(ROOT / source)
+    pairs = zip(found["weights"], found["expected_cost"]["means"], found["derived_cost"]["means"], strict=True)
+    rows = [[f"{weight:g}", f"{expected:.1%}", f"{derived:.1%}"] for weight, expected, derived in pairs]
+    expected, derived = found["expected_cost"], found["derived_cost"]
+    text = (
+        f"{found['searches']} searches. Rank correlation of weight and mean cost: {expected['spearman']:.2f} relaxed, "
+        f"{derived['spearman']:.2f} derived; from the first weight to the last the cost falls by "
+        f"{expected['fall']:.0%} and {derived['fall']:.0%}."
+    )
+    header = ["complexity weight", "expected cost", "derived cost"]
+    return title, [
+        Table("complexity", header, rows, source, command),
+        text,
+        "![cost against the complexity weight](../figures/complexity.png)",
+    ]
+
+
+def ablations() -> Section:
+    title, command = "Which loss matters? Ablations", "python -m manas_lite.course sweep arms.yaml"
+    source = "manas_lite/assets/course/ablation/results.json"
+    found = ablation.comparable(read_json(ROOT / source)) if (ROOT / source).exists() else []
+    if not found:
+        return title, [f"Not there yet: `{command}`."]
+    rows = [
+        [row["arm"], str(row["searches"]), f"{row['parameters'] / 1e6:.3f}", *difference(row)]
+        for row in differences.compare(found, "full")
+    ]
+    header = ["arm", "search seeds", "M parameters", "less full", "95 % interval", "detectable", "verdict"]
+    return title, [Table("ablations", header, rows, source, command)]
+
+
+SECTIONS: tuple[Callable[[], Section], ...] = (models, arms, table, complexity, ablations)
+
+
+def page() -> tuple[str, list[Table]]:
+    """The page's text, and its tables."""
+    lines = [
+        "# Results",
+        "",
+        "Written by `make results` from the committed files; a test holds page and files equal. PSNR in dB, Y as "
+        "MATLAB's `rgb2ycbcr`.",
+    ]
+    tables = []
+    for section in SECTIONS:
+        title, parts = section()
+        lines += ["", f"## {title}"]
+        for part in parts:
+            lines += ["", part.markdown() if isinstance(part, Table) else part]
+            tables += [part] if isinstance(part, Table) else []
+    return "\n".join([*lines, "", CHECKLIST]), tables
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    text, tables = page()
+    wanted = {PAGE: text}
+    for one in tables:
+        wanted |= {TABLES / f"{one.name}.csv": one.csv(), TABLES / f"{one.name}.tex": one.latex()}
+    if options.check:
+        stale = [path for path, content in wanted.items() if not path.exists() or path.read_text("utf-8") != content]
+        for path in stale:
+            print(f"{path.relative_to(ROOT)} is not what the result files say: make results")
+        return bool(stale)
+    for path, content in wanted.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""The models in the package: what their cards say is what the files hold, and the training command is no story."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from manas_lite import RetrainSettings, evaluate, load, open_split, training, zoo
+from manas_lite.environment import describe_environment
+from manas_lite.record import read_log
+from manas_lite.runtime import ComputeSettings
+from manas_lite.settings import parse
+
+MODELS = sorted(path.parent.name for path in zoo.SHIPPED.glob("*/card.json"))
+LITE = zoo.SHIPPED / "rain-lite"
+
+
+def card(name: str) -> dict:
+    return json.loads((zoo.SHIPPED / name / "card.json").read_text(encoding="utf-8"))
+
+
+def results(name: str, repository: Path) -> Path:
+    return repository / "results" / "models" / name
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_card_states_what_the_network_is(name):
+    net, facts = load(name), card(name)
+    assert net.genotype.id == facts["genotype"]
+    assert sum(p.numel() for p in net.parameters()) == facts["parameters"] <= 1e6
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_card_and_result_files_agree(name, repository):
+    facts = card(name)
+    for test, kinds in facts["tests"].items():
+        for kind, means in kinds.items():
+            rows = json.loads((results(name, repository) / f"{test}-{kind}.json").read_text())["rows"]
+            for measure, value in means.items():
+                assert sum(row[measure] for row in rows) / len(rows) == pytest.approx(value, abs=1e-9)
+    text = (zoo.SHIPPED / name / "README.md").read_text(encoding="utf-8")
+    for test, kinds in facts["tests"].items():
+        assert f"| {test} | {name} | {kinds['single']['psnr_y']:.2f} |" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_evaluating_again_gives_the_card(name, real_data):
+    stated = card(name)["tests"]["Rain100L"]["single"]
+    found = evaluate(load(name), open_split(real_data / "Rain100L").test).means()
+    assert found == pytest.approx(stated, abs=2e-3)
+
+
+class Enough(Exception):
+    """A hundred steps are done."""
+
+
+@pytest.mark.slow
+def test_training_command_repeats_its_first_steps_bit_for_bit(real_data, repository, tmp_path, monkeypatch):
+    facts = card("rain-lite")
+    stated = json.loads((results("rain-lite", repository) / "first_steps.json").read_text())
+    settings = parse(RetrainSettings, facts["retrain"]["settings"])
+    settings = replace(settings, compute=ComputeSettings(device="cpu", threads=facts["threads"]))
+    count, update = iter(range(1, 10**6)), training.update
+
+    def counted(*arguments):
+        update(*arguments)
+        if next(count) > len(stated):
+            raise Enough
+
+    monkeypatch.setattr(training, "update", counted)
+    genotype = load("rain-lite").genotype
+    with pytest.raises(Enough):
+        training.retrain(genotype, open_split(real_data / "Rain100L"), settings, runs_dir=tmp_path, progress=False)
+    found = [record["train"] for record in read_log(tmp_path / "retrain" / "log.jsonl") if record["kind"] == "step"]
+    here = describe_environment()
+    if (
+        here["cpu"]["name"] == facts["machine"]["cpu"]["name"]
+        and here["versions"]["torch"] == (facts["machine"]["versions"]["torch"])
+    ):
+        assert found[: len(stated)] == stated
+    else:  # another processor or torch sums in another order
+        assert found[:20] == pytest.approx(stated[:20], rel=1e-3)
