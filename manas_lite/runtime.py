@@ -1,7 +1,7 @@
 """Where and how a run computes: device, precision, memory format, threads. The same call runs on CPU, CUDA, MPS."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -15,6 +15,8 @@ from .recomputing import Checkpoint
 from .settings import check
 
 Net = TypeVar("Net", bound=nn.Module)
+WORTH_COMPILING = 500
+"""Steps below which compiling cannot pay: this kit's choice, from warm-ups of two minutes and more on two CPU cores."""
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -24,7 +26,8 @@ class ComputeSettings:
     have it, fp16 with a gradient scaler on older ones, fp32 on CPU and MPS. threads: CPU threads of a run, 0 to
     choose by size. workers: loader processes (batches do not depend on it). picture_gib: pictures that would need
     more memory than this are derained in tiles, with the same result (see manas_lite.tiling). checkpoint: `edges` or
-    `all` saves memory in training by computing twice, with the same gradients (see manas_lite.recomputing)."""
+    `all` saves memory in training by computing twice, with the same gradients (see manas_lite.recomputing).
+    compile: let torch.compile make the kernels of training passes; see `Compute.compiled`. No preset sets it."""
 
     device: str = "auto"
     precision: PrecisionName = "auto"
@@ -32,6 +35,7 @@ class ComputeSettings:
     workers: int = 0
     picture_gib: float = 2.0
     checkpoint: Checkpoint = "none"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         check(self)
@@ -40,6 +44,8 @@ class ComputeSettings:
         for name in ("threads", "workers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be 0 or more")
+        if self.compile and self.checkpoint != "none":
+            raise ValueError(f"compile and checkpoint={self.checkpoint!r} exclude each other: leave one of them out")
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -75,12 +81,26 @@ class Compute:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.threads = settings.threads or max(1, default_threads(width) // self.processes.local)
         self.picture_bytes = int(settings.picture_gib * 2**30)
+        self.compile = settings.compile
+        if self.compile and self.processes.count > 1:
+            raise ValueError(f"compile is for one process, not for {self.processes.count}: leave it out")
 
     def prepare(self, net: Net) -> Net:
         """Move a network here, in the memory format that its convolutions like best."""
         net = net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         share_statistics(net, self.processes)
         return net
+
+    def compiled(self, net: Net, steps: int) -> Net | Callable[..., Any]:
+        """What the training passes of a run of `steps` steps call: `net`, or its compiled form if that is asked for.
+
+        The warm-up of minutes is bounded: short runs go without (see WORTH_COMPILING), all steps share their shapes
+        (one graph a kind of pass, and a break in it is an error, not a silent detour), and torch keeps what it
+        compiled in a cache on disk for the next run of the same network.
+        """
+        if not self.compile or steps < WORTH_COMPILING:
+            return net
+        return torch.compile(net, fullgraph=True, dynamic=False)
 
     def images(self, batch: Tensor) -> Tensor:
         """(B, R, 3, h, w) -> (B * R, 3, h, w) in the network's memory format: one forward pass for all."""

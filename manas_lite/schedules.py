@@ -91,6 +91,11 @@ class SearchSettings:
             raise ValueError(
                 f"accumulate is {self.accumulate}, but order {self.order!r} is not linear in the scenes: 1"
             )
+        if self.compute.compile and (self.sampled or self.order == "exact" or self.temperature != self.temperature_end):
+            raise ValueError(
+                "compile takes passes that are the same in every step and are differentiated once: leave out "
+                "order='exact', sampled and a changing temperature, or compile"
+            )
         if not 0 <= self.warmup < self.epochs:
             raise ValueError(f"warmup is {self.warmup} of {self.epochs} epochs: no epoch would move the architecture")
         if not 0 < self.arch_share < 1:

@@ -100,6 +100,7 @@ class _Search:
         net = SuperNet(space, seed=settings.seed, arch_seed=settings.arch_seed, relaxation=relaxation)
         self.net: SuperNet = self.compute.prepare(net)
         self.net.save_memory(settings.compute.checkpoint)
+        self.fast = self.compute.compiled(self.net, settings.epochs * settings.steps)
         self.memory = step_memory(space, settings, self.compute, split.train)
         self.weights, self.arch = self.net.weight_parameters(), self.net.arch_parameters()
         if settings.optimizer == "sgd":
@@ -208,7 +209,7 @@ class _Search:
 
         def losses() -> Iterator[Tensor]:
             for share, part in parts_of(train, settings.accumulate):
-                value, found = self._image_loss(self.net, part, epoch, scaled=True)
+                value, found = self._image_loss(self.net, part, epoch, scaled=True, fast=True)
                 add_terms(image_terms, share, {"train": value.detach(), **found})
                 yield share * value
 
@@ -224,15 +225,18 @@ class _Search:
         self.net.resample(torch.Generator().manual_seed(seed_of(settings.seed, step)))
 
     def _image_loss(
-        self, net: SuperNet, batch: SceneBatch, epoch: int, scaled: bool = False
+        self, net: SuperNet, batch: SceneBatch, epoch: int, *, scaled: bool = False, fast: bool = False
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        """fast: by the compiled network, if there is one; the passes of steps alone, which repeat."""
         with self.compute.autocast(scaled=scaled):
-            outputs = net(self.compute.images(batch.rainy))
+            outputs = (self.fast if fast else net)(self.compute.images(batch.rainy))
         return self.loss(outputs.float().unflatten(0, batch.rainy.shape[:2]), batch.clean, epoch=epoch)
 
-    def _architecture_loss(self, net: SuperNet, batch: SceneBatch, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def _architecture_loss(
+        self, net: SuperNet, batch: SceneBatch, epoch: int, *, fast: bool = False
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Image terms, plus the terms of the architecture itself (method section 4)."""
-        image, _ = self._image_loss(net, batch, epoch)
+        image, _ = self._image_loss(net, batch, epoch, fast=fast)
         own, terms = self.loss.architecture(net.alpha, net.beta, *net.weights(), self.costs)
         return image + own, terms
 
@@ -246,13 +250,13 @@ class _Search:
             own: dict[str, Tensor] = {}
 
             def val_objective(net: SuperNet, part: SceneBatch = part, own: dict[str, Tensor] = own) -> Tensor:
-                total, found = self._architecture_loss(net, part, epoch)
+                total, found = self._architecture_loss(net, part, epoch, fast=True)
                 own.update(found)
                 return total
 
             found = hypergradient(
                 settings.order,
-                self._pure(lambda net: self._image_loss(net, train, epoch)[0]) if higher else None,
+                self._pure(lambda net: self._image_loss(net, train, epoch, fast=True)[0]) if higher else None,
                 self._pure(val_objective),
                 self.weights,
                 self.arch,

@@ -91,6 +91,7 @@ def retrain(
     processes = compute.processes
     net = compute.prepare(DerainNet(genotype, seed=settings.seed))
     net.save_memory(settings.compute.checkpoint)
+    fast = compute.compiled(net, settings.epochs * settings.steps)
     average = Average(net, settings.ema) if settings.ema is not None else None
     judged = average.net if average is not None else net
     best = copy.deepcopy(judged)
@@ -129,7 +130,7 @@ def retrain(
 
         def batch_loss(batch: SceneBatch, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
             with compute.autocast():
-                outputs = net(compute.images(batch.rainy))
+                outputs = (fast if net.training else net)(compute.images(batch.rainy))
             return loss(outputs.float().unflatten(0, batch.rainy.shape[:2]), batch.clean, epoch=epoch)
 
         def part_losses(batch: SceneBatch, epoch: int, terms: dict[str, Tensor]) -> Iterator[Tensor]:
