@@ -1,4 +1,4 @@
-"""python -m benchmarks [--full] [--compile] [--only search retrain derain loss sweeps loader] [--out FOLDER]
+"""python -m benchmarks [--full] [--compile] [--only search retrain derain loss sweeps loader processes] [--out FOLDER]
 
 Prints a table and writes results.json and sweeps.png. Without --full, batches are as small as a two-core machine
 wants (the network is the paper's all the same); --full takes the paper's batches and is for a GPU or a long night.
@@ -17,11 +17,11 @@ import torch
 from manas_lite.environment import describe_environment
 from manas_lite.space import SearchSpace
 
-from . import cases, loader, report
+from . import cases, loader, processes, report
 from .measure import dispatches, flops, interleaved, matmul_rate, peak_memory, ratio, saved_bytes
 
 HERE = Path(__file__).parent
-PARTS = ("search", "retrain", "derain", "loss", "sweeps", "loader")
+PARTS = ("search", "retrain", "derain", "loss", "sweeps", "loader", "processes")
 
 
 def compare(names: dict[str, str], size: dict[str, Any], rounds: int, threads: int) -> list[dict[str, Any]]:
@@ -190,6 +190,7 @@ def main() -> None:
         "loss": losses,
         "sweeps": lambda: sweeps(chosen.rounds),
         "loader": loader.idle,
+        "processes": lambda: processes.scaling(chosen.rounds),
     }
     for name in chosen.only:
         print(f"{name}:")

@@ -39,8 +39,9 @@ class Size:
 
 
 def compute(precision: str = "fp32") -> Compute:
-    """The device of this run, at the threads that are set."""
-    return Compute(ComputeSettings(precision=precision, threads=torch.get_num_threads()))  # type: ignore[arg-type]
+    """The device of this run, at the threads that are set, with the processes that were launched."""
+    settings = ComputeSettings(precision=precision, threads=torch.get_num_threads())  # type: ignore[arg-type]
+    return Compute(settings, together=True)
 
 
 # --- steps: each function makes a network and returns what one step is ---

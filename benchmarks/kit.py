@@ -44,19 +44,19 @@ def search_step(
         own, _ = loss.architecture(net.alpha, net.beta, *net.weights(), costs)
         return image_loss(net, val, compute, loss) + own
 
-    pure = functional_loss(net, objective, weights, arch)
+    pure = compute.processes.mean(functional_loss(net, objective, weights, arch))
     gradient = hypergradient("first", None, pure, weights, arch)
     for parameter, value in zip(arch, gradient.gradients, strict=True):
         parameter.grad = value
     arch_optimizer.step()
     total = image_loss(net, train, compute, loss)
-    update(weight_optimizer, compute.scaler, [total], weights, clip)
+    update(weight_optimizer, compute.scaler, [total], weights, clip, compute.processes)
     return total.detach()
 
 
 def retraining_step(net: DerainNet, optimizer: torch.optim.Optimizer, batch: Batch, compute: Compute) -> Tensor:
     total = image_loss(net, batch, compute, DerainLoss(LOSS))
-    update(optimizer, compute.scaler, [total], list(net.parameters()), None)
+    update(optimizer, compute.scaler, [total], list(net.parameters()), None, compute.processes)
     return total.detach()
 
 
