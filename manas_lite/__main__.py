@@ -97,6 +97,18 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--sheet", type=Path, help="of a folder: also write a contact sheet, before and after, to this file")
     _compute_options(p)
 
+    p = _command(commands, "downstream", _downstream, "what a detector, a segmenter and no-reference scores make of it")
+    p.add_argument("--weights", default="runs/demo", help="run directory, weights file, or shipped model (%(default)s)")
+    p.add_argument("--out", type=Path, default=Path("runs/downstream"), help="folder of the table (%(default)s)")
+    p.add_argument("--tasks", default="detection,segmentation,quality", help="default: all three, %(default)s")
+    p.add_argument("--boxes", type=Path, help="folder with images/ and labels/ in YOLO's layout (default: bundled)")
+    p.add_argument("--street", type=Path, help="folder in CamVid's layout, to train a segmenter on (default: bundled)")
+    p.add_argument("--real", type=Path, help="folder of photographs of real rain (default: none)")
+    p.add_argument("--detector", type=Path, help="its ONNX file (default: where data_scripts/coco_ssd/make.py puts it)")
+    p.add_argument("--draws", type=int, default=200, help="resamples of the intervals (default: %(default)s)")
+    p.add_argument("--most", type=int, default=0, help="at most so many photographs a task (default: all)")
+    _compute_options(p)
+
     p = _command(commands, "export", _export, "write a network as ONNX, for programs without PyTorch")
     p.add_argument("weights", help="run directory, weights file, or shipped model")
     p.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="the file to write: any batch, any size")
@@ -224,6 +236,16 @@ def _derain(options: argparse.Namespace) -> None:
     if result.failed:
         total = len(result.written) + len(result.failed)
         raise ValueError(f"{len(result.failed)} of {total} pictures were skipped, for the reasons above")
+
+
+def _downstream(options: argparse.Namespace) -> None:
+    from .downstream.report import DownstreamSettings, run_downstream
+
+    chosen = {k: getattr(options, k) for k in ("boxes", "street", "real", "detector", "draws", "most")}
+    settings = DownstreamSettings(tasks=tuple(options.tasks.split(",")), **chosen)
+    name = Path(options.weights).name
+    run_downstream(load(options.weights), options.out, settings, name=f"`{name}`", compute=_compute(options))
+    print((options.out / "README.md").read_text(encoding="utf-8"))
 
 
 def _export(options: argparse.Namespace) -> None:

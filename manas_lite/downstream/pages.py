@@ -1,0 +1,101 @@
+"""The downstream table in Markdown, with what its numbers measure and what they do not."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from .tasks import GAIN, Row
+
+__all__ = ["page"]
+
+VERSIONS = ("clean", "rainy", "derained", GAIN)
+
+DETECTION = """\
+A fixed COCO-SSD detector looks at each photograph clean, under synthetic rain, and derained. **AP** compares it with
+COCO's true boxes (AP@50: boxes that overlap by half count; AP: mean over stricter demands). **Recall** and
+**precision** take its detections of at least 0.5 on the *clean* photograph for true: they measure **consistency**, not
+accuracy; **confidence drop** is the mean score that those detections lost.
+
+They do not measure: real rain; other detectors; a detector trained on rain. Its training set, COCO train2017, holds the
+bundled photographs: its AP on clean ones is flattered. A deraining network trained on "photos" has seen the backgrounds
+of all but those held out.
+"""
+SEGMENTATION = """\
+A small segmenter, trained by this kit on clean pictures and then left as it is. **mIoU** is the mean over classes of
+intersection over union, counted over all pixels; {note}.
+
+It does not measure how well streets can be segmented: the segmenter is small and has seen little. What counts is the
+difference between the rows.
+"""
+QUALITY = """\
+**NIQE** and **PIQE** need no clean picture; lower is better. They compare within this table only. The bundled
+photographs show what the scores are worth: there the clean picture is known. **Change** is how much deraining changed a
+picture, mean absolute, in levels of 255.
+
+They do not measure whether rain is gone: grain, blur and compression move them too. Models trained on synthetic rain
+often do little on real rain; look at the change, and at the contact sheet.
+"""
+
+COLUMNS: Mapping[str, Mapping[str, tuple[str, int]]] = {
+    "detection": {
+        "ap50": ("AP@50", 3),
+        "ap": ("AP", 3),
+        "recall": ("recall", 3),
+        "precision": ("precision", 3),
+        "confidence_drop": ("confidence drop", 3),
+    },
+    "segmentation": {"miou": ("mIoU", 3), "accuracy": ("pixel accuracy", 3)},
+    "quality": {"niqe": ("NIQE", 2), "piqe": ("PIQE", 1), "change": ("change", 2)},
+}
+TEXTS = {"detection": DETECTION, "segmentation": SEGMENTATION, "quality": QUALITY}
+
+
+def page(rows: Sequence[Row], name: str, levels: Sequence[str], notes: Mapping[str, str]) -> str:
+    """The Markdown page. notes: of a task, what its data can show."""
+    parts = [
+        f"# After deraining by {name}\n",
+        "Made by `python -m manas_lite downstream`; every number, and those of each class, is in `table.csv`. In "
+        "brackets: 95 % of the values over resampled pictures. One network, one seed of the rain: an interval says how "
+        f'much hangs on the choice of pictures, and nothing else. "{GAIN}" is the paired difference.\n',
+    ]
+    for task, columns in COLUMNS.items():
+        of_task = [row for row in rows if row.task == task]
+        if not of_task:
+            continue
+        parts.append(f"## {task.capitalize()}\n")
+        parts.append(TEXTS[task].format(note=notes.get(task, "")) if task in notes else TEXTS[task])
+        for data in dict.fromkeys(row.data for row in of_task):
+            mine = [row for row in of_task if row.data == data]
+            parts.append(f"**{data}**, {mine[0].pictures} pictures\n")
+            parts.append(_table(mine, columns, levels))
+            if task == "segmentation":
+                parts.append("IoU of each class:\n")
+                parts.append(_table(mine, {m: (m.removeprefix("iou_"), 2) for m in _classes(mine)}, levels))
+    if not any(row.level == "real" for row in rows):
+        parts.append("Real rain was not measured: no folder of rainy photographs was given (`--real`).\n")
+    return "\n".join(parts)
+
+
+def _classes(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row.measure for row in rows if row.measure.startswith("iou_")))
+
+
+def _table(rows: Sequence[Row], columns: Mapping[str, tuple[str, int]], levels: Sequence[str]) -> str:
+    cells = {(row.level, row.version, row.measure): row for row in rows}
+    present = [m for m in columns if any(key[2] == m for key in cells)]
+    lines = ["| rain | picture | " + " | ".join(columns[m][0] for m in present) + " |"]
+    lines.append("|---|---|" + "---|" * len(present))
+    for level in ("none", *levels, "real"):
+        for version in VERSIONS:
+            found = [cells.get((level, version, m)) for m in present]
+            if any(found):
+                shown = [_cell(row, columns[m][1]) for row, m in zip(found, present, strict=True)]
+                lines.append(f"| {level} | {version} | " + " | ".join(shown) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(row: Row | None, digits: int) -> str:
+    if row is None or math.isnan(row.value):
+        return "–"
+    sign = "+" if row.version == GAIN else ""
+    text = f"{row.value:{sign}.{digits}f}"
+    return text if math.isnan(row.low) else f"{text} [{row.low:{sign}.{digits}f}, {row.high:{sign}.{digits}f}]"

@@ -1,0 +1,182 @@
+"""A small segmenter, trained by the kit on clean pictures once and then left as it is; and its scores.
+
+A U-shaped network with four scales, after O. Ronneberger et al., arXiv 1505.04597; sizes are this kit's choice. It is
+no good segmenter, and need not be: it is asked how much rain takes from it, and how much deraining gives back.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .. import checkpoint
+from ..images import to_tensor
+from ..progress import Progress
+from ..runtime import Compute, ComputeSettings
+from .masks import IGNORE, MaskedSet
+
+__all__ = [
+    "Segmenter",
+    "SegmenterSettings",
+    "confusion",
+    "load_segmenter",
+    "save_segmenter",
+    "scores",
+    "segment",
+    "train_segmenter",
+]
+
+
+@dataclass(frozen=True)
+class SegmenterSettings:
+    """widths: channels a scale. steps, batch, side: optimisation steps, crops a step, pixels of a crop's side."""
+
+    widths: tuple[int, ...] = (16, 32, 48, 64)
+    steps: int = 1500
+    batch: int = 8
+    side: int = 128
+    rate: float = 1e-2
+    seed: int = 0
+
+
+class Segmenter(nn.Module):
+    """Pictures (B, 3, H, W) in [0, 1] -> class scores (B, classes, H, W). It looks at half the picture's size."""
+
+    def __init__(self, classes: Sequence[str], widths: Sequence[int] = (16, 32, 48, 64)) -> None:
+        super().__init__()
+        self.classes, self.widths = tuple(classes), tuple(widths)
+        self.down = nn.ModuleList(_block(a, b) for a, b in zip((3, *widths), widths, strict=False))
+        self.up = nn.ModuleList(_block(a + b, b) for a, b in zip(widths[:0:-1], widths[-2::-1], strict=True))
+        self.head = nn.Conv2d(widths[0], len(self.classes), 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.shape[2:]
+        x = F.interpolate(x - 0.5, scale_factor=0.5, mode="area") if min(size) > 1 else x - 0.5
+        skips = []
+        for i, block in enumerate(self.down):
+            x = block(F.max_pool2d(x, 2, ceil_mode=True) if i else x)
+            skips.append(x)
+        for block, skip in zip(self.up, skips[-2::-1], strict=True):
+            x = block(torch.cat([F.interpolate(x, size=skip.shape[2:]), skip], dim=1))
+        return F.interpolate(self.head(x), size=size, mode="bilinear", align_corners=False)
+
+
+def _block(inputs: int, outputs: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for channels in (inputs, outputs):
+        layers += [nn.Conv2d(channels, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+def train_segmenter(
+    data: MaskedSet,
+    settings: SegmenterSettings | None = None,
+    *,
+    compute: ComputeSettings | None = None,
+    progress: bool = True,
+) -> Segmenter:
+    """A segmenter trained on the clean training pictures of `data`, never shown rain.
+
+    Random crops, flips and brightness; Adam with a falling rate; cross-entropy in which a class weighs as the root of
+    its rarity. The same seed gives the same network on CPU.
+    """
+    settings = settings or SegmenterSettings()
+    runtime = Compute(compute or ComputeSettings())
+    pairs = [(photo.picture.read(), photo.truth()) for photo in data.train]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        net = Segmenter(data.classes, settings.widths)
+    net = runtime.prepare(net.train())
+    optimizer = torch.optim.Adam(net.parameters(), settings.rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
+    rng = np.random.default_rng(settings.seed)
+    weight = _rarity([mask for _, mask in pairs], len(data.classes)).to(runtime.device)
+    with runtime.session(), Progress(settings.steps, "segmenter", show=progress) as bar:
+        for _ in range(settings.steps):
+            drawn = [_crop(*pairs[rng.integers(len(pairs))], settings.side, rng) for _ in range(settings.batch)]
+            pictures = torch.stack([picture for picture, _ in drawn]).to(runtime.device)
+            truth = torch.stack([mask for _, mask in drawn]).to(runtime.device)
+            loss = F.cross_entropy(net(pictures), truth, weight, ignore_index=IGNORE)
+            if not torch.isfinite(loss):  # a batch without a labelled pixel
+                continue
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            bar.step(loss=loss.item())
+    return net.eval().cpu()
+
+
+def _rarity(masks: Sequence[np.ndarray], classes: int) -> Tensor:
+    """One over the root of each class's share of the pixels, 1 on average over them; 0 for a class that is nowhere."""
+    counts = sum(np.bincount(mask.ravel(), minlength=256)[:classes] for mask in masks)
+    share = np.asarray(counts) / np.sum(counts)
+    weight = np.divide(1, np.sqrt(share), out=np.zeros(classes), where=share > 0)
+    return torch.from_numpy(weight / (weight * share).sum()).float()
+
+
+def _crop(picture: np.ndarray, mask: np.ndarray, side: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """A square of `side` pixels, from a part of the picture up to three times as large, maybe mirrored."""
+    height, width = mask.shape
+    size = int(min(side * 2 ** rng.uniform(-0.25, 1.5), height, width))
+    top, left = rng.integers(height - size + 1), rng.integers(width - size + 1)
+    part = to_tensor(picture[top : top + size, left : left + size])
+    truth = torch.from_numpy(mask[top : top + size, left : left + size].astype(np.int64))
+    part = F.interpolate(part[None], size=(side, side), mode="bilinear", antialias=True, align_corners=False)[0]
+    truth = F.interpolate(truth[None, None].float(), size=(side, side), mode="nearest")[0, 0].long()
+    if rng.random() < 0.5:
+        part, truth = part.flip(-1), truth.flip(-1)
+    return (part * rng.uniform(0.7, 1.2)).clamp(0, 1), truth
+
+
+@torch.inference_mode()
+def segment(net: Segmenter, picture: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, 3) -> the likeliest class of each pixel, uint8 (H, W)."""
+    return net(to_tensor(picture)[None])[0].argmax(0).numpy().astype(np.uint8)
+
+
+def confusion(predicted: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
+    """(classes, classes) counts of pixels: row the true class, column the predicted one; IGNORE counts nowhere."""
+    known = truth != IGNORE
+    pairs = classes * truth[known].astype(np.int64) + predicted[known]
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+def scores(matrix: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
+    """From a confusion matrix summed over pictures: `miou`, `accuracy` (of pixels), and `iou_NAME` of each class.
+
+    A class that is neither true nor predicted anywhere is NaN and left out of the mean, as torchmetrics does.
+    """
+    hit = matrix.diagonal().astype(float)
+    union = matrix.sum(0) + matrix.sum(1) - hit
+    each = np.divide(hit, union, out=np.full(len(hit), np.nan), where=union > 0)
+    total = matrix.sum()
+    found = {"miou": float(np.nanmean(each)) if total else float("nan")}
+    found["accuracy"] = float(hit.sum() / total) if total else float("nan")
+    return found | {f"iou_{name}": float(value) for name, value in zip(classes, each, strict=True)}
+
+
+def save_segmenter(path: Path, net: Segmenter, settings: SegmenterSettings, data: MaskedSet) -> None:
+    """Weights, classes and how it was trained, in one safetensors file."""
+    meta = {"kind": "segmenter", "classes": list(net.classes), "settings": asdict(settings), "data": data.name}
+    checkpoint.save(path, {"net": net.state_dict()}, meta | {"pictures": [photo.name for photo in data.train]})
+
+
+def load_segmenter(path: Path, data: MaskedSet | None = None) -> Segmenter:
+    """A saved segmenter, in eval mode; ValueError where it was trained on other pictures or classes than `data`'s."""
+    tensors, meta = checkpoint.load(path)
+    if meta.get("kind") != "segmenter":
+        raise checkpoint.CheckpointError(f"{path} holds no segmenter but {meta.get('kind', 'something else')}")
+    if data is not None:
+        if tuple(meta["classes"]) != data.classes:
+            raise ValueError(f"{path} knows the classes {', '.join(meta['classes'])}, not those of {data.name}")
+        seen = set(meta["pictures"]) & {photo.name for photo in data.test}
+        if seen:
+            raise ValueError(f"{path} was trained on test pictures ({', '.join(sorted(seen)[:3])}): train it anew")
+    net = Segmenter(meta["classes"], meta["settings"]["widths"])
+    net.load_state_dict(tensors["net"])
+    return net.eval()
