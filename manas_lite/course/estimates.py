@@ -2,11 +2,12 @@
 
 import json
 import shutil
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from .differences import detectable
 from .registry import Notebook, find, preset
 from .support import device_name
 
-__all__ = ["describe", "extrapolated", "step_seconds"]
+__all__ = ["StepTime", "describe", "extrapolated", "time_step"]
 
 STEPS = 20
 SEED_DEVIATION = 0.55  # dB between searches: a probe on Rain100L with small networks found 0.5 to 0.65
@@ -34,10 +35,17 @@ Network = SearchSpace | Genotype
 Settings = SearchSettings | RetrainSettings
 
 
-def step_seconds(
+class StepTime(NamedTuple):
+    """Seconds of a training step: on the clock, and of computing by this process (on all its threads)."""
+
+    seconds: float
+    cpu_seconds: float
+
+
+def time_step(
     network: Network, settings: Settings, data: str = "photos", *, steps: int = STEPS, scenes: int | None = None
-) -> float:
-    """Median seconds of a weight step, of a space's supernet or a genotype's network, over `steps` of them, here.
+) -> StepTime:
+    """Medians over `steps` weight steps of a space's supernet or a genotype's network, here.
 
     scenes: how many of the settings' `batch` scenes are really computed; the time is multiplied accordingly. For
     batches that would take this machine minutes a step.
@@ -49,17 +57,19 @@ def step_seconds(
     weights = net.weight_parameters() if isinstance(net, SuperNet) else list(net.parameters())
     loss = DerainLoss(settings.loss)
     loader = scene_loader(open_split(data).train, batch=scenes, patch=settings.patch, seed=0, steps=steps + 1)
-    times = []
+    times, computed = [], []
     with compute.session():
         for batch in loader:
             batch = batch.to(compute.device)
-            began = time.perf_counter()
+            began, before = time.perf_counter(), time.process_time()
             outputs = net(compute.images(batch.rainy)).unflatten(0, batch.rainy.shape[:2])
             total, _ = loss(outputs.float(), batch.clean, epoch=settings.epochs)
             torch.autograd.grad(total, weights, allow_unused=True)
             float(total.detach())  # waits for a GPU
             times.append(time.perf_counter() - began)
-    return sorted(times[1:])[len(times[1:]) // 2] * settings.batch / scenes
+            computed.append(time.process_time() - before)
+    scale = settings.batch / scenes  # the first step warms up
+    return StepTime(scale * statistics.median(times[1:]), scale * statistics.median(computed[1:]))
 
 
 def extrapolated(
@@ -76,17 +86,18 @@ def extrapolated(
         count = settings.epochs * settings.steps
         if isinstance(settings, SearchSettings):
             count += (settings.epochs - settings.warmup) * settings.steps
-        seconds = count * step_seconds(network, settings, steps=steps, scenes=scenes)
+        step = time_step(network, settings, steps=steps, scenes=scenes)
         space, genotype = (network, None) if isinstance(network, SearchSpace) else (network.space, network)
         memory = estimate_memory(space, settings.batch, settings.patch, genotype=genotype)
-        rows.append((seconds, memory.bytes))
+        rows.append((count * step.seconds, count * step.cpu_seconds, memory.bytes))
     if not rows:
         raise ValueError(f"notebook {notebook.number} trains nothing: `course run {notebook.number}` measures its cost")
     return {
         "preset": preset_name,
         "device": device_name(),
         "seconds": round(sum(row[0] for row in rows)),
-        "bytes": max(row[1] for row in rows),
+        "cpu_seconds": round(sum(row[1] for row in rows)),
+        "bytes": max(row[2] for row in rows),
         "extrapolated": True,
     }
 
@@ -124,7 +135,7 @@ def describe(sweep: sweeps.Sweep, runs: Sequence[sweeps.Run], out: Path) -> str:
     defaults = {p.name: p.default for p in runner.parameters_of(sources.build(notebook, "solution"))}
     values = {**defaults, **preset(sweep.preset, notebook), **sweep.parameters}
     size = str(values.get("size", "teach"))
-    step = step_seconds(SearchSpace.preset(size), SearchSettings.preset(size))
+    step = time_step(SearchSpace.preset(size), SearchSettings.preset(size)).seconds
     lines = [f"{len(runs)} runs of notebook {notebook.number} at preset {sweep.preset}: {len(todo)} still to do"]
     lines.append(f"{1000 * step:.0f} ms a supernet step of size `{size}` here (median of {STEPS})")
     seconds, source = _seconds_a_run(sweep, runs, out, step, values)

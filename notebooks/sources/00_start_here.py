@@ -121,7 +121,7 @@ widgets.before_after(rainy, derained)
 # %%
 settings = RetrainSettings.preset("teach")
 by_hand = Genotype.hand_made(SearchSpace.preset("teach"))
-step_seconds = estimates.step_seconds(by_hand, settings, steps=steps)
+step_seconds = estimates.time_step(by_hand, settings, steps=steps).seconds
 print(
     f"{1000 * step_seconds:.0f} ms a training step: {settings.batch} scenes x 3 rains, {settings.patch} x {settings.patch}"
 )

@@ -3,6 +3,7 @@
 import itertools
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,18 +19,19 @@ SWEEP = {"notebook": "06", "preset": "smoke", "grid": {"search_seed": [0, 1, 2]}
 
 @pytest.fixture
 def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that moves by one second each time it is read: a step takes one second."""
+    """Clocks that move each time one of them is read: a step takes two seconds, and six of computing."""
     ticks = itertools.count()
     monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr(time, "process_time", lambda: 3.0 * next(ticks))
 
 
 def test_a_step_is_timed_and_multiplied_by_the_scenes_left_out(ticking: None) -> None:
     space = SearchSpace((4, 8), modules_per_cell=1, stem="unshuffle", norm="none", residual=True)
     settings = SearchSettings.preset("smoke", batch=4, patch=16)
-    assert estimates.step_seconds(space, settings, steps=2) == 1
-    assert estimates.step_seconds(space, settings, steps=2, scenes=1) == 4
+    assert estimates.time_step(space, settings, steps=2) == (2, 6)
+    assert estimates.time_step(space, settings, steps=2, scenes=1) == (8, 24)
     retraining = RetrainSettings.preset("smoke", batch=2, patch=16)
-    assert estimates.step_seconds(Genotype.hand_made(space), retraining, steps=2, scenes=8) == 1
+    assert estimates.time_step(Genotype.hand_made(space), retraining, steps=2, scenes=8) == (2, 6)
 
 
 @pytest.mark.parametrize(
@@ -41,11 +43,12 @@ def test_a_step_is_timed_and_multiplied_by_the_scenes_left_out(ticking: None) ->
     ],
 )
 def test_paper_rows_are_steps_times_seconds(number: str, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimates, "step_seconds", lambda *_, **__: 0.5)
+    monkeypatch.setattr(estimates, "time_step", lambda *_, **__: estimates.StepTime(0.5, 0.25))
+    monkeypatch.setattr(estimates, "estimate_memory", lambda *_, **__: SimpleNamespace(bytes=2**34))
     row = estimates.extrapolated(registry.find(number), "paper")
-    assert row["seconds"] == steps / 2
+    assert (row["seconds"], row["cpu_seconds"]) == (steps / 2, steps / 4)
     assert row["extrapolated"] is True
-    assert row["bytes"] > 2**30
+    assert row["bytes"] == 2**34
     assert row["device"]
 
 
@@ -55,7 +58,7 @@ def test_a_notebook_that_trains_nothing_is_to_be_measured() -> None:
 
 
 def test_a_dry_run_tells_runs_hours_disk_and_what_will_be_detectable(monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(estimates, "step_seconds", lambda *_, **__: 0.5)
+    monkeypatch.setattr(estimates, "time_step", lambda *_, **__: estimates.StepTime(0.5, 0.25))
     monkeypatch.setattr(sources, "measured_costs", lambda notebook: [])
     sweep = parse(sweeps.Sweep, SWEEP)
     told = estimates.describe(sweep, sweep.runs(), tmp_path / "out")
@@ -67,7 +70,7 @@ def test_a_dry_run_tells_runs_hours_disk_and_what_will_be_detectable(monkeypatch
 
 
 def test_a_dry_run_believes_finished_runs_first(monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(estimates, "step_seconds", lambda *_, **__: 0.5)
+    monkeypatch.setattr(estimates, "time_step", lambda *_, **__: estimates.StepTime(0.5, 0.25))
     sweep = parse(sweeps.Sweep, SWEEP)
     runs = sweep.runs()
     write_json(tmp_path / f"{runs[0].name}.json", {"status": "done", "seconds": 1800.0})
@@ -78,7 +81,7 @@ def test_a_dry_run_believes_finished_runs_first(monkeypatch, tmp_path: Path) -> 
 
 
 def test_dry_run_and_cost_as_commands(monkeypatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(estimates, "step_seconds", lambda *_, **__: 0.5)
+    monkeypatch.setattr(estimates, "time_step", lambda *_, **__: estimates.StepTime(0.5, 0.25))
     assert main(["sweep", "shipped.yaml", "--dry-run", "--out", str(tmp_path)]) == 0
     assert "15 runs of notebook 06" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
