@@ -1,12 +1,13 @@
 """Statistics of arms against simulations and textbook values."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from manas_lite.course import ablation, differences
+from manas_lite.course import ablation, differences, support
 
 
 def result(arm: str, search: int, images: dict[str, float], retrain: int = 0) -> dict:
@@ -125,3 +126,14 @@ def test_only_results_of_one_study_are_compared() -> None:
     assert ablation.comparable(found, like=other) == [other]
     assert ablation.comparable(found, like=of("lite", 1, "a")) == []
     assert ablation.comparable([]) == []
+
+
+def test_the_shipped_arms_were_trained_and_belong_together() -> None:
+    found = json.loads((support.shipped("ablation") / "results.json").read_text())
+    assert ablation.comparable(found) == found
+    arms = {r["arm"] for r in found}
+    assert "full" in arms
+    for name in arms:
+        runs = [r for r in found if r["arm"] == name]
+        assert sorted(r["search_seed"] for r in runs) == [0, 1, 2]
+        assert np.mean([np.mean(list(r["images"].values())) - np.mean(list(r["rainy"].values())) for r in runs]) > 0
