@@ -1,7 +1,8 @@
-"""python -m benchmarks [--full] [--compile] [--only search retrain derain loss sweeps loader processes] [--out FOLDER]
+"""python -m benchmarks [--full] [--only search retrain derain loss sweeps loader processes compiled] [--out FOLDER]
 
-Prints a table and writes results.json and sweeps.png. Without --full, batches are as small as a two-core machine
-wants (the network is the paper's all the same); --full takes the paper's batches and is for a GPU or a long night.
+Prints tables and writes results.json and sweeps.png; `compiled`, minutes of warm-up, runs only when it is named.
+Without --full, batches are as small as a two-core machine wants (the network is the paper's all the same); --full
+takes the paper's batches and is for a GPU or a long night.
 """
 
 import argparse
@@ -17,11 +18,12 @@ import torch
 from manas_lite.environment import describe_environment
 from manas_lite.space import SearchSpace
 
-from . import cases, loader, processes, report
+from . import cases, loader, processes, report, targets
 from .measure import dispatches, flops, interleaved, matmul_rate, peak_memory, ratio, saved_bytes
 
 HERE = Path(__file__).parent
 PARTS = ("search", "retrain", "derain", "loss", "sweeps", "loader", "processes")
+ON_REQUEST = ("compiled",)
 
 
 def compare(names: dict[str, str], size: dict[str, Any], rounds: int, threads: int) -> list[dict[str, Any]]:
@@ -164,8 +166,7 @@ def saved() -> dict[str, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument("--full", action="store_true", help="the paper's batches")
-    parser.add_argument("--compile", action="store_true", help="torch.compile too: minutes of warm-up")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--only", nargs="+", choices=PARTS + ON_REQUEST, default=PARTS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=HERE / "results")
@@ -182,11 +183,8 @@ def main() -> None:
             "saved_bytes": saved(),
         },
         "retrain": lambda: {"rows": steps("retrain", batches["retrain"], chosen.rounds, chosen.threads)},
-        "derain": lambda: {
-            "rows": pictures(chosen.rounds, chosen.threads),
-            "tiles": tiles(),
-            **({"compiled": compiled(chosen.rounds)} if chosen.compile else {}),
-        },
+        "derain": lambda: {"rows": pictures(chosen.rounds, chosen.threads), "tiles": tiles()},
+        "compiled": lambda: compiled(chosen.rounds),
         "loss": losses,
         "sweeps": lambda: sweeps(chosen.rounds),
         "loader": loader.idle,
@@ -194,13 +192,9 @@ def main() -> None:
     }
     for name in chosen.only:
         print(f"{name}:")
-        began = json.loads(json.dumps(results.get(name, {}))) if name == "derain" else {}
         facts = describe_environment()
-        found = parts[name]()
-        if isinstance(found, dict) and "compiled" in began and "compiled" not in found:
-            found["compiled"] = began["compiled"]
         results[name] = {
-            "found": found,
+            "found": parts[name](),
             "date": date.today().isoformat(),
             "threads": chosen.threads,
             "machine": {key: facts[key] for key in ("platform", "cpu", "gpus", "versions", "git")},
@@ -208,10 +202,11 @@ def main() -> None:
         file.write_text(json.dumps(results, indent=1) + "\n")
     if "sweeps" in results:
         report.plot(results["sweeps"]["found"], chosen.out / "sweeps.png")
-    text = report.summary(results)
+    text = report.summary({name: results[name] for name in PARTS + ON_REQUEST if name in results})
     print(text)
     if chosen.out == HERE / "results" and not chosen.full:
-        report.write_tables(text, HERE / "README.md")
+        report.write_tables(text, HERE / "README.md", "tables")
+        report.write_tables(targets.table(results), HERE / "README.md", "targets")
 
 
 if __name__ == "__main__":

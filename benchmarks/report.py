@@ -62,11 +62,11 @@ def summary(results: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def write_tables(text: str, page: Path) -> None:
-    """Put the tables between the marks of the page."""
-    head, _, rest = page.read_text(encoding="utf-8").partition("<!-- tables -->")
+def write_tables(text: str, page: Path, mark: str) -> None:
+    """Put the tables between the marks of that name on the page."""
+    head, _, rest = page.read_text(encoding="utf-8").partition(f"<!-- {mark} -->")
     tail = rest.partition("<!-- end -->")[2]
-    page.write_text(f"{head}<!-- tables -->\n{text}\n<!-- end -->{tail}", encoding="utf-8")
+    page.write_text(f"{head}<!-- {mark} -->\n{text}\n<!-- end -->{tail}", encoding="utf-8")
 
 
 def _short(value: Any) -> str:
