@@ -60,7 +60,9 @@ TARGETS = (
     Target("search step, times faster", "search", _faster("kit"), 1.2, 1.5, roof=_roof("kit")),
     Target("search step, share of memory at no more than 1.2x time", "search", _memory_share, 0.6, 0.5, False),
     Target("loss, times fewer dispatches", "loss", lambda found: found["fewer"], 20, 40),
-    Target("picture of 321x481 in fp32, times faster", "derain", _faster("kit", "321"), 1.15, 2, roof=_roof("kit", "321")),
+    Target(
+        "picture of 321x481 in fp32, times faster", "derain", _faster("kit", "321"), 1.15, 2, roof=_roof("kit", "321")
+    ),
     Target(
         "picture of 320x480 in fp32, compiled, times faster", "compiled",
         lambda found: found["faster"]["kit, compiled"]["median"], 1.15, 2,

@@ -9,7 +9,7 @@ import textbook as oracle
 import torch
 from torch import Tensor
 
-from benchmarks import cases, kit, textbook
+from benchmarks import cases, kit, report, targets, textbook
 from benchmarks.measure import dispatches, flops, interleaved, ratio, saved_bytes
 from manas_lite.backbone import DerainNet, SuperNet
 from manas_lite.genotype import Genotype
@@ -139,6 +139,37 @@ def test_turns_are_interleaved_and_the_first_round_is_dropped():
 
 def test_ratios_are_within_rounds():
     assert ratio([2.0, 30.0, 4.0], [1.0, 10.0, 4.0]) == {"median": 2.0, "least": 1.0, "most": 3.0}
+
+
+def row(who: str, seconds: float, peak: int, **size: int) -> dict:
+    faster = {"median": 12.0 / seconds}
+    memory = {"before": 100, "peak": peak}
+    return {
+        "who": who, "size": size, "seconds": [seconds] * 3, "faster": faster, "memory": memory,
+        "flops": 60.0, "matmul_flops_a_second": 10.0,
+    }  # fmt: skip
+
+
+def test_targets_are_judged_by_what_was_found():
+    """By hand: 12 s against 8 is 1.5x; 60 FLOP at 10 a second leave 6 s, so 2x is the roof."""
+    rows = [row("textbook", 12, 1100), row("kit", 8, 900), row("thrifty", 14, 600), row("slow", 24, 200)]
+    page = targets.table({"search": {"found": {"rows": rows}, "date": "today"}}).splitlines()
+    cells = {line.split(" | ")[0].strip("| "): line.split(" | ")[1:] for line in page[2:]}
+    assert cells["search step, times faster"] == [
+        "at least 1.2 / 1.5x", "1.5x", "aim", "2.00x", "today", "`--only search` |",
+    ]  # fmt: skip
+    # the slow one takes less memory, but twice the time
+    assert cells["search step, share of memory at no more than 1.2x time"][1:3] == ["0.5x", "aim"]
+    assert cells["loss, times fewer dispatches"][1:3] == ["not measured", "–"]
+    verdicts = [targets.TARGETS[0].verdict(value) for value in (1.1, 1.3, 1.6)]
+    assert verdicts == ["**missed**", "floor", "aim"]
+
+
+def test_tables_stand_between_their_marks(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- one -->\nold\n<!-- end -->\nb\n<!-- two -->\nkept\n<!-- end -->\nc\n")
+    report.write_tables("new", page, "one")
+    assert page.read_text() == "a\n<!-- one -->\nnew\n<!-- end -->\nb\n<!-- two -->\nkept\n<!-- end -->\nc\n"
 
 
 @pytest.mark.slow
