@@ -39,6 +39,8 @@ class AveragePrecision:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints as it goes
             self.evaluation = COCOeval(_coco(truth), _coco(found), "bbox")
             parameters = self.evaluation.params
+            # Categories without a true box count nowhere: leaving them out is exact, and several times as quick.
+            parameters.catIds = sorted({int(label) for boxes in truth for label in boxes.labels})
             parameters.areaRng, parameters.areaRngLbl, parameters.maxDets = [[0, 1e10]], ["all"], [100]
             self.evaluation.evaluate()
         self._results = list(self.evaluation.evalImgs)  # category by category, the pictures of each in order
