@@ -184,7 +184,8 @@ print(f"also: {runs_csv.name}, {images_csv.name}, forest.png, forest.pdf")
 # ## The architecture of this run
 
 # %%
-draw.architecture(Genotype.load(next((where / "ablation").glob(f"{arm}-*/genotype.json"))))
+trained = map(Genotype.load, (where / "ablation").glob(f"{arm}-*/genotype.json"))
+draw.architecture(next(genotype for genotype in trained if genotype.id == result["genotype"]))
 
 # %% [markdown]
 # A check that the statistics compute what they say, on made-up differences of known size:

@@ -65,7 +65,7 @@ seconds = time.perf_counter() - began
 blend = rainy + strength * (derained.astype(float) - rainy)
 result = np.clip(np.rint(blend), 0, 255).astype(np.uint8)
 print(
-    f"{seconds:.1f} s, {rainy.shape[0] * rainy.shape[1] / seconds / 1e6:.1f} megapixels a second"
+    f"{seconds:.1f} s, {rainy.shape[0] * rainy.shape[1] / seconds / 1e6:.2f} megapixels a second"
 )
 widgets.before_after(rainy, result)
 
@@ -214,7 +214,7 @@ checks.tile_starts(my_starts)
 #
 # * Any size and kind of picture; strength; export. Streaks, not drops, fog or noise.
 #
-# **Next**: 10 figures. **Or try** your own rainy photographs, and keep the ones on which it fails.
+# **Next**: 09 after deraining. **Or try** your own rainy photographs, and keep the ones on which it fails.
 #
 # **References.** R. Qian et al., *Attentive GAN for raindrop removal* (drops on a lens), CVPR 2018, arXiv 1711.10098 ·
 # S. Li et al., *Single image deraining: a comprehensive benchmark* (real photographs), CVPR 2019, arXiv 1903.08558 · X.
