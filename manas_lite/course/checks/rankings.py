@@ -57,7 +57,8 @@ def random_search(attempt: Callable[[Table, int, np.random.Generator], str], rng
     n = 4
     scores = np.array([searched(n, seed) for seed in seeds])
     expect(np.ptp(scores) > 0, "400 searches with different generators keep the same architecture", "draw with rng")
-    expect(searched(n, seeds[0]) == scores[0], "the same generator gives another search", "draw with rng alone")
+    again = [searched(n, seed) for seed in seeds[:20]]
+    expect(again == scores[:20].tolist(), "the same generator gives another search", "draw with rng alone")
     error = 5 * scores.std() / np.sqrt(len(scores))
     expected, worst, any_ = expected_best(values, n), -expected_best(-values, n), values.mean()
     expect(abs(scores.mean() - worst) > error, "it keeps the worst of those it has trained", "higher PSNR is better")
