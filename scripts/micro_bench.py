@@ -1,4 +1,4 @@
-"""Make the table of a whole small search space: python scripts/micro_bench.py table|search --seeds 3.
+"""Make the table of a whole small search space: python scripts/micro_bench.py table|search --seeds 0 1 2.
 
 `table` trains every architecture of SPACE that has one gate everywhere, all alike, seed by seed, and appends a row each
 to table.csv; the same command continues where it was cut. `search` runs gradient searches in the same space
@@ -35,10 +35,10 @@ RECIPE = RetrainSettings.preset("teach", epochs=1, steps=400, batch=2, patch=48,
 SEARCH = SearchSettings.preset("teach", epochs=12, warmup=2, batch=2, patch=48, compute=ONE_THREAD)
 
 
-def make_table(seeds: int, target: Path) -> None:
+def make_table(seeds: list[int], target: Path) -> None:
     split, compute = open_split("photos"), Compute(ONE_THREAD)
     done = {(row["modules"], row["gate"], int(row["seed"])) for row in rows(target / "table.csv")}
-    todo = [(*names, seed) for seed in range(seeds) for names in ARCHITECTURES if (*names, seed) not in done]
+    todo = [(*names, seed) for seed in seeds for names in ARCHITECTURES if (*names, seed) not in done]
     batches: tuple[int, list[SceneBatch]] = (-1, [])
     with compute.session(), Progress(len(todo), "table") as bar:
         for pattern, gate, seed in todo:
@@ -91,10 +91,10 @@ def write_manifest(target: Path, rainy: Mapping[str, float]) -> None:
     )
 
 
-def make_searches(seeds: int, target: Path, runs: Path) -> None:
+def make_searches(seeds: list[int], target: Path, runs: Path) -> None:
     """A search's architecture after each epoch; edges are tied afterwards, to the gate of the largest mean weight."""
     split = open_split("photos")
-    for seed in range(seeds):
+    for seed in seeds:
         if any(int(row["seed"]) == seed for row in rows(target / "one_shot.csv")):
             continue
         settings = SearchSettings.preset("teach", **{**to_dict(SEARCH), "seed": seed})
@@ -135,7 +135,7 @@ def one_shot(supernet: SuperNet, pattern: str, gate: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("table", "search"))
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=SHIPPED)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
