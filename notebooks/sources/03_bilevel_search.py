@@ -173,7 +173,8 @@ draw.search_curves(log, genotype.space)
 # **What you should see**, from top to bottom, on one axis of steps. The loss falls. α and β lie still until the dotted
 # line and then part. The entropy falls from 1 (undecided) towards 0: faster in β if few operations are plainly worse.
 # Expected cost moves by what λ says. **Skip share**: watch it. A search in which `skip_connect` takes over has
-# collapsed; the kit stops such a search and keeps the last healthy epoch.
+# collapsed; the kit stops such a search and keeps the last healthy epoch. The lowest panel, a dot a measurement, is the
+# sharpest curvature of L_val in the architecture: where it climbs and climbs, a collapse is near (Zela et al.).
 #
 # Play it back: the same network, thickness is weight.
 
