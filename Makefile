@@ -16,7 +16,7 @@ TORCH := $(or $(REMEMBERED),torch)
 endif
 PINNED_TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 
-.PHONY: help demo course lab test test-slow bench results lint clean FORCE
+.PHONY: help demo course lab test test-slow bench results figures lint clean FORCE
 .DELETE_ON_ERROR:
 
 help: ## list these commands
@@ -49,6 +49,9 @@ bench: $(VENV)/installed-core ## how fast the kit is beside a plain implementati
 
 results: $(VENV)/installed-dev ## docs/results.md and its tables, from the committed result files
 	$(VENV)/bin/python scripts/results_page.py
+
+figures: $(VENV)/installed-dev ## figures/, from the committed result files
+	$(VENV)/bin/python scripts/figures.py
 
 lint: $(VENV)/installed-dev ## style, formatting, types, pins
 	$(RUN) ruff check .

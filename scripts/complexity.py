@@ -2,7 +2,7 @@
 
 Searches of the micro_bench space on the bundled photographs, everything the same but the weight (lambda) and the seed;
 a row each in results/complexity/searches.csv, costs as shares of the largest architecture's parameters. The same
-command continues where it was cut; when all is done, it writes summary.json and figures/complexity.
+command continues where it was cut; when all is done, it writes summary.json.
 """
 
 import argparse
@@ -14,20 +14,18 @@ from typing import Any
 from experiments import append, rows
 from scipy import stats
 
-from manas_lite import SearchSettings, draw, search
-from manas_lite.draw.style import Drawing, styled
+from manas_lite import SearchSettings, search
 from manas_lite.micro_bench import SPACE
 from manas_lite.progress import Progress
 from manas_lite.record import write_json
 from manas_lite.runtime import ComputeSettings
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS, FIGURE = ROOT / "results" / "complexity", ROOT / "figures" / "complexity.png"
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "complexity"
 WEIGHTS = (0.0, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
 SETTINGS = SearchSettings.preset(
     "smoke", epochs=8, steps=20, warmup=2, patch=32, compute=ComputeSettings(device="cpu", threads=1)
 )
-COSTS = {"expected_cost": "of the relaxed network", "derived_cost": "of the derived network"}
+COSTS = ("expected_cost", "derived_cost")
 
 
 def run(weight: float, seed: int, runs: Path) -> dict[str, Any]:
@@ -56,22 +54,6 @@ def summarise(found: list[dict[str, str]]) -> dict[str, Any]:
     return summary
 
 
-@styled
-def figure(found: list[dict[str, str]]) -> Drawing:
-    """Cost against the weight: every search a point, the means a line."""
-    drawing = Drawing(figsize=(7, 2.8), layout="constrained")
-    panels = drawing.subplots(1, 2, sharey=True)
-    summary = summarise(found)
-    for axes, (cost, name) in zip(panels, COSTS.items(), strict=True):
-        places = {weight: place for place, weight in enumerate(summary["weights"])}
-        axes.plot([places[float(row["weight"])] for row in found], [float(row[cost]) for row in found], "o", alpha=0.4)
-        axes.plot(list(places.values()), summary[cost]["means"], "k-")
-        axes.set_xticks(list(places.values()), [f"{weight:g}" for weight in places])
-        axes.set(xlabel="complexity weight", title=f"{name}: rank correlation {summary[cost]['spearman']:.2f}")
-    panels[0].set_ylabel("parameters, share of the largest")
-    return drawing
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
@@ -85,7 +67,6 @@ def main() -> None:
             append(table, run(weight, seed, options.runs_dir))
             bar.step()
     write_json(RESULTS / "summary.json", summarise(rows(table)))
-    draw.save(figure(rows(table)), FIGURE, also=("pdf",))
 
 
 if __name__ == "__main__":

@@ -88,11 +88,11 @@ def profile(curves: Mapping[str, Any], *, x: str, y: str, title: str) -> Figure:
 
 
 @styled
-def forest(rows: Sequence[Mapping[str, Any]], *, title: str) -> Figure:
+def forest(rows: Sequence[Mapping[str, Any]], *, title: str, reference: str = "the full method") -> Figure:
     """An ablation at a glance: each arm's difference in dB with its interval, the band that these runs could not tell
     from nothing, and the verdict.
 
-    rows: mappings with arm, mean, low, high, detectable, verdict, parameters.
+    rows: mappings with arm, mean, low, high, detectable, verdict, parameters. reference: what they differ from.
     """
     figure = Drawing(figsize=(7.0, 0.42 * len(rows) + 1.1), layout="constrained")
     axes = figure.subplots()
@@ -109,7 +109,7 @@ def forest(rows: Sequence[Mapping[str, Any]], *, title: str) -> Figure:
     axes.axvline(0, color=BLACK, lw=0.8)
     labels = [f"{row['arm']}  ({row['parameters']:,.0f} parameters)" for row in rows]
     axes.set(yticks=places, yticklabels=labels, xlim=(-1.6 * reach, 1.6 * reach), title=title)
-    axes.set_xlabel("difference to the full method, dB (grey band: smaller than these runs could detect)")
+    axes.set_xlabel(f"difference to {reference}, dB (grey band: smaller than these runs could detect)")
     for place, row in zip(places, rows, strict=True):
         axes.text(1.02, place, row["verdict"], transform=axes.get_yaxis_transform(), va="center")
     return figure
