@@ -77,9 +77,9 @@ def extrapolated(
 ) -> dict[str, Any]:
     """The row of a cost table that was not run: seconds a step, measured here, times the steps of its trainings.
 
-    An architecture step (first order) is counted as a weight step of the supernet. Memory is the estimate of
-    `manas_lite.memory` for the largest of the trainings. Raises ValueError for a notebook that trains nothing, whose
-    costs can be measured.
+    Seconds of computing where there is no GPU: other work on the machine does not count. An architecture step (first
+    order) is counted as a weight step of the supernet. Memory is the estimate of `manas_lite.memory` for the largest of
+    the trainings. Raises ValueError for a notebook that trains nothing, whose costs can be measured.
     """
     rows = []
     for network, settings in _trainings(notebook, preset_name):
@@ -87,17 +87,17 @@ def extrapolated(
         if isinstance(settings, SearchSettings):
             count += (settings.epochs - settings.warmup) * settings.steps
         step = time_step(network, settings, steps=steps, scenes=scenes)
+        seconds = count * (step.seconds if torch.cuda.is_available() else step.cpu_seconds)
         space, genotype = (network, None) if isinstance(network, SearchSpace) else (network.space, network)
         memory = estimate_memory(space, settings.batch, settings.patch, genotype=genotype)
-        rows.append((count * step.seconds, count * step.cpu_seconds, memory.bytes))
+        rows.append((seconds, memory.bytes))
     if not rows:
         raise ValueError(f"notebook {notebook.number} trains nothing: `course run {notebook.number}` measures its cost")
     return {
         "preset": preset_name,
         "device": device_name(),
         "seconds": round(sum(row[0] for row in rows)),
-        "cpu_seconds": round(sum(row[1] for row in rows)),
-        "bytes": max(row[2] for row in rows),
+        "bytes": max(row[1] for row in rows),
         "extrapolated": True,
     }
 

@@ -129,7 +129,7 @@ def cost_table(notebook: Notebook) -> str:
     words = "Measured by the course's runner, kernel start included, on a machine busy with other work: "
     words += "*of computing* is what the processors did, and what a quiet machine takes."
     if any(row.get("extrapolated") for row in rows):
-        words += " Extrapolated: seconds a step, measured there, times the steps; memory is an estimate."
+        words += " Extrapolated: seconds of computing a step, measured there, times the steps; memory is an estimate."
     if not any("core" not in row["device"] for row in rows):
         words += " No GPU has been measured yet."
     return "\n".join([*lines, "", words])
