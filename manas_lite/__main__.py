@@ -102,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, default=Path("runs/downstream"), help="folder of the table (%(default)s)")
     p.add_argument("--tasks", default="detection,segmentation,quality", help="default: all three, %(default)s")
     p.add_argument("--boxes", type=Path, help="folder with images/ and labels/ in YOLO's layout (default: bundled)")
-    p.add_argument("--street", type=Path, help="folder in CamVid's layout, to train a segmenter on (default: bundled)")
+    p.add_argument("--street", type=Path, help="also a folder in CamVid's layout, to train a segmenter on")
     p.add_argument("--real", type=Path, help="folder of photographs of real rain (default: none)")
     p.add_argument("--detector", type=Path, help="its ONNX file (default: where data_scripts/coco_ssd/make.py puts it)")
     p.add_argument("--draws", type=int, default=200, help="resamples of the intervals (default: %(default)s)")

@@ -4,6 +4,7 @@ COCO-SSD is SSDLite on MobileNetV2, trained on COCO by Google (Apache-2.0; W. Li
 M. Sandler et al., MobileNetV2, arXiv 1801.04381). `python data_scripts/coco_ssd/make.py` fetches and converts it.
 """
 
+import importlib.util
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from ..data.registry import data_folder
 from ..images import to_tensor
 from .boxes import CATEGORIES, Boxes, iou
 
-__all__ = ["CocoSsd", "Detector", "TorchDetector", "default_detector_file", "suppress"]
+__all__ = ["CocoSsd", "Detector", "TorchDetector", "default_detector_file", "find_detector", "suppress"]
 
 MAKE = "python data_scripts/coco_ssd/make.py"
 FEWEST = 0.01
@@ -63,6 +64,13 @@ class CocoSsd:
         name = self.session.get_inputs()[0].name
         scores, corners = self.session.run(None, {name: np.ascontiguousarray(picture)[None]})
         return suppress(*decode(scores, corners, height, width), self.overlap, self.most)
+
+
+def find_detector(path: Path | None = None) -> CocoSsd | None:
+    """COCO-SSD where it is at hand; None where its file or onnxruntime is missing."""
+    if importlib.util.find_spec("onnxruntime") is None or not (path or default_detector_file()).is_file():
+        return None
+    return CocoSsd(path)
 
 
 def decode(scores: np.ndarray, corners: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -21,10 +21,10 @@ of all but those held out.
 """
 SEGMENTATION = """\
 A small segmenter, trained by this kit on clean pictures and then left as it is. **mIoU** is the mean over classes of
-intersection over union, counted over all pixels; {note}.
+intersection over union, counted over all pixels.
 
-It does not measure how well streets can be segmented: the segmenter is small and has seen little. What counts is the
-difference between the rows.
+It does not measure how well scenes can be segmented: the segmenter is small and has seen little. What counts is the
+difference between the rows; where rain *raises* a score, the segmenter was guessing on the clean picture too.
 """
 QUALITY = """\
 **NIQE** and **PIQE** need no clean picture; lower is better. They compare within this table only. The bundled
@@ -50,7 +50,7 @@ TEXTS = {"detection": DETECTION, "segmentation": SEGMENTATION, "quality": QUALIT
 
 
 def page(rows: Sequence[Row], name: str, levels: Sequence[str], notes: Mapping[str, str]) -> str:
-    """The Markdown page. notes: of a task, what its data can show."""
+    """The Markdown page. notes: of masked data, what it can show."""
     parts = [
         f"# After deraining by {name}\n",
         "Made by `python -m manas_lite downstream`; every number, and those of each class, is in `table.csv`. In "
@@ -62,10 +62,11 @@ def page(rows: Sequence[Row], name: str, levels: Sequence[str], notes: Mapping[s
         if not of_task:
             continue
         parts.append(f"## {task.capitalize()}\n")
-        parts.append(TEXTS[task].format(note=notes.get(task, "")) if task in notes else TEXTS[task])
+        parts.append(TEXTS[task])
         for data in dict.fromkeys(row.data for row in of_task):
             mine = [row for row in of_task if row.data == data]
-            parts.append(f"**{data}**, {mine[0].pictures} pictures\n")
+            note = f"; {notes[data]}" if task == "segmentation" and data in notes else ""
+            parts.append(f"**{data}**, {mine[0].pictures} pictures{note}\n")
             parts.append(_table(mine, columns, levels))
             if task == "segmentation":
                 parts.append("IoU of each class:\n")

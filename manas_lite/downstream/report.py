@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +33,8 @@ T = TypeVar("T")
 TASKS = ("detection", "segmentation", "quality")
 BUNDLED = "bundled photographs"
 SEGMENTER = Path(__file__).resolve().parents[1] / "assets" / "downstream" / "segmenter.safetensors"
+SHIPPED = SEGMENTER.with_name("table.csv")
+"""The table that the course's `searched` network made, real rain included."""
 SHOWN = 3
 """Pictures that a sheet of boxes or classes shows."""
 
@@ -41,8 +43,9 @@ SHOWN = 3
 class DownstreamSettings:
     """What to measure on. None means the bundled photographs, except for `real`: without a folder, no real rain.
 
-    boxes: a folder with images/ and labels/ (YOLO's layout). street: a folder in CamVid's layout, on which a segmenter
-    is trained. real: a folder of photographs of real rain. detector: the ONNX file; None: where its script leaves it.
+    boxes: a folder with images/ and labels/ (YOLO's layout). street: also a folder in CamVid's layout, on which a
+    segmenter is trained. real: a folder of photographs of real rain. detector: the ONNX file; None: where its script
+    leaves it.
     levels: of the synthetic rain. draws: bootstrap resamples. most: at most so many photographs a task, 0 for all.
     """
 
@@ -95,14 +98,15 @@ def run_downstream(
         save_sightings(out / "sightings.json", {key: seen[key] for key in seen if key[0] in _held_out(photos)})
         _boxes_sheet(pictures / "boxes.jpg", versions, photos, seen, settings.levels[-1])
     if "segmentation" in settings.tasks:
-        masks = open_camvid(settings.street) if settings.street else bundled_masks()
-        notes["segmentation"] = masks.note
-        masks = MaskedSet(masks.name, masks.classes, masks.train, _first(masks.test, settings.most), masks.note)
-        segmenter = _segmenter(out, masks, settings, compute, progress)
-        rows += segmentation(
-            versions, masks, segmenter, levels=settings.levels, draws=settings.draws, progress=progress
-        )
-        _classes_sheet(pictures / "classes.jpg", versions, masks, segmenter, settings.levels[-1])
+        for masks in [bundled_masks(), *([open_camvid(settings.street)] if settings.street else [])]:
+            notes[masks.name] = masks.note
+            masks = replace(masks, test=_first(masks.test, settings.most))
+            segmenter = _segmenter(out, masks, settings, compute, progress)
+            rows += segmentation(
+                versions, masks, segmenter, levels=settings.levels, draws=settings.draws, progress=progress
+            )
+            sheet = pictures / f"classes-{masks.name.lower().replace(' ', '-')}.jpg"
+            _classes_sheet(sheet, versions, masks, segmenter, settings.levels[-1])
     if "quality" in settings.tasks:
         found, records = _synthetic_quality(versions, settings)
         if settings.real:
@@ -141,9 +145,9 @@ def _segmenter(
     out: Path, data: MaskedSet, settings: DownstreamSettings, compute: ComputeSettings | None, progress: bool
 ) -> Segmenter:
     """The bundled one for the bundled photographs; else the one in `out`, trained first where it is missing."""
-    if settings.street is None:
+    if data.name == BUNDLED:
         return load_segmenter(SEGMENTER, data)
-    path = out / "segmenter.safetensors"
+    path = out / f"segmenter-{data.name}.safetensors"
     if not path.exists():
         net = train_segmenter(data, settings.segmenter, compute=compute, progress=progress)
         save_segmenter(path, net, settings.segmenter, data)

@@ -5,6 +5,7 @@ import torch
 from scipy import stats
 
 from manas_lite import micro_bench
+from manas_lite.downstream.boxes import iou
 
 Y = np.array([65.481, 128.553, 24.966])
 
@@ -88,6 +89,26 @@ def _agreement(tau=None, ceiling=None, verdict=None):
         return tuple(part if other is None else other for part, other in zip(parts, replaced, strict=True))
 
     return attempt
+
+
+def _box_iou(a, b, touch=True, twice=False, smaller=False):
+    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    shared = np.prod(np.clip(sides, 0, None) if touch else sides)
+    areas = [np.prod(x[2:] - x[:2]) for x in (a, b)]
+    return shared / (min(areas) if smaller else sum(areas) if twice else sum(areas) - shared)
+
+
+def _again(clean, found, count=any, same=lambda a, b: a == b):
+    return sum(int(count(same(c[1], f[1]) and iou(c[0], f[0])[0, 0] >= 0.5 for f in found)) for c in clean)
+
+
+def _union(matrix):
+    return matrix.sum(0) + matrix.sum(1) - matrix.diagonal()
+
+
+def _quietly(part, whole):
+    with np.errstate(invalid="ignore"):
+        return part / whole
 
 
 WRONG = {
@@ -179,6 +200,23 @@ WRONG = {
         (_agreement(verdict=lambda a: "agrees" if a.tau > 0 else "disagrees"), "nothing is decided there"),
         (_agreement(verdict=lambda a: "undecided"), "the interval says more"),
         (_agreement(verdict=lambda a: "agrees" if a.verdict == "disagrees" else a.verdict), "is called 'agrees'"),
+    ],
+    "box_iou": [
+        (lambda a, b: _box_iou(a, b, touch=False), "do not touch"),
+        (lambda a, b: _box_iou(a, b, twice=True), "counted twice"),
+        (lambda a, b: _box_iou(a, b, smaller=True), "share of the smaller box"),
+    ],
+    "consistent": [
+        (lambda clean, found: _again(clean, found, count=sum), "counts twice"),
+        (lambda clean, found: _again(clean, found, same=lambda a, b: True), "where a person stood"),
+        (lambda clean, found: len(found), "every detection counts"),
+    ],
+    "mean_iou": [
+        (lambda m: m.trace() / m.sum(), "pixel accuracy"),
+        (lambda m: np.nanmean(_quietly(m.diagonal(), m.sum(1))), "mean accuracy"),
+        (lambda m: np.nan_to_num(_quietly(m.diagonal(), _union(m))).mean(), "counts as nought"),
+        (lambda m: _quietly(m.diagonal(), _union(m)).sum() / (_union(m) > 0).sum(), "not finite"),
+        (lambda m: np.nanmean(_quietly(m.diagonal(), m.sum(0) + m.sum(1))), "counted twice"),
     ],
     "mutants": [(lambda module: None, "0 of 4")],
     "pairing": [(lambda clean, rains: clean.repeat(rains, 1, 1, 1), "repeated as a whole")],

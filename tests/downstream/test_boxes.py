@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from manas_lite.downstream.boxes import CATEGORIES, Boxes, bundled_boxes, iou, open_boxes
-from manas_lite.downstream.detection import CocoSsd, TorchDetector, decode, default_detector_file, suppress
+from manas_lite.downstream.detection import (
+    CocoSsd,
+    TorchDetector,
+    decode,
+    default_detector_file,
+    find_detector,
+    suppress,
+)
 from manas_lite.downstream.pictures import draw_boxes
 from manas_lite.downstream.scoring import AveragePrecision, Consistency, consistency, interval, resamples
 from manas_lite.images import write_image
@@ -262,6 +269,7 @@ def test_a_torchvision_detector():
 def test_a_missing_or_foreign_detector_says_how_to_make_one(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"coco_ssd/make\.py"):
         CocoSsd(tmp_path / "none.onnx")
+    assert find_detector(tmp_path / "none.onnx") is None
     pytest.importorskip("onnxruntime", reason="needs the extra: pip install 'manas_lite[downstream]'")
     (tmp_path / "bad.onnx").write_bytes(b"no model")
     with pytest.raises(ValueError, match="no ONNX model"):

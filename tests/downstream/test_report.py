@@ -131,7 +131,7 @@ def whole(tmp_path_factory):
 def test_what_is_left_behind(whole):
     out, rows = whole
     names = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
-    sheets = {f"pictures/{name}.jpg" for name in ("boxes", "classes", "real")}
+    sheets = {f"pictures/{name}.jpg" for name in ("boxes", "classes-bundled-photographs", "classes-camvid", "real")}
     assert names == {
         "README.md",
         "table.csv",

@@ -2,7 +2,8 @@
 
     checks.psnr_y(my_function)      # -> a Check, shown by the notebook; nothing is raised
 
-Grouped by what they are about: `basics`, `images`, `spaces`, `searches`, `evidence`, `rankings`.
+Grouped by what they are about: `basics`, `images`, `spaces`, `searches`, `evidence`, `rankings`,
+`downstream`.
 """
 
 from .base import Check
@@ -16,6 +17,7 @@ from .basics import (
     strength,
     tile_starts,
 )
+from .downstream import box_iou, consistent, mean_iou
 from .evidence import mutants, nested_bootstrap
 from .images import psnr_y, screen_blend, split_by_scene
 from .rankings import random_search, rank_agreement
@@ -25,6 +27,8 @@ from .spaces import binary_entropy, count_space, expected_cost, gated_edge
 __all__ = [
     "Check",
     "binary_entropy",
+    "box_iou",
+    "consistent",
     "count_space",
     "darts_step",
     "derive",
@@ -33,6 +37,7 @@ __all__ = [
     "holm",
     "internal_loss",
     "mean_and_deviation",
+    "mean_iou",
     "mutants",
     "nested_bootstrap",
     "padding",
