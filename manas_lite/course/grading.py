@@ -63,7 +63,7 @@ def grade(path: Path, timeout: int = 120) -> list[Check]:
 
 
 def grade_folder(folder: Path, table: Path, timeout: int = 120) -> int:
-    """Grade every notebook below `folder` into a CSV: file, notebook, exercise, passed, message. Returns the files."""
+    """Grade every notebook below `folder` into a CSV: file, exercise, passed (0 or 1), message. Returns how many."""
     files = sorted(path for path in folder.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
     if not files:
         raise FileNotFoundError(f"{folder} holds no .ipynb file")
