@@ -7,6 +7,9 @@ from .tasks import GAIN, Row
 
 __all__ = ["page"]
 
+FEW = 10
+"""Pictures below which the page warns of the intervals."""
+
 VERSIONS = ("clean", "rainy", "derained", GAIN)
 
 DETECTION = """\
@@ -66,7 +69,8 @@ def page(rows: Sequence[Row], name: str, levels: Sequence[str], notes: Mapping[s
         for data in dict.fromkeys(row.data for row in of_task):
             mine = [row for row in of_task if row.data == data]
             note = f"; {notes[data]}" if task == "segmentation" and data in notes else ""
-            parts.append(f"**{data}**, {mine[0].pictures} pictures{note}\n")
+            few = "; so few that the intervals mean little" if mine[0].pictures < FEW else ""
+            parts.append(f"**{data}**, {mine[0].pictures} pictures{note}{few}\n")
             parts.append(_table(mine, columns, levels))
             if task == "segmentation":
                 parts.append("IoU of each class:\n")

@@ -12,6 +12,7 @@ from manas_lite.data import Picture
 from manas_lite.downstream.boxes import AnnotatedPhoto, Boxes
 from manas_lite.downstream.report import DownstreamSettings, read_table, run_downstream
 from manas_lite.downstream.segmentation import SegmenterSettings
+from manas_lite.downstream.sightings import SHIPPED as SHIPPED_SIGHTINGS
 from manas_lite.downstream.sightings import Versions, load_sightings, look
 from manas_lite.downstream.tasks import GAIN, detection, quality
 from manas_lite.images import read_image, write_image
@@ -219,3 +220,34 @@ def test_the_rain_is_that_of_the_test_scenes():
     rainy = Versions(Identity()).of(photo.picture, photo.name, "heavy")["rainy"]
     np.testing.assert_array_equal(rainy, scene.read()[0][scene.labels.index("heavy")])
     assert read_image(photo.picture.path).shape == rainy.shape
+
+
+def test_the_committed_table_is_the_shipped_one_and_says_what_the_page_says(repository):
+    """results/downstream is what the notebook reads from the package; its page holds the table's numbers."""
+    from manas_lite.downstream.report import SHIPPED
+
+    folder = repository / "results" / "downstream"
+    if not folder.is_dir():
+        pytest.skip("an installed package has no results folder")
+    assert (folder / "table.csv").read_bytes() == SHIPPED.read_bytes()
+    assert (folder / "sightings.json").read_bytes() == SHIPPED_SIGHTINGS.read_bytes()
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    for row in read_table(SHIPPED):
+        if row.measure in ("ap50", "recall", "miou") and row.version in ("rainy", "derained"):
+            assert f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" in text, row
+    assert {row.level for row in read_table(SHIPPED)} == {"none", "light", "medium", "heavy", "real"}
+
+
+def test_shipped_sightings_are_of_the_test_photographs_and_give_the_tables_numbers():
+    from manas_lite.downstream.boxes import bundled_boxes
+    from manas_lite.downstream.report import SHIPPED
+    from manas_lite.downstream.scoring import Consistency, consistency
+
+    seen = load_sightings()
+    names = [photo.name for photo in bundled_boxes() if photo.part == "test"]
+    assert {key[0] for key in seen} == set(names)
+    kept = [consistency(seen[n, "none", "clean"].boxes, seen[n, "heavy", "derained"].boxes) for n in names]
+    stated = cell(
+        read_table(SHIPPED), data="bundled photographs, held out", level="heavy", version="derained", measure="recall"
+    )
+    assert Consistency.recall(kept) == pytest.approx(stated.value, abs=1e-3)
