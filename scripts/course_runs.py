@@ -1,6 +1,7 @@
 """Put finished runs into the package, as what notebooks fall back on: python scripts/course_runs.py RUNS NAME...
 
-The name `ablation` takes the results of all arms of notebook 06 in RUNS; another is a run directory in RUNS.
+The name `ablation` takes the results of all arms of notebook 06 in RUNS; another is a run directory in RUNS. The name
+`gap` evaluates what is shipped already (search and searched) and writes what notebook 04 draws: gap.json.
 
 Copies genotype, weights, metrics and log of each run directory, and of its manifest only what does not depend on the
 machine's names and paths.
@@ -11,7 +12,10 @@ import json
 import shutil
 from pathlib import Path
 
+from manas_lite import DerainNet, SuperNet, evaluate, load, open_split
+from manas_lite.checkpoint import load as load_tensors
 from manas_lite.course import ablation
+from manas_lite.genotype import Genotype
 
 TARGET = Path(__file__).resolve().parents[1] / "manas_lite" / "assets" / "course"
 FILES = ("genotype.json", "log.jsonl", "metrics.json", "weights.safetensors", "supernet.safetensors")
@@ -42,13 +46,37 @@ def ship_ablation(runs: Path) -> Path:
     return target
 
 
+def ship_gap(scenes: int = 4) -> Path:
+    """PSNR of the shipped search's mixture, of its derived network with inherited weights, and of that retrained."""
+    genotype = Genotype.load(TARGET / "search" / "genotype.json")
+    supernet = SuperNet(genotype.space)
+    supernet.load_state_dict(load_tensors(TARGET / "search" / "supernet.safetensors")[0]["net"])
+    networks = {
+        "supernet, mixed": supernet,
+        "derived, inherited": DerainNet(genotype).inherit(supernet),
+        "retrained, multi-to-one": load(TARGET / "searched"),
+    }
+    if networks["retrained, multi-to-one"].genotype != genotype:
+        raise ValueError(f"{TARGET / 'searched'} is no retraining of what {TARGET / 'search'} found")
+    psnr: dict[str, float] = {}
+    for name, network in networks.items():
+        scores = evaluate(network, open_split("photos").val[:scenes], conventions=("rgb",), measures=("psnr",))
+        psnr["rainy input"], psnr[name] = scores.means()["rainy_psnr_rgb"], scores.means()["psnr_rgb"]
+    target = TARGET / "searched" / "gap.json"
+    target.write_text(json.dumps(psnr, indent=1) + "\n", encoding="utf-8")
+    return target
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, help="folder of runs")
     parser.add_argument("names", nargs="+", help="names of run directories in it")
     options = parser.parse_args()
     for name in options.names:
-        print(ship_ablation(options.runs) if name == "ablation" else ship(options.runs / name))
+        if name == "gap":
+            print(ship_gap())
+        else:
+            print(ship_ablation(options.runs) if name == "ablation" else ship(options.runs / name))
 
 
 if __name__ == "__main__":
