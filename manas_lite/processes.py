@@ -107,7 +107,8 @@ def join(device: torch.device) -> Processes:
     """The processes of this launch. They are introduced to one another unless that has been done: gloo speaks
     between CPUs, NCCL between GPUs, each process on its own.
 
-    Raises ModuleNotFoundError where several were launched and `accelerate` is missing, ValueError for a numbered GPU.
+    Raises ModuleNotFoundError where several were launched and `accelerate` is missing, ValueError for a numbered GPU
+    and for devices that have no way to speak to one another (MPS).
     """
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if not (distributed.is_available() and distributed.is_initialized()):
@@ -135,6 +136,8 @@ def _introduce(device: torch.device) -> None:
             "pip install 'manas_lite[accelerate]'"
         ) from None
     PartialState(cpu=device.type == "cpu", timeout=PATIENCE)
+    if not distributed.is_initialized():
+        raise ValueError(f"processes on {device.type!r} cannot be joined: use device=cuda or device=cpu")
 
 
 class _Spread(torch.autograd.Function):

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -89,6 +90,14 @@ def test_several_processes_without_accelerate_are_told_what_is_missing(monkeypat
     monkeypatch.setitem(sys.modules, "accelerate", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'manas_lite\[accelerate\]'"):
         join(CPU)
+
+
+def test_devices_that_cannot_be_joined_are_refused(monkeypatch):
+    """As on Apple's GPUs, where accelerate sets nothing up."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setitem(sys.modules, "accelerate", SimpleNamespace(PartialState=lambda **_: None))
+    with pytest.raises(ValueError, match="processes on 'mps' cannot be joined: use device=cuda or device=cpu"):
+        join(torch.device("mps"))
 
 
 def test_what_works_alone_does_not_join(monkeypatch):
