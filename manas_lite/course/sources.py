@@ -13,7 +13,7 @@ from typing import Any, Literal
 from . import registry
 from .registry import Notebook
 
-__all__ = ["build", "clean", "compared", "cost_table", "dumps", "head", "tags"]
+__all__ = ["build", "clean", "compared", "cost_table", "dumps", "head", "same_parameters", "tags"]
 
 Version = Literal["student", "solution"]
 
@@ -122,10 +122,8 @@ def cost_table(notebook: Notebook) -> str:
         note = " *(extrapolated)*" if row.get("extrapolated") else ""
         memory = f"{row['bytes'] / 2**30:.1f} GiB" if row.get("bytes") else "–"
         computed = _minutes(row["cpu_seconds"]) if row.get("cpu_seconds") else "–"
-        lines.append(
-            f"| {_presets(notebook, row['preset'])} | {row['device']} | {_minutes(row['seconds'])}{note} "
-            f"| {computed} | {memory} |"
-        )
+        names = ", ".join(f"`{name}`" for name in same_parameters(notebook, row["preset"]))
+        lines.append(f"| {names} | {row['device']} | {_minutes(row['seconds'])}{note} | {computed} | {memory} |")
     words = "Measured by the course's runner, kernel start included, on a machine busy with other work: "
     words += "*of computing* is what the processors did, and what a quiet machine takes."
     if any(row.get("extrapolated") for row in rows):
@@ -135,12 +133,10 @@ def cost_table(notebook: Notebook) -> str:
     return "\n".join([*lines, "", words])
 
 
-def _presets(notebook: Notebook, name: str) -> str:
-    """The presets that a row holds for: those that set the same parameters."""
-    same = [
-        other for other in registry.presets() if registry.preset(other, notebook) == registry.preset(name, notebook)
-    ]
-    return ", ".join(f"`{other}`" for other in same)
+def same_parameters(notebook: Notebook, name: str) -> tuple[str, ...]:
+    """The presets that set the same parameters in a notebook: what one costs, the others cost."""
+    wanted = registry.preset(name, notebook)
+    return tuple(other for other in registry.presets() if registry.preset(other, notebook) == wanted)
 
 
 def _minutes(seconds: float) -> str:

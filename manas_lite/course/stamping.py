@@ -98,9 +98,8 @@ def _wanted() -> dict[Path, str]:
 def _table() -> str:
     lines = ["| notebook | goal | minutes of computing (teach, CPU) | exercises | next |", "|---|---|---|---|---|"]
     for notebook in registry.notebooks():
-        rows = [
-            row for row in sources.measured_costs(notebook) if row["preset"] == "teach" and "cores" in row["device"]
-        ]
+        teach = sources.same_parameters(notebook, "teach")
+        rows = [row for row in sources.measured_costs(notebook) if row["preset"] in teach and "cores" in row["device"]]
         minutes = f"{rows[0].get('cpu_seconds', rows[0]['seconds']) / 60:.1f}" if rows else "not measured yet"
         lines.append(
             f"| [{notebook.number} {notebook.title}]({notebook.path.name}) | {notebook.purpose} | {minutes} "
