@@ -239,7 +239,8 @@ def _halves(high: Photograph, path: Path) -> dict[str, Any]:
             native = "L" if sys.byteorder == "little" else "B"
             order = native if raw[-1] == "N" else raw[-1]
             swapped = raw[:-1] + ("B" if order == "L" else "L")
-            tiles.append(type(tile)(*tile[:3], swapped if isinstance(args, str) else (swapped, *rest)))
+            args = swapped if isinstance(args, str) else (swapped, *rest)
+            tiles.append(tile._replace(args=args) if hasattr(tile, "_replace") else (*tile[:3], args))  # old Pillow
         image.tile = tiles  # type: ignore[attr-defined]
         image.load()
         low = from_pil(image, path)

