@@ -129,6 +129,7 @@ def whole(tmp_path_factory):
     return out, run_downstream(Identity(), out, settings, name="`nothing`", detector=Reds(), progress=False)
 
 
+@pytest.mark.slow
 def test_what_is_left_behind(whole):
     out, rows = whole
     names = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
@@ -139,7 +140,7 @@ def test_what_is_left_behind(whole):
         "detection.csv",
         "quality.csv",
         "sightings.json",
-        "segmenter.safetensors",
+        "segmenter-CamVid.safetensors",
         *sheets,
     }
     again = read_table(out / "table.csv")
@@ -155,6 +156,7 @@ def test_what_is_left_behind(whole):
         assert sheet.height > 150
 
 
+@pytest.mark.slow
 def test_sightings_come_back(whole, tmp_path):
     out, _ = whole
     seen = load_sightings(out / "sightings.json")
@@ -165,6 +167,7 @@ def test_sightings_come_back(whole, tmp_path):
         load_sightings(tmp_path / "bad.json")
 
 
+@pytest.mark.slow
 def test_the_page_says_what_the_numbers_are_and_are_not(whole):
     out, rows = whole
     text = (out / "README.md").read_text()
