@@ -1,4 +1,4 @@
-"""python -m benchmarks [--full] [--only search retrain derain loss sweeps loader processes compiled] [--out FOLDER]
+"""python -m benchmarks [--full] [--only pace search retrain derain loss sweeps loader ...] [--out FOLDER]
 
 Prints tables and writes results.json and sweeps.png; `compiled`, minutes of warm-up, runs only when it is named.
 Without --full, batches are as small as a two-core machine wants (the network is the paper's all the same); --full
@@ -19,10 +19,10 @@ from manas_lite.environment import describe_environment
 from manas_lite.space import SearchSpace
 
 from . import cases, loader, processes, report, targets
-from .measure import dispatches, flops, interleaved, matmul_rate, peak_memory, ratio, saved_bytes
+from .measure import convolution_rates, dispatches, flops, interleaved, matmul_rate, peak_memory, ratio, saved_bytes
 
 HERE = Path(__file__).parent
-PARTS = ("search", "retrain", "derain", "loss", "sweeps", "loader", "processes")
+PARTS = ("pace", "search", "retrain", "derain", "loss", "sweeps", "loader", "processes")
 ON_REQUEST = ("compiled",)
 
 
@@ -110,6 +110,11 @@ def losses() -> dict[str, Any]:
     return {"dispatches": counts, "fewer": counts["textbook"] / counts["kit"]}
 
 
+def pace() -> dict[str, float]:
+    """FLOP/s that this machine reaches on one operation at a time."""
+    return {"matrix product": matmul_rate(), **convolution_rates()}
+
+
 SWEPT: dict[str, list[Any]] = {
     "channels": [8, 16, 32, 64],
     "patch": [16, 32, 64, 128],
@@ -178,6 +183,7 @@ def main() -> None:
     batches = {"search": 16, "retrain": 32} if chosen.full else {"search": 4, "retrain": 4}
 
     parts: dict[str, Callable[[], Any]] = {
+        "pace": pace,
         "search": lambda: {
             "rows": steps("search", batches["search"], chosen.rounds, chosen.threads),
             "saved_bytes": saved(),

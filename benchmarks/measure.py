@@ -52,6 +52,19 @@ def matmul_rate(dtype: torch.dtype = torch.float32, side: int = 1024) -> float:
     return 2 * side**3 / statistics.median(seconds)
 
 
+def convolution_rates(pixels: int = 2**14) -> dict[str, float]:
+    """FLOP/s of single 3x3 convolutions, as wide as the network's branches, on maps of as many values in all."""
+    rates = {}
+    for i, channels in enumerate((32, 64, 128, 256)):
+        side = int(pixels**0.5) >> i
+        conv = nn.Conv2d(channels, channels, 3, padding=1).to(memory_format=torch.channels_last)
+        x = torch.rand(4, channels, side, side).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            seconds = interleaved({"convolution": lambda conv=conv, x=x: conv(x)}, 9)["convolution"]
+        rates[f"3x3, {channels} channels"] = 2 * 9 * channels**2 * 4 * side**2 / statistics.median(seconds)
+    return rates
+
+
 def flops(run: Run) -> int:
     """FLOPs of convolutions and matrix products, backward passes included."""
     with FlopCounterMode(display=False) as counter:
