@@ -125,7 +125,7 @@ def cost_table(notebook: Notebook) -> str:
         names = ", ".join(f"`{name}`" for name in same_parameters(notebook, row["preset"]))
         lines.append(f"| {names} | {row['device']} | {_minutes(row['seconds'])}{note} | {computed} | {memory} |")
     words = "Measured by the course's runner, kernel start included, on a machine busy with other work: "
-    words += "*of computing* is what the processors did, and what a quiet machine takes."
+    words += "*of computing* is what the processors spent on it, closer to what a quiet one takes."
     if any(row.get("extrapolated") for row in rows):
         words += " Extrapolated: seconds of computing a step, measured there, times the steps; memory is an estimate."
     if not any("core" not in row["device"] for row in rows):
