@@ -146,14 +146,16 @@ def row(who: str, seconds: float, peak: int, **size: int) -> dict:
     memory = {"before": 100, "peak": peak}
     return {
         "who": who, "size": size, "seconds": [seconds] * 3, "faster": faster, "memory": memory,
-        "flops": 60.0, "matmul_flops_a_second": 10.0,
+        "flops": 60.0,
     }  # fmt: skip
 
 
 def test_targets_are_judged_by_what_was_found():
     """By hand: 12 s against 8 is 1.5x; 60 FLOP at 10 a second leave 6 s, so 2x is the roof."""
     rows = [row("textbook", 12, 1100), row("kit", 8, 900), row("thrifty", 14, 600), row("slow", 24, 200)]
-    page = targets.table({"search": {"found": {"rows": rows}, "date": "today"}}).splitlines()
+    page = targets.table(
+        {"search": {"found": {"rows": rows}, "date": "today"}, "pace": {"found": {"a": 10.0, "b": 4.0}}}
+    ).splitlines()
     cells = {line.split(" | ")[0].strip("| "): line.split(" | ")[1:] for line in page[2:]}
     assert cells["search step, times faster"] == [
         "at least 1.2 / 1.5x", "1.5x", "aim", "2.00x", "today", "`--only search` |",
