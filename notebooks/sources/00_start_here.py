@@ -80,6 +80,7 @@ widgets.before_after(rainy, derained)
 # | 06 ablations | Which part of the method matters, and how sure can you be? |
 # | 07 pitfalls | Eight bugs of real research code: see each, and the test that catches it |
 # | 08 your own photos | Does it work on *your* picture? |
+# | 09 after deraining | Does it help who looks next: a detector, a segmenter? |
 # | 10 figures | Every figure of a report, from result files alone |
 #
 # **Stop here if short of time**: you have seen the whole job once. The rest of this notebook is what you come back to.

@@ -253,7 +253,7 @@ checks.holm(my_holm)
 #
 # * The search seed is the unit; pictures are not runs. Pair, nest, correct, and state what n could detect.
 #
-# **Next**: 07 pitfalls, then 10 figures. **Or try** `arm = "no_internal"`, `w_internal = 0.0` with the seeds that `full`
+# **Next**: 07 pitfalls. **Or try** `arm = "no_internal"`, `w_internal = 0.0` with the seeds that `full`
 # has.
 #
 # **References.** M. Lindauer, F. Hutter, *Best practices for scientific research on NAS*, JMLR 2020, arXiv 1909.02453 ·

@@ -208,7 +208,7 @@ checks.tile_starts(my_starts)
 #
 # One network on a few pictures. A gain on synthetic streaks is no promise for your photograph, where no clean picture
 # exists to measure against: there, only eyes (several pairs, not told which is which) or a task can judge. Notebook 09
-# will ask a detector.
+# asks a detector and a segmenter.
 #
 # ## Summary
 #
