@@ -81,7 +81,7 @@ def profile(curves: Mapping[str, Any], *, x: str, y: str, title: str) -> Figure:
         colour, mark = COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)]
         axes.plot(xs, ys, color=colour, marker=mark, markersize=3, markevery=max(1, len(xs) // 12), label=name)
     if all(float(value).is_integer() for xs, _ in curves.values() for value in xs):
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
     axes.set(xlabel=x, ylabel=y, title=title)
     axes.legend()
     return figure
