@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
     p = _command(commands, "derain", _derain, "derain a photograph, every photograph of a folder, or a video")
     p.add_argument("input", type=Path, help="an image file, a folder, or a video (the latter needs the extra `video`)")
     p.add_argument("output", type=Path, help="the file or folder to write")
-    p.add_argument("--weights", default="runs/demo", help="run directory, weights file, or shipped model (%(default)s)")
+    p.add_argument("--weights", default="rain-any", help="run directory, weights file, or shipped model (%(default)s)")
     p.add_argument("--overwrite", action="store_true", help="replace existing files")
     p.add_argument("--strength", type=float, default=1.0, help="0: leave it alone, 1: derain (default), 2: exaggerate")
     p.add_argument(
@@ -98,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
     _compute_options(p)
 
     p = _command(commands, "downstream", _downstream, "what a detector, a segmenter and no-reference scores make of it")
-    p.add_argument("--weights", default="runs/demo", help="run directory, weights file, or shipped model (%(default)s)")
+    p.add_argument("--weights", default="rain-any", help="run directory, weights file, or shipped model (%(default)s)")
     p.add_argument("--out", type=Path, default=Path("runs/downstream"), help="folder of the table (%(default)s)")
     p.add_argument("--tasks", default="detection,segmentation,quality", help="default: all three, %(default)s")
     p.add_argument("--boxes", type=Path, help="folder with images/ and labels/ in YOLO's layout (default: bundled)")

@@ -1,4 +1,4 @@
-"""Draw figures/ from the committed result files, each as PNG and PDF: make figures.
+"""Draw figures/ from the committed result files, each as PNG and, but for photographs, PDF: make figures.
 
 The figures of a student's own runs are notebook 10's; these are the kit's evidence (docs/results.md). One whose files
 are not there is left out, and said so.
@@ -81,7 +81,7 @@ def gallery() -> Figure:
     if not names:
         raise FileNotFoundError(MODELS)
     nets = {name: load(name) for name in names}
-    figure = Drawing(figsize=(2.2 * (len(names) + 2), 1.75 * len(scenes)), layout="constrained")
+    figure = Drawing(figsize=(1.7 * (len(names) + 2), 1.35 * len(scenes)), layout="constrained")
     for panels, scene, level in zip(figure.subplots(len(scenes), len(names) + 2), scenes, LEVELS, strict=True):
         rainy, clean = scene.read()
         image = rainy[scene.labels.index(level)]
@@ -111,7 +111,7 @@ def main() -> None:
         except FileNotFoundError as error:
             print(f"{name}: left out: {error}")
             continue
-        for path in draw.save(figure, FIGURES / f"{name}.png", also=("pdf",)):
+        for path in draw.save(figure, FIGURES / f"{name}.png", also=() if name == "gallery" else ("pdf",)):
             print(path.relative_to(ROOT))
 
 

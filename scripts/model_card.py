@@ -68,11 +68,11 @@ shape {speed["prenet_seconds"]:.2f} s (0.169 M parameters; its authors report 66
 python scripts/train_models.py {name} --data FOLDER --threads {card["threads"]} --ship
 ```
 
-Search: {card["search"]["seconds"] / 60:.0f} minutes; retraining: {card["retrain"]["steps"]:,} steps of
-{settings["batch"]} scenes, patches of {settings["patch"]} pixels, {card["retrain"]["seconds"] / 60:.0f} minutes;
-{device}, {card["machine"]["date"]}, torch {card["machine"]["versions"]["torch"]}, seed {settings["seed"]}. All
-settings are in card.json; the losses of the first 100 steps are in `results/models/{name}/first_steps.json`, and a test
-repeats them bit for bit.
+On the clock, beside other work: search {card["search"]["seconds"] / 60:.0f} minutes; retraining
+{card["retrain"]["steps"]:,} steps of {settings["batch"]} scenes, patches of {settings["patch"]} pixels,
+{card["retrain"]["seconds"] / 60:.0f} minutes; {device}, {card["machine"]["date"]}, torch
+{card["machine"]["versions"]["torch"]}, seed {settings["seed"]}. All settings are in card.json; the losses of the first
+100 steps are in `results/models/{name}/first_steps.json`.
 
 ## Limits
 

@@ -120,7 +120,7 @@ def ship(name: str, folder: Path, runs: Path) -> None:
     for test, found in scores.items():
         for kind, result in found.items():
             write_json(results / f"{test}-{kind}.json", {"means": result.means(), "rows": result.rows})
-    log = read_log(run / "log.jsonl")
+    log = read_log(run)
     steps = [record for record in log if record["kind"] == "step"]
     write_json(results / "first_steps.json", [record["train"] for record in steps[:100]])
     curve = [[r["epoch"], round(r["val_psnr_rgb"], 4)] for r in log if r["kind"] == "epoch"]
@@ -131,8 +131,8 @@ def ship(name: str, folder: Path, runs: Path) -> None:
         "genotype": net.genotype.id,
         "parameters": net.genotype.cost(),
         "flops_256": net.genotype.cost("flops"),
-        "search": {"settings": searching["settings"]["settings"], "seconds": searching["seconds"]},
-        "retrain": {"settings": manifest["settings"]["settings"], "seconds": manifest["seconds"], "steps": len(steps)},
+        "search": {"settings": searching["settings"], "seconds": searching["seconds"]},
+        "retrain": {"settings": manifest["settings"], "seconds": manifest["seconds"], "steps": len(steps)},
         "best": read_json(run / "metrics.json"),
         "validation": curve,
         "tests": {test: {kind: result.means() for kind, result in found.items()} for test, found in scores.items()},

@@ -81,15 +81,17 @@ def test_source_holds_on_newer_pythons(path: Path) -> None:
 
 
 def test_no_function_or_class_shares_its_name_with_a_module() -> None:
-    """`manas_lite.rain` must stay the module however it is imported."""
+    """`manas_lite.rain` must stay the module however it is imported; so must a sub-package's modules, in it."""
     modules = {info.name for info in pkgutil.walk_packages(manas_lite.__path__, "manas_lite.")}
     modules = {name for name in modules if not name.endswith("__main__")}
-    last_names = {name.rsplit(".", 1)[1] for name in modules}
-    assert {"ops", "losses", "rain"} <= last_names
+    top = {name.rsplit(".", 1)[1] for name in modules if name.count(".") == 1}
+    assert {"ops", "losses", "rain"} <= top
     clashes = []
     for name in sorted(modules | {"manas_lite"}):
+        package = name if name.count(".") == 1 else name.rpartition(".")[0]
+        own = {other.rpartition(".")[2] for other in modules if other.rpartition(".")[0] == package}
         for attribute, value in vars(importlib.import_module(name)).items():
-            if attribute in last_names and not isinstance(value, types.ModuleType):
+            if attribute in top | own and not isinstance(value, types.ModuleType):
                 clashes.append(f"{name}.{attribute}")
     assert clashes == []
 

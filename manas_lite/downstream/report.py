@@ -25,7 +25,7 @@ from .pictures import draw_boxes, draw_classes
 from .quality import PATCH
 from .segmentation import Segmenter, SegmenterSettings, load_segmenter, save_segmenter, segment, train_segmenter
 from .sightings import LEVELS, Key, Sighting, Versions, look, save_sightings
-from .tasks import Row, detection, quality, segmentation
+from .tasks import Row, measure_detection, measure_quality, measure_segmentation
 
 __all__ = ["TASKS", "DownstreamSettings", "run_downstream"]
 
@@ -92,7 +92,7 @@ def run_downstream(
         photos = _first(open_boxes(settings.boxes) if settings.boxes else bundled_boxes(), settings.most)
         data = settings.boxes.name if settings.boxes else BUNDLED
         seen = look(versions, photos, detector, levels=settings.levels, progress=progress)
-        found, records = detection(photos, seen, data=data, levels=settings.levels, draws=settings.draws)
+        found, records = measure_detection(photos, seen, data=data, levels=settings.levels, draws=settings.draws)
         rows += found
         write_table(out / "detection.csv", records)
         save_sightings(out / "sightings.json", {key: seen[key] for key in seen if key[0] in _held_out(photos)})
@@ -102,7 +102,7 @@ def run_downstream(
             notes[masks.name] = masks.note
             masks = replace(masks, test=_first(masks.test, settings.most))
             segmenter = _segmenter(out, masks, settings, compute, progress)
-            rows += segmentation(
+            rows += measure_segmentation(
                 versions, masks, segmenter, levels=settings.levels, draws=settings.draws, progress=progress
             )
             sheet = pictures / f"classes-{masks.name.lower().replace(' ', '-')}.jpg"
@@ -162,7 +162,7 @@ def _synthetic_quality(versions: Versions, settings: DownstreamSettings) -> tupl
         for photo in photos:
             for version, picture in versions.of(photo.picture, photo.name, level).items():
                 pictures.setdefault((level, version), []).append(picture)
-    rows, records = quality(pictures, data=f"{BUNDLED}, held out", draws=settings.draws)
+    rows, records = measure_quality(pictures, data=f"{BUNDLED}, held out", draws=settings.draws)
     return rows, [{"picture": photos[record.pop("number")].name, **record} for record in records]
 
 
@@ -185,7 +185,7 @@ def _real_rain(
             thumbnails.append((path.name, [thumbnail(group[-1]) for group in pictures.values()]))
             bar.step()
     write_image(sheet, contact_sheet(thumbnails))
-    rows, records = quality(pictures, data=settings.real.name, draws=settings.draws)
+    rows, records = measure_quality(pictures, data=settings.real.name, draws=settings.draws)
     return rows, [{"picture": large[record.pop("number")].name, **record} for record in records]
 
 

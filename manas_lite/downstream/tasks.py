@@ -15,7 +15,7 @@ from .scoring import AveragePrecision, Consistency, consistency, interval, resam
 from .segmentation import Segmenter, confusion, scores, segment
 from .sightings import LEVELS, Key, Sighting, Versions
 
-__all__ = ["GAIN", "Row", "detection", "quality", "segmentation"]
+__all__ = ["GAIN", "Row", "measure_detection", "measure_quality", "measure_segmentation"]
 
 GAIN = "derained - rainy"
 """The version of rows that hold a paired difference."""
@@ -75,7 +75,7 @@ def table_rows(
     return rows
 
 
-def detection(
+def measure_detection(
     photos: Sequence[AnnotatedPhoto],
     seen: Mapping[Key, Sighting],
     *,
@@ -133,7 +133,7 @@ def _detection_measures(
     return measure
 
 
-def segmentation(
+def measure_segmentation(
     versions: Versions,
     data: MaskedSet,
     net: Segmenter,
@@ -164,7 +164,7 @@ def segmentation(
     return table_rows("segmentation", data.name, len(data.test), measures, draws=draws, seed=seed, plain=plain)
 
 
-def quality(
+def measure_quality(
     pictures: Mapping[tuple[str, str], Sequence[np.ndarray]], *, data: str, draws: int = 500, seed: int = 0
 ) -> tuple[list[Row], list[dict[str, Any]]]:
     """NIQE and PIQE, and how much deraining changed (mean absolute change, in levels of 255): means over pictures.

@@ -14,7 +14,7 @@ from manas_lite.downstream.report import DownstreamSettings, read_table, run_dow
 from manas_lite.downstream.segmentation import SegmenterSettings
 from manas_lite.downstream.sightings import SHIPPED as SHIPPED_SIGHTINGS
 from manas_lite.downstream.sightings import Versions, load_sightings, look
-from manas_lite.downstream.tasks import GAIN, detection, quality
+from manas_lite.downstream.tasks import GAIN, measure_detection, measure_quality
 from manas_lite.images import read_image, write_image
 
 
@@ -64,7 +64,7 @@ def test_a_network_that_undoes_rain_wins_everything_back(tmp_path):
         "derained": picture.read(),
     }
     seen = look(versions, taken, Reds(), levels=("heavy",), progress=False)
-    rows, records = detection(taken, seen, data="squares", levels=("heavy",), draws=20)
+    rows, records = measure_detection(taken, seen, data="squares", levels=("heavy",), draws=20)
     every = {"data": "squares, all", "level": "heavy"}
     assert cell(rows, data="squares, all", level="none", version="clean", measure="ap50").value == pytest.approx(1)
     for measure, rainy, derained in (
@@ -86,7 +86,7 @@ def test_a_network_that_undoes_rain_wins_everything_back(tmp_path):
 def test_doing_nothing_changes_nothing(tmp_path):
     taken, levels = photos(tmp_path), ("light", "heavy")
     seen = look(Versions(Identity()), taken, Reds(), levels=levels, progress=False)
-    rows, _ = detection(taken, seen, data="x", levels=levels, draws=10)
+    rows, _ = measure_detection(taken, seen, data="x", levels=levels, draws=10)
     gains = [row for row in rows if row.version == GAIN]
     assert len(gains) == 2 * 2 * 5
     assert all(row.value == row.low == row.high == 0 or np.isnan(row.value) for row in gains)
@@ -96,7 +96,7 @@ def test_quality_rows_pair_pictures():
     rng = np.random.default_rng(0)
     rainy = [rng.integers(0, 256, (192, 96, 3), dtype=np.uint8) for _ in range(3)]
     after = [(p // 2 + 64).astype(np.uint8) for p in rainy]
-    rows, records = quality({("real", "rainy"): rainy, ("real", "derained"): after}, data="x", draws=20)
+    rows, records = measure_quality({("real", "rainy"): rainy, ("real", "derained"): after}, data="x", draws=20)
     by = {(r.version, r.measure): r.value for r in rows}
     assert by[GAIN, "niqe"] == pytest.approx(by["derained", "niqe"] - by["rainy", "niqe"])
     change = np.mean([np.abs(a.astype(int) - b).mean() for a, b in zip(rainy, after, strict=True)])
