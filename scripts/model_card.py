@@ -8,7 +8,7 @@ from PIL import Image
 
 from manas_lite import DerainNet, derain, evaluate, open_split
 
-GAP = 8  # white pixels between the pictures
+GAP, WIDTH = 8, 960  # white pixels between the pictures, and across the sheet
 
 
 def pictures(net: DerainNet, path: Path) -> None:
@@ -22,11 +22,11 @@ def pictures(net: DerainNet, path: Path) -> None:
         rainy, clean = scene.read()
         image = rainy[scene.labels.index(row["label"])]
         strip = np.concatenate([image, derain(image, net), clean], axis=1)
-        strips.append(Image.fromarray(strip).resize((1200, round(1200 * strip.shape[0] / strip.shape[1]))))
-    sheet = Image.new("RGB", (1200, sum(strip.height for strip in strips) + GAP), "white")
+        strips.append(Image.fromarray(strip).resize((WIDTH, round(WIDTH * strip.shape[0] / strip.shape[1]))))
+    sheet = Image.new("RGB", (WIDTH, sum(strip.height for strip in strips) + GAP), "white")
     sheet.paste(strips[0], (0, 0))
     sheet.paste(strips[1], (0, strips[0].height + GAP))
-    sheet.save(path, quality=88)
+    sheet.save(path, quality=82)
 
 
 def card_text(card: dict[str, Any], about: str) -> str:

@@ -73,7 +73,7 @@ def test_training_command_repeats_its_first_steps_bit_for_bit(real_data, reposit
     genotype = load("rain-lite").genotype
     with pytest.raises(Enough):
         training.retrain(genotype, open_split(real_data / "Rain100L"), settings, runs_dir=tmp_path, progress=False)
-    found = [record["train"] for record in read_log(tmp_path / "retrain" / "log.jsonl") if record["kind"] == "step"]
+    found = [record["train"] for record in read_log(tmp_path / "retrain") if record["kind"] == "step"]
     here = describe_environment()
     if (
         here["cpu"]["name"] == facts["machine"]["cpu"]["name"]
