@@ -139,17 +139,25 @@ def table(results: dict[str, EvaluationResult], labels: Sequence[str] | None = N
     return "\n".join(lines[:-1])
 
 
-@torch.no_grad()
 def validation_psnr(net: nn.Module, scenes: Sequence[Scene], runtime: Compute) -> float:
     """Mean PSNR (RGB) on fixed whole pictures: what chooses the best checkpoint."""
+    return mean_scores(net, scenes, runtime, ("psnr",))["psnr"]
+
+
+@torch.no_grad()
+def mean_scores(
+    net: nn.Module, scenes: Sequence[Scene], runtime: Compute, measures: Sequence[str] = tuple(MEASURES)
+) -> dict[str, float]:
+    """Means (RGB) over whole pictures, without the rainy pictures' own; the network is where the runtime computes."""
     was_training = net.training
     net.eval()
-    values = []
+    values: dict[str, list[Tensor]] = {measure: [] for measure in measures}
     for scene in scenes:
         rainy, clean = scene.read()
         target = to_tensor(clean)[None].to(runtime.device)
         for image in rainy:
             output = restore(net, to_tensor(image)[None].to(runtime.device), runtime)
-            values.append(psnr(output, target, "rgb")[0])
+            for measure in measures:
+                values[measure].append(MEASURES[measure](output, target, "rgb")[0])
     net.train(was_training)
-    return float(torch.stack(values).mean())
+    return {measure: float(torch.stack(found).mean()) for measure, found in values.items()}

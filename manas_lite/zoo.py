@@ -1,6 +1,5 @@
 """Networks as files: `load(name_or_path)`, and how a run directory keeps one."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from . import checkpoint
 from .backbone import DerainNet
+from .data.download import sha256_of
 from .genotype import Genotype
 from .record import read_json
 
@@ -34,7 +34,7 @@ def load(name_or_path: str | Path) -> DerainNet:
             raise FileNotFoundError(f"no network at {path}, and {known}. `make demo` trains one into runs/demo")
         path = SHIPPED / str(name_or_path)
         stated = read_json(path / "card.json")["sha256"]
-        if (found := sha256(path / WEIGHTS)) != stated:
+        if (found := sha256_of(path / WEIGHTS)) != stated:
             raise checkpoint.CheckpointError(
                 f"{path / WEIGHTS} has the sha256 {found}, its card states {stated}: install manas_lite anew"
             )
@@ -51,12 +51,6 @@ def load(name_or_path: str | Path) -> DerainNet:
     net = DerainNet(genotype)
     net.load_state_dict(tensors["net"])
     return net.eval()
-
-
-def sha256(file: Path) -> str:
-    """Of a file's contents, in hexadecimal."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def save_network(directory: Path, net: DerainNet) -> None:

@@ -25,7 +25,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from experiments import append, rows, train
+from experiments import ONE_THREAD, append, rows, train
 from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -39,12 +39,11 @@ from manas_lite.loop import training_batches
 from manas_lite.metrics import psnr
 from manas_lite.progress import Progress
 from manas_lite.record import write_json
-from manas_lite.runtime import Compute, ComputeSettings
+from manas_lite.runtime import Compute
 from manas_lite.settings import to_dict
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "arms"
 SPACE = SearchSpace.preset("lite")
-ONE_THREAD = ComputeSettings(device="cpu", threads=1)
 SEARCH = SearchSettings.preset(
     "lite", epochs=15, steps=30, batch=2, warmup=3, fresh_rain=("light",), eigenvalue_every=0, compute=ONE_THREAD
 )
@@ -185,7 +184,8 @@ def run_seed(study: Study, bar: Progress) -> None:
     table, done = RESULTS / "runs.csv", rows(RESULTS / "runs.csv")
     for arm in ARMS:
         mine = [row for row in done if row["arm"] == arm and int(row["seed"]) == study.seed]
-        if arm == "random, best of k":  # its first candidate is the arm `random`
+        if arm == "random, best of k":  # its candidates are trained as the arm `random`, its first one
+            bar.step()
             continue
         wanted = affordable(study, done) if arm == "random" else 1
         for candidate, net in enumerate(itertools.islice(study.networks(arm), wanted)):

@@ -11,20 +11,17 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from experiments import append, rows
+from experiments import ONE_THREAD, append, rows
 from scipy import stats
 
 from manas_lite import SearchSettings, search
 from manas_lite.micro_bench import SPACE
 from manas_lite.progress import Progress
 from manas_lite.record import write_json
-from manas_lite.runtime import ComputeSettings
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "complexity"
 WEIGHTS = (0.0, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
-SETTINGS = SearchSettings.preset(
-    "smoke", epochs=8, steps=20, warmup=2, patch=32, compute=ComputeSettings(device="cpu", threads=1)
-)
+SETTINGS = SearchSettings.preset("smoke", epochs=8, steps=20, warmup=2, patch=32, compute=ONE_THREAD)
 COSTS = ("expected_cost", "derived_cost")
 
 

@@ -13,8 +13,10 @@ from manas_lite import RetrainSettings
 from manas_lite.data import SceneBatch
 from manas_lite.loop import cosine, set_rate, update
 from manas_lite.losses import DerainLoss
-from manas_lite.runtime import Compute
+from manas_lite.runtime import Compute, ComputeSettings
 from manas_lite.training import Average
+
+ONE_THREAD = ComputeSettings(device="cpu", threads=1)
 
 
 def train(net: nn.Module, batches: Iterable[SceneBatch], recipe: RetrainSettings, compute: Compute) -> nn.Module:

@@ -7,30 +7,26 @@ to table.csv; the same command continues where it was cut. `search` runs gradien
 
 import argparse
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
-from experiments import append, rows, train
-from torch import nn
+from experiments import ONE_THREAD, append, rows, train
 
 from manas_lite import DerainNet, RetrainSettings, SearchSettings, SuperNet, search
 from manas_lite.costs import count_parameters
-from manas_lite.data import Scene, SceneBatch, open_split
+from manas_lite.data import SceneBatch, open_split
 from manas_lite.environment import describe_environment
-from manas_lite.evaluation import MEASURES, evaluate, validation_psnr
-from manas_lite.images import to_tensor
-from manas_lite.inference import restore
+from manas_lite.evaluation import evaluate, mean_scores, validation_psnr
 from manas_lite.loop import training_batches
 from manas_lite.micro_bench import ARCHITECTURES, GATES, SHIPPED, SPACE, genotype_of
 from manas_lite.progress import Progress
 from manas_lite.record import write_json
-from manas_lite.runtime import Compute, ComputeSettings
+from manas_lite.runtime import Compute
 from manas_lite.settings import to_dict
 
-ONE_THREAD = ComputeSettings(device="cpu", threads=1)
 RECIPE = RetrainSettings.preset("teach", epochs=1, steps=400, batch=2, patch=48, compute=ONE_THREAD)
 SEARCH = SearchSettings.preset("teach", epochs=12, warmup=2, batch=2, patch=48, compute=ONE_THREAD)
 
@@ -49,25 +45,13 @@ def make_table(seeds: list[int], target: Path) -> None:
             row: dict[str, Any] = {"modules": pattern, "gate": gate, "seed": seed}
             seconds = time.process_time() - start
             for part, scenes in {"val": split.val, "test": split.test}.items():
-                row |= {f"{part}_{measure}": f"{value:.5f}" for measure, value in score(net, scenes, compute).items()}
+                row |= {
+                    f"{part}_{measure}": f"{value:.5f}" for measure, value in mean_scores(net, scenes, compute).items()
+                }
             row |= {"parameters": count_parameters(net), "flops": int(genotype.cost("flops"))}
             append(target / "table.csv", row | {"seconds": f"{seconds:.2f}"})
             bar.step()
     write_manifest(target, evaluate(torch.nn.Identity(), split.val, conventions=("rgb",), compute=ONE_THREAD).means())
-
-
-@torch.inference_mode()
-def score(net: nn.Module, scenes: Iterable[Scene], compute: Compute) -> dict[str, float]:
-    """Mean PSNR and SSIM (RGB) over whole pictures, as `evaluate` has them, without the rainy pictures' own."""
-    found: dict[str, list[float]] = {"psnr": [], "ssim": []}
-    for scene in scenes:
-        rainy, clean = scene.read()
-        target = to_tensor(clean)[None]
-        for image in rainy:
-            output = restore(net, to_tensor(image)[None], compute)
-            for measure, function in MEASURES.items():
-                found[measure].append(float(function(output, target, "rgb")[0]))
-    return {measure: fmean(values) for measure, values in found.items()}
 
 
 def write_manifest(target: Path, rainy: Mapping[str, float]) -> None:

@@ -19,11 +19,11 @@ from model_card import card_text, pictures
 
 from manas_lite import DerainNet, RetrainSettings, SearchSettings, evaluate, load, open_split, retrain, search
 from manas_lite.data import Scene, Split
+from manas_lite.data.download import sha256_of
 from manas_lite.evaluation import EvaluationResult, SelfEnsemble
 from manas_lite.record import read_json, read_log, write_json
 from manas_lite.runtime import ComputeSettings
 from manas_lite.settings import override
-from manas_lite.zoo import sha256
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS, RESULTS = ROOT / "manas_lite" / "assets" / "models", ROOT / "results" / "models"
@@ -40,7 +40,7 @@ def everything(folder: Path) -> tuple[Scene, ...]:
 
 
 def mixed(folder: Path) -> Split:
-    """Rain100L's pictures and Rain800's groups, the latter with as many versions as the smallest group."""
+    """Rain100L's pictures and Rain800's groups of one background; the test scenes are the groups'."""
     light, groups = rain100l(folder), open_split(folder / "Rain800_groups")
     return Split(light.train + groups.train, light.val[:8] + groups.val, groups.test)
 
@@ -127,7 +127,7 @@ def ship(name: str, folder: Path, runs: Path) -> None:
     searching = read_json(runs / f"{recipe.searched}-search" / "manifest.json")
     card = {
         "name": name,
-        "sha256": sha256(target / "weights.safetensors"),
+        "sha256": sha256_of(target / "weights.safetensors"),
         "genotype": net.genotype.id,
         "parameters": net.genotype.cost(),
         "flops_256": net.genotype.cost("flops"),

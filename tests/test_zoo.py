@@ -8,6 +8,7 @@ import torch
 
 from manas_lite import DerainNet, Genotype, SearchSpace, load, zoo
 from manas_lite.checkpoint import CheckpointError
+from manas_lite.data.download import sha256_of
 from manas_lite.evaluation import SelfEnsemble
 
 SPACE = SearchSpace.preset("smoke")
@@ -20,7 +21,7 @@ def shipped(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     net = DerainNet(Genotype.hand_made(SPACE), seed=3)
     zoo.save_network(folder, net)
-    (folder / "card.json").write_text(json.dumps({"sha256": zoo.sha256(folder / zoo.WEIGHTS)}))
+    (folder / "card.json").write_text(json.dumps({"sha256": sha256_of(folder / zoo.WEIGHTS)}))
     monkeypatch.setattr(zoo, "SHIPPED", tmp_path / "models")
     return folder, net
 
