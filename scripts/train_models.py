@@ -65,7 +65,7 @@ RECIPES = {
         "Thin, light streaks over pictures of about 481 x 321 pixels, as in Rain100L.",
         "Trained on the 200 pairs of Rain100L/train less the validation scenes (JORDER, Yang et al., CVPR 2017).",
         rain100l,
-        RetrainSettings.preset("lite", epochs=100, steps=250, val_scenes=8, validate_every=2),
+        RetrainSettings.preset("lite", epochs=280, steps=250, val_scenes=8, validate_every=4),
         {"Rain100L": lambda folder: rain100l(folder).test},
     ),
     "rain-any": Recipe(
