@@ -53,6 +53,30 @@ def parameters() -> Figure:
     return pictures.scatter(points, x="M parameters", y="PSNR Y, dB", title="mean of each arm's seeds, same training")
 
 
+@styled
+def published() -> Figure:
+    """PSNR against parameters: published rows on Rain100L's hundred test pictures, and this kit's models on those ten
+    of them that it could score. Hollow marks: another sample, not another method's rank."""
+    found = rows(RESULTS / "published" / "Rain100L.csv")
+    cards = [read_json(path) for path in sorted(MODELS.glob("*/card.json"))]
+    figure = Drawing(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    theirs = [(row["method"], float(row["parameters"]), float(row["psnr_y"])) for row in found]
+    ours = [(c["name"], c["parameters"], c["tests"]["Rain100L"]["single"]["psnr_y"]) for c in cards]
+    for label, points, style in (
+        ("published: 100 pictures, trained on this set", theirs, {"marker": "s", "color": BLACK}),
+        ("this kit: 10 of the 100", ours, {"marker": "o", "mfc": "white", "mec": BLUE, "color": BLUE}),
+    ):
+        _, xs, ys = zip(*points, strict=True)
+        axes.plot(xs, ys, linestyle="none", label=label, **style)
+        for name, x, y in points:
+            axes.annotate(name, (x, y), xytext=(7, -3), textcoords="offset points")
+    axes.set(xscale="log", xlabel="parameters", ylabel="PSNR Y, dB", title="Rain100L, Y of MATLAB's rgb2ycbcr")
+    axes.margins(x=0.25, y=0.12)
+    axes.legend(loc="upper left")
+    return figure
+
+
 def table() -> Figure:
     """The whole small space at a glance."""
     bench = micro_bench.load()
@@ -98,6 +122,7 @@ FIGURE: dict[str, Callable[[], Figure]] = {
     "complexity": complexity,
     "arms": arms,
     "parameters": parameters,
+    "published": published,
     "micro_bench": table,
     "searches": searches,
     "gallery": gallery,

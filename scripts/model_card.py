@@ -56,8 +56,8 @@ complexity loss on.
 {chr(10).join(rows)}
 
 Outputs clamped, not rounded; Y as MATLAB's `rgb2ycbcr`, SSIM with the 11 x 11 Gaussian on the valid area; means over
-pictures. Every picture's values: `results/models/{name}/`. The test pictures were opened once, after everything was
-chosen on the validation scenes.
+pictures. Every picture's values: `results/models/{name}/`. Everything was chosen on validation scenes.
+{opened(card["openings"], next(iter(card["tests"])))}
 
 A picture of 481 x 321 pixels takes {speed["seconds"]:.2f} s on one thread of this machine's CPU, a network of PReNet's
 shape {speed["prenet_seconds"]:.2f} s (0.169 M parameters; its authors report 66.6 G multiply-adds on 256 x 256).
@@ -86,3 +86,11 @@ under this kit's synthetic rain (photographs: see LICENCES.md of manas_lite/asse
 The weights may be used like the package (MIT); the training pictures are not redistributed, and their sets ask for
 research use.
 """
+
+
+def opened(openings: list[dict[str, str]], test: str) -> str:
+    """How often the test pictures were looked at, and what each model scored on them."""
+    if len(openings) == 1:
+        return "The test pictures were opened once."
+    found = ", ".join(f"{float(row[test]):.2f} dB on {row['date']} after {int(row['steps']):,} steps" for row in openings)
+    return f"The test pictures were opened {len(openings)} times (Y, {test}): {found}."

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from experiments import append, rows
 from model_card import card_text, pictures
 
 from manas_lite import DerainNet, RetrainSettings, SearchSettings, evaluate, load, open_split, retrain, search
@@ -136,6 +137,7 @@ def ship(name: str, folder: Path, runs: Path) -> None:
         "best": read_json(run / "metrics.json"),
         "validation": curve,
         "tests": {test: {kind: result.means() for kind, result in found.items()} for test, found in scores.items()},
+        "openings": openings(results / "openings.csv", sha256_of(target / "weights.safetensors"), len(steps), scores),
         "speed": beside_prenet(net),
         "threads": manifest["threads"],
         "data_note": recipe.data_note,
@@ -144,6 +146,17 @@ def ship(name: str, folder: Path, runs: Path) -> None:
     write_json(target / "card.json", card)
     pictures(net, target / "pictures.jpg")
     (target / "README.md").write_text(card_text(card, recipe.about), encoding="utf-8")
+
+
+def openings(
+    file: Path, sha256: str, steps: int, scores: dict[str, dict[str, EvaluationResult]]
+) -> list[dict[str, str]]:
+    """Every weights file that has ever been scored on the tests of its model, this one the last: a test that is opened
+    often is a validation set."""
+    if not any(row["sha256"] == sha256 for row in rows(file)):
+        facts = {"date": time.strftime("%Y-%m-%d"), "sha256": sha256, "steps": steps}
+        append(file, facts | {name: f"{found['single'].means()['psnr_y']:.3f}" for name, found in scores.items()})
+    return rows(file)
 
 
 def evaluate_twice(net: DerainNet, scenes: tuple[Scene, ...]) -> dict[str, EvaluationResult]:

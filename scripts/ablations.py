@@ -1,0 +1,61 @@
+"""The course's arms (notebooks/sweeps/arms.yaml) on three sets: python scripts/ablations.py --data FOLDER [--sets ...]
+
+FOLDER holds Rain100L and Rain800_groups; `photos` are the bundled photographs under this kit's rain. Arms are compared
+on validation pictures; no test picture is opened. After each run results/ablations/SET.json holds all that are done;
+the same command continues where it was cut. Seed by seed, so that what is there at any time can be compared.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+from manas_lite import open_split
+from manas_lite.course import ablation, sweeps
+from manas_lite.data import Split
+from manas_lite.progress import Progress
+
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "ablations"
+SETS = ("photos", "Rain800_groups", "Rain100L")
+NEED_SEVERAL_RAINS = {"no_internal", "internal_ssim", "one_to_one"}
+"""Arms that are the arm `full`, bit for bit, where every scene has one rain: not run there."""
+
+
+def arms_for(split: Split) -> dict[str, dict[str, object]]:
+    """The changes of each arm that can differ from `full` on these scenes."""
+    single = max(len(scene.labels) for scene in split.train) == 1
+    arms = sweeps.load("arms.yaml").arms
+    return {name: changes for name, changes in arms.items() if not (single and name in NEED_SEVERAL_RAINS)}
+
+
+def write(folder: Path, name: str) -> None:
+    text = json.dumps(ablation.results(folder), separators=(",", ":"))
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(text.replace('{"arm"', '\n{"arm"') + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the folder that holds the sets")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="search seeds")
+    parser.add_argument("--arms", nargs="+", help="only these arms")
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
+    options = parser.parse_args()
+    for name in options.sets:
+        split = open_split("photos" if name == "photos" else options.data / name)
+        arms = {arm: changes for arm, changes in arms_for(split).items() if arm in (options.arms or [arm])}
+        folder = options.runs_dir / "ablations" / name
+        with Progress(len(options.seeds) * len(arms), name) as bar:
+            for seed in options.seeds:
+                for arm, changes in arms.items():
+                    start = time.process_time()
+                    result = ablation.run_arm(ablation.Arm(**{**changes, "search_seed": seed}), split, runs_dir=folder)
+                    write(folder, name)
+                    gain = sum(result["images"].values()) - sum(result["rainy"].values())
+                    bar.step()
+                    bar.say(f"{arm} {gain / len(result['images']):+.2f} dB, {time.process_time() - start:.0f} CPU s")
+
+
+if __name__ == "__main__":
+    main()
