@@ -92,5 +92,5 @@ def opened(openings: list[dict[str, str]], test: str) -> str:
     """How often the test pictures were looked at, and what each model scored on them."""
     if len(openings) == 1:
         return "The test pictures were opened once."
-    found = ", ".join(f"{float(row[test]):.2f} dB on {row['date']} after {int(row['steps']):,} steps" for row in openings)
-    return f"The test pictures were opened {len(openings)} times (Y, {test}): {found}."
+    each = [f"{float(row[test]):.2f} dB on {row['date']} after {int(row['steps']):,} steps" for row in openings]
+    return f"The test pictures were opened {len(openings)} times (Y, {test}): {', '.join(each)}."
