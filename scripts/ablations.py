@@ -1,8 +1,9 @@
 """The course's arms (notebooks/sweeps/arms.yaml) on three sets: python scripts/ablations.py --data FOLDER [--sets ...]
 
-FOLDER holds Rain100L and Rain800_groups; `photos` are the bundled photographs under this kit's rain. Arms are compared
-on validation pictures; no test picture is opened. After each run results/ablations/SET.json holds all that are done;
-the same command continues where it was cut. Seed by seed, so that what is there at any time can be compared.
+FOLDER holds Rain100L and Rain800_groups; `photos` are the bundled photographs under this kit's rain. Budget and seeds
+are those of sweeps/shipped.yaml: less than half of `teach`, enough that every arm gains. Arms are compared on
+validation pictures; no test picture is opened. After each run results/ablations/SET.json holds all that are done; the
+same command continues where it was cut. Seed by seed, so that what is there at any time can be compared.
 """
 
 import argparse
@@ -40,8 +41,11 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="search seeds")
     parser.add_argument("--arms", nargs="+", help="only these arms")
+    parser.add_argument("--search-steps", type=int, default=60)
+    parser.add_argument("--retrain-steps", type=int, default=300)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     options = parser.parse_args()
+    budget = {"search_steps": options.search_steps, "retrain_steps": options.retrain_steps}
     for name in options.sets:
         split = open_split("photos" if name == "photos" else options.data / name)
         arms = {arm: changes for arm, changes in arms_for(split).items() if arm in (options.arms or [arm])}
@@ -50,7 +54,8 @@ def main() -> None:
             for seed in options.seeds:
                 for arm, changes in arms.items():
                     start = time.process_time()
-                    result = ablation.run_arm(ablation.Arm(**{**changes, "search_seed": seed}), split, runs_dir=folder)
+                    arm_settings = ablation.Arm(**{**budget, **changes, "search_seed": seed})
+                    result = ablation.run_arm(arm_settings, split, runs_dir=folder)
                     write(folder, name)
                     gain = sum(result["images"].values()) - sum(result["rainy"].values())
                     bar.step()

@@ -1,7 +1,7 @@
 # %% tags=["parameters"]
 photo = ""  # path of your photograph; empty: a bundled one under synthetic rain
-runs_dir = "runs"  # where notebook 04 left a network; else the one that the package brings
-network = "searched"  # its run's name
+network = "rain-any"  # a model of the package (rain-any, rain-lite), or the name of your run of 04
+runs_dir = "runs"  # where that run is kept
 strength = 1.0  # 0: leave the picture alone, 1: derain it, between: a blend
 longest = 1600  # larger pictures are shrunk to this many pixels; 0: never
 export = ""  # file to write the result to, such as "derained.jpg"; empty: none
@@ -33,7 +33,8 @@ from manas_lite.rain import add_fog, add_rain
 # rotated by its camera: it becomes an upright RGB picture.
 
 # %%
-net = load(course.find_run(runs_dir, network, made_by="04", needs="weights.safetensors"))
+own = course.runs_folder(runs_dir) / network
+net = load(own if own.is_dir() else network)
 upload = course.upload_button()
 upload
 
