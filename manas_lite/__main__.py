@@ -214,7 +214,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     print(table({"derained": result}))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        write_json(options.json, {"means": result.means(), "rows": result.rows})
+        where = {"device": result.device, "precision": result.precision}
+        write_json(options.json, {**where, "means": result.means(), "rows": result.rows})
 
 
 def _derain(options: argparse.Namespace) -> None:

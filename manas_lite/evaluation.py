@@ -26,9 +26,12 @@ MEASURES = {"psnr": psnr, "ssim": ssim}
 @dataclass(frozen=True)
 class EvaluationResult:
     """rows: a dict a rainy picture, with `scene`, `label` (rain level or file), and for each measure and convention
-    `psnr_rgb`, `ssim_y`, ... of the derained picture and `rainy_psnr_rgb`, ... of the input."""
+    `psnr_rgb`, `ssim_y`, ... of the derained picture and `rainy_psnr_rgb`, ... of the input. device, precision: where
+    and in what the network computed, such as `cpu` and `float32`."""
 
     rows: list[dict[str, Any]] = field(repr=False)
+    device: str
+    precision: str
 
     def means(self, label: str | None = None) -> dict[str, float]:
         """Mean of each measure over all pictures, or over those of one label. The mean is per picture."""
@@ -97,7 +100,7 @@ def evaluate(
                             row[f"{prefix}{measure}_{convention}"] = float(value[0])
                 rows.append(row)
                 bar.step()
-    return EvaluationResult(rows)
+    return EvaluationResult(rows, str(runtime.device), str(runtime.picture_dtype).removeprefix("torch."))
 
 
 class SelfEnsemble(nn.Module):

@@ -31,10 +31,11 @@ SMALL = 512 * 512
 def restore(net: nn.Module, rainy: Tensor, runtime: Compute) -> Tensor:
     """Rainy images (B, 3, H, W) in [0, 1] on the runtime's device -> derained, float32, clamped to [0, 1].
 
-    In tiles when the pictures are too large for `picture_gib`: equal to the whole-picture result to 1e-4.
+    In tiles when the pictures are too large for `picture_gib`: equal to the whole-picture result to 1e-4. In float32
+    unless the settings name another precision (see ComputeSettings).
     """
     rainy = rainy.contiguous(memory_format=torch.channels_last)
-    with runtime.autocast():
+    with runtime.autocast_pictures():
         if isinstance(net, Backbone) and _too_large(net, rainy, runtime):
             output = restore_tiled(net, rainy)
         else:

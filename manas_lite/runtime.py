@@ -22,11 +22,12 @@ PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
 @dataclass(frozen=True)
 class ComputeSettings:
-    """device: `auto` (CUDA, else MPS, else CPU) or a torch device name. precision: `auto` is bf16 on GPUs that
-    have it, fp16 with a gradient scaler on older ones, fp32 on CPU and MPS. threads: CPU threads of a run, 0 to
-    choose by size. workers: loader processes (batches do not depend on it). picture_gib: pictures that would need
-    more memory than this are derained in tiles, with the same result (see manas_lite.tiling). checkpoint: `edges` or
-    `all` saves memory in training by computing twice, with the same gradients (see manas_lite.recomputing).
+    """device: `auto` (CUDA, else MPS, else CPU) or a torch device name. precision: `auto` trains in bf16 on GPUs
+    that have it, in fp16 with a gradient scaler on older ones, in fp32 on CPU and MPS, and derains whole pictures, to
+    keep or to score them, in fp32 everywhere; `fp32`, `bf16` and `fp16` hold for both. threads: CPU threads of a run,
+    0 to choose by size. workers: loader processes (batches do not depend on it). picture_gib: pictures that would
+    need more memory than this are derained in tiles, with the same result (see manas_lite.tiling). checkpoint: `edges`
+    or `all` saves memory in training by computing twice, with the same gradients (see manas_lite.recomputing).
     compile: let torch.compile make the kernels of training passes; see `Compute.compiled`. No preset sets it."""
 
     device: str = "auto"
@@ -69,7 +70,8 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 class Compute:
-    """A device with its precision: `prepare` a network, `autocast` its passes, `scaler` for fp16.
+    """A device with its precision: `prepare` a network, `autocast` its training passes, `scaler` for fp16,
+    `autocast_pictures` for what it derains.
 
     width: see `default_threads`. together: work with the other processes of this launch, if there are any.
     """
@@ -78,6 +80,7 @@ class Compute:
         self.device = pick_device(settings.device)
         self.processes = join(self.device) if together else ALONE
         self.dtype = _dtype(settings.precision, self.device)
+        self.picture_dtype = torch.float32 if settings.precision == "auto" else self.dtype
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.threads = settings.threads or max(1, default_threads(width) // self.processes.local)
         self.picture_bytes = int(settings.picture_gib * 2**30)
@@ -107,17 +110,28 @@ class Compute:
         return batch.flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
     def autocast(self, *, scaled: bool = True) -> torch.autocast:
-        """The precision of a forward pass. Gradients in fp16 vanish unless the loss goes through the scaler: passes
+        """The precision of a training pass. Gradients in fp16 vanish unless the loss goes through the scaler: passes
         that do not (`scaled=False`, the architecture's) run in fp32 there."""
         half = self.dtype == torch.bfloat16 or (self.dtype == torch.float16 and scaled)
         return torch.autocast(self.device.type, dtype=self.dtype if half else None, enabled=half)
 
+    def autocast_pictures(self) -> torch.autocast:
+        """The precision of deraining whole pictures: half only where it was asked for by name, since a score must
+        not depend on the machine, and bf16's eight bits are as coarse as the steps of a picture."""
+        half = self.picture_dtype != torch.float32
+        return torch.autocast(self.device.type, dtype=self.picture_dtype if half else None, enabled=half)
+
     def facts(self) -> dict[str, Any]:
-        """What the manifest says of this: device, its name, precision, threads and processes."""
-        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
-        precision = str(self.dtype).removeprefix("torch.")
-        facts = {"device": str(self.device), "device_name": name, "precision": precision, "threads": self.threads}
-        return {**facts, "processes": self.processes.count}
+        """What the manifest says of this: device, its name, precision of training and of whole pictures, threads and
+        processes."""
+        return {
+            "device": str(self.device),
+            "device_name": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
+            "precision": str(self.dtype).removeprefix("torch."),
+            "picture_precision": str(self.picture_dtype).removeprefix("torch."),
+            "threads": self.threads,
+            "processes": self.processes.count,
+        }
 
     @contextmanager
     def session(self) -> Iterator[None]:
