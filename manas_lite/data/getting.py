@@ -71,9 +71,13 @@ def locate(name: str, root: str | os.PathLike[str] | None = None) -> tuple[DataS
 
 
 def list_set(chosen: DataSet, base: Path) -> Listing:
-    """The pairs of a set on disk, in the layout and the parts that the registry states."""
+    """The pairs of a set on disk, in the layout and the parts that the registry states.
+
+    Where the registry knows one part and the files state none, all pairs are of that part.
+    """
     listing = list_folder(base / chosen.folder, chosen.layout)
-    only = next(iter(chosen.pairs)) if len(chosen.pairs) == 1 else None
+    stated = any(pair.part for pair in listing.pairs)
+    only = next(iter(chosen.pairs)) if len(chosen.pairs) == 1 and not stated else None
     listing.pairs = [
         replace(pair, part=only if pair.part is None else chosen.rename.get(pair.part, pair.part))
         for pair in listing.pairs

@@ -4,7 +4,7 @@
 
 * `pairs.csv` with columns rainy, clean and optionally scene (or background), part, label; `file.jpg#left` is
   a half;
-* an index file (.txt) with lines "rainy clean";
+* index files (.txt) with lines "rainy clean", all those of a folder;
 * two folders by name: `input/target`, `rain/norain`, `rainy_image/ground_truth`, `in/gt`, ..., or rainy
   pictures in such a folder and the clean ones beside it; names are matched by `manas_lite.data.matching`;
 * one folder: `rain-1.png` + `norain-1.png`, or `7.jpg` + `7_1.jpg` .. `7_14.jpg`;
@@ -84,9 +84,10 @@ def _walk(listing: Listing, folder: Path, layout: str | None) -> None:
             listing.problems.append((str(child), "is a folder named like an image"))
     folders = [p for p in folders if p.suffix.lower() not in SUFFIXES]
     if layout in (None, "index"):
-        for text in (p for p in children if p.is_file() and p.suffix.lower() == ".txt"):
-            if read_index(listing, text):
-                return
+        texts = [p for p in children if p.is_file() and p.suffix.lower() == ".txt"]
+        if any([read_index(listing, text) for text in texts]):  # a list: test.txt and train.txt are both read
+            listing.pairs = list(dict.fromkeys(listing.pairs))  # train_small.txt may repeat lines of train.txt
+            return
     if layout in (None, "folders"):
         folders, images = _pair_folders(listing, folder, folders, images)
     if layout in (None, "flat") and images:

@@ -43,8 +43,8 @@ def open_split(
       reads it; False decodes everything once, leaves bad files out and says which in a DataWarning.
     root: the folder of registered sets (`manas_lite.data.registry.data_folder`).
 
-    A folder's own parts (train*, val*, test*) are kept; validation is carved from training where it is missing,
-    and so is test. Training scenes whose background is also in another part are left out, with a DataWarning.
+    A folder's own parts (train*, val*, test*) are kept, and what states no part beside them is training; validation is
+    carved from training where it is missing, and so is test. Training scenes whose background is also in another part are left out, with a DataWarning.
     A registered set that is a test set alone gives no training scenes.
     """
     if isinstance(data, Split):
@@ -122,10 +122,10 @@ def _photo_parts(listing: Listing, levels: Sequence[str | float]) -> Parts:
 
 def _split_parts(parts: Parts, seed: int, check_leaks: bool, name: str, registered: bool = False) -> Split:
     """Keeps the parts a set has and carves the missing ones from training, by scene."""
-    train = parts.get("train", ()) + (parts.get(None, ()) if "train" in parts else ())
+    train = parts.get("train", ()) + parts.get(None, ())
     if not train and set(parts) == {"test"} and registered:
         return Split(train=(), val=(), test=parts["test"])
-    if not train:  # no training part: all scenes are divided at random
+    if not train:  # nothing but test and validation: all scenes are divided at random
         if "test" in parts:
             message = f"{name} holds a test set and no training set; its scenes are divided at random for training too"
             warnings.warn(message, DataWarning, stacklevel=3)

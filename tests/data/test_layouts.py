@@ -141,6 +141,21 @@ def test_spa_index_file(tmp_path: Path) -> None:
     assert list_folder(tmp_path).layouts == ["index"]
 
 
+def index(folder: Path, name: str, numbers: range) -> None:
+    """Pairs rain/N.png and gt/N.png, and an index of them."""
+    for i in numbers:
+        save_pair(folder / f"rain/{i}.png", folder / f"gt/{i}.png", seed=i)
+    (folder / name).write_text("".join(f"rain/{i}.png gt/{i}.png\n" for i in numbers))
+
+
+def test_every_index_file_of_a_folder_is_read(tmp_path: Path) -> None:
+    index(tmp_path, "test.txt", range(3))
+    index(tmp_path, "train.txt", range(3, 8))
+    index(tmp_path, "train_small.txt", range(3, 5))  # lines told twice are one pair
+    (tmp_path / "readme.txt").write_text("hello world\n")
+    assert rains(tmp_path) == {"test": [1] * 3, "train": [1] * 5}
+
+
 def test_text_that_is_no_index_is_left_alone(tmp_path: Path) -> None:
     save_pair(tmp_path / "input/1.png", tmp_path / "target/1.png", seed=1)
     (tmp_path / "readme.txt").write_text("hello world\nsee picture.png and more.png\n")

@@ -111,6 +111,23 @@ def test_test_set_alone(tmp_path: Path) -> None:
         assert sizes(open_split(tmp_path / "rain13k")) == (3, 1, 1)
 
 
+def test_what_names_no_part_beside_a_test_set_is_for_training(tmp_path: Path) -> None:
+    """SPA-Data, whose training index is called real_world.txt: by its name and as a folder."""
+    home = tmp_path / "spa-data"
+    for file, numbers in (("real_test_1000.txt", range(3)), ("real_world.txt", range(3, 13))):
+        for i in numbers:
+            save_pair(home / f"rain/{i}.png", home / f"gt/{i}.png", seed=i)
+        (home / file).write_text("".join(f"/rain/{i}.png /gt/{i}.png\n" for i in numbers))
+    with pytest.warns(DataWarning, match="3 test pairs, the registry states 1,000"):
+        registered = open_split("spa-data", root=tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        folder = open_split(home)
+    for split in (registered, folder):
+        assert sizes(split) == (9, 1, 3)
+        assert {scene.clean.path.stem for scene in split.test} == {"0", "1", "2"}
+
+
 def test_parts_that_a_set_calls_otherwise(tmp_path: Path) -> None:
     """RainCityscapes tests on what it calls val."""
     for part, count in (("train", 10), ("val", 2)):
