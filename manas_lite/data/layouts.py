@@ -172,11 +172,12 @@ def _add_matches(
     matches = match_names(list(rainy), list(clean))
     above = folder.relative_to(listing.root)
     several = len(set(matches.values())) < len(matches)
+    named = (part,) if part else ()  # rain_train/1 and rain_test/1 are two backgrounds
     for name, twin in matches.items():
         inner = PurePosixPath(twin).with_suffix("")
         where = (*above.parts, *PurePosixPath(name).parent.parts)
-        background, label = _density((*above.parts, *inner.parts))
-        pair_part = part_of((*above.parts, *((part,) if part else ()), *where))
+        background, label = _density((*above.parts, *named, *inner.parts))
+        pair_part = part_of((*above.parts, *named, *where))
         label = label or PurePosixPath(name).stem
         listing.pairs.append(Pair(Picture(clean[twin]), Picture(rainy[name]), background, label, pair_part))
     for name, path in rainy.items():

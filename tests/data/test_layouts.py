@@ -77,6 +77,16 @@ def test_rain100l_packed_with_one_name_in_two_folders(tmp_path: Path) -> None:
     assert [s.name for s in group_scenes(list_folder(tmp_path))[None]] == ["norain-1", "norain-2", "norain-10"]
 
 
+def test_parts_in_the_names_of_the_folders_keep_equal_numbers_apart(tmp_path: Path) -> None:
+    for part, first in (("train", 0), ("test", 50)):
+        for i in range(3):
+            save_pair(tmp_path / f"rain_{part}/{i}.png", tmp_path / f"norain_{part}/{i}.png", seed=first + i)
+    assert rains(tmp_path) == {"train": [1] * 3, "test": [1] * 3}
+    assert {pair.background for pair in list_folder(tmp_path).pairs} == {
+        f"{part}/{i}" for part in ("train", "test") for i in range(3)
+    }
+
+
 def test_rain200_scaled_names(tmp_path: Path) -> None:
     for part in ("train", "test"):
         for i in (1, 12, 2):

@@ -76,6 +76,23 @@ def test_named_parts_are_kept_and_missing_ones_carved(tmp_path: Path) -> None:
     assert {scene.clean.path.parts[-3] for scene in split.train + split.val} == {"train"}
 
 
+def test_equal_numbers_in_folders_of_two_parts_are_no_leak_but_equal_pictures_are(tmp_path: Path) -> None:
+    def pairs(part: str, number: int, seed: int) -> None:
+        save_pair(tmp_path / f"rain_{part}/{number}.png", tmp_path / f"norain_{part}/{number}.png", seed=seed)
+
+    for i in range(10):
+        pairs("train", i, seed=i)
+        pairs("test", i, seed=50 + i)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert sizes(open_split(tmp_path)) == (9, 1, 10)
+    pairs("test", 77, seed=4)
+    with pytest.warns(DataWarning, match="1 training scene"):
+        split = open_split(tmp_path)
+    assert sizes(split) == (8, 1, 11)
+    assert "4" not in {scene.clean.path.stem for scene in split.train + split.val}
+
+
 def test_training_backgrounds_of_the_test_set_are_left_out(tmp_path: Path) -> None:
     for i in range(12):
         save_pair(tmp_path / f"train/input/{i}.png", tmp_path / f"train/target/{i}.png", seed=i)
