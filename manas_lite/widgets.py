@@ -39,6 +39,10 @@ HEADLESS = "MANAS_LITE_HEADLESS"
 SIDE = 320  # pixels: pictures behind sliders are no larger, so that they follow the hand
 
 
+SEVERAL = "(several)"
+"""What the editor's choice shows where the edges that it would set differ."""
+
+
 @dataclass(frozen=True)
 class Slider:
     """A number. heavy: the picture waits until the slider is let go."""
@@ -119,25 +123,36 @@ def rainfall(clean: np.ndarray, *, static: bool | None = None) -> Any:
 def genotype_editor(genotype: Genotype, *, table: Mapping[str, float] | None = None, static: bool | None = None) -> Any:
     """Change one place of an architecture after another; the drawing and its cost follow.
 
-    table: PSNR by genotype id; shown where the architecture stands in it. The place `all edges` sets them alike.
+    Going to another place changes nothing: the choice shows what stands there, until another one is made. table: PSNR
+    by genotype id; shown where the architecture stands in it. The place `all edges` sets them alike.
     """
     space = genotype.space
     places = [f"module {k}" for k in range(len(genotype.modules))] + [f"edge {k}" for k in range(len(genotype.edges))]
     places += ["all edges"] if genotype.edges else []
-    state = {"genotype": genotype}
+    current, shown = genotype, places[0]
+
+    def at(place: str) -> tuple[str, Sequence[int]]:
+        """Where a place lies: the field of the genotype, and its entries."""
+        kind, number = place.split()
+        entries = range(len(genotype.edges)) if kind == "all" else (int(number),)
+        return "modules" if kind == "module" else "edges", entries
+
+    def standing(place: str) -> str:
+        field, entries = at(place)
+        names = {getattr(current, field)[k] for k in entries}
+        return names.pop() if len(names) == 1 else SEVERAL
 
     def render(place: str, choice: str) -> Figure:
-        kind, number = place.split()
-        field = "modules" if kind == "module" else "edges"
-        marked = range(len(genotype.edges)) if kind == "all" else (int(number),)
+        nonlocal current, shown
+        field, entries = at(place)
         known = ("parallel", "fusion") if field == "modules" else space.operations
-        if choice in known:  # a choice of the other kind changes nothing
-            names = list(getattr(state["genotype"], field))
-            for k in marked:
+        if place == shown and choice in known:  # a choice of the other kind changes nothing
+            names = list(getattr(current, field))
+            for k in entries:
                 names[k] = choice
             changed: dict[str, Any] = {field: tuple(names)}
-            state["genotype"] = replace(state["genotype"], **changed)
-        current = state["genotype"]
+            current = replace(current, **changed)
+        shown = place
         figure = draw.architecture(current)
         text = f"{current.cost():,.0f} parameters, {current.cost('flops') / 1e9:.2f} GFLOPs at 256 × 256"
         if table is not None:
@@ -147,9 +162,13 @@ def genotype_editor(genotype: Genotype, *, table: Mapping[str, float] | None = N
 
     controls: Controls = {
         "place": Choice("place", places[0], tuple(places)),
-        "choice": Choice("choice", genotype.modules[0], ("parallel", "fusion", *space.operations)),
+        "choice": Choice("choice", genotype.modules[0], ("parallel", "fusion", *space.operations, SEVERAL)),
     }
-    return _show(controls, render, static)
+    editor = _show(controls, render, static)
+    if isinstance(editor, Interactive):
+        place, choice = editor.controls["place"], editor.controls["choice"]
+        place.observe(lambda change: setattr(choice, "value", standing(change["new"])), names="value")
+    return editor
 
 
 def mixer(picture: np.ndarray, *, static: bool | None = None, seed: int = 0) -> Any:

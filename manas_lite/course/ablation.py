@@ -122,16 +122,19 @@ class Arm:
         }
 
 
-def run_arm(arm: Arm, split: Split, *, runs_dir: str | Path, final: bool = False) -> dict[str, Any]:
+def run_arm(
+    arm: Arm, split: Split, *, runs_dir: str | Path, final: bool = False, progress: bool = False
+) -> dict[str, Any]:
     """Search, retrain and score one arm; writes result.json into a directory named by the arm's hash, and returns it.
 
     A search that another arm has done with the same settings is taken over. final: score on the test scenes, which are
-    for the end; otherwise on the validation scenes. Repeating a finished arm costs nothing.
+    for the end; otherwise on the validation scenes. progress: bars or lines of the search and the retraining. Repeating
+    a finished arm costs nothing.
     """
     folder = Path(runs_dir) / "ablation"
     name = f"{arm.arm}-{_digest(to_dict(arm), split.sha256)}"
-    genotype = _architecture(arm, split, folder)
-    trained = retrain(genotype, split, arm.retrain_settings(), runs_dir=folder, name=name, progress=False)
+    genotype = _architecture(arm, split, folder, progress)
+    trained = retrain(genotype, split, arm.retrain_settings(), runs_dir=folder, name=name, progress=progress)
     part = "test" if final else "val"
     file = folder / name / f"result-{part}.json"
     if not file.is_file():
@@ -198,7 +201,7 @@ def _study(result: dict[str, Any]) -> tuple[Any, ...]:
     return (*(settings[name] for name in ("size", "search_steps", "retrain_steps")), *sorted(result["images"]))
 
 
-def _architecture(arm: Arm, split: Split, folder: Path) -> Genotype:
+def _architecture(arm: Arm, split: Split, folder: Path, progress: bool) -> Genotype:
     if arm.architecture == "random":
         genotype = Genotype.random(arm.space, arm.search_seed)
     elif arm.architecture == "hand_made":
@@ -208,7 +211,7 @@ def _architecture(arm: Arm, split: Split, folder: Path) -> Genotype:
         name = f"search-{_digest(to_dict(arm.space), to_dict(settings), split.sha256)}"
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{name}.lock"):  # two arms that need it: one searches, the other waits
-            found = search(arm.space, split, settings, runs_dir=folder, name=name, progress=False)
+            found = search(arm.space, split, settings, runs_dir=folder, name=name, progress=progress)
         genotype = found.genotype
     return genotype if arm.fusion else replace(genotype, modules=("parallel",) * len(genotype.modules))
 

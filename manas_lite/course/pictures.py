@@ -89,8 +89,8 @@ def profile(curves: Mapping[str, Any], *, x: str, y: str, title: str) -> Figure:
 
 @styled
 def forest(rows: Sequence[Mapping[str, Any]], *, title: str, reference: str = "the full method") -> Figure:
-    """An ablation at a glance: each arm's difference in dB with its interval, the band that these runs could not tell
-    from nothing, and the verdict.
+    """An ablation at a glance: each arm's difference in dB with its interval, the band of true differences that so
+    many runs mostly miss, and the verdict.
 
     rows: mappings with arm, mean, low, high, detectable, verdict, parameters. reference: what they differ from.
     """
@@ -109,7 +109,7 @@ def forest(rows: Sequence[Mapping[str, Any]], *, title: str, reference: str = "t
     axes.axvline(0, color=BLACK, lw=0.8)
     labels = [f"{row['arm']}  ({row['parameters']:,.0f} parameters)" for row in rows]
     axes.set(yticks=places, yticklabels=labels, xlim=(-1.6 * reach, 1.6 * reach), title=title)
-    axes.set_xlabel(f"difference to {reference}, dB (grey band: smaller than these runs could detect)")
+    axes.set_xlabel(f"difference to {reference}, dB (grey band: mostly missed by so many searches)")
     for place, row in zip(places, rows, strict=True):
         axes.text(1.02, place, row["verdict"], transform=axes.get_yaxis_transform(), va="center")
     return figure

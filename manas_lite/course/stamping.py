@@ -63,11 +63,12 @@ def record_run(outcome: Outcome, notebook: Notebook) -> None:
 
 
 def record_cost(notebook: Notebook, row: Mapping[str, Any]) -> None:
-    """Put a row into costs.json, in place of an earlier one of that preset and device."""
+    """Put a row into costs.json, in place of an earlier one of that device and preset, or of one that sets the same."""
     path = registry.folder() / "costs.json"
     table: dict[str, list[Mapping[str, Any]]] = json.loads(path.read_text()) if path.is_file() else {}
     earlier = table.get(notebook.number, [])
-    kept = [old for old in earlier if (old["preset"], old["device"]) != (row["preset"], row["device"])]
+    same = sources.same_parameters(notebook, row["preset"])
+    kept = [old for old in earlier if old["preset"] not in same or old["device"] != row["device"]]
     order = registry.presets()
     table[notebook.number] = sorted([*kept, row], key=lambda r: (order.index(r["preset"]), r["device"]))
     path.write_text(json.dumps(dict(sorted(table.items())), indent=1) + "\n", encoding="utf-8")

@@ -115,8 +115,8 @@ widgets.before_after(rainy, derained)
 # %% [markdown]
 # ## Your machine
 #
-# How long will the next notebooks take *here*? The check below times training steps of a network like the one you just
-# used.
+# How long will the next notebooks take *here*? The check below times training steps of a network of the size that
+# notebooks 03 and 04 train.
 
 # %%
 settings = RetrainSettings.preset("teach")
@@ -152,8 +152,8 @@ def my_psnr(x, clean):
 checks.psnr_rgb(my_psnr)
 
 # %% [markdown]
-# **2. Padding.** A network with three resolutions halves its input again and again, so that both sides must be
-# multiples of 8 (here, of 2³). Pictures have any size: how many pixels must be added?
+# **2. Padding.** A stem that halves the picture once, and three resolutions, two more halvings: both sides must be
+# multiples of 8 = 2³. Pictures have any size: how many pixels must be added?
 
 
 # %% tags=["exercise", "exercise:padding"]

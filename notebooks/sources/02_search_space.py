@@ -9,6 +9,7 @@ import torch
 
 from manas_lite import DerainNet, Genotype, SearchSpace, SuperNet, draw, losses, open_split
 from manas_lite import widgets
+from manas_lite.costs import count_flops
 from manas_lite.course import checks, pictures
 from manas_lite.modules import FusionModule, ParallelModule
 
@@ -34,13 +35,21 @@ draw.architecture(by_hand)
 # **What you should see.** From left to right: the stem, then one cell for each number of branches, each with its
 # modules (P parallel, F fusion) and an attention block on every branch; at the end everything flows into branch 0.
 #
-# > **Predict.** In which kind of module are more parameters, in a parallel or in a fusion one? And which of the two
-# > costs more at *higher* resolution?
+# > **Predict.** In which kind of module are more parameters, in a parallel or in a fusion one? And is the answer the same
+# > for multiply-adds?
 #
 # ## Two modules
 #
 # Both take a list with one tensor a branch and return a new list of the same shapes. That is the whole interface, and
 # why one can stand in for the other.
+#
+# ```
+# P(x)_i = x_i + conv3(relu(conv3(x_i)))                                      every branch for itself
+# F(x)_i = x_i + sum over j > i of up(conv1(x_j)) + sum over j < i of down(x_j)     every branch hears all
+# ```
+#
+# `up` repeats pixels 2^(j−i) times; `down` is a 3 × 3 convolution of stride 2 for each halving. (Where a space
+# normalises, BatchNorm follows each convolution and a ReLU each sum.)
 
 # %%
 widths = space.channels[:2]
@@ -49,17 +58,43 @@ for kind in (ParallelModule, FusionModule):
     module = kind(widths, space.norm)
     parameters = sum(p.numel() for p in module.parameters())
     shapes = [tuple(branch.shape) for branch in module(x)]
-    print(f"{kind.__name__:<15} {parameters:>8,} parameters, out {shapes}")
+    operations = count_flops(module, x) / 2  # a multiply-add is counted as two
+    print(
+        f"{kind.__name__:<15} {parameters:>7,} parameters, {operations:>11,.0f} multiply-adds, out {shapes}"
+    )
     assert shapes == [tuple(branch.shape) for branch in x]
 
 # %% [markdown]
-# **What you should see.** The same shapes, and a parallel module several times as large: it holds two 3 × 3
-# convolutions a branch, a fusion module mostly 1 × 1 ones.
+# **What you should see.** The same shapes, and a parallel module several times as large: two 3 × 3 convolutions a branch,
+# where a fusion module has one 1 × 1 for each way up in resolution and a 3 × 3 of stride 2 for each step down. In
+# multiply-adds the two are further apart still: the parallel module works on *every* pixel of the finest branch.
+#
+# ## An attention block
+#
+# On every branch of a cell stands an attention block. It cuts the channels into K = 2 groups F₀ and F₁, and its
+# **edges** are the arrows of a small graph. Each edge o is searched, three of them a block:
+#
+# ```
+# U_0 = o_00(F_0)
+# U_1 = o_10(F_1) + o_11(U_0)
+# out = SE( x + project([U_0, U_1, SE(F_0 + F_1)]) )        two 1 x 1 convolutions; fixed, not searched
+# ```
 #
 # ## Nine operations, all of them gates
 #
-# Each operation of an attention edge multiplies its input by something between 0 and 1, its **gate**: a number, one
-# value a channel, one a pixel, or one for each of both. What do they cost?
+# Each operation of an attention edge multiplies its input by something between 0 and 1, its **gate**:
+#
+# | operation | looks at | its gate has a value for |
+# |---|---|---|
+# | `none` | nothing; the gate is 0, a cut | – |
+# | `skip_connect` | nothing; the gate is 1, the identity | – |
+# | `sep_conv_3x3`, `dil_conv_3x3` | the map, 3 × 3 around each pixel (`dil`: every second pixel of 5 × 5) | every channel and pixel |
+# | `sep_conv_3x3_spatial`, `dil_conv_3x3_spatial` | the channels' maximum and mean, two maps, the same way | every pixel |
+# | `SE` (squeeze and excitation) | the mean of each channel over the map | every channel |
+# | `SE_A_M` | the mean and the maximum of each channel | every channel |
+# | `CBAM` | as `SE_A_M`, then a 7 × 7 on the maps so gated | every channel and pixel |
+#
+# What do they cost?
 
 # %%
 costs = space.costs("parameters")

@@ -65,8 +65,11 @@ assert not shared
 # | order | gradient | cost |
 # |---|---|---|
 # | `first` | ∂L_val/∂a at the present w: as if w did not follow | 1 |
-# | `finite-difference` | adds −ξ (∇ₐL_train(w⁺) − ∇ₐL_train(w⁻)) / 2ε, w± = w ± ε ∇L_val(w') | about 2.6 |
-# | `exact` | the same term by differentiating twice | about 2.9 |
+# | `finite-difference` | ∂L_val/∂a **at w'**, less ξ (∇ₐL_train(w⁺) − ∇ₐL_train(w⁻)) / 2ε, w± = w ± ε ∇L_val(w') | more than 2 |
+# | `exact` | the same, its second term by differentiating twice | more than 2 |
+#
+# On ReLU networks prefer `exact` of the two: two points a finite ε apart may lie on different pieces of the network. The
+# real search unrolls the step of its own optimiser, which need not be plain gradient descent as here.
 #
 # ## A toy with a known answer
 #
@@ -98,6 +101,11 @@ pictures.phase_plane(paths)
 # %%
 widgets.toy_step()
 
+# %% [markdown]
+# **What you should see.** The path rests where a = 2 / (1 + 2ξ): at 2 for ξ = 0, at 1 for ξ = 0.5, at 2/3 for ξ = 1. The
+# toy flatters ξ = 0.5: L_train is so curved that *one* step of that size lands on w*(a) exactly. On a network no ξ does;
+# one unrolled step is a better guess than none, not the answer, and too large a ξ overshoots.
+
 # %%
 # NBVAL_CHECK_OUTPUT
 for path in paths:
@@ -124,8 +132,8 @@ wrong = toy.descend(gradient=buggy, label="finite difference, precedence bug")
 pictures.phase_plane([paths[0], paths[1], wrong])
 
 # %% [markdown]
-# **What you should see.** The buggy path goes straight to where first order ends: 2.6 times the work, and the wrong answer.
-# Exercise 2 has you write it right.
+# **What you should see.** The buggy path goes straight to where first order ends: more than twice the work, and the wrong
+# answer. Exercise 2 has you write it right.
 #
 # **Stop here if short of time**: the search goes on alone.
 #
@@ -171,10 +179,12 @@ draw.search_curves(log, genotype.space)
 
 # %% [markdown]
 # **What you should see**, from top to bottom, on one axis of steps. The loss falls. α and β lie still until the dotted
-# line and then part. The entropy falls from 1 (undecided) towards 0: faster in β if few operations are plainly worse.
-# Expected cost moves by what λ says. **Skip share**: watch it. A search in which `skip_connect` takes over has
-# collapsed; the kit stops such a search and keeps the last healthy epoch. The lowest panel, a dot a measurement, is the
-# sharpest curvature of L_val in the architecture: where it climbs and climbs, a collapse is near (Zela et al.).
+# line and then part. The entropy of the rows (the usual one, scaled to 1; the loss sums yes-or-no entropies instead)
+# falls from 1, undecided, towards 0. Expected cost is pulled down by λ and up by the images' loss: with a small λ it may
+# rise. **Skip share**: watch it. A search in which `skip_connect` takes over has collapsed; the kit stops such a search
+# and keeps the last healthy epoch. The lowest panel, a dot for every fifth epoch, is the sharpest curvature of L_val in
+# the architecture: in long searches a steady climb foretells a collapse (Zela et al.); in one this short it follows the
+# softmax as that sharpens.
 #
 # Play it back: the same network, thickness is weight.
 
@@ -258,7 +268,7 @@ checks.darts_step(my_darts_step)
 # * Bilevel: the architecture is judged after the weights have followed; first order ignores that they do.
 # * Entropy and cost terms need stable forms; a search is watched by entropy, skip share and cost.
 #
-# **Next**: 04 derive and retrain. **Or try** `order = "exact"` with another `name`, or `complexity_weight = 0.1`.
+# **Next**: 04 derive and retrain. **Or try** `order = "exact"` with another `name`, or `complexity_weight = 0.1` with a third.
 #
 # **References.** H. Liu et al., *DARTS*, ICLR 2019, arXiv 1806.09055 · A. Zela et al., *Understanding and Robustifying
 # DARTS*, ICLR 2020, arXiv 1909.09656 · L. Cai et al., *MANAS*, arXiv 2207.00728.

@@ -98,8 +98,8 @@ widgets.genotype_editor(micro_bench.genotype_of("pppf", "SE"), table=bench.by_ge
 #
 # The second has a name. *Kendall's tau* takes every pair of architectures and asks whether both rankings put them in the
 # same order: 1 always, 0 half of the time, −1 never. Tau between two trainings of the *same* architectures is the
-# **noise ceiling**: a shortcut that predicts a training as well as another training does has nothing left to gain but
-# that noise.
+# **noise ceiling**: what a second training is worth as a prediction of the first. A shortcut that reaches it is as good as
+# training once; only one without noise of its own, as a count of parameters is, can lie above it.
 
 # %%
 spread = micro_bench.spread(trained)
@@ -128,8 +128,8 @@ draw.clouds(
 )
 
 # %% [markdown]
-# **What you should see.** On the left a cloud along the diagonal, as thin as the ceiling is high: this far, and no
-# further, can a ranking from one training be trusted. On the right the shortcut that one-shot methods take: every
+# **What you should see.** On the left a cloud along the diagonal, the thinner the higher the ceiling: so far can *one*
+# training be trusted to rank another. On the right the shortcut that one-shot methods take: every
 # architecture scored with weights *inherited* from one supernet, without any training. Its cloud is discussed below.
 #
 # **Stop here if short of time**, and do exercise 1.
@@ -166,7 +166,7 @@ tenth = np.sort(mean_gain)[-10]
 enough = next(
     (n for n in range(1, 129) if micro_bench.expected_best(mean_gain, n) >= tenth), None
 )
-print(f"the best of {enough} is on average as good as the tenth of all")
+print(f"the best of {enough}, chosen without noise, is on average as good as the tenth of all")
 
 # %% [markdown]
 # **What you should see.** Both columns rise quickly and then hardly: the first ten trainings bring most of it. The gap
@@ -263,11 +263,11 @@ elif shared.high < free.low:
     print("Inherited weights rank, but counting parameters or FLOPs ranks better.")
 else:
     print("Inherited weights rank, but not visibly better than counting parameters or FLOPs.")
-print(f"their tau is {shared.tau / ceiling.tau:.0%} of the noise ceiling")
+print(f"their tau is {shared.tau / ceiling.tau:.0%} of what another training reaches")
 
 # %% [markdown]
 # **What you should see.** The grey band is the ceiling with its interval. A predictor that reaches it is as good as
-# training; one whose interval holds 0 (hollow dot) was not shown to rank anything. A negative tau says that *smaller*
+# training once; one whose interval holds 0 (hollow dot) was not shown to rank anything. A negative tau says that *smaller*
 # networks rank higher: of use only to someone who knew the sign beforehand. The printed lines say which case this is.
 #
 # ## The test column, once

@@ -5,13 +5,13 @@ retrain_seed = 0  # nested in it: initial weights and batches of the retraining
 architecture = "searched"  # searched, random or hand_made
 loss_phase = "both"  # where the loss weights below count: search, retrain or both
 distance = "l1"  # the pixel distance that w_mse weighs: l1 (this kit's), mse (the method's)
-w_mse = 1.0  # weight of the pixel distance in the external loss
+w_mse = 1.0  # weight of the pixel distance, whichever it is, in the external loss
 w_ssim = 0.3  # weight of 1 - SSIM in the external loss
 w_tv = 1e-4  # weight of the total variation
 w_internal = 0.1  # weight of the agreement between the rains of a scene
 internal_start = 1  # first epoch of the internal loss, from 0
 internal_ssim = False  # also 1 - SSIM between the rains of a scene
-w_entropy_alpha = 0.01  # pushes module weights to 0 or 1
+w_entropy_alpha = 0.01  # pushes module weights to 0 or 1; the search's alone, as the next three
 w_entropy_beta = 0.01  # pushes edge weights to 0 or 1
 w_complexity = 0.01  # lambda: what expected cost is worth
 cost = "parameters"  # what expected cost counts: parameters or flops
@@ -48,13 +48,14 @@ from manas_lite.genotype import Genotype
 # An **ablation** leaves one part out and asks what it was worth. The usual table has one number a row and prints the
 # larger one bold. This notebook asks first: *how far apart do two runs of the same thing lie?*
 #
-# On small networks of this kind a probe found a standard deviation of 0.5 to 0.65 dB **between search seeds**. With
-# three seeds only differences of about 1.5 dB can be seen at all; most tables report smaller ones.
+# On small networks of this kind a probe found a standard deviation of 0.5 to 0.65 dB **between search seeds**. A
+# *difference* of two arms holds two such runs and varies √2 as much, about 0.8 dB; that both arms have the same seed
+# hardly makes their runs more alike. Most tables report differences smaller than that, from one run each.
 #
 # > **Predict.** How many searches would you need to see a difference of 0.3 dB?
 
 # %%
-between = 0.55  # dB, the middle of what the probe found
+between = 2**0.5 * 0.55  # dB; 0.55 is within what the probe found for the runs of one arm
 print("searches   smallest difference that is found 4 times in 5")
 for n in (2, 3, 5, 10, 20, 50):
     fake = np.zeros((n, 1, 1))
@@ -63,7 +64,7 @@ for n in (2, 3, 5, 10, 20, 50):
     print(f"{n:>8}   {differences.detectable(fake):.2f} dB")
 
 # %% [markdown]
-# **What you should see.** Two searches show nothing short of several dB; three about 1.7; 0.3 dB needs around thirty.
+# **What you should see.** Two searches show nothing short of several dB, three about 2.4; 0.3 dB needs some fifty.
 # Pictures do not help: a hundred pictures of one network are **one** run.
 #
 # ## This run: one arm
@@ -85,7 +86,7 @@ print(
 split = open_split(course.local(data))
 assert not {s.name for s in split.val} & {s.name for s in split.train}
 where = course.runs_folder(runs_dir)
-result = ablation.run_arm(this, split, runs_dir=where, final=final)
+result = ablation.run_arm(this, split, runs_dir=where, final=final, progress=True)
 scored = np.mean(list(result["images"].values()))
 rainy = np.mean(list(result["rainy"].values()))
 print(
@@ -93,7 +94,7 @@ print(
 )
 
 # %% [markdown]
-# **What you should see.** A few minutes of silence at `teach` size (a search and a retraining), then one number above
+# **What you should see.** The progress of a search and a retraining (some minutes at `teach` size), then one number above
 # the rainy input. Run again with the same parameters: nothing is computed twice, and arms that differ only in the
 # retraining share their search.
 #
@@ -143,8 +144,10 @@ for name, values in by_arm.items():
 # ## What the differences are worth
 #
 # Every arm is compared with `full` on the same seeds and the same pictures (**paired**). The bootstrap draws searches,
-# then retrainings, then pictures (**hierarchical**). p values are corrected for the number of arms (**Holm**). And a
-# verdict needs the difference to be larger than the smallest one that these runs could have detected.
+# then retrainings, then pictures (**hierarchical**). Over three searches such an interval is too narrow: three values of
+# one sign, one chance in four, and it leaves zero out. So p comes from a paired *t* test over the searches, which allows
+# for how few they are, corrected for the number of arms (**Holm**). A verdict needs both: p at most 0.05, and an interval
+# without zero. *detectable* is the difference that this many searches, spread like these, find 4 times in 5.
 
 # %%
 rows = differences.compare(found)
@@ -166,9 +169,11 @@ draw.save(forest, where / "ablation" / "forest.png", also=("pdf",))
 forest
 
 # %% [markdown]
-# **What you should see.** A dot and an interval an arm, and a grey band. Whatever lies inside its band is **undecided**,
-# however far the interval keeps from zero: these runs could not have told. That is a finding, too: it says what a real
-# study would cost.
+# **What you should see.** A dot and an interval an arm, and a grey band: true differences inside it are mostly missed by
+# this many searches. *Undecided* with a wide band does not mean "no effect"; it says what a real study would cost.
+#
+# Two arms change more than their names say. `random` draws networks larger than a search under λ does (compare the
+# parameters beside the names), and `one_to_one` has no internal loss either: one rain has nothing to agree with.
 
 # %%
 about = f"{data if usable else 'photos'}, {len(found[0]['images'])} {found[0]['part']} pictures"
@@ -193,7 +198,8 @@ draw.architecture(next(genotype for genotype in trained if genotype.id == result
 # %%
 # NBVAL_CHECK_OUTPUT
 made_up = np.random.default_rng(0).normal(1.0, 0.1, (8, 2, 10))
-(low, high), p = differences.hierarchical_bootstrap(made_up, draws=500)
+low, high = differences.hierarchical_bootstrap(made_up, draws=500)
+p = differences.paired_p(made_up)
 print(f"interval holds 1.0: {low < 1.0 < high}; p < 0.01: {p < 0.01}")
 print("Holm:", [round(x, 3) for x in differences.holm_adjusted([0.01, 0.04, 0.03])])
 
@@ -201,7 +207,8 @@ print("Holm:", [round(x, 3) for x in differences.holm_adjusted([0.01, 0.04, 0.03
 # ## Exercises
 #
 # **1. An interval that is honest.** `differences` holds one row a search and one column a picture. Return the 2.5 % and
-# 97.5 % quantiles of some hundred resampled means.
+# 97.5 % quantiles of some hundred resampled means. (The checker simulates studies whose true mean it knows, and is
+# content when four intervals in five hold it: that they fall short of 95 % with so few searches is the lesson above.)
 
 
 # %% tags=["exercise", "exercise:nested_bootstrap"]

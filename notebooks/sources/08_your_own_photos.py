@@ -1,6 +1,6 @@
 # %% tags=["parameters"]
 photo = ""  # path of your photograph; empty: a bundled one under synthetic rain
-network = "rain-any"  # a model of the package (rain-any, rain-lite), or the name of your run of 04
+network = "rain-any"  # a model of the package (or rain-lite), or the name of your run of 04
 runs_dir = "runs"  # where that run is kept
 strength = 1.0  # 0: leave the picture alone, 1: derain it, between: a blend
 longest = 1600  # larger pictures are shrunk to this many pixels; 0: never
@@ -29,7 +29,8 @@ from manas_lite.rain import add_fog, add_rain
 #
 # ## Your picture
 #
-# Give a path in the parameters cell, or upload a file (in a live notebook). Any size, greyscale, transparent, 16-bit or
+# Give a path in the parameters cell. Or, in a live notebook: run the next cell, choose a file, wait for its name to
+# appear, and *then* run the cells below (again, if you ran all of them). Any size, greyscale, transparent, 16-bit or
 # rotated by its camera: it becomes an upright RGB picture.
 
 # %%
@@ -72,8 +73,8 @@ widgets.before_after(rainy, result)
 
 # %% [markdown]
 # **What you should see.** Left of the line the photograph, right of it the result; drag the line in a live notebook. If
-# both halves look alike, the network did little: that happens. Below, what it took away, ten times amplified where it
-# is faint.
+# both halves look alike, the network did little: that happens. Below, what it took away, brightened as a
+# whole, up to ten times.
 
 # %%
 taken = np.abs(rainy.astype(float) - result).mean(2)

@@ -1,6 +1,6 @@
 # %% tags=["parameters"]
 runs_dir = "runs"  # where the runs of notebooks 03, 04 and 06 lie
-figures_dir = "figures"  # where figures are written; a relative path lies beside runs_dir
+figures_dir = "figures/course"  # where figures go; a relative path lies beside runs_dir
 search_name = "search"  # run of notebook 03
 network = "searched"  # run of notebook 04
 formats = ["pdf", "svg"]  # written beside each PNG
@@ -11,7 +11,7 @@ import json
 
 import numpy as np
 
-from manas_lite import draw, open_split
+from manas_lite import draw, micro_bench, open_split
 from manas_lite.course import ablation, checks, differences, pictures, toy
 from manas_lite.genotype import Genotype
 from manas_lite.rain import rain_scene
@@ -144,6 +144,47 @@ keep(
 # %% [markdown]
 # **What you should see.** One point an arm. Before you read a trend: the seeds of one arm spread by as much as the forest
 # plot's bands say.
+#
+# ## 6. Three searches on the table
+#
+# The table of notebook 05 is such a file, too.
+
+# %%
+bench = micro_bench.load()
+gains = bench.scores("val_psnr")
+gains = (gains - gains.mean(0)).mean(1).reshape(len(micro_bench.PATTERNS), -1)
+rows = [
+    ["modules", *micro_bench.GATES],
+    *([p, *row] for p, row in zip(micro_bench.PATTERNS, gains, strict=True)),
+]
+title = f"gain over an average architecture, dB: mean of {len(bench.seeds)} trainings"
+keep(
+    draw.table_map(gains, micro_bench.PATTERNS, micro_bench.GATES, title=title),
+    "micro_bench",
+    rows,
+)
+
+# %%
+traces = {
+    "random search": [micro_bench.random_search(bench, k, 64) for k in range(100)],
+    "evolution": [micro_bench.evolution(bench, k, 64) for k in range(100)],
+    "gradient search": [micro_bench.replay(bench, s) for s in bench.gradient_searches()],
+}
+curves = {
+    kind: [(trace.seconds, micro_bench.gain(bench, trace)) for trace in each]
+    for kind, each in traces.items()
+}
+last_gains = [[kind, np.mean([gain[-1] for _, gain in each])] for kind, each in curves.items()]
+keep(
+    draw.best_so_far(curves, best=gains.max()),
+    "searches",
+    [["search", "gain at its end, dB"], *last_gains],
+)
+
+# %% [markdown]
+# **What you should see.** The map of a whole space, and what each kind of search holds after how much computing. And the
+# answer to the first question: with another seed the scene, the toy and the table would be the same; all that comes from
+# your runs would not.
 #
 # ## What was written
 

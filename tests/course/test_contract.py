@@ -151,11 +151,18 @@ def test_a_cost_takes_the_place_of_an_earlier_one(tmp_path, monkeypatch: pytest.
     notebook = NOTEBOOKS[0]
     monkeypatch.setattr(registry, "folder", lambda: tmp_path)
     monkeypatch.setattr(registry, "presets", lambda: ("smoke", "teach", "paper"))
+    params = tmp_path / "params"
+    params.mkdir()
+    for preset, steps in (("smoke", 1), ("teach", 10), ("paper", 10)):
+        (params / f"{preset}.yaml").write_text(f'"{notebook.number}": {{steps: {steps}}}\n')
     for preset, seconds in (("teach", 5.0), ("smoke", 1.0), ("smoke", 2.0)):
         stamping.record_cost(notebook, {"preset": preset, "device": "a", "seconds": seconds})
     stamping.record_cost(notebook, {"preset": "smoke", "device": "another", "seconds": 9.0})
     held = [(row["preset"], row["device"], row["seconds"]) for row in sources.measured_costs(notebook)]
     assert held == [("smoke", "a", 2.0), ("smoke", "another", 9.0), ("teach", "a", 5.0)]
+    stamping.record_cost(notebook, {"preset": "paper", "device": "a", "seconds": 6.0})  # sets what `teach` sets
+    held = [(row["preset"], row["device"], row["seconds"]) for row in sources.measured_costs(notebook)]
+    assert held == [("smoke", "a", 2.0), ("smoke", "another", 9.0), ("paper", "a", 6.0)]
 
 
 def test_costs_name_their_device_and_were_measured() -> None:

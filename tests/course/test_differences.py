@@ -52,7 +52,7 @@ def test_pictures_are_not_runs() -> None:
     rng = np.random.default_rng(0)
     shifts = rng.normal(0, 0.6, (5, 1, 1))
     few, many = (shifts + rng.normal(0, 0.05, (5, 1, n)) for n in (5, 500))
-    widths = [np.ptp(differences.hierarchical_bootstrap(d)[0]) for d in (few, many)]
+    widths = [np.ptp(differences.hierarchical_bootstrap(d)) for d in (few, many)]
     assert widths[1] > 0.8 * widths[0]
 
 
@@ -60,6 +60,37 @@ def test_detectable_is_the_textbook_formula() -> None:
     d = np.array([0.2, 0.5, 1.1]).reshape(3, 1, 1)
     expected = (stats.t.ppf(0.975, 2) + stats.t.ppf(0.8, 2)) * np.std([0.2, 0.5, 1.1], ddof=1) / math.sqrt(3)
     assert differences.detectable(d) == pytest.approx(expected)
+
+
+def test_p_is_that_of_a_textbook_t_test_over_searches() -> None:
+    rng = np.random.default_rng(0)
+    d = rng.normal(0.3, 0.5, (5, 2, 7))
+    means = d.mean((1, 2))
+    t = means.mean() / (means.std(ddof=1) / math.sqrt(5))
+    assert differences.paired_p(d) == pytest.approx(2 * stats.t.sf(abs(t), 4))
+    assert differences.paired_p(d[:1]) == 1
+    assert differences.paired_p(np.zeros((3, 1, 4))) == 1
+    assert differences.paired_p(np.ones((3, 1, 4))) == 0
+
+
+def test_a_detectable_difference_is_detected_four_times_in_five() -> None:
+    """The planning number and the test belong together: one arm, a true difference of just that size."""
+    n, between = 5, 0.5
+    effect = (stats.t.ppf(0.975, n - 1) + stats.t.ppf(0.8, n - 1)) * between / math.sqrt(n)
+    rng = np.random.default_rng(1)
+    found = [differences.paired_p(rng.normal(effect, between, (n, 1, 1))) <= 0.05 for _ in range(600)]
+    assert 0.74 < np.mean(found) < 0.9
+
+
+def test_three_searches_of_one_sign_decide_nothing_by_themselves() -> None:
+    """By chance alone one study in four looks so; a bootstrap over three values cannot know that."""
+    (row,) = differences.compare([
+        result(arm, search, {"a": 20 + gain * (arm == "x"), "b": 21 + gain * (arm == "x")})
+        for search, gain in enumerate((0.05, 0.3, 0.9))
+        for arm in ("full", "x")
+    ])  # fmt: skip
+    assert row["low"] > 0
+    assert row["verdict"] == "undecided"
 
 
 def test_holm_against_values_by_hand() -> None:

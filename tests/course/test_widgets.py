@@ -90,4 +90,20 @@ def test_the_editor_shows_the_tables_score_as_it_is_built(monkeypatch: pytest.Mo
     widget.controls["choice"].value = "CBAM"
     assert "not in the table" in shown[-1]  # one edge of six: the table ties them
     widget.controls["place"].value = "all edges"
+    assert widget.controls["choice"].value == widgets.SEVERAL
+    widget.controls["choice"].value = "CBAM"
     assert "PSNR 26.50 dB" in shown[-1]
+
+
+def test_going_to_another_place_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(Figure, "text", lambda self, x, y, text, **_: shown.append(text))
+    widget = widgets.genotype_editor(micro_bench.genotype_of("pppf", "SE"), static=False)
+    before = shown[-1]
+    for place, standing in (("module 3", "fusion"), ("module 1", "parallel"), ("edge 2", "SE"), ("all edges", "SE")):
+        widget.controls["place"].value = place
+        assert widget.controls["choice"].value == standing
+        assert shown[-1] == before
+    widget.controls["place"].value = "module 3"
+    widget.controls["choice"].value = "parallel"
+    assert shown[-1] != before
