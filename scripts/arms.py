@@ -25,12 +25,12 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from experiments import ONE_THREAD, append, rows, train
+from experiments import ONE_THREAD, append, rows, timed_search, train
 from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from manas_lite import DerainNet, Genotype, RetrainSettings, SearchResult, SearchSettings, SearchSpace, evaluate, search
+from manas_lite import DerainNet, Genotype, RetrainSettings, SearchResult, SearchSettings, SearchSpace, evaluate
 from manas_lite.costs import count_flops, count_parameters
 from manas_lite.course.differences import compare
 from manas_lite.data import Scene, SceneBatch, Split, open_split, scene_loader, split_scenes
@@ -94,21 +94,14 @@ class Study:
         self.compute = Compute(ONE_THREAD)
 
     @cached_property
-    def found(self) -> SearchResult:
-        settings, name = replace(SEARCH, seed=self.seed), f"arms_search_{self.seed}"
-        start = time.process_time()
-        found = search(SPACE, self.split, settings, runs_dir=self.runs, name=name, progress=False)
-        if not any(int(row["seed"]) == self.seed for row in rows(RESULTS / "searches.csv")):
-            row = {"seed": self.seed, "genotype": found.genotype.id, "seconds": round(time.process_time() - start, 2)}
-            append(RESULTS / "searches.csv", row)
-        return found
+    def search(self) -> tuple[SearchResult, float]:
+        """This seed's search and its CPU seconds."""
+        settings = replace(SEARCH, seed=self.seed)
+        return timed_search(SPACE, self.split, settings, runs=self.runs, name=f"arms_search_{self.seed}")
 
     @property
-    def search_seconds(self) -> float:
-        """CPU seconds of this seed's search, as of the trainings."""
-        assert self.found
-        (row,) = (row for row in rows(RESULTS / "searches.csv") if int(row["seed"]) == self.seed)
-        return float(row["seconds"])
+    def found(self) -> SearchResult:
+        return self.search[0]
 
     @cached_property
     def batches(self) -> list[SceneBatch]:
@@ -203,7 +196,7 @@ def run_seed(study: Study, bar: Progress) -> None:
 def affordable(study: Study, done: list[dict[str, str]]) -> int:
     """Trainings that cost as much as this seed's search and its one training, at least one."""
     (own,) = (float(row["seconds"]) for row in done if row["arm"] == "searched" and int(row["seed"]) == study.seed)
-    return max(1, round((study.search_seconds + own) / own))
+    return max(1, round((study.search[1] + own) / own))
 
 
 def results(seeds: int) -> list[dict[str, Any]]:
@@ -237,18 +230,16 @@ def summarise(studies: list[Study]) -> dict[str, Any]:
             "trainings": fmean(r["trainings"] for r in found if r["arm"] == arm),
             "crop_less_whole": fmean(float(row["crop_val_psnr_rgb"]) - float(row["val_psnr_rgb"]) for row in mine),
         }
-    tau = stats.kendalltau(
-        [float(row["inherited_val_psnr_rgb"]) for row in runs], [float(row["val_psnr_rgb"]) for row in runs]
-    )
     searched = [r["row"] for r in found if r["arm"] == "searched"]
     supernets = [validation_psnr(s.found.supernet.eval(), s.split.val, s.compute) for s in studies]
-    spent = [(s.search_seconds, float(row["seconds"])) for s, row in zip(studies, searched, strict=True)]
+    spent = [(s.search[1], float(row["seconds"])) for s, row in zip(studies, searched, strict=True)]
     return {
         "protocol": {"search": to_dict(SEARCH), "recipe": to_dict(RECIPE), "space": SPACE.id, "seeds": len(studies)},
         "arms": arms,
         "against_searched": compare(found, "searched"),
         "relative_to_random": arms["searched"]["psnr_y"] / arms["random"]["psnr_y"] - 1,
-        "kendall_tau": {"value": float(tau.statistic), "p": float(tau.pvalue), "networks": len(runs)},
+        "kendall_tau": rank_agreement(runs),
+        "searches": [{"seed": s.seed, "genotype": s.found.genotype.id, "cpu_seconds": s.search[1]} for s in studies],
         "discretisation": {
             "supernet": fmean(supernets),
             "inherited": fmean(float(row["inherited_val_psnr_rgb"]) for row in searched),
@@ -256,6 +247,18 @@ def summarise(studies: list[Study]) -> dict[str, Any]:
         },
         "share_of_search": fmean(search / (search + training) for search, training in spent),
     }
+
+
+def rank_agreement(runs: list[dict[str, str]]) -> dict[str, Any]:
+    """Kendall's tau between scores with a supernet's weights and after training, seed by seed: supernets and trainings
+    of different seeds are shifted against each other, which is no ranking of architectures."""
+    taus, networks = [], []
+    for _, group in itertools.groupby(sorted(runs, key=lambda row: row["seed"]), key=lambda row: row["seed"]):
+        columns = ("inherited_val_psnr_rgb", "val_psnr_rgb")
+        pairs = [tuple(float(row[column]) for column in columns) for row in group]
+        networks.append(len(pairs))
+        taus.append(float(stats.kendalltau(*zip(*pairs, strict=True)).statistic))
+    return {"mean": fmean(taus), "seeds": taus, "networks": networks}
 
 
 def main() -> None:

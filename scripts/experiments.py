@@ -1,18 +1,21 @@
-"""What the experiments share: a training without a run directory, and CSV files that grow a row at a time."""
+"""What the experiments share: a training without a run directory, a timed search, CSV files that grow by rows."""
 
 import csv
 import os
-from collections.abc import Iterable, Mapping
+import shutil
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from manas_lite import RetrainSettings
-from manas_lite.data import SceneBatch
+from manas_lite import RetrainSettings, SearchResult, SearchSettings, SearchSpace, search
+from manas_lite.data import SceneBatch, Split
 from manas_lite.loop import cosine, set_rate, update
 from manas_lite.losses import DerainLoss
+from manas_lite.record import read_json, write_json
 from manas_lite.runtime import Compute, ComputeSettings
 from manas_lite.training import Average
 
@@ -37,6 +40,21 @@ def train(net: nn.Module, batches: Iterable[SceneBatch], recipe: RetrainSettings
     return average.net.eval()
 
 
+def timed_search(
+    space: SearchSpace, split: Split, settings: SearchSettings, *, runs: Path, name: str
+) -> tuple[SearchResult, float]:
+    """A search and its CPU seconds, which stay beside the run. One that was cut is begun anew: what it cost before the
+    cut is not known, and a search that looks cheaper than it was would win comparisons at equal cost."""
+    file = runs / name / "cpu_seconds.json"
+    if not file.exists():
+        shutil.rmtree(runs / name, ignore_errors=True)
+    start = time.process_time()
+    found = search(space, split, settings, runs_dir=runs, name=name, progress=False)
+    if not file.exists():
+        write_json(file, {"seconds": round(time.process_time() - start, 2)})
+    return found, float(read_json(file)["seconds"])
+
+
 def append(path: Path, row: Mapping[str, Any]) -> None:
     """A row at the end of a CSV file, on the disk when this returns."""
     fresh = not path.exists()
@@ -48,6 +66,15 @@ def append(path: Path, row: Mapping[str, Any]) -> None:
         writer.writerow(row)
         file.flush()
         os.fsync(file.fileno())
+
+
+def rewrite(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """These rows in place of the file's, all or none."""
+    part = path.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    for row in rows:
+        append(part, row)
+    os.replace(part, path)
 
 
 def rows(path: Path) -> list[dict[str, str]]:

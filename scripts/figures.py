@@ -4,15 +4,16 @@ The figures of a student's own runs are notebook 10's; these are the kit's evide
 are not there is left out, and said so.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from experiments import rows
 from matplotlib.figure import Figure
 
 from manas_lite import draw, load, micro_bench, open_split
-from manas_lite.course import pictures
+from manas_lite.course import ablation, differences, pictures
 from manas_lite.draw.style import BLACK, BLUE, Drawing, styled
 from manas_lite.inference import derain
 from manas_lite.record import read_json
@@ -63,10 +64,11 @@ def published() -> Figure:
     axes = figure.subplots()
     theirs = [(row["method"], float(row["parameters"]), float(row["psnr_y"])) for row in found]
     ours = [(c["name"], c["parameters"], c["tests"]["Rain100L"]["single"]["psnr_y"]) for c in cards]
-    for label, points, style in (
+    kinds: tuple[tuple[str, list[tuple[str, float, float]], dict[str, Any]], ...] = (
         ("published: 100 pictures, trained on this set", theirs, {"marker": "s", "color": BLACK}),
         ("this kit: 10 of the 100", ours, {"marker": "o", "mfc": "white", "mec": BLUE, "color": BLUE}),
-    ):
+    )
+    for label, points, style in kinds:
         _, xs, ys = zip(*points, strict=True)
         axes.plot(xs, ys, linestyle="none", label=label, **style)
         for name, x, y in points:
@@ -75,6 +77,15 @@ def published() -> Figure:
     axes.margins(x=0.25, y=0.12)
     axes.legend(loc="upper left")
     return figure
+
+
+def ablations() -> Iterator[tuple[str, Figure]]:
+    """Every set's arms against the full method."""
+    for path in sorted((RESULTS / "ablations").glob("*.json")):
+        found = ablation.comparable(read_json(path))
+        settings = found[0]["settings"]
+        title = f"{path.stem}: {settings['search_steps']} search and {settings['retrain_steps']} training steps"
+        yield f"ablations-{path.stem}", pictures.forest(differences.compare(found), title=title)
 
 
 def table() -> Figure:
@@ -129,13 +140,18 @@ FIGURE: dict[str, Callable[[], Figure]] = {
 }
 
 
-def main() -> None:
+def everything() -> Iterator[tuple[str, Figure]]:
+    """Each figure that has its files, by name."""
     for name, make in FIGURE.items():
         try:
-            figure = make()
+            yield name, make()
         except FileNotFoundError as error:
             print(f"{name}: left out: {error}")
-            continue
+    yield from ablations()
+
+
+def main() -> None:
+    for name, figure in everything():
         for path in draw.save(figure, FIGURES / f"{name}.png", also=() if name == "gallery" else ("pdf",)):
             print(path.relative_to(ROOT))
 

@@ -7,15 +7,17 @@ to table.csv; the same command continues where it was cut. `search` runs gradien
 
 import argparse
 import time
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
-from experiments import ONE_THREAD, append, rows, train
+from experiments import ONE_THREAD, append, rewrite, rows, timed_search, train
 
-from manas_lite import DerainNet, RetrainSettings, SearchSettings, SuperNet, search
+from manas_lite import DerainNet, RetrainSettings, SearchSettings, SuperNet
 from manas_lite.costs import count_parameters
 from manas_lite.data import SceneBatch, open_split
 from manas_lite.environment import describe_environment
@@ -27,8 +29,9 @@ from manas_lite.record import write_json
 from manas_lite.runtime import Compute
 from manas_lite.settings import to_dict
 
-RECIPE = RetrainSettings.preset("teach", epochs=1, steps=400, batch=2, patch=48, compute=ONE_THREAD)
-SEARCH = SearchSettings.preset("teach", epochs=12, warmup=2, batch=2, patch=48, compute=ONE_THREAD)
+LOSS = replace(RetrainSettings.preset("teach").loss, internal_weight=0.0)  # so short a training does without it
+RECIPE = RetrainSettings.preset("teach", epochs=1, steps=400, batch=2, patch=48, loss=LOSS, compute=ONE_THREAD)
+SEARCH = SearchSettings.preset("teach", epochs=12, warmup=2, batch=2, patch=48, loss=LOSS, compute=ONE_THREAD)
 
 
 def make_table(seeds: list[int], target: Path) -> None:
@@ -77,14 +80,24 @@ def write_manifest(target: Path, rainy: Mapping[str, float]) -> None:
 
 def make_searches(seeds: list[int], target: Path, runs: Path) -> None:
     """A search's architecture after each epoch; edges are tied afterwards, to the gate of the largest mean weight."""
-    split = open_split("photos")
+    split, searched, scored = open_split("photos"), target / "searches.csv", target / "one_shot.csv"
+    counts = Counter(int(row["seed"]) for row in rows(scored))
     for seed in seeds:
-        if any(int(row["seed"]) == seed for row in rows(target / "one_shot.csv")):
+        if counts[seed] == len(ARCHITECTURES):
             continue
-        settings = SearchSettings.preset("teach", **{**to_dict(SEARCH), "seed": seed})
-        start = time.process_time()  # of this stretch: a search that was cut should be begun anew
-        found = search(SPACE, split, settings, runs_dir=runs, name=f"micro_search_{seed}")
-        seconds = time.process_time() - start
+        found, seconds = timed_search(SPACE, split, replace(SEARCH, seed=seed), runs=runs, name=f"micro_search_{seed}")
+        epochs: list[dict[str, Any]] = []
+        for record in found.epochs:
+            gates = dict(zip(SPACE.operations, map(fmean, zip(*record["beta"], strict=True)), strict=True))
+            epochs.append(
+                {
+                    "seed": seed,
+                    "epoch": record["epoch"],
+                    "modules": "".join("pf"[int(f > p)] for p, f in record["alpha"]),
+                    "gate": max(GATES, key=gates.__getitem__),
+                    "seconds": f"{seconds * (record['epoch'] + 1) / len(found.epochs):.2f}",
+                }
+            )
         scores = [
             {
                 "seed": seed,
@@ -94,20 +107,9 @@ def make_searches(seeds: list[int], target: Path, runs: Path) -> None:
             }
             for pattern, gate in ARCHITECTURES
         ]
-        for record in found.epochs:
-            gates = dict(zip(SPACE.operations, map(fmean, zip(*record["beta"], strict=True)), strict=True))
-            append(
-                target / "searches.csv",
-                {
-                    "seed": seed,
-                    "epoch": record["epoch"],
-                    "modules": "".join("pf"[int(f > p)] for p, f in record["alpha"]),
-                    "gate": max(GATES, key=gates.__getitem__),
-                    "seconds": f"{seconds * (record['epoch'] + 1) / len(found.epochs):.2f}",
-                },
-            )
-        for row in scores:
-            append(target / "one_shot.csv", row)
+        # Scores last: a seed counts as done by them, and a cut leaves no half of it behind.
+        for path, new in ((searched, epochs), (scored, scores)):
+            rewrite(path, [*(row for row in rows(path) if int(row["seed"]) != seed), *new])
 
 
 def one_shot(supernet: SuperNet, pattern: str, gate: str) -> float:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from manas_lite import micro_bench
@@ -138,7 +139,8 @@ def arms() -> Section:
     tau, gap = found["kendall_tau"], found["discretisation"]
     text = (
         f"Kendall's tau between an architecture's score with the supernet's weights and after training: "
-        f"{tau['value']:.2f} over {tau['networks']} networks (p = {tau['p']:.2g}). Validation PSNR (RGB) of the "
+        f"{tau['mean']:.2f}, the mean of {', '.join(f'{each:.2f}' for each in tau['seeds'])} over "
+        f"{', '.join(map(str, tau['networks']))} networks of a seed. Validation PSNR (RGB) of the "
         f"supernet {gap['supernet']:.2f} dB, of the derived network with its weights {gap['inherited']:.2f} dB, "
         f"trained from scratch {gap['retrained']:.2f} dB. The search took {found['share_of_search']:.0%} of the "
         "searched arm's budget."
@@ -221,17 +223,29 @@ def complexity() -> Section:
 
 
 def ablations() -> Section:
-    title, command = "Which loss matters? Ablations", "python -m manas_lite.course sweep arms.yaml"
-    source = "manas_lite/assets/course/ablation/results.json"
-    found = ablation.comparable(read_json(ROOT / source)) if (ROOT / source).exists() else []
-    if not found:
-        return title, [f"Not there yet: `{command}`."]
-    rows = [
-        [row["arm"], str(row["searches"]), f"{row['parameters'] / 1e6:.3f}", *difference(row)]
-        for row in differences.compare(found, "full")
-    ]
-    header = ["arm", "search seeds", "M parameters", "less full", "95 % interval", "detectable", "verdict"]
-    return title, [Table("ablations", header, rows, source, command)]
+    """Every set's arms: the script's, and the five that come with the course."""
+    command = "python scripts/ablations.py --data FOLDER"
+    files = dict.fromkeys(sorted((ROOT / "results" / "ablations").glob("*.json")), command)
+    shipped = ROOT / "manas_lite" / "assets" / "course" / "ablation" / "results.json"
+    files[shipped] = "python -m manas_lite.course sweep shipped.yaml"
+    parts: list[str | Table] = []
+    for path, made_by in files.items():
+        found = ablation.comparable(read_json(path))
+        rows = [
+            [row["arm"], str(row["searches"]), f"{row['parameters'] / 1e6:.3f}", *difference(row)]
+            for row in differences.compare(found, "full")
+        ]
+        settings, full = found[0]["settings"], [run for run in found if run["arm"] == "full"]
+        gain = fmean(fmean(run["images"].values()) - fmean(run["rainy"].values()) for run in full)
+        title = "The course's own (photos)" if path == shipped else path.stem
+        parts.append(
+            f"**{title}**: size {settings['size']}, {settings['search_steps']} search and {settings['retrain_steps']} "
+            f"training steps, {len(found[0]['images'])} validation pictures, PSNR (RGB). `full` gains {gain:+.2f} dB."
+        )
+        header = ["arm", "search seeds", "M parameters", "less full", "95 % interval", "detectable", "verdict"]
+        name = f"ablations-{'course' if path == shipped else path.stem}"
+        parts.append(Table(name, header, rows, path.relative_to(ROOT).as_posix(), made_by))
+    return "Which loss matters? Ablations", parts
 
 
 SECTIONS: tuple[Callable[[], Section], ...] = (models, published, arms, table, complexity, ablations)
