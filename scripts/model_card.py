@@ -29,7 +29,7 @@ def pictures(net: DerainNet, path: Path) -> None:
     sheet.save(path, quality=82)
 
 
-def card_text(card: dict[str, Any], about: str) -> str:
+def card_text(card: dict[str, Any]) -> str:
     """The model card as Markdown: everything in it is a field of card.json."""
     name, settings = card["name"], card["retrain"]["settings"]
     rows = [
@@ -47,7 +47,7 @@ def card_text(card: dict[str, Any], about: str) -> str:
     speed = card["speed"]
     return f"""# {name}
 
-{about}
+{card["about"]}
 
 `manas_lite.load("{name}")`: {card["parameters"] / 1e6:.3f} M parameters, {card["flops_256"] / 1e9:.2f} GFLOPs on
 256 x 256 pixels (a multiply-add counted as two). Genotype {card["genotype"]}, found by this kit's search with the

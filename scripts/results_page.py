@@ -1,4 +1,4 @@
-"""Write docs/results.md from the committed result files, every table also as CSV and LaTeX: make results.
+"""Write docs/results.md, its tables as CSV and LaTeX, and the README's models from the result files: make results.
 
 No number is written by hand: a section reads its files, names them and the command that made them, and says so when
 they are not there yet. `--check` changes nothing and exits 1 where the page differs.
@@ -8,6 +8,7 @@ import argparse
 import csv
 import io
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,8 @@ from manas_lite.course import ablation, differences
 from manas_lite.record import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE, TABLES = ROOT / "docs" / "results.md", ROOT / "results" / "tables"
+PAGE, TABLES, README = ROOT / "docs" / "results.md", ROOT / "results" / "tables", ROOT / "README.md"
+MARKS = "<!-- models, written by make results -->", "<!-- end of models -->"
 CHECKLIST = """\
 ## The checklist
 
@@ -92,6 +94,33 @@ def models() -> Section:
         cost = f"{card['parameters'] / 1e6:.3f} M parameters, {card['flops_256'] / 1e9:.2f} GFLOPs on 256 x 256 pixels"
         parts += [f"**{card['name']}** ({cost})", Table(card["name"], header, rows, source, command)]
     return "The models in the package", parts or [f"Not there yet: `{command}`."]
+
+
+def readme_models() -> str:
+    """The README's block on the models."""
+    published = "results/published/Rain100L.csv"
+    with (ROOT / published).open(newline="", encoding="utf-8") as file:
+        prenet = next(row for row in csv.DictReader(file) if row["method"] == "PReNet")
+    lines = ["| name | for | test pictures | rainy → derained: PSNR Y, SSIM Y |", "|---|---|---|---|"]
+    cards = [read_json(path) for path in sorted((ROOT / "manas_lite" / "assets" / "models").glob("*/card.json"))]
+    for card in cards:
+        for test, kinds in card["tests"].items():
+            m, link = kinds["single"], f"[`{card['name']}`](manas_lite/assets/models/{card['name']}/README.md)"
+            psnr, ssim = (f"{m[f'rainy_{k}_y']:.{d}f} → {m[f'{k}_y']:.{d}f}" for k, d in (("psnr", 2), ("ssim", 3)))
+            first = test == next(iter(card["tests"]))
+            lines.append(f"| {link if first else ''} | {card['about'] if first else ''} | {test} | {psnr}, {ssim} |")
+    lite = next(card for card in cards if card["name"] == "rain-lite")
+    hours = ", ".join(f"{c['name']} {(c['search']['seconds'] + c['retrain']['seconds']) / 3600:.1f} h" for c in cards)
+    speed, less = lite["speed"], 2e9 * float(prenet["gflops_256"]) / lite["flops_256"]
+    size = f"{lite['parameters'] / 1e6:.2f} M parameters"
+    text = (
+        f"Each has {size}, takes {speed['seconds']:.2f} s for 481 x 321 pixels on one CPU thread (a network of "
+        f"PReNet's shape {speed['prenet_seconds']:.1f} s), and was searched and trained by this kit on one CPU core "
+        f"({hours}): one seed, and of Rain100L ten of the hundred test pictures. PReNet's published "
+        f"{prenet['psnr_y']} dB on the hundred take {less:.0f} times the multiply-adds: these models are small and "
+        "young, not the best there is. The cards hold every measure, the commands, and where they fail."
+    )
+    return "\n".join([*lines, "", *textwrap.wrap(text, 120, break_on_hyphens=False)])
 
 
 def published() -> Section:
@@ -274,7 +303,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     text, tables = page()
-    wanted = {PAGE: text}
+    before, _, rest = README.read_text("utf-8").partition(MARKS[0])
+    wanted = {PAGE: text, README: f"{before}{MARKS[0]}\n{readme_models()}\n{MARKS[1]}{rest.partition(MARKS[1])[2]}"}
     for one in tables:
         wanted |= {TABLES / f"{one.name}.csv": one.csv(), TABLES / f"{one.name}.tex": one.latex()}
     if options.check:

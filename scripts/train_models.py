@@ -128,6 +128,7 @@ def ship(name: str, folder: Path, runs: Path) -> None:
     searching = read_json(runs / f"{recipe.searched}-search" / "manifest.json")
     card = {
         "name": name,
+        "about": recipe.about,
         "sha256": sha256_of(target / "weights.safetensors"),
         "genotype": net.genotype.id,
         "parameters": net.genotype.cost(),
@@ -145,7 +146,7 @@ def ship(name: str, folder: Path, runs: Path) -> None:
     }
     write_json(target / "card.json", card)
     pictures(net, target / "pictures.jpg")
-    (target / "README.md").write_text(card_text(card, recipe.about), encoding="utf-8")
+    (target / "README.md").write_text(card_text(card), encoding="utf-8")
 
 
 def openings(
