@@ -85,7 +85,8 @@ def _walk(listing: Listing, folder: Path, layout: str | None) -> None:
     folders = [p for p in folders if p.suffix.lower() not in SUFFIXES]
     if layout in (None, "index"):
         texts = [p for p in children if p.is_file() and p.suffix.lower() == ".txt"]
-        if any([read_index(listing, text) for text in texts]):  # a list: test.txt and train.txt are both read
+        found = [read_index(listing, text) for text in texts]  # all of them: test.txt and train.txt
+        if any(found):
             listing.pairs = list(dict.fromkeys(listing.pairs))  # train_small.txt may repeat lines of train.txt
             return
     if layout in (None, "folders"):

@@ -44,7 +44,8 @@ def open_split(
     root: the folder of registered sets (`manas_lite.data.registry.data_folder`).
 
     A folder's own parts (train*, val*, test*) are kept, and what states no part beside them is training; validation is
-    carved from training where it is missing, and so is test. Training scenes whose background is also in another part are left out, with a DataWarning.
+    carved from training where it is missing, and so is test. Training scenes whose background is also in another part
+    are left out, with a DataWarning.
     A registered set that is a test set alone gives no training scenes.
     """
     if isinstance(data, Split):
