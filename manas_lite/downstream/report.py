@@ -23,7 +23,15 @@ from .masks import MaskedSet, bundled_masks, open_camvid
 from .pages import page
 from .pictures import draw_boxes, draw_classes
 from .quality import PATCH
-from .segmentation import Segmenter, SegmenterSettings, load_segmenter, save_segmenter, segment, train_segmenter
+from .segmentation import (
+    Segmenter,
+    SegmenterSettings,
+    load_segmenter,
+    save_segmenter,
+    segment,
+    train_segmenter,
+    was_trained_so,
+)
 from .sightings import LEVELS, Key, Sighting, Versions, look, save_sightings
 from .tasks import Row, measure_detection, measure_quality, measure_segmentation
 
@@ -80,7 +88,8 @@ def run_downstream(
     """Measure a deraining network by what a detector, a segmenter and no-reference scores make of its pictures.
 
     Writes to `out`: table.csv (every row), README.md (the same, explained), a CSV a task with a record for every
-    picture, sightings.json (the detections on the held-out photographs) and pictures/. Files from before are replaced.
+    picture, sightings.json (the detections on the held-out photographs) and pictures/. Files from before are replaced,
+    except a segmenter trained by the same settings on the same frames: that is used again.
     detector: instead of the one in `settings`.
     """
     settings = settings or DownstreamSettings()
@@ -144,11 +153,12 @@ def _first(items: Sequence[T], most: int) -> tuple[T, ...]:
 def _segmenter(
     out: Path, data: MaskedSet, settings: DownstreamSettings, compute: ComputeSettings | None, progress: bool
 ) -> Segmenter:
-    """The bundled one for the bundled photographs; else the one in `out`, trained first where it is missing."""
+    """The bundled one for the bundled photographs; else the one in `out`, trained first where none of these settings
+    and frames is there."""
     if data.name == BUNDLED:
         return load_segmenter(SEGMENTER, data)
     path = out / f"segmenter-{data.name}.safetensors"
-    if not path.exists():
+    if not (path.exists() and was_trained_so(path, settings.segmenter, data)):
         net = train_segmenter(data, settings.segmenter, compute=compute, progress=progress)
         save_segmenter(path, net, settings.segmenter, data)
     return load_segmenter(path, data)

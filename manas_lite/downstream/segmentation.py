@@ -4,9 +4,11 @@ A U-shaped network with four scales, after O. Ronneberger et al., arXiv 1505.045
 no good segmenter, and need not be: it is asked how much rain takes from it, and how much deraining gives back.
 """
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from .. import checkpoint
 from ..images import to_tensor
 from ..progress import Progress
 from ..runtime import Compute, ComputeSettings
+from ..settings import to_dict
 from .masks import IGNORE, MaskedSet
 
 __all__ = [
@@ -28,6 +31,7 @@ __all__ = [
     "scores",
     "segment",
     "train_segmenter",
+    "was_trained_so",
 ]
 
 
@@ -161,9 +165,29 @@ def scores(matrix: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
 
 
 def save_segmenter(path: Path, net: Segmenter, settings: SegmenterSettings, data: MaskedSet) -> None:
-    """Weights, classes and how it was trained, in one safetensors file."""
-    meta = {"kind": "segmenter", "classes": list(net.classes), "settings": asdict(settings), "data": data.name}
-    checkpoint.save(path, {"net": net.state_dict()}, meta | {"pictures": [photo.name for photo in data.train]})
+    """Weights, classes and what it was trained by and on, in one safetensors file."""
+    checkpoint.save(path, {"net": net.state_dict()}, {"kind": "segmenter", **_origin(settings, data)})
+
+
+def was_trained_so(path: Path, settings: SegmenterSettings, data: MaskedSet) -> bool:
+    """Whether a saved segmenter comes of these settings and of the training frames and masks that `data` holds."""
+    origin = _origin(settings, data)
+    _, meta = checkpoint.load(path)
+    return {name: meta.get(name) for name in origin} == origin
+
+
+def _origin(settings: SegmenterSettings, data: MaskedSet) -> dict[str, Any]:
+    digest = hashlib.sha256()  # another set's frames may have the same names
+    for photo in data.train:
+        digest.update(photo.picture.path.read_bytes())
+        digest.update(photo.mask.read_bytes())
+    return {
+        "classes": list(data.classes),
+        "settings": to_dict(settings),
+        "data": data.name,
+        "pictures": [photo.name for photo in data.train],
+        "sha256": digest.hexdigest(),
+    }
 
 
 def load_segmenter(path: Path, data: MaskedSet | None = None) -> Segmenter:

@@ -1,6 +1,7 @@
 """The whole table, with a network and a detector whose effect is known: numbers in their places, and words."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,13 +10,16 @@ from PIL import Image
 from scipy import ndimage
 
 from manas_lite.data import Picture
+from manas_lite.downstream import report
 from manas_lite.downstream.boxes import AnnotatedPhoto, Boxes
+from manas_lite.downstream.masks import open_camvid
 from manas_lite.downstream.report import DownstreamSettings, read_table, run_downstream
-from manas_lite.downstream.segmentation import SegmenterSettings
+from manas_lite.downstream.segmentation import SegmenterSettings, train_segmenter
 from manas_lite.downstream.sightings import SHIPPED as SHIPPED_SIGHTINGS
 from manas_lite.downstream.sightings import Versions, load_sightings, look
 from manas_lite.downstream.tasks import GAIN, measure_detection, measure_quality
 from manas_lite.images import read_image, write_image
+from manas_lite.runtime import ComputeSettings
 
 
 class Identity(torch.nn.Module):
@@ -104,16 +108,25 @@ def test_quality_rows_pair_pictures():
     assert [r["number"] for r in records] == [0, 1, 2, 0, 1, 2]
 
 
+SEGMENTER = SegmenterSettings(widths=(4, 4), steps=2, batch=1, side=16)
+
+
+def street(folder, rng):
+    """Four frames of noise in CamVid's layout, of the same names every time."""
+    for i in range(4):
+        for part, shape in (("train", (96, 96, 3)), ("trainannot", (96, 96))):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            values = rng.integers(0, 256, shape) if part == "train" else rng.integers(0, 12, shape)
+            write_image(folder / part / f"{i}.png", values.astype(np.uint8))
+    return folder
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """Everything at its smallest: two bundled photographs, four street frames, three of "real" rain."""
     folder = tmp_path_factory.mktemp("downstream")
     rng = np.random.default_rng(0)
-    for i in range(4):
-        for part, shape in (("train", (96, 96, 3)), ("trainannot", (96, 96))):
-            (folder / "street" / part).mkdir(parents=True, exist_ok=True)
-            values = rng.integers(0, 256, shape) if part == "train" else rng.integers(0, 12, shape)
-            write_image(folder / "street" / part / f"{i}.png", values.astype(np.uint8))
+    street(folder / "street", rng)
     for i, size in enumerate(((200, 100), (192, 96), (50, 50))):
         (folder / "rain" / "set").mkdir(parents=True, exist_ok=True)
         write_image(folder / "rain" / "set" / f"{i}.png", rng.integers(0, 256, (*size, 3)).astype(np.uint8))
@@ -123,7 +136,7 @@ def whole(tmp_path_factory):
         levels=("light",),
         draws=5,
         most=2,
-        segmenter=SegmenterSettings(widths=(4, 4), steps=2, batch=1, side=16),
+        segmenter=SEGMENTER,
     )
     out = folder / "out"
     return out, run_downstream(Identity(), out, settings, name="`nothing`", detector=Reds(), progress=False)
@@ -184,6 +197,21 @@ def test_the_page_says_what_the_numbers_are_and_are_not(whole):
     assert "Real rain was not measured" not in text
     accuracy = next(r for r in rows if r.measure == "accuracy" and r.version == "clean")
     assert f"{accuracy.value:.3f} [{accuracy.low:.3f}, {accuracy.high:.3f}]" in text
+
+
+def test_a_segmenter_of_other_settings_or_other_frames_is_trained_anew(tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(report, "train_segmenter", lambda *a, **k: trained.append(1) or train_segmenter(*a, **k))
+    first, other = (open_camvid(street(tmp_path / name, np.random.default_rng(i))) for i, name in enumerate("ab"))
+    for frames, seed, count in (
+        (first, 0, 1),
+        (first, 0, 1),  # the same again: nothing to train
+        (first, 1, 2),
+        (other, 1, 3),  # frames of the same names
+    ):
+        settings = DownstreamSettings(segmenter=replace(SEGMENTER, seed=seed))
+        report._segmenter(tmp_path, frames, settings, ComputeSettings(device="cpu", threads=1), False)
+        assert len(trained) == count
 
 
 def test_without_real_rain_the_page_says_so(tmp_path):
