@@ -45,8 +45,9 @@ from .zoo import save_tensors
 
 @dataclass(frozen=True)
 class SearchResult:
-    """genotype: the architecture found; supernet: with its trained weights and logits; log: the records of
-    log.jsonl; stopped: why the search stopped early, or None; seconds: over all resumed stretches."""
+    """genotype: the architecture found; supernet: with its trained weights, and the logits and the temperature from
+    which it was derived, on the device that searched, in eval mode; log: the records of log.jsonl; stopped: why the
+    search stopped early, or None; seconds: over all resumed stretches."""
 
     genotype: Genotype
     supernet: SuperNet = field(repr=False)
@@ -122,7 +123,7 @@ class _Search:
 
     def run(self) -> SearchResult:
         settings = self.settings
-        memory: dict[str, Any] = {"stopped": None, "healthy": None, "eigenvalues": []}
+        memory: dict[str, Any] = {"stopped": None, "healthy": self._logits(), "eigenvalues": []}
         record = {"space": to_dict(self.space), "settings": settings_record(settings), "split": self.split.sha256}
         state: dict[str, Stateful] = {
             "supernet": self.net,
@@ -153,6 +154,7 @@ class _Search:
             )
             if short := shortage(self.memory, self.compute.device):
                 loop.progress.say(f"warning: {short}")
+            done = loop.start
             if memory["stopped"] is None:
                 weight_batches = self._batches("weights", loop.start)
                 arch_batches = self._batches("architecture", max(loop.start, settings.warmup * settings.steps))
@@ -160,6 +162,7 @@ class _Search:
                     epoch = step // settings.steps
                     train = next(weight_batches).to(self.compute.device)
                     self._step(step, epoch, train, arch_batches, loop)
+                    done = step + 1
                     if (step + 1) % settings.steps == 0:
                         self._end_epoch(step, epoch, loop, memory)
                         if memory["stopped"] or (epoch + 1) % settings.checkpoint_every == 0 or step + 1 == total:
@@ -168,12 +171,14 @@ class _Search:
                             loop.progress.say(f"stops early: {memory['stopped']}")
                             break
             log = self.processes.ask_first(run.read_log)
-            genotype = self._derive(memory)
+            kept = self._restore(done, memory)
+            genotype = self._derive()
             run.write_text("genotype.json", genotype.to_json())
             if self.processes.first:
                 weights = self.net.state_dict()
                 save_tensors(run.path / "supernet.safetensors", weights, kind="supernet", genotype=genotype)
-            last = [r for r in log if r["kind"] == "epoch"][-1]
+            record = next((r for r in log if r["kind"] == "epoch" and r["step"] == kept), {})
+            facts = {**record, **report(self.net, self.costs)}
             run.write_json(
                 "metrics.json",
                 {
@@ -181,11 +186,11 @@ class _Search:
                     "stopped": memory["stopped"],
                     "parameters": genotype.cost(),
                     "flops_256": genotype.cost("flops"),
-                    **{k: v for k, v in last.items() if isinstance(v, int | float)},
+                    **{name: value for name, value in facts.items() if isinstance(value, int | float)},
                 },
             )
             seconds = run.finish()
-        return SearchResult(genotype, self.net, self.path, log, memory["stopped"], seconds)
+        return SearchResult(genotype, self.net.eval(), self.path, log, memory["stopped"], seconds)
 
     def _batches(self, part: str, start: int) -> Iterator[SceneBatch]:
         scenes, stream = {"weights": (self.weight_scenes, 0), "architecture": (self.arch_scenes, 1)}[part]
@@ -294,14 +299,15 @@ class _Search:
             memory["eigenvalues"].append(record["eigenvalue"])
         shown = ["alpha_entropy", "beta_entropy", "skip_share", "expected_cost", "eigenvalue"]
         loop.report(step, record, shown)
-        if not searching:
-            return
-        if settings.early_stop:
+        if searching and settings.early_stop:
             memory["stopped"] = collapse(
                 record["skip_edges"], memory["eigenvalues"], settings.max_skip_share, settings.eigenvalue_ratio
             )
         if memory["stopped"] is None:
-            memory["healthy"] = [p.detach().tolist() for p in self.arch]
+            memory["healthy"] = self._logits()
+
+    def _logits(self) -> list[Any]:
+        return [parameter.detach().tolist() for parameter in self.arch]
 
     def _eigenvalue(self, epoch: int) -> float:
         """Of the architecture Hessian of the validation loss, on two scenes fixed by the seed."""
@@ -313,11 +319,20 @@ class _Search:
         return dominant_eigenvalue(lambda arch: pure(weights, arch), self.arch, iterations=10, tolerance=1e-2).value
 
     @torch.no_grad()
-    def _derive(self, memory: dict[str, Any]) -> Genotype:
-        """Discretise; after an early stop, from the logits of the last healthy epoch, which the supernet gets back."""
-        if memory["stopped"] and memory["healthy"] is not None:
+    def _restore(self, done: int, memory: dict[str, Any]) -> int:
+        """Give the supernet the relaxation of the last of `done` steps, which a finished search that is opened again
+        never took; after an early stop, logits and relaxation of the epoch before, the last healthy one. Returns the
+        step that they are of; -1 for the start of a search whose first epoch collapsed."""
+        last = done - 1
+        if memory["stopped"]:
+            last -= self.settings.steps
             for parameter, values in zip(self.arch, memory["healthy"], strict=True):
                 parameter.copy_(torch.tensor(values))
+        self._relax(max(0, last), self.settings.epochs * self.settings.steps)
+        return last
+
+    @torch.no_grad()
+    def _derive(self) -> Genotype:
         if self.settings.discretize == "argmax":
             return self.net.derive()
         batch = next(self._batches("architecture", 0)).to(self.compute.device)

@@ -13,6 +13,7 @@ from manas_lite.genotype import Genotype
 from manas_lite.images import write_image
 from manas_lite.loop import DivergedError
 from manas_lite.monitoring import collapse, row_entropy
+from manas_lite.record import read_json
 from manas_lite.runtime import ComputeSettings
 from manas_lite.schedules import SEARCH_PRESETS, SearchSettings
 from manas_lite.searching import search
@@ -137,11 +138,18 @@ def test_other_settings_are_refused(split, tmp_path):
 
 
 def test_a_finished_search_is_returned_as_it_was(split, tmp_path):
-    one = run(split, tmp_path)
-    two = run(split, tmp_path)
+    changes = {"relaxation": "gumbel", "temperature": 4.0, "temperature_end": 0.5, "discretize": "perturbation"}
+    one = run(split, tmp_path, **changes)
+    metrics = (tmp_path / "search" / "metrics.json").read_text()
+    two = run(split, tmp_path, **changes)
     assert one.genotype == two.genotype
     assert one.log == two.log
     assert torch.equal(one.supernet.beta, two.supernet.beta)
+    assert one.supernet.relaxation == two.supernet.relaxation  # candidates are weighed at the last step's temperature
+    assert two.supernet.relaxation.temperature == pytest.approx(0.5)
+    assert not one.supernet.training
+    assert not two.supernet.training
+    assert (tmp_path / "search" / "metrics.json").read_text() == metrics
 
 
 def test_search_stops_on_collapse_and_keeps_the_last_healthy_epoch(split, tmp_path, monkeypatch):
@@ -150,15 +158,39 @@ def test_search_stops_on_collapse_and_keeps_the_last_healthy_epoch(split, tmp_pa
     monkeypatch.setattr(
         searching, "collapse", lambda skip, eigenvalues, limit, ratio: "planted" if len(eigenvalues) == 3 else None
     )
-    result = run(split, tmp_path, epochs=6)
+    changes = {"epochs": 6, "temperature": 4.0}
+    result = run(split, tmp_path, **changes)
     assert result.stopped == "planted"
     assert result.epochs[-1]["epoch"] == 3
     healthy = result.epochs[2]
     assert result.genotype.id == healthy["genotype"] == result.supernet.derive().id
     assert torch.allclose(result.supernet.weights()[1], torch.tensor(healthy["beta"]), atol=1e-6)
-    again = run(split, tmp_path, epochs=6)  # stays stopped
+    metrics = read_json(tmp_path / "search" / "metrics.json")
+    assert metrics["genotype"] == result.genotype.id
+    for name, value in metrics.items():  # it describes what was derived, not what collapsed
+        assert name not in healthy or value == healthy[name], name
+    again = run(split, tmp_path, **changes)  # stays stopped
     assert again.stopped == "planted"
     assert again.genotype == result.genotype
+    assert again.supernet.relaxation == result.supernet.relaxation
+    assert read_json(tmp_path / "search" / "metrics.json") == metrics
+
+
+@pytest.mark.parametrize("warmup", [1, 0])
+def test_a_first_searching_epoch_that_collapses_leaves_the_architecture_before_it(
+    split, tmp_path, monkeypatch, warmup
+):
+    import manas_lite.searching as searching
+
+    monkeypatch.setattr(searching, "collapse", lambda *facts: "planted")
+    result = run(split, tmp_path, warmup=warmup, eigenvalue_every=0)
+    start = SuperNet(tiny.SPACE, seed=0)
+    assert result.stopped == "planted"
+    assert result.genotype == start.derive()
+    assert torch.equal(result.supernet.beta, start.beta)
+    metrics = read_json(tmp_path / "search" / "metrics.json")
+    assert metrics["genotype"] == start.derive().id
+    assert metrics["beta_entropy"] == pytest.approx(1, abs=1e-4)
 
 
 def test_collapse_rules():
