@@ -171,14 +171,13 @@ def training_batches(
     With `multi_to_one=False` every rainy image is a scene of its own, and a batch holds as many images as before:
     `batch` times the versions that a scene would have had.
     """
-    batch, rains, fresh = settings.batch, settings.rains, settings.fresh_rain
+    batch, rains, fresh = _scenes_a_step(settings, scenes), settings.rains, settings.fresh_rain
     if not settings.multi_to_one:
         if fresh:
             raise ValueError(
                 "fresh_rain makes several versions of one background, which multi_to_one=False forbids: "
                 "leave one of them, or add the versions to the scenes with data.with_extra_rain"
             )
-        batch *= min(len(scene.rainy) for scene in scenes) if rains is None else rains
         scenes, rains = one_to_one(scenes), None
     loader = scene_loader(
         scenes,
@@ -195,6 +194,15 @@ def training_batches(
     return iter(loader)
 
 
+def _scenes_a_step(settings: SearchSettings | RetrainSettings, scenes: tuple[Scene, ...]) -> int:
+    """The scenes of a batch of all processes; of single rainy images where `multi_to_one` is off."""
+    return settings.batch if settings.multi_to_one else settings.batch * _rains(settings, scenes)
+
+
+def _rains(settings: SearchSettings | RetrainSettings, scenes: tuple[Scene, ...]) -> int:
+    return min(len(scene.rainy) for scene in scenes) if settings.rains is None else settings.rains
+
+
 def step_memory(
     space: SearchSpace,
     settings: SearchSettings | RetrainSettings,
@@ -202,15 +210,19 @@ def step_memory(
     scenes: tuple[Scene, ...],
     genotype: Genotype | None = None,
 ) -> StepMemory:
-    """What decides the memory of a step of this run, for an estimate and for advice."""
-    rains = min(len(scene.rainy) for scene in scenes) if settings.rains is None else settings.rains
+    """What decides the memory of a step of this run, for an estimate and for advice.
+
+    Raises ValueError for a batch that the processes cannot share: here, before anything is made.
+    """
+    compute.processes.share(_scenes_a_step(settings, scenes))
+    batch = -(-settings.batch // compute.processes.count)
     return StepMemory(
         space,
-        settings.batch // compute.processes.count,
-        rains + len(settings.fresh_rain),
+        batch,
+        _rains(settings, scenes) + len(settings.fresh_rain),
         settings.patch,
         genotype,
-        accumulate=min(settings.accumulate, settings.batch // compute.processes.count),
+        accumulate=min(settings.accumulate, batch),
         checkpoint=settings.compute.checkpoint,
         order=settings.order if isinstance(settings, SearchSettings) else "first",
         precision={torch.bfloat16: "bf16", torch.float16: "fp16"}.get(compute.dtype, "fp32"),

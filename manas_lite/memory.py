@@ -192,7 +192,8 @@ def _step_bytes(step: StepMemory) -> int:
 def free_bytes(device: torch.device) -> int | None:
     """Bytes that a process can still take on `device`; None where the system does not tell."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # live tensors stay
+        return torch.cuda.mem_get_info(device)[0] + cached
     if device.type != "cpu":
         return None
     try:

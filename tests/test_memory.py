@@ -115,6 +115,14 @@ def test_free_memory_of_this_machine():
     assert free_bytes(torch.device("mps")) is None
 
 
+def test_free_memory_of_a_gpu_is_what_no_tensor_holds(monkeypatch):
+    """80 GiB of which others hold 10, this process's allocator 30, of these its tensors 25: 40 + 5 are free."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (40 * memory.GIB, 80 * memory.GIB))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 30 * memory.GIB)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 25 * memory.GIB)
+    assert free_bytes(torch.device("cuda")) == 45 * memory.GIB
+
+
 def test_a_failed_allocation_is_explained():
     """A real one: more than any machine has."""
     step = estimate_memory(SPACE, 4, 32)

@@ -22,7 +22,7 @@ from manas_lite.batch_norm import SharedBatchNorm2d, share_statistics
 from manas_lite.bilevel import functional_loss, hypergradient, virtual_step
 from manas_lite.data import Split, scene_loader
 from manas_lite.images import write_image
-from manas_lite.loop import DivergedError
+from manas_lite.loop import DivergedError, step_memory
 from manas_lite.processes import ALONE, Processes, join
 from manas_lite.record import read_log
 from manas_lite.runtime import Compute
@@ -344,13 +344,27 @@ def test_a_loss_that_breaks_in_one_process_stops_all(split, tmp_path):
 
 
 @forks
-def test_a_batch_too_small_for_the_processes_is_refused_before_anything_is_trained(split, tmp_path):
-    messages = together(2, _refused, split, tmp_path)
-    assert all("a batch of 3 scenes cannot be shared evenly by 2 processes: set batch=2" in m for m in messages)
+@pytest.mark.parametrize("batch", [3, 1])
+@pytest.mark.parametrize("run", ["search", "retrain"])
+def test_a_batch_that_cannot_be_shared_is_refused_before_anything_is_trained(split, tmp_path, run, batch):
+    message = f"a batch of {batch} scenes cannot be shared evenly by 2 processes: set batch=2"
+    assert all(message in found for found in together(2, _refused, split, tmp_path, run, batch))
+    assert not (tmp_path / "run").exists()
 
 
-def _refused(split, folder):
-    return str(_raised(lambda: _search(split, folder, replace(SEARCH, batch=3), "run")))
+def _refused(split, folder, run, batch):
+    function, settings = {"search": (_search, SEARCH), "retrain": (_retrain, RETRAIN)}[run]
+    return str(_raised(lambda: function(split, folder, replace(settings, batch=batch), "run")))
+
+
+def test_single_images_are_shared_where_scenes_are_fewer_than_the_processes(split):
+    """One scene of two rains is two images for two processes, where each image is trained on its own."""
+    compute = SimpleNamespace(processes=Processes(1, 2), dtype=torch.float32)
+    settings = replace(RETRAIN, batch=1, multi_to_one=False, accumulate=2)
+    step = step_memory(tiny.SPACE, settings, compute, split.train, tiny.GENOTYPE)
+    assert (step.batch, step.accumulate) == (1, 1)
+    with pytest.raises(ValueError, match="cannot be shared evenly"):
+        step_memory(tiny.SPACE, replace(settings, multi_to_one=True), compute, split.train, tiny.GENOTYPE)
 
 
 def _different_files(split, folder):
