@@ -29,8 +29,9 @@ Written by `python scripts/hyperparameters.py` from the presets themselves; a te
   *unknown*, every one: its loss weights and its search cost among them.
 * **released**: the published code, where it is known what it does; – where it has no such switch or it is not
   known here. Its known faults are not repeated, and what differs for that reason says so.
-* **paper**, **lite**, **teach**, **smoke**: this kit's presets. `paper` means the released code's sizes and
-  schedule. `teach` takes minutes on a laptop, `smoke` seconds; `lite` stays under a million parameters.
+* **paper**, **lite**, **teach**, **smoke**: this kit's presets. `paper` means the released code's sizes, rates and
+  schedule, with guards of this kit on top, which the table calls so, and with every rain of a scene (`rains=3` for the
+  released number). `teach` takes minutes on a laptop, `smoke` seconds; `lite` stays under a million parameters.
 """
 
 SPACE = {
@@ -63,7 +64,7 @@ SEARCH = {
     "steps": ("1000", "steps an epoch"),
     "batch": ("16", "scenes a step"),
     "accumulate": ("–", "parts of a batch taken one after the other, to save memory"),
-    "rains": ("3", "rainy versions a scene; all: as many as every scene has"),
+    "rains": ("3", "rainy versions a scene; all: as many as every scene has, 14 on Rain1400"),
     "patch": ("64", "pixels"),
     "multi_to_one": ("yes", "off trains every rainy image on its own: an ablation"),
     "fresh_rain": ("–", "levels of rain laid anew over each patch: an ablation, and a help for small sets"),
@@ -76,7 +77,7 @@ SEARCH = {
     "weight_rate_end": ("0.0001", "cosine, last value"),
     "momentum": ("0.9", "of SGD"),
     "weight_decay": ("0.0003", "pointless over a few hundred steps"),
-    "clip": ("–", "gradient norm of the weights"),
+    "clip": ("–", "gradient norm of the weights; a guard of this kit"),
     "arch_rate": ("0.0003", "Adam moves a logit by about its rate a step: short searches need a larger one"),
     "arch_betas": ("0.5, 0.999", "of Adam"),
     "arch_decay": ("0.001", "pulls logits to zero: against the signal, in a short search"),
@@ -86,9 +87,9 @@ SEARCH = {
     "hard": ("–", "with `gumbel`: one operation an edge in the forward pass"),
     "sampled": ("–", "with `hard`: the operations that were not drawn are not computed (GDAS)"),
     "discretize": ("argmax", "`perturbation` removes each choice and measures the loss"),
-    "eigenvalue_every": ("–", "epochs between eigenvalues of the architecture Hessian, 0: never"),
-    "early_stop": ("–", "on collapse"),
-    "eigenvalue_ratio": ("-", "RobustDARTS's rule; off where a search is too short for it"),
+    "eigenvalue_every": ("–", "epochs between eigenvalues of the architecture Hessian, 0: never; a guard of this kit"),
+    "early_stop": ("–", "on collapse; a guard of this kit"),
+    "eigenvalue_ratio": ("–", "RobustDARTS's rule; off where a search is too short for it"),
     "max_skip_share": ("–", "what counts as collapse"),
 }
 RETRAIN = {
@@ -97,7 +98,7 @@ RETRAIN = {
     "steps": ("500", "steps an epoch"),
     "batch": ("32", "scenes a step"),
     "accumulate": ("–", "parts of a batch taken one after the other, to save memory"),
-    "rains": ("3", "rainy versions a scene; all: as many as every scene has"),
+    "rains": ("3", "rainy versions a scene; all: as many as every scene has, 14 on Rain1400"),
     "patch": ("64", "pixels"),
     "multi_to_one": ("yes", "off is an ablation"),
     "fresh_rain": ("–", "levels of rain laid anew over each patch"),
