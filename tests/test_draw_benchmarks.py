@@ -1,5 +1,7 @@
 """Pictures of the table: what is drawn is what was given."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -36,12 +38,28 @@ def test_no_runs_are_refused() -> None:
             draw.best_so_far(runs)
 
 
-def test_the_map_shows_every_number() -> None:
+def test_the_map_shows_every_number_under_its_names() -> None:
+    pytest.importorskip("seaborn", reason="needs the extra: pip install 'manas_lite[course]'")
+    from matplotlib import pyplot
+
     values = np.array([[0.5, -1.25], [2.0, 0.0], [0.1, 0.2]])
     figure = draw.table_map(values, ["a", "b", "c"], ["x", "y"], title="t")
-    assert [text.get_text() for text in figure.axes[0].texts] == ["+0.50", "-1.25", "+2.00", "+0.00", "+0.10", "+0.20"]
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.texts] == ["+0.50", "-1.25", "+2.00", "+0.00", "+0.10", "+0.20"]
+    assert [text.get_color() == "white" for text in axes.texts] == [False, True, False, True, True, True]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["x", "y"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
+    assert [label.get_rotation() for label in axes.get_yticklabels()] == [0, 0, 0]
+    assert axes.transData.transform((0, 0.5))[1] > axes.transData.transform((0, 1.5))[1]  # "a" on top
+    assert pyplot.get_fignums() == []  # seaborn knows pyplot, and leaves it alone
     with pytest.raises(ValueError, match="3 rows and 1 columns"):
         draw.table_map(values, ["a", "b", "c"], ["x"], title="t")
+
+
+def test_the_map_names_the_extra_that_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "seaborn", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'manas_lite\[course\]'"):
+        draw.table_map([[1.0]], ["a"], ["x"], title="t")
 
 
 def test_clouds_share_their_axis() -> None:

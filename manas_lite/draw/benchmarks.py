@@ -69,19 +69,27 @@ def best_so_far(runs: Mapping[str, Runs], *, best: float | None = None, unit: st
 
 @styled
 def table_map(values: Any, rows: Sequence[str], columns: Sequence[str], *, title: str) -> Figure:
-    """A number for every combination of two choices, (rows, columns), as a field of shades with the numbers in it."""
+    """A number for every combination of two choices, (rows, columns), as a field of shades with the numbers in it.
+
+    Raises ValueError where the names do not fit the numbers, ModuleNotFoundError without the extra `course`.
+    """
+    try:
+        import seaborn  # of the course's extra, and slow to import: only where it is used
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("this map needs an extra: pip install 'manas_lite[course]'") from None
     values = np.asarray(values, dtype=float)
     if values.shape != (len(rows), len(columns)):
         raise ValueError(f"values of shape {values.shape} for {len(rows)} rows and {len(columns)} columns")
     figure = Drawing(figsize=(0.82 * len(columns) + 1.0, 0.24 * len(rows) + 1.5), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(values, cmap="cividis", aspect="auto")
+    look = {"cmap": "cividis", "cbar": False, "annot": True, "fmt": "+.2f", "annot_kws": {"size": 6}}
+    seaborn.heatmap(values, ax=axes, xticklabels=list(columns), yticklabels=list(rows), **look)
     middle = (values.min() + values.max()) / 2
-    for (row, column), value in np.ndenumerate(values):
-        ink = "white" if value < middle else BLACK
-        axes.text(column, row, f"{value:+.2f}", ha="center", va="center", size=6, color=ink)
-    axes.set(xticks=range(len(columns)), yticks=range(len(rows)), yticklabels=rows, title=title)
+    for text, value in zip(axes.texts, values.flat, strict=True):  # seaborn's own white is hard to read on khaki
+        text.set_color("white" if value < middle else BLACK)
+    axes.set_title(title)
     axes.set_xticklabels(columns, rotation=30, ha="right")
+    axes.set_yticklabels(rows, rotation=0)
     axes.tick_params(length=0)
     return figure
 
