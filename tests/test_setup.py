@@ -61,6 +61,19 @@ def test_every_import_of_the_package_is_declared() -> None:
     assert undeclared == []
 
 
+def test_nothing_is_required_that_the_package_does_not_import() -> None:
+    """What the tests alone need is `dev`. The tools are programs, or are imported by those that the package imports."""
+    tools = {"ipykernel", "jupyterlab", "nbclient", "nbval", "onnx", "onnxscript"}
+    provider = importlib.metadata.packages_distributions()
+    imported = set()
+    for path in (ROOT / "manas_lite").rglob("*.py"):
+        for name in imported_names(ast.walk(ast.parse(path.read_text(encoding="utf-8")))):
+            imported |= {canonicalize_name(each) for each in provider.get(name, [name])}
+    extras = set(PROJECT["optional-dependencies"]) - {"dev"}
+    required = {canonicalize_name(requirement.name) for requirement in requirements(*extras)}
+    assert required - imported == tools
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_source_holds_on_newer_pythons(path: Path) -> None:
     """What 3.12 and 3.13 took away or began to warn about: removed modules, invalid escapes."""
