@@ -17,7 +17,8 @@ from .folders import derain_folder, warn_if_long
 from .genotype import Genotype
 from .inference import derain
 from .loop import DivergedError
-from .onnx_export import export_onnx
+from .memory import OutOfMemoryError
+from .onnx_export import ExportError, export_onnx
 from .processes import leave
 from .record import BusyError, write_json
 from .runtime import ComputeSettings, pick_device
@@ -35,8 +36,10 @@ _USER_ERRORS = (
     LeakError,
     DivergedError,
     BusyError,
+    ExportError,
     ModuleNotFoundError,
-    torch.OutOfMemoryError,
+    OutOfMemoryError,  # of a run, which knows what to lower
+    torch.OutOfMemoryError,  # of a single picture
 )
 
 

@@ -26,12 +26,16 @@ CHECKED = (37, 50)
 """Size of the picture on which a file is compared before it is written: no multiple of anything."""
 
 
+class ExportError(RuntimeError):
+    """The file would not compute what the network does."""
+
+
 def export_onnx(net: DerainNet, path: str | Path, *, overwrite: bool = False) -> Path:
     """Write `net` to `path` as ONNX, after running it once in onnxruntime beside the network.
 
     Takes a minute or several: every size is a symbol, and torch.export (2.6 or newer) proves the graph right for all.
     Raises FileExistsError for an existing file unless `overwrite`, ModuleNotFoundError without the extra `onnx`,
-    RuntimeError where the file would not compute what the network does; then nothing is written.
+    ExportError where the file would not compute what the network does; then nothing is written.
     """
     path = Path(path)
     if path.suffix != ".onnx":
@@ -42,7 +46,7 @@ def export_onnx(net: DerainNet, path: str | Path, *, overwrite: bool = False) ->
     data = _translate(whole, {"genotype": net.genotype.to_json(), "genotype_id": net.genotype.id})
     gap = _gap(data, whole)
     if not gap <= TOLERANCE:
-        raise RuntimeError(
+        raise ExportError(
             f"onnxruntime's output differs from the network's by {gap:.2g}, more than {TOLERANCE:.0e}: not written. "
             "Try other versions of onnxruntime or torch"
         )

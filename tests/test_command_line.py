@@ -4,11 +4,15 @@ import json
 
 import pytest
 import tiny
+import torch
 
+from manas_lite import onnx_export
 from manas_lite.__main__ import find_genotype, main
+from manas_lite.backbone import Backbone, DerainNet
 from manas_lite.genotype import Genotype
 from manas_lite.images import write_image
 from manas_lite.space import SearchSpace
+from manas_lite.zoo import save_network
 
 FAST = ["--set", "epochs=2", "--set", "steps=2", "--set", "patch=16", "--set", "batch=2", "--threads", "1"]
 
@@ -44,7 +48,9 @@ def test_the_whole_way(photos, tmp_path, capsys):
     weights = ["--weights", str(tmp_path / "retrain")]
     assert main(["evaluate", *weights, *data, "--json", str(out)]) == 0
     assert "rainy input" in capsys.readouterr().out
-    assert json.loads(out.read_text())["means"]["psnr_rgb"] > 0
+    scores = json.loads(out.read_text())
+    assert scores["means"]["psnr_rgb"] > 0
+    assert scores["precision"] == "float32"
     target = tmp_path / "derained"
     assert main(["derain", str(photos / "input"), str(target), *weights]) == 0
     assert len(list(target.iterdir())) == 10
@@ -99,6 +105,42 @@ def test_user_errors_are_one_line(arguments, message, capsys, tmp_path):
     assert error.startswith("error: ")
     assert message in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("command", ["search --space smoke", "retrain --genotype hand_made:smoke"])
+def test_a_run_out_of_memory_is_one_line(command, photos, tmp_path, monkeypatch, capsys):
+    forward = Backbone.forward
+
+    def full(net, rainy):
+        if rainy.device.type == "meta":  # the estimate of what was needed
+            return forward(net, rainy)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    monkeypatch.setattr(Backbone, "forward", full)
+    run = [*command.split(), "--data", str(photos), "--runs-dir", str(tmp_path), *FAST, "--set", "warmup=1"]
+    assert main(run) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: cpu ran out of memory. a ")
+
+
+def test_a_picture_out_of_memory_is_one_line(tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    monkeypatch.setattr(Backbone, "forward", full)
+    write_image(tmp_path / "rainy.png", tiny.picture(0))
+    assert main(["derain", str(tmp_path / "rainy.png"), str(tmp_path / "out.png")]) == 2
+    assert capsys.readouterr().err == "error: CUDA out of memory. Tried to allocate 20.00 MiB.\n"
+
+
+def test_an_export_that_computes_something_else_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(onnx_export, "_translate", lambda net, facts: b"")
+    monkeypatch.setattr(onnx_export, "_gap", lambda data, net: 1.0)
+    save_network(tmp_path, DerainNet(tiny.GENOTYPE))
+    assert main(["export", str(tmp_path), "--onnx", str(tmp_path / "net.onnx")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: onnxruntime's output differs from the network's by 1")
+    assert error.count("\n") == 1
 
 
 def test_find_genotype(tmp_path):

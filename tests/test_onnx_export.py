@@ -10,7 +10,7 @@ from manas_lite import onnx_export
 from manas_lite.__main__ import main
 from manas_lite.backbone import DerainNet, pad_to_multiple
 from manas_lite.genotype import Genotype
-from manas_lite.onnx_export import AnySize, export_onnx, padded_positions
+from manas_lite.onnx_export import AnySize, ExportError, export_onnx, padded_positions
 from manas_lite.space import SearchSpace
 from manas_lite.zoo import save_network
 
@@ -95,7 +95,7 @@ def test_a_file_that_differs_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_export, "_translate", lambda net, facts: b"")
     for gap in (1e-3, float("nan"), float("inf")):
         monkeypatch.setattr(onnx_export, "_gap", lambda data, net, gap=gap: gap)
-        with pytest.raises(RuntimeError, match="differs from the network's by"):
+        with pytest.raises(ExportError, match="differs from the network's by"):
             export_onnx(network(), tmp_path / "net.onnx")
     assert list(tmp_path.iterdir()) == []
 
