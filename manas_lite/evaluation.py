@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +14,13 @@ from .backbone import Backbone
 from .data import Scene, Split, open_split
 from .images import to_tensor
 from .inference import borrowed, restore
-from .metrics import psnr, ssim
+from .metrics import CONVENTIONS, psnr, ssim
 from .progress import Progress
 from .runtime import Compute, ComputeSettings
 
-CONVENTIONS = ("rgb", "y")
 SMALLEST = 11  # the side of SSIM's window
 MEASURES = {"psnr": psnr, "ssim": ssim}
+CELLS = {"psnr": (9, 2), "ssim": (10, 4)}  # width and decimals in a table
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,20 @@ class EvaluationResult:
         """Labels in the order of first appearance."""
         return tuple(dict.fromkeys(row["label"] for row in self.rows))
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What was measured: some of `psnr_rgb`, `psnr_y`, `ssim_rgb`, `ssim_y`, in this order."""
+        names = (f"{measure}_{convention}" for measure in MEASURES for convention in CONVENTIONS)
+        return tuple(name for name in names if name in self.rows[0])
+
     def __str__(self) -> str:
         return table({"derained": self})
 
     @property
     def gain(self) -> float:
-        """Mean PSNR (RGB) of the outputs less that of the inputs, in dB."""
+        """Mean PSNR (RGB) of the outputs less that of the inputs, in dB; ValueError where it was not measured."""
+        if "psnr_rgb" not in self.columns:
+            raise ValueError(f"the gain is in PSNR (RGB), and measured were {', '.join(self.columns)}")
         means = self.means()
         return means["psnr_rgb"] - means["rainy_psnr_rgb"]
 
@@ -61,7 +69,7 @@ def evaluate(
     scenes: Iterable[Scene] | Split | str | Path,
     *,
     conventions: Sequence[str] = CONVENTIONS,
-    measures: Sequence[str] = ("psnr", "ssim"),
+    measures: Sequence[str] = tuple(MEASURES),
     window: int | None = None,
     compute: ComputeSettings | None = None,
     progress: bool = False,
@@ -69,16 +77,29 @@ def evaluate(
     """Derain every rainy picture of `scenes`, whole, and score it against the clean one.
 
     scenes: scenes, or a split, folder or set's name (see `data.open_split`) whose test scenes are meant.
+    conventions: some of `rgb` and `y`. measures: some of `psnr` (dB) and `ssim`; see manas_lite.metrics.
     window: let the gates pool over windows of so many pixels, as on the crops of training (Backbone.pool_locally).
+    compute: device, threads and precision; by default float32 on the GPU, where there is one.
     Outputs are clamped to [0, 1] before scoring; they are not rounded to 8 bits. The caller's network is not moved.
+
+    Raises ValueError for no scenes, an unknown measure or convention, a `window` for a network whose gates do not
+    take one, a picture smaller than SSIM's 11 x 11, or a device that is not there; ImageError, a ValueError, for a
+    file that is no picture; torch.OutOfMemoryError; and what `data.open_split` raises.
     """
+    _check_names("measures", measures, tuple(MEASURES))
+    _check_names("conventions", conventions, CONVENTIONS)
+    if window is not None and not isinstance(net, Backbone):
+        raise ValueError(
+            f"window is for a DerainNet or SuperNet, this is a {type(net).__name__}: leave window out, or call "
+            f"pool_locally({window}) on the network inside it"
+        )
     runtime = Compute(compute or ComputeSettings())
     scenes = list(open_split(scenes).test if isinstance(scenes, Split | str | Path) else scenes)
     if not scenes:
         raise ValueError("no scenes to evaluate on: the list is empty")
     net = borrowed(net, runtime)
-    if window is not None:
-        cast(Backbone, net).pool_locally(window)
+    if isinstance(net, Backbone) and window is not None:
+        net.pool_locally(window)
     rows = []
     with runtime.session(), Progress(sum(len(s.rainy) for s in scenes), "evaluate", show=progress) as bar:
         for scene in scenes:
@@ -103,6 +124,11 @@ def evaluate(
     return EvaluationResult(rows, str(runtime.device), str(runtime.picture_dtype).removeprefix("torch."))
 
 
+def _check_names(what: str, names: Sequence[str], known: Sequence[str]) -> None:
+    if isinstance(names, str) or not names or not set(names) <= set(known):
+        raise ValueError(f"{what} is {names!r}: give a list of one or more of {', '.join(known)}")
+
+
 class SelfEnsemble(nn.Module):
     """The mean of a network's outputs on the eight flips and quarter turns of a picture, each turned back.
 
@@ -124,19 +150,22 @@ class SelfEnsemble(nn.Module):
 
 
 def table(results: dict[str, EvaluationResult], labels: Sequence[str] | None = None) -> str:
-    """A plain-text table: a row a rain level and network, the rainy input first; PSNR and SSIM, RGB and Y."""
+    """A plain-text table: a row a rain level and network, the rainy input first; of PSNR and SSIM, RGB and Y, what
+    was measured of all of them."""
     first = next(iter(results.values()))
     shown = list(labels or first.labels)
     if len(shown) > 6:  # file names, not levels
         shown = []
-    head = f"{'rain':<10}{'picture':<26}{'PSNR rgb':>9}{'PSNR y':>9}{'SSIM rgb':>10}{'SSIM y':>10}"
+    measured = [name for name in first.columns if all(name in result.columns for result in results.values())]
+    columns = [(name, *name.split("_")) for name in measured]
+    titles = (f"{f'{measure.upper()} {convention}':>{CELLS[measure][0]}}" for _, measure, convention in columns)
+    head = f"{'rain':<10}{'picture':<26}" + "".join(titles)
     lines = [head, "-" * len(head)]
     for label in [*shown, None] if len(shown) != 1 else shown:
         for name, result in {"rainy input": first, **results}.items():
             prefix = "rainy_" if name == "rainy input" else ""
-            m = result.means(label)
-            values = [m[f"{prefix}{measure}_{c}"] for measure in ("psnr", "ssim") for c in CONVENTIONS]
-            cells = [f"{v:>9.2f}" for v in values[:2]] + [f"{v:>10.4f}" for v in values[2:]]
+            means = result.means(label)
+            cells = ["{:>{}.{}f}".format(means[prefix + name], *CELLS[measure]) for name, measure, _ in columns]
             lines.append(f"{label or 'all':<10}{name:<26}" + "".join(cells))
         lines.append("")
     return "\n".join(lines[:-1])

@@ -16,7 +16,7 @@ from .backbone import Backbone
 from .folding import fold
 from .images import to_array, to_tensor
 from .memory import bytes_per_pixel
-from .photographs import PHOTOGRAPHS, from_pil, open_photograph, save_photograph, to_pil
+from .photographs import check_writable, from_pil, open_photograph, save_photograph, to_pil
 from .runtime import Compute, ComputeSettings
 from .tiling import restore_tiled
 
@@ -76,6 +76,12 @@ def derain(
       streaks of pictures about 480 pixels high; those of a 12-megapixel photograph are several times larger, and are
       found where the picture is shrunk (0.2, say). What the network takes away is enlarged and taken from the whole
       picture, which keeps its detail. This kit's choice.
+    compute: device, threads and precision; by default float32 on the GPU, where there is one.
+
+    Raises FileNotFoundError; FileExistsError where the output exists and `overwrite` is off; ImageError, a ValueError,
+    for a file that is no picture; ValueError for a file ending that cannot be written (before any work), a `strength`
+    or `scale` out of range, an array of another shape, empty, or outside [0, 1], `output` beside a picture in memory,
+    or a device that is not there; TypeError for another kind of picture or array; torch.OutOfMemoryError.
     """
     _check_options(strength, scale)
     change = partial(_derain_array, net=net, compute=compute, strength=strength, scale=scale)
@@ -126,11 +132,10 @@ def _check_options(strength: float, scale: float) -> None:
 def _target(path: Path, output: Path | None) -> Path:
     """Where the derained picture goes; refused now rather than after the work where it cannot be written there."""
     if output is None:
-        return path.with_name(f"{path.stem}-derained{path.suffix}")
-    target = output / path.name if output.is_dir() else output
-    if target.suffix.lower() not in PHOTOGRAPHS:
-        known = ", ".join(sorted(PHOTOGRAPHS))
-        raise ValueError(f"{target}: unknown image ending {target.suffix!r}; use one of {known}")
+        target = path.with_name(f"{path.stem}-derained{path.suffix}")
+    else:
+        target = output / path.name if output.is_dir() else output
+    check_writable(target)
     return target
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "HEIC",
     "PHOTOGRAPHS",
     "Photograph",
+    "check_writable",
     "from_pil",
     "open_photograph",
     "photograph_size",
@@ -146,16 +147,25 @@ def to_pil(photo: Photograph) -> Image.Image:
     return image
 
 
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raises what `save_photograph` would: ValueError for an ending that it does not know, ImageError for HEIC
+    without the extra."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in PHOTOGRAPHS:
+        raise ValueError(f"{path}: unknown image ending {suffix!r}; use one of {', '.join(sorted(PHOTOGRAPHS))}")
+    if suffix in HEIC:
+        _heif()
+
+
 def save_photograph(path: str | os.PathLike[str], photo: Photograph) -> Path:
     """Writes a photograph in the format of the path's ending, whole or not at all, and returns the path.
 
     JPEG, WebP and HEIC in quality 95 of 100; PNG and TIFF lossless, with 16 bits where the photograph has them. An
-    8-bit TIFF is not compressed: libtiff cannot pack one that holds EXIF.
+    8-bit TIFF is not compressed: libtiff cannot pack one that holds EXIF. Raises what `check_writable` does.
     """
     path = Path(path)
+    check_writable(path)
     suffix = path.suffix.lower()
-    if suffix not in PHOTOGRAPHS:
-        raise ValueError(f"{path}: unknown image ending {suffix!r}; use one of {', '.join(sorted(PHOTOGRAPHS))}")
     if photo.deep and suffix in DEEP:
         write_atomic(path, _deep_png(photo) if suffix == ".png" else _deep_tiff(photo))
         return path

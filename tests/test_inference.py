@@ -1,5 +1,7 @@
 """derain(): any kind of picture in, the same kind out; load(): what a run left, and nothing else."""
 
+import sys
+
 import numpy as np
 import pytest
 import tiny
@@ -10,7 +12,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from manas_lite import checkpoint
 from manas_lite.backbone import DerainNet
 from manas_lite.data import Picture, Scene
-from manas_lite.evaluation import evaluate, table
+from manas_lite.evaluation import SelfEnsemble, evaluate, table
 from manas_lite.genotype import Genotype
 from manas_lite.images import read_image, to_array, to_tensor, write_image
 from manas_lite.inference import derain
@@ -87,6 +89,16 @@ def test_a_folder_as_output_takes_the_picture(net, tmp_path):
     assert derain(tmp_path / "rainy.png", net, output=tmp_path / "out") == tmp_path / "out" / "rainy.png"
     with pytest.raises(ValueError, match="ending"):
         derain(tmp_path / "rainy.png", net, output=tmp_path / "out.txt")
+
+
+@pytest.mark.parametrize(("name", "output"), [("street.jfif", None), ("street.png", "street.heic")])
+def test_an_ending_that_cannot_be_written_is_refused_before_the_work(net, tmp_path, monkeypatch, name, output):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    Image.fromarray(tiny.picture(0)).save(tmp_path / name, format="PNG")
+    monkeypatch.setattr(DerainNet, "forward", lambda *_: pytest.fail("derained, and then?"))
+    with pytest.raises(ValueError, match=r"unknown image ending '\.jfif'|manas_lite\[heic\]"):
+        derain(tmp_path / name, net, output=None if output is None else tmp_path / output)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_the_callers_network_is_left_alone(tmp_path):
@@ -174,6 +186,45 @@ def test_evaluation_means_are_per_picture(tmp_path):
     assert text.count("rainy input") == text.count("identity") == 3
     with pytest.raises(ValueError, match="empty"):
         evaluate(DerainNet(tiny.GENOTYPE), [])
+
+
+def test_the_table_shows_what_was_measured(tmp_path):
+    split = tiny.tiny_split(tmp_path)
+    net = DerainNet(tiny.GENOTYPE)
+    full = evaluate(net, split.test)
+    luma = evaluate(net, split.test, conventions=("y",), measures=["psnr"])
+    assert [line for line in str(full).splitlines() if "PSNR" in line] == [
+        "rain      picture                    PSNR rgb   PSNR y  SSIM rgb    SSIM y"
+    ]
+    head, _, first = str(luma).splitlines()[:3]
+    assert head == "rain      picture                      PSNR y"
+    assert first == f"light     rainy input               {luma.means('light')['rainy_psnr_y']:>9.2f}"
+    both = table({"full": full, "luma": luma})
+    assert both.splitlines()[0] == head
+    with pytest.raises(ValueError, match="measured were psnr_y"):
+        _ = luma.gain
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"measures": ("pnsr",)}, r"measures is \('pnsr',\): .*psnr, ssim"),
+        ({"measures": "psnr"}, r"measures is 'psnr': give a list"),
+        ({"measures": ()}, r"measures is \(\): .*psnr, ssim"),
+        ({"conventions": ("rgb", "ycbcr")}, "conventions is .*rgb, y"),
+        ({"window": 0}, "window is 0"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(options, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        evaluate(DerainNet(tiny.GENOTYPE), tiny.tiny_split(tmp_path), **options)
+
+
+def test_a_window_is_for_this_kits_networks(tmp_path):
+    split, net = tiny.tiny_split(tmp_path), DerainNet(tiny.GENOTYPE)
+    for other in (SelfEnsemble(net), torch.nn.Identity()):
+        with pytest.raises(ValueError, match=rf"this is a {type(other).__name__}: .*pool_locally\(16\)"):
+            evaluate(other, split.test, window=16)
 
 
 class TestLoad:
