@@ -18,7 +18,9 @@ from .data import Scene, Split, open_split
 from .evaluation import EvaluationResult, evaluate, table
 from .genotype import Genotype
 from .inference import derain
+from .loop import settings_record
 from .record import RunDirectory
+from .runtime import ComputeSettings
 from .schedules import RetrainSettings, SearchSettings
 from .searching import SearchResult, search
 from .settings import to_dict
@@ -64,12 +66,15 @@ def run_demo(
     metrics.json, manifest.json, log.jsonl, and genotype.png, search.png, comparison-*.png; the three runs themselves
     in its folders search, hand_made and searched. parallel: train the hand-made network in a second process meanwhile
     (from a script, call this under `if __name__ == "__main__"`). Calling it again continues; what is
-    done is not trained again, only evaluated and drawn.
+    done is not trained again, only evaluated and drawn; on another device or with other threads too. Evaluated is
+    where the networks are trained.
     """
     settings = settings or DemoSettings()
     split = open_split(data)
     path = Path(runs_dir) / name
-    record = {"settings": to_dict(settings), "split": split.sha256}
+    parts = {"search": settings_record(settings.search), "retrain": settings_record(settings.retrain)}
+    record = {"settings": {"space": to_dict(settings.space), **parts}, "split": split.sha256}
+    compute = settings.retrain.compute
     hand_made = Genotype.hand_made(settings.space)
     options: dict[str, Any] = {"data": split, "settings": settings.retrain, "runs_dir": path}
 
@@ -89,14 +94,16 @@ def run_demo(
         by_hand = retrain(hand_made, name="hand_made", progress=progress, **options)  # done already, if it went well
         trained = {"hand_made": by_hand.net, "searched": searched.net}
         say("4/4 evaluate on pictures never trained on")
-        results = {label: evaluate(net, split.test, progress=progress) for label, net in trained.items()}
+        results = {
+            label: evaluate(net, split.test, compute=compute, progress=progress) for label, net in trained.items()
+        }
 
         net = trained["searched"]
         save_network(run.path, net)
         run.write_text("genotype.json", net.genotype.to_json())
         run.write_text("log.jsonl", "".join(_joined_logs(path, ["search", *trained])))
         run.write_json("metrics.json", collect_metrics(results, trained))
-        draw_pictures(path, found, net, split.test)
+        draw_pictures(path, found, net, split.test, compute)
         seconds = run.finish()
         say("\n" + table({f"derained, {label.replace('_', '-')}": r for label, r in results.items()}))
         say(f"\n{time.monotonic() - began:.0f} s. The files and pictures are in {path}")
@@ -142,14 +149,16 @@ def collect_metrics(results: dict[str, EvaluationResult], nets: dict[str, Derain
     }
 
 
-def draw_pictures(path: Path, found: SearchResult, net: DerainNet, test: tuple[Scene, ...]) -> None:
+def draw_pictures(
+    path: Path, found: SearchResult, net: DerainNet, test: tuple[Scene, ...], compute: ComputeSettings
+) -> None:
     """Draw the genotype, the search, and for the first test scene rainy / derained / clean at each rain level."""
     draw.save(draw.architecture(found.genotype), path / "genotype.png")
     draw.save(draw.search_curves(found.log, found.genotype.space), path / "search.png")
     scene = test[0]
     rainy, clean = scene.read()
     for label, image in zip(scene.labels, rainy, strict=True):
-        draw.save(draw.comparison(image, derain(image, net), clean), path / f"comparison-{label}.png")
+        draw.save(draw.comparison(image, derain(image, net, compute=compute), clean), path / f"comparison-{label}.png")
 
 
 def _joined_logs(path: Path, names: list[str]) -> Iterator[str]:

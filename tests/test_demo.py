@@ -35,6 +35,10 @@ def test_a_tiny_demo_leaves_everything(tmp_path, capsys):
     text = capsys.readouterr().out
     for words in ("light", "medium", "heavy", "rainy input", "hand-made", "searched", "PSNR", "SSIM"):
         assert words in text
+    other = {"compute": dataclasses.replace(tiny.COMPUTE, picture_gib=1.0), "checkpoint_every": 2}  # of the machine
+    settings = DemoSettings(
+        tiny.SPACE, dataclasses.replace(tiny.SEARCH, **other), dataclasses.replace(tiny.RETRAIN, **other)
+    )
     again = run_demo(split, settings, runs_dir=tmp_path, progress=False)  # nothing is trained twice
     assert again.results["searched"].rows == result.results["searched"].rows
 
