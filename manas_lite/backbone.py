@@ -251,11 +251,15 @@ def reestimate_statistics(net: nn.Module, batches: Iterable[Tensor]) -> None:
 
     A derived network that inherits a supernet's weights sees other activations than the supernet did, so that its
     statistics must be measured again before it is judged.
+
+    Raises ValueError when there is no batch, and what `batches` or the network raise; where that is before the first
+    batch is through, the statistics stay as they were, too.
     """
     norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
     if not norms:
         return
     momenta = [m.momentum for m in norms]
+    before = [[b.clone() for b in m.buffers()] for m in norms]
     was_training = net.training
     for m in norms:
         m.reset_running_stats()
@@ -269,7 +273,10 @@ def reestimate_statistics(net: nn.Module, batches: Iterable[Tensor]) -> None:
                 seen += 1
     finally:
         net.train(was_training)
-        for m, momentum in zip(norms, momenta, strict=True):
+        for m, momentum, statistics in zip(norms, momenta, before, strict=True):
             m.momentum = momentum
+            if not seen:
+                for buffer, value in zip(m.buffers(), statistics, strict=True):
+                    buffer.copy_(value)
     if not seen:
         raise ValueError("no batches to measure BatchNorm's statistics on: give at least one (B, 3, H, W)")

@@ -257,9 +257,14 @@ def test_a_network_without_batch_norm_is_left_alone():
     assert not list(net.buffers())
 
 
-def test_no_batches_is_an_error():
+def test_no_batches_is_an_error_and_leaves_the_statistics():
+    net = published_net()
+    before = [buffer.clone() for buffer in net.buffers()]
     with pytest.raises(ValueError, match="no batches to measure BatchNorm's statistics on"):
-        reestimate_statistics(published_net(), [])
+        reestimate_statistics(net, [])
+    with pytest.raises(ValueError, match=r"\(B, 3, H, W\)"):
+        reestimate_statistics(net, [images(2, 1, 8, 8)])
+    assert all(torch.equal(buffer, value) for buffer, value in zip(net.buffers(), before, strict=True))
 
 
 def test_an_error_on_the_way_leaves_modes_and_momenta():
