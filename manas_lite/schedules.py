@@ -21,7 +21,11 @@ def _at_least(settings: Any, least: int, *names: str) -> None:
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """Everything that a search does but its space and its data. Defaults are the released schedule (`paper`).
+    """Everything that a search does but its space and its data.
+
+    Defaults are `paper`: the released sizes, rates and schedule. This kit's are all versions of a scene in place of
+    three (`rains`), the architecture's own share of the training scenes in place of the test set (`arch_share`), and
+    three guards that the released schedule does not have: `clip`, `eigenvalue_every` and `early_stop`.
 
     seed: weights, logits, splits, batches and noise all follow from it; arch_seed: the initial logits alone.
     epochs x steps of `batch` scenes x `rains` versions (None: as many as every scene has), patches of `patch` pixels.
@@ -33,10 +37,10 @@ class SearchSettings:
     relaxation, temperature -> temperature_end (geometric), hard, sampled: see manas_lite.relaxation.
     discretize: `argmax` or `perturbation`.
     eigenvalue_every: epochs between measurements of the dominant eigenvalue of the architecture Hessian (0: never).
-    early_stop: stop on collapse, and derive from the last healthy epoch: when more than `max_skip_share` of the edges
-    choose `skip_connect`, or when the eigenvalue's mean over five measurements exceeds that of the five before them by
-    more than 1/`eigenvalue_ratio` (RobustDARTS; None for the scaled presets, whose few epochs sharpen the softmax so
-    fast that the eigenvalue rises whether a search collapses or not).
+    early_stop: stop on collapse, and derive from the last healthy epoch, at the earliest the end of the warm-up: when
+    more than `max_skip_share` of the edges choose `skip_connect`, or when the eigenvalue's mean over five measurements
+    exceeds that of the five before them by more than 1/`eigenvalue_ratio` (RobustDARTS; None for the scaled presets,
+    whose few epochs sharpen the softmax so fast that the eigenvalue rises whether a search collapses or not).
     """
 
     seed: int = 0
@@ -137,7 +141,10 @@ SEARCH_PRESETS: dict[str, SearchSettings] = {
 
 @dataclass(frozen=True)
 class RetrainSettings:
-    """Everything that a retraining does but its genotype and data. Defaults are the released schedule (`paper`).
+    """Everything that a retraining does but its genotype and data.
+
+    Defaults are `paper`: the released sizes, rate and schedule. This kit's are all versions of a scene in place of
+    three (`rains`), and the validation on whole pictures.
 
     seed: initial weights and batches follow from it.
     epochs x steps of `batch` scenes x `rains` versions (None: as many as every scene has), patches of `patch` pixels.
