@@ -177,9 +177,7 @@ def test_search_stops_on_collapse_and_keeps_the_last_healthy_epoch(split, tmp_pa
 
 
 @pytest.mark.parametrize("warmup", [1, 0])
-def test_a_first_searching_epoch_that_collapses_leaves_the_architecture_before_it(
-    split, tmp_path, monkeypatch, warmup
-):
+def test_a_first_searching_epoch_that_collapses_leaves_the_architecture_before_it(split, tmp_path, monkeypatch, warmup):
     import manas_lite.searching as searching
 
     monkeypatch.setattr(searching, "collapse", lambda *facts: "planted")
