@@ -29,8 +29,8 @@ from manas_lite.record import write_json
 from manas_lite.runtime import Compute
 from manas_lite.settings import to_dict
 
-# So short a training does without the internal loss. Nor has cost a price, as searches are compared by PSNR alone: with
-# the preset's 0.01 a supernet ended at `ffff`, the cheapest modules and the worst (results/micro_bench).
+# So short a training does without the internal loss. Nor has cost a price, as searches are compared by PSNR alone; what
+# the preset's 0.01 led to lies in results/micro_bench.
 LOSS = replace(RetrainSettings.preset("teach").loss, internal_weight=0.0, complexity_weight=0.0)
 RECIPE = RetrainSettings.preset("teach", epochs=1, steps=400, batch=2, patch=48, loss=LOSS, compute=ONE_THREAD)
 SEARCH = SearchSettings.preset("teach", epochs=12, warmup=2, batch=2, patch=48, loss=LOSS, compute=ONE_THREAD)

@@ -119,12 +119,12 @@ def run(
     return outcome
 
 
-def prepare(notebook: Notebook, path: Path, *, preset: str, runs_dir: Path, stored: Any = None, **given: Any) -> None:
+def prepare(notebook: Notebook, path: Path, *, preset: str, runs_dir: Path, stored: Any = None) -> None:
     """Write the solution version with its parameters injected and nothing run: what `pytest --nbval-lax` is given."""
     import papermill
 
     built = sources.build(notebook, "solution", stored=stored)
-    values = settle(notebook, built, preset, given, runs_dir)
+    values = settle(notebook, built, preset, {}, runs_dir)
     papermill.execute_notebook(built, str(path), parameters=values, kernel_name="python3", prepare_only=True)
 
 

@@ -181,7 +181,7 @@ print(f"the best of {enough}, chosen without noise, is on average as good as the
 #
 # The gradient searches were run once in this space, one supernet a seed, and recorded epoch by epoch; the other two are
 # replayed on the table. What counts is CPU time **in all**, the search's own share included, and what the choice in hand
-# is worth when trained again.
+# is worth when trained again: PSNR alone, so that cost has no price in these searches, λ = 0.
 #
 # > **Predict.** Which line is on top after the gradient search has paid for its supernet?
 

@@ -5,11 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fake_bench
 import nbformat
 import pytest
 
-from manas_lite import micro_bench
 from manas_lite.course import registry, runner
 
 
@@ -17,10 +15,7 @@ from manas_lite.course import registry, runner
 def test_notebook_runs_at_smoke_size(notebook: registry.Notebook, tmp_path: Path) -> None:
     stored = nbformat.read(notebook.path, as_version=4)
     copy = tmp_path / notebook.path.name
-    given = {}
-    if notebook.stem.startswith("05") and not (micro_bench.SHIPPED / "manifest.json").exists():
-        given["table"] = str(fake_bench.write(tmp_path / "table"))  # the real one is not made yet
-    runner.prepare(notebook, copy, preset="smoke", runs_dir=tmp_path / "runs", stored=stored, **given)
+    runner.prepare(notebook, copy, preset="smoke", runs_dir=tmp_path / "runs", stored=stored)
     command = [
         sys.executable,
         "-m",
