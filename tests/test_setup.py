@@ -74,6 +74,18 @@ def test_nothing_is_required_that_the_package_does_not_import() -> None:
     assert required - imported == tools
 
 
+def test_imports_point_the_way_that_the_architecture_page_states() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    (chain,) = re.findall(r"`([a-z, ]+ -> [^`]+)`", text)
+    steps = [step.split(", ") for step in chain.split(" -> ")]
+    for number, step in enumerate(steps[1:], start=1):
+        later = {name for group in steps[number:] for name in group}
+        for name in (name for group in steps[:number] for name in group):
+            tree = ast.parse((ROOT / "manas_lite" / f"{name}.py").read_text(encoding="utf-8"))
+            inside = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1}
+            assert not inside & later, f"{name} imports from its right, towards {', '.join(step)}"
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_source_holds_on_newer_pythons(path: Path) -> None:
     """What 3.12 and 3.13 took away or began to warn about: removed modules, invalid escapes."""

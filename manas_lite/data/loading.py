@@ -1,7 +1,7 @@
 """Batches of scenes that are a pure function of (seed, step): resuming needs nothing of the loader saved.
 
 Draw d = step * batch + i takes the scene at position d mod n of the permutation of epoch d // n, and its
-crop, flips and choice of versions from a generator seeded by (seed, d). So the number of workers changes
+crop, flips, quarter turns and choice of versions from a generator seeded by (seed, d). So the number of workers changes
 nothing, and starting at another step is resuming.
 """
 
@@ -54,8 +54,10 @@ def scene_loader(
 ) -> "SceneLoader":
     """The batches of steps start .. steps-1, each `batch` random patches of `patch` x `patch` pixels.
 
-    All versions of a scene and its clean picture share crop, flips and quarter turns (`augment`).
+    All versions of a scene and its clean picture share the crop.
 
+    augment: also flip and turn them, alike, by one of the eight symmetries of the square. Method section 5 says
+      cropped and flipped; the quarter turns are this kit's choice, and make the rain of half the patches horizontal.
     share: (first, one past last) of the scenes of each batch that are read here; None: all of them.
     rains: versions drawn a scene, without replacement and in their own order; None takes the smallest R among
       the scenes; 0 takes none of them, for `fresh_rain` alone.
