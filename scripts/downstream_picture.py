@@ -1,7 +1,7 @@
 """Write figures/downstream.jpg: two bundled test photographs under heavy rain, derained and clean, with what the fixed
 detector saw on each.
 
-.venv/bin/python scripts/downstream_picture.py manas_lite/assets/course/searched
+.venv/bin/python scripts/downstream_picture.py rain-any
 """
 
 import argparse
@@ -21,10 +21,10 @@ LEVEL = "heavy"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="run directory of the deraining network")
+    parser.add_argument("network", help="a shipped model, or a run directory")
     parser.add_argument("--sightings", type=Path, default=ROOT / "results" / "downstream" / "sightings.json")
     options = parser.parse_args()
-    seen, versions = load_sightings(options.sightings), Versions(load(options.run))
+    seen, versions = load_sightings(options.sightings), Versions(load(options.network))
     rows = []
     for photo in (photo for photo in bundled_boxes() if photo.name in SHOWN):
         pictures = {(LEVEL, v): p for v, p in versions.of(photo.picture, photo.name, LEVEL).items()}

@@ -42,7 +42,7 @@ TASKS = ("detection", "segmentation", "quality")
 BUNDLED = "bundled photographs"
 SEGMENTER = Path(__file__).resolve().parents[1] / "assets" / "downstream" / "segmenter.safetensors"
 SHIPPED = SEGMENTER.with_name("table.csv")
-"""The table that the course's `searched` network made, real rain included."""
+"""The table that `rain-any` made, real rain included."""
 SHOWN = 3
 """Pictures that a sheet of boxes or classes shows."""
 

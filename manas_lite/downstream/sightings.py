@@ -25,7 +25,7 @@ __all__ = ["LEVELS", "SHIPPED", "Key", "Sighting", "Versions", "load_sightings",
 
 LEVELS = ("light", "medium", "heavy")
 SHIPPED = Path(__file__).resolve().parents[1] / "assets" / "downstream" / "sightings.json"
-"""COCO-SSD on the six bundled test photographs, derained by the course's `searched` network."""
+"""COCO-SSD on the six bundled test photographs, derained by `rain-any`."""
 
 Key = tuple[str, str, str]
 """A photograph's name, a level of rain, and a version: ("street", "heavy", "derained"), ("street", "none", "clean")."""

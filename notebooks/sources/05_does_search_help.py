@@ -169,8 +169,8 @@ enough = next(
 print(f"the best of {enough}, chosen without noise, is on average as good as the tenth of all")
 
 # %% [markdown]
-# **What you should see.** Both columns rise quickly and then hardly: the first ten trainings bring most of it. The gap
-# between them is the **winner's curse**. Whoever reports the number by which an architecture was *chosen* reports the
+# **What you should see.** The left column rises on, the right one soon no more: the first ten trainings bring most of it,
+# and what later ones seem to add is luck. The gap between them is the **winner's curse**. Whoever reports the number by which an architecture was *chosen* reports the
 # left column. Compare the last line with what you predicted.
 #
 # ## Three searches, one purse
