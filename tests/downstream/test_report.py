@@ -1,6 +1,7 @@
 """The whole table, with a network and a detector whose effect is known: numbers in their places, and words."""
 
 import csv
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -263,9 +264,11 @@ def test_the_committed_table_is_the_shipped_one_and_says_what_the_page_says(repo
     assert (folder / "table.csv").read_bytes() == SHIPPED.read_bytes()
     assert (folder / "sightings.json").read_bytes() == SHIPPED_SIGHTINGS.read_bytes()
     text = (folder / "README.md").read_text(encoding="utf-8")
+    found = re.findall(r"(\d\.\d{3}) \[(\d\.\d{3}), (\d\.\d{3})\]", text)
+    cells = np.array(found, float)  # numbers: 0.8975 in the table may be 0.898 here, rounded from more digits
     for row in read_table(SHIPPED):
         if row.measure in ("ap50", "recall", "miou") and row.version in ("rainy", "derained"):
-            assert f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" in text, row
+            assert np.isclose(cells, (row.value, row.low, row.high), rtol=0, atol=6e-4).all(1).any(), row
     assert {row.level for row in read_table(SHIPPED)} == {"none", "light", "medium", "heavy", "real"}
 
 
