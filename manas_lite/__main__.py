@@ -68,10 +68,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--space", choices=PRESETS, default="teach", help="search space (default: %(default)s)")
     _training_options(p, "search", SEARCH_PRESETS, "the space's name")
 
-    p = _command(commands, "retrain", _retrain, "train a genotype's network from scratch")
-    p.add_argument(
+    p = _command(commands, "retrain", _retrain, "train a genotype's network from scratch, or tune a trained one")
+    what = p.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--start", metavar="NETWORK", help="a run directory or shipped model to tune: on other data, with another loss"
+    )
+    what.add_argument(
         "--genotype",
-        required=True,
         help="genotype.json, a search's run directory, or NAME:SPACE with "
         "NAME one of hand_made, all_parallel, all_fusion, no_attention, random, random-SEED",
     )
@@ -180,9 +183,10 @@ def _search(options: argparse.Namespace) -> None:
 
 
 def _retrain(options: argparse.Namespace) -> None:
-    genotype = find_genotype(options.genotype)
+    start = load(options.start) if options.start else None
+    genotype = start.genotype if start else find_genotype(options.genotype)
     settings = _settings(options, RetrainSettings, "teach")
-    result = retrain(genotype, options.data, settings, runs_dir=options.runs_dir, name=options.name)  # type: ignore[arg-type]
+    result = retrain(genotype, options.data, settings, start=start, runs_dir=options.runs_dir, name=options.name)  # type: ignore[arg-type]
     if _first_process():
         print(f"best validation PSNR (RGB) {result.best_psnr:.2f} dB in epoch {result.best_epoch}: {result.path}")
 

@@ -123,8 +123,9 @@ class RunDirectory:
             raise ValueError(
                 f"{self.path} holds a run of kind {self.manifest['kind']!r}, not {self.kind!r}: use another name"
             )
-        there = {key: self.manifest[key] for key in self.record if key in self.manifest}
-        found = difference(self.record, there)
+        # A setting that older runs did not have, and that is off here, is no difference.
+        here = {key: value for key, value in self.record.items() if value is not None or key in self.manifest}
+        found = difference(here, {key: self.manifest[key] for key in here if key in self.manifest})
         if found:
             raise ValueError(
                 f"{self.path} was started with other settings: {'; '.join(map(str, found))}. Use another name or "

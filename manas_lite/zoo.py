@@ -1,5 +1,6 @@
 """Networks as files: `load(name_or_path)`, and how a run directory keeps one."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,15 @@ def load(name_or_path: str | Path) -> DerainNet:
     net = DerainNet(genotype)
     net.load_state_dict(tensors["net"])
     return net.eval()
+
+
+def fingerprint(net: DerainNet) -> str:
+    """sha256 of a network's weights, names and values, wherever it lies."""
+    digest = hashlib.sha256()
+    for name, value in sorted(net.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def save_network(directory: Path, net: DerainNet) -> None:

@@ -14,7 +14,7 @@ from manas_lite.loop import DivergedError, cosine
 from manas_lite.losses import LossSettings
 from manas_lite.schedules import RetrainSettings
 from manas_lite.training import Average, retrain
-from manas_lite.zoo import load
+from manas_lite.zoo import fingerprint, load
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +130,40 @@ def test_a_directory_of_another_genotype_is_refused(split, tmp_path):
     run(split, tmp_path)
     with pytest.raises(ValueError, match="genotype"):
         run(split, tmp_path, genotype=Genotype.all_parallel(tiny.SPACE))
+
+
+def test_tuning_begins_where_its_start_is_and_ends_no_worse(split, tmp_path):
+    first = run(split, tmp_path, epochs=3, rate=5e-3)
+    still = retrain(
+        tiny.GENOTYPE,
+        split,
+        dataclasses.replace(tiny.RETRAIN, epochs=1, steps=1, rate=0.0),
+        start=first.net,
+        runs_dir=tmp_path,
+        name="still",
+        progress=False,
+    )
+    for mine, theirs in zip(still.net.parameters(), first.net.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+    wild = dataclasses.replace(tiny.RETRAIN, epochs=1, rate=1.0, clip=None)  # a rate that ruins any network
+    ruined = retrain(tiny.GENOTYPE, split, wild, start=first.net, runs_dir=tmp_path, name="wild", progress=False)
+    assert ruined.best_epoch == -1
+    assert fingerprint(ruined.net) == fingerprint(first.net)
+
+
+def test_tuning_is_continued_with_the_same_start_only(split, tmp_path):
+    first, other = (DerainNet(tiny.GENOTYPE, seed=seed).eval() for seed in (1, 2))
+    settings = dataclasses.replace(tiny.RETRAIN, epochs=1)
+    retrain(tiny.GENOTYPE, split, settings, start=first, runs_dir=tmp_path, name="tuned", progress=False)
+    again = retrain(tiny.GENOTYPE, split, settings, start=first, runs_dir=tmp_path, name="tuned", progress=False)
+    assert len([r for r in again.log if r["kind"] == "epoch"]) == 1
+    for start in (other, None):
+        with pytest.raises(ValueError, match="start"):
+            retrain(tiny.GENOTYPE, split, settings, start=start, runs_dir=tmp_path, name="tuned", progress=False)
+    with pytest.raises(ValueError, match="not of"):
+        retrain(
+            Genotype.random(tiny.GENOTYPE.space, 1), split, settings, start=first, runs_dir=tmp_path, progress=False
+        )
 
 
 def test_cosine():
