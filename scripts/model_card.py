@@ -69,8 +69,7 @@ python scripts/train_models.py {name} --data FOLDER --threads {card["threads"]} 
 ```
 
 On the clock, beside other work: search {card["search"]["seconds"] / 60:.0f} minutes; retraining
-{card["retrain"]["steps"]:,} steps of {settings["batch"]} scenes, patches of {settings["patch"]} pixels,
-{card["retrain"]["seconds"] / 60:.0f} minutes; {device}, {card["machine"]["date"]}, torch
+{stage(card["retrain"])}{tuned(card)}; {device}, {card["machine"]["date"]}, torch
 {card["machine"]["versions"]["torch"]}, seed {settings["seed"]}. All settings are in card.json; the losses of the first
 100 steps are in `results/models/{name}/first_steps.json`.
 
@@ -86,6 +85,24 @@ under this kit's synthetic rain (photographs: see LICENCES.md of manas_lite/asse
 The weights may be used like the package (MIT); the training pictures are not redistributed, and their sets ask for
 research use.
 """
+
+
+def stage(training: dict[str, Any]) -> str:
+    """One training in words."""
+    settings = training["settings"]
+    return (
+        f"{training['steps']:,} steps of {settings['batch']} scenes, patches of {settings['patch']} pixels, "
+        f"{training['seconds'] / 60:.0f} minutes"
+    )
+
+
+def tuned(card: dict[str, Any]) -> str:
+    """What came after the retraining, where something did."""
+    if card["tune"] is None:
+        return ""
+    before, after = (max(score for _, score in card[each]["validation"]) for each in ("retrain", "tune"))
+    loss = card["tune"]["settings"]["loss"]["external"].upper()
+    return f"; then\ntuned by {loss} alone, {stage(card['tune'])} (validation {before:.2f} dB, then {after:.2f} dB RGB)"
 
 
 def opened(openings: list[dict[str, str]], test: str) -> str:

@@ -22,6 +22,7 @@ from manas_lite import DerainNet, RetrainSettings, SearchSettings, evaluate, loa
 from manas_lite.data import Scene, Split
 from manas_lite.data.download import sha256_of
 from manas_lite.evaluation import EvaluationResult, SelfEnsemble
+from manas_lite.losses import LossSettings
 from manas_lite.record import read_json, read_log, write_json
 from manas_lite.runtime import ComputeSettings
 from manas_lite.settings import override
@@ -49,7 +50,8 @@ def mixed(folder: Path) -> Split:
 @dataclass(frozen=True)
 class Recipe:
     """about, data_note: what the card says of its use and of its data. data: opens the training and validation scenes.
-    tests: what `ship` reports on, by name. searched: whose search gave the genotype."""
+    tests: what `ship` reports on, by name. searched: whose search gave the genotype. tune: a second training that goes
+    on from the first one's weights."""
 
     about: str
     data_note: str
@@ -57,6 +59,7 @@ class Recipe:
     retrain: RetrainSettings
     tests: dict[str, Callable[[Path], tuple[Scene, ...]]]
     searched: str = "rain-lite"
+    tune: RetrainSettings | None = None
 
 
 SPACE = "lite"
@@ -68,6 +71,16 @@ RECIPES = {
         rain100l,
         RetrainSettings.preset("lite", epochs=280, steps=250, val_scenes=8, validate_every=4),
         {"Rain100L": lambda folder: rain100l(folder).test},
+        tune=RetrainSettings.preset(
+            "lite",
+            epochs=40,
+            steps=250,
+            rate=3e-4,
+            warmup=50,
+            val_scenes=8,
+            validate_every=4,
+            loss=LossSettings(external="mse", internal_weight=0.0),
+        ),
     ),
     "rain-any": Recipe(
         "Rain of any strength, for photographs that are no test picture of a set.",
@@ -98,8 +111,12 @@ def train(name: str, folder: Path, runs: Path, changes: list[str], compute: Comp
     recipe = RECIPES[name]
     settings = replace(SEARCH, compute=compute)
     found = search(SPACE, rain100l(folder), settings, runs_dir=runs, name=f"{recipe.searched}-search")
-    own = override(replace(recipe.retrain, compute=compute), changes)
-    return retrain(found.genotype, recipe.data(folder), own, runs_dir=runs, name=name).path
+    own, data = override(replace(recipe.retrain, compute=compute), changes), recipe.data(folder)
+    trained = retrain(found.genotype, data, own, runs_dir=runs, name=name)
+    if recipe.tune is None:
+        return trained.path
+    tune = replace(recipe.tune, compute=compute)
+    return retrain(found.genotype, data, tune, start=trained.net, runs_dir=runs, name=f"{name}-tuned").path
 
 
 # --- what is shipped, and what is said of it ---
@@ -107,10 +124,12 @@ def train(name: str, folder: Path, runs: Path, changes: list[str], compute: Comp
 
 def ship(name: str, folder: Path, runs: Path) -> None:
     """Copy a finished model into the package, evaluate it on its tests, and write its result files and card."""
-    run, recipe = runs / name, RECIPES[name]
-    manifest = read_json(run / "manifest.json")
-    if not manifest["finished"]:
-        raise ValueError(f"{run} is not finished: give the command without --ship first")
+    recipe = RECIPES[name]
+    stages = [runs / name, *([runs / f"{name}-tuned"] if recipe.tune else [])]
+    manifests, logs = [read_json(run / "manifest.json") for run in stages], [read_log(run) for run in stages]
+    run, manifest = stages[-1], manifests[-1]
+    if not all(each["finished"] for each in manifests):
+        raise ValueError(f"{name} is not trained to its end: give the command without --ship first")
     target, results = MODELS / name, RESULTS / name
     for directory in (target, results):
         directory.mkdir(parents=True, exist_ok=True)
@@ -120,11 +139,15 @@ def ship(name: str, folder: Path, runs: Path) -> None:
     scores = {test: evaluate_twice(net, scenes(folder)) for test, scenes in recipe.tests.items()}
     for test, found in scores.items():
         for kind, result in found.items():
-            write_json(results / f"{test}-{kind}.json", {"means": result.means(), "rows": result.rows})
-    log = read_log(run)
-    steps = [record for record in log if record["kind"] == "step"]
-    write_json(results / "first_steps.json", [record["train"] for record in steps[:100]])
-    curve = [[r["epoch"], round(r["val_psnr_rgb"], 4)] for r in log if r["kind"] == "epoch"]
+            facts = {"device": result.device, "precision": result.precision}
+            write_json(results / f"{test}-{kind}.json", {**facts, "means": result.means(), "rows": result.rows})
+    steps = [[record["train"] for record in log if record["kind"] == "step"] for log in logs]
+    write_json(results / "first_steps.json", steps[0][:100])
+    curves = [[[r["epoch"], round(r["val_psnr_rgb"], 4)] for r in log if r["kind"] == "epoch"] for log in logs]
+    trainings = [
+        {"settings": each["settings"], "seconds": each["seconds"], "steps": len(own), "validation": curve}
+        for each, own, curve in zip(manifests, steps, curves, strict=True)
+    ]
     searching = read_json(runs / f"{recipe.searched}-search" / "manifest.json")
     card = {
         "name": name,
@@ -134,11 +157,13 @@ def ship(name: str, folder: Path, runs: Path) -> None:
         "parameters": net.genotype.cost(),
         "flops_256": net.genotype.cost("flops"),
         "search": {"settings": searching["settings"], "seconds": searching["seconds"]},
-        "retrain": {"settings": manifest["settings"], "seconds": manifest["seconds"], "steps": len(steps)},
+        "retrain": trainings[0],
+        "tune": trainings[1] if recipe.tune else None,
         "best": read_json(run / "metrics.json"),
-        "validation": curve,
         "tests": {test: {kind: result.means() for kind, result in found.items()} for test, found in scores.items()},
-        "openings": openings(results / "openings.csv", sha256_of(target / "weights.safetensors"), len(steps), scores),
+        "openings": openings(
+            results / "openings.csv", sha256_of(target / "weights.safetensors"), sum(map(len, steps)), scores
+        ),
         "speed": beside_prenet(net),
         "threads": manifest["threads"],
         "data_note": recipe.data_note,
