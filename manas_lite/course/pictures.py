@@ -66,7 +66,8 @@ def scatter(points: Mapping[str, tuple[float, float]], *, x: str, y: str, title:
     for number, (name, point) in enumerate(points.items()):
         colour, mark = COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)]
         axes.plot(*point, mark, color=colour, mec=BLACK, mew=0.4)
-        axes.annotate(name, point, xytext=(6, 3), textcoords="offset points")
+        below = number % 2 == 1  # points that lie together keep their names apart
+        axes.annotate(name, point, xytext=(6, -11 if below else 3), textcoords="offset points")
     axes.margins(0.18)
     axes.set(xlabel=x, ylabel=y, title=title)
     return figure
