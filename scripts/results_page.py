@@ -21,7 +21,6 @@ from manas_lite.record import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, TABLES, README = ROOT / "docs" / "results.md", ROOT / "results" / "tables", ROOT / "README.md"
-MARKS = "<!-- models, written by make results -->", "<!-- end of models -->"
 CHECKLIST = """\
 ## The checklist
 
@@ -212,6 +211,13 @@ def verdict(against: dict[str, dict[str, Any]]) -> str:
     )
 
 
+def readme_search() -> str:
+    """The README's answer to whether the search helps."""
+    found = read_json(ROOT / "results" / "arms" / "summary.json")
+    answer = verdict({row["arm"]: row for row in found["against_searched"]})
+    return "\n".join(textwrap.wrap(answer, 120, break_on_hyphens=False))
+
+
 def undertrained(arms: dict[str, dict[str, Any]], least: float = 3.0) -> str:
     """Which arms have not been trained as long as the study asks for."""
     low = [f"{name} ({facts['gain']:+.2f})" for name, facts in arms.items() if facts["gain"] < least]
@@ -316,13 +322,22 @@ def page() -> tuple[str, list[Table]]:
     return "\n".join([*lines, "", CHECKLIST]), tables
 
 
+def readme() -> str:
+    """The README with its blocks written anew."""
+    text = README.read_text("utf-8")
+    for name, block in {"models": readme_models(), "search": readme_search()}.items():
+        first, last = f"<!-- {name}, written by make results -->", f"<!-- end of {name} -->"
+        before, _, rest = text.partition(first)
+        text = f"{before}{first}\n{block}\n{last}{rest.partition(last)[2]}"
+    return text
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     text, tables = page()
-    before, _, rest = README.read_text("utf-8").partition(MARKS[0])
-    wanted = {PAGE: text, README: f"{before}{MARKS[0]}\n{readme_models()}\n{MARKS[1]}{rest.partition(MARKS[1])[2]}"}
+    wanted = {PAGE: text, README: readme()}
     for one in tables:
         wanted |= {TABLES / f"{one.name}.csv": one.csv(), TABLES / f"{one.name}.tex": one.latex()}
     if options.check:
