@@ -44,8 +44,8 @@ draw.architecture(by_hand)
 # why one can stand in for the other.
 #
 # ```
-# P(x)_i = x_i + conv3(relu(conv3(x_i)))                                      every branch for itself
-# F(x)_i = x_i + sum over j > i of up(conv1(x_j)) + sum over j < i of down(x_j)     every branch hears all
+# P(x)_i = x_i + conv3(relu(conv3(x_i)))
+# F(x)_i = x_i + sum over j > i of up(conv1(x_j)) + sum over j < i of down(x_j)
 # ```
 #
 # `up` repeats pixels 2^(j−i) times; `down` is a 3 × 3 convolution of stride 2 for each halving. (Where a space
@@ -77,8 +77,10 @@ for kind in (ParallelModule, FusionModule):
 # ```
 # U_0 = o_00(F_0)
 # U_1 = o_10(F_1) + o_11(U_0)
-# out = SE( x + project([U_0, U_1, SE(F_0 + F_1)]) )        two 1 x 1 convolutions; fixed, not searched
+# out = SE( x + project([U_0, U_1, SE(F_0 + F_1)]) )
 # ```
+#
+# The last line, with two 1 × 1 convolutions in `project`, is fixed.
 #
 # ## Nine operations, all of them gates
 #
