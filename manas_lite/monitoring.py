@@ -43,6 +43,7 @@ def _rounded(weights: Tensor) -> list[list[float]]:
     return [[round(w, 6) for w in row] for row in weights.tolist()]
 
 
+@torch.no_grad()
 def row_entropy(weights: Tensor) -> float:
     """Mean entropy of rows of weights (n, k) as a share of the largest, log k: 1 undecided, 0 decided."""
     if not weights.numel():
