@@ -7,9 +7,10 @@ same command continues where it was cut. Seed by seed, so that what is there at 
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
+
+from course_runs import write_ablation
 
 from manas_lite import open_split
 from manas_lite.course import ablation, sweeps
@@ -27,12 +28,6 @@ def arms_for(split: Split) -> dict[str, dict[str, object]]:
     single = max(len(scene.labels) for scene in split.train) == 1
     arms = sweeps.load("arms.yaml").arms
     return {name: changes for name, changes in arms.items() if not (single and name in NEED_SEVERAL_RAINS)}
-
-
-def write(folder: Path, name: str) -> None:
-    text = json.dumps(ablation.results(folder), separators=(",", ":"))
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(text.replace('{"arm"', '\n{"arm"') + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -56,7 +51,7 @@ def main() -> None:
                     start = time.process_time()
                     arm_settings = ablation.Arm(**{**budget, **changes, "search_seed": seed})
                     result = ablation.run_arm(arm_settings, split, runs_dir=folder)
-                    write(folder, name)
+                    write_ablation(folder, RESULTS / f"{name}.json")
                     gain = sum(result["images"].values()) - sum(result["rainy"].values())
                     bar.step()
                     bar.say(f"{arm} {gain / len(result['images']):+.2f} dB, {time.process_time() - start:.0f} CPU s")

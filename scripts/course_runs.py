@@ -37,9 +37,8 @@ def ship(run: Path) -> Path:
     return target
 
 
-def ship_ablation(runs: Path) -> Path:
-    """The validation results of all arms, in one file."""
-    target = TARGET / "ablation" / "results.json"
+def write_ablation(runs: Path, target: Path) -> Path:
+    """The validation results of all arms in `runs`, in one file, a line a run."""
     target.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(ablation.results(runs), separators=(",", ":"))
     target.write_text(text.replace('{"arm"', '\n{"arm"') + "\n", encoding="utf-8")
@@ -75,8 +74,10 @@ def main() -> None:
     for name in options.names:
         if name == "gap":
             print(ship_gap())
+        elif name == "ablation":
+            print(write_ablation(options.runs, TARGET / "ablation" / "results.json"))
         else:
-            print(ship_ablation(options.runs) if name == "ablation" else ship(options.runs / name))
+            print(ship(options.runs / name))
 
 
 if __name__ == "__main__":

@@ -15,12 +15,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from experiments import rows as rows_of
+
 from manas_lite import micro_bench
 from manas_lite.course import ablation, differences
 from manas_lite.record import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, TABLES, README = ROOT / "docs" / "results.md", ROOT / "results" / "tables", ROOT / "README.md"
+MODELS, PUBLISHED = ROOT / "manas_lite" / "assets" / "models", "results/published/Rain100L.csv"
 CHECKLIST = """\
 ## The checklist
 
@@ -74,11 +77,16 @@ class Table:
 Section = tuple[str, list[str | Table]]
 
 
+def cards() -> list[dict[str, Any]]:
+    """Of the models in the package, by name."""
+    return [read_json(path) for path in sorted(MODELS.glob("*/card.json"))]
+
+
 def models() -> Section:
     command = "python scripts/train_models.py NAME --data FOLDER --ship"
     parts: list[str | Table] = []
-    for path in sorted((ROOT / "manas_lite" / "assets" / "models").glob("*/card.json")):
-        card, source = read_json(path), path.relative_to(ROOT).as_posix()
+    for card in cards():
+        source = (MODELS / card["name"] / "card.json").relative_to(ROOT).as_posix()
         rows = []
         for test, kinds in card["tests"].items():
             for label, prefix, kind in (
@@ -97,19 +105,17 @@ def models() -> Section:
 
 def readme_models() -> str:
     """The README's block on the models."""
-    published = "results/published/Rain100L.csv"
-    with (ROOT / published).open(newline="", encoding="utf-8") as file:
-        prenet = next(row for row in csv.DictReader(file) if row["method"] == "PReNet")
+    prenet = next(row for row in rows_of(ROOT / PUBLISHED) if row["method"] == "PReNet")
     lines = ["| name | for | test pictures | rainy → derained: PSNR Y, SSIM Y |", "|---|---|---|---|"]
-    cards = [read_json(path) for path in sorted((ROOT / "manas_lite" / "assets" / "models").glob("*/card.json"))]
-    for card in cards:
+    shipped = cards()
+    for card in shipped:
         for test, kinds in card["tests"].items():
             m, link = kinds["single"], f"[`{card['name']}`](manas_lite/assets/models/{card['name']}/README.md)"
             psnr, ssim = (f"{m[f'rainy_{k}_y']:.{d}f} → {m[f'{k}_y']:.{d}f}" for k, d in (("psnr", 2), ("ssim", 3)))
             first = test == next(iter(card["tests"]))
             lines.append(f"| {link if first else ''} | {card['about'] if first else ''} | {test} | {psnr}, {ssim} |")
-    lite = next(card for card in cards if card["name"] == "rain-lite")
-    seconds = {c["name"]: sum(c[each]["seconds"] for each in ("search", "retrain", "tune") if c[each]) for c in cards}
+    lite = next(card for card in shipped if card["name"] == "rain-lite")
+    seconds = {c["name"]: sum(c[each]["seconds"] for each in ("search", "retrain", "tune") if c[each]) for c in shipped}
     hours = ", ".join(f"{name} {each / 3600:.1f} h" for name, each in seconds.items())
     speed, less = lite["speed"], 2e9 * float(prenet["gflops_256"]) / lite["flops_256"]
     size = f"{lite['parameters'] / 1e6:.2f} M parameters"
@@ -125,17 +131,15 @@ def readme_models() -> str:
 
 def published() -> Section:
     """Published rows on Rain100L with those of this kit's models below them: another sample of the same set."""
-    source, command = "results/published/Rain100L.csv", "python scripts/train_models.py NAME --data FOLDER --ship"
+    command = "python scripts/train_models.py NAME --data FOLDER --ship"
     rows = []
-    with (ROOT / source).open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            cost = [f"{int(row['parameters']) / 1e6:.3f}", row["gflops_256"] or "–"]
-            rows.append([row["method"], *cost, row["pictures"], "–", row["psnr_y"], row["ssim_y"], row["source"]])
-    for path in sorted((ROOT / "manas_lite" / "assets" / "models").glob("*/card.json")):
-        card = read_json(path)
+    for row in rows_of(ROOT / PUBLISHED):
+        cost = [f"{int(row['parameters']) / 1e6:.3f}", row["gflops_256"] or "–"]
+        rows.append([row["method"], *cost, row["pictures"], "–", row["psnr_y"], row["ssim_y"], row["source"]])
+    for card in cards():
         # Published counts are of multiply-adds; this kit counts the two operations apart.
         cost = [f"{card['parameters'] / 1e6:.3f}", f"{card['flops_256'] / 2e9:.1f}"]
-        m, name = card["tests"]["Rain100L"]["single"], path.parent.name
+        m, name = card["tests"]["Rain100L"]["single"], card["name"]
         pictures = len(read_json(ROOT / "results" / "models" / name / "Rain100L-single.json")["rows"])
         scores = [f"{m['rainy_psnr_y']:.2f}", f"{m['psnr_y']:.2f}", f"{m['ssim_y']:.3f}"]
         rows.append([name, *cost, str(pictures), *scores, f"this kit, results/models/{name}"])
@@ -146,7 +150,7 @@ def published() -> Section:
     )
     return "Beside published rows: Rain100L", [
         text,
-        Table("published", [*header, "source"], rows, source, command),
+        Table("published", [*header, "source"], rows, PUBLISHED, command),
         "![PSNR against parameters](../figures/published.png)",
     ]
 

@@ -135,7 +135,7 @@ def ship(name: str, folder: Path, runs: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
     for file in ("weights.safetensors", "genotype.json"):
         shutil.copy(run / file, target / file)
-    net = load(run)
+    net, sha256 = load(run), sha256_of(target / "weights.safetensors")
     scores = {test: evaluate_twice(net, scenes(folder)) for test, scenes in recipe.tests.items()}
     for test, found in scores.items():
         for kind, result in found.items():
@@ -152,7 +152,7 @@ def ship(name: str, folder: Path, runs: Path) -> None:
     card = {
         "name": name,
         "about": recipe.about,
-        "sha256": sha256_of(target / "weights.safetensors"),
+        "sha256": sha256,
         "genotype": net.genotype.id,
         "parameters": net.genotype.cost(),
         "flops_256": net.genotype.cost("flops"),
