@@ -11,9 +11,9 @@ What is refused with an `ImageError` that names the file: truncated, empty and n
 animations, floating-point images (their range is unknown), and pictures so large that Pillow suspects a bomb.
 """
 
+import io
 import os
 import struct
-import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +22,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from .checkpoint import write_atomic
 
 __all__ = [
     "SUFFIXES",
@@ -95,7 +97,7 @@ def conversions(path: str | os.PathLike[str]) -> tuple[str, ...]:
 def write_image(path: str | os.PathLike[str], array: np.ndarray) -> Path:
     """Writes uint8 (H, W, 3) or (H, W) to `path`, in the format of its ending, and returns the path.
 
-    Atomic: a temporary file is written, synced and renamed, so a full disk leaves the old file as it was.
+    Atomic: a full disk leaves the old file as it was.
     """
     path = Path(path)
     array = np.asarray(array)
@@ -108,17 +110,9 @@ def write_image(path: str | os.PathLike[str], array: np.ndarray) -> Path:
     if kind is None:
         raise ValueError(f"{path}: unknown image ending {path.suffix!r}; use .png (lossless) or .jpg")
     options = {"quality": 95} if kind == "JPEG" else {}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            Image.fromarray(array).save(file, format=kind, **options)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it private
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    content = io.BytesIO()
+    Image.fromarray(array).save(content, format=kind, **options)
+    write_atomic(path, content.getvalue())
     return path
 
 

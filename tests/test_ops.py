@@ -15,19 +15,6 @@ from manas_lite.ops import OPERATIONS
 
 NAMES = list(OPERATIONS)
 NORMS = ("batch", "group", "none")
-
-# Method section 2: parameters at c = 16, 32, 64, 128.
-SIZES = {
-    "none": (0, 0, 0, 0),
-    "skip_connect": (0, 0, 0, 0),
-    "sep_conv_3x3": (800, 2624, 9344, 35072),
-    "dil_conv_3x3": (400, 1312, 4672, 17536),
-    "sep_conv_3x3_spatial": (42, 42, 42, 42),
-    "dil_conv_3x3_spatial": (19, 19, 19, 19),
-    "SE": (128, 512, 2048, 8192),
-    "SE_A_M": (128, 512, 2048, 8192),
-    "CBAM": (248, 652, 2228, 8452),
-}
 # What a gate returns for an input (B, c, H, W): the factor's own shape.
 GATE_SHAPES = {
     "none": (),
@@ -48,19 +35,19 @@ def images(*shape: int, seed: int = 0) -> Tensor:
 
 
 def test_the_operations_are_the_published_nine_in_the_published_order():
-    assert list(SIZES) == NAMES
+    assert list(textbook.SIZES) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("column", range(4))
 def test_parameters_are_the_published_ones(name, column):
     channels = (16, 32, 64, 128)[column]
-    assert count_parameters(OPERATIONS[name](channels)) == SIZES[name][column]
-    assert count_parameters(textbook.operation(name, channels)) == SIZES[name][column]
+    assert count_parameters(OPERATIONS[name](channels)) == textbook.SIZES[name][column]
+    assert count_parameters(textbook.operation(name, channels)) == textbook.SIZES[name][column]
 
 
 def test_parameter_shares_of_the_operations_are_the_published_ones():
-    totals = {name: sum(sizes) for name, sizes in SIZES.items()}
+    totals = {name: sum(sizes) for name, sizes in textbook.SIZES.items()}
     built = {name: sum(count_parameters(OPERATIONS[name](c)) for c in (16, 32, 64, 128)) for name in NAMES}
     assert built == totals
     share = {name: built[name] / sum(built.values()) for name in NAMES}

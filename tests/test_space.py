@@ -17,17 +17,6 @@ from manas_lite.ops import OPERATIONS
 from manas_lite.space import PRESETS, SearchSpace
 
 PAPER = SearchSpace.preset("paper")
-SIZES = {  # method section 2, at c = 16, 32, 64, 128
-    "none": (0, 0, 0, 0),
-    "skip_connect": (0, 0, 0, 0),
-    "sep_conv_3x3": (800, 2624, 9344, 35072),
-    "dil_conv_3x3": (400, 1312, 4672, 17536),
-    "sep_conv_3x3_spatial": (42, 42, 42, 42),
-    "dil_conv_3x3_spatial": (19, 19, 19, 19),
-    "SE": (128, 512, 2048, 8192),
-    "SE_A_M": (128, 512, 2048, 8192),
-    "CBAM": (248, 652, 2228, 8452),
-}
 MODULE_SIZES = {"parallel": (92_544, 387_968, 1_568_640), "fusion": (20_672, 153_536, 784_512)}
 
 
@@ -115,7 +104,7 @@ def assert_costs_by_name(costs: Costs, space: SearchSpace) -> None:
         }
     for row, branch in zip(costs.edges, space.edge_branch, strict=True):
         assert dict(zip(costs.operations, row.tolist(), strict=True)) == {
-            name: SIZES[name][branch] for name in costs.operations
+            name: textbook.SIZES[name][branch] for name in costs.operations
         }
 
 
@@ -124,7 +113,7 @@ def test_costs_are_the_published_sizes_by_name():
     assert_costs_by_name(costs, PAPER)
     assert costs.fixed == fixed_by_hand(PAPER)
     assert costs.largest == fixed_by_hand(PAPER) + 4 * sum(MODULE_SIZES["parallel"]) + sum(
-        SIZES["sep_conv_3x3"][b] for b in PAPER.edge_branch
+        textbook.SIZES["sep_conv_3x3"][b] for b in PAPER.edge_branch
     )
 
 

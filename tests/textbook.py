@@ -35,6 +35,18 @@ def conv_norm(inputs: int, outputs: int, size: int, norm: str, stride: int = 1) 
 
 # --- section 2: nine operations; each returns its whole output, gate times input ---
 
+SIZES = {  # parameters of an operation at c = 16, 32, 64, 128
+    "none": (0, 0, 0, 0),
+    "skip_connect": (0, 0, 0, 0),
+    "sep_conv_3x3": (800, 2624, 9344, 35072),
+    "dil_conv_3x3": (400, 1312, 4672, 17536),
+    "sep_conv_3x3_spatial": (42, 42, 42, 42),
+    "dil_conv_3x3_spatial": (19, 19, 19, 19),
+    "SE": (128, 512, 2048, 8192),
+    "SE_A_M": (128, 512, 2048, 8192),
+    "CBAM": (248, 652, 2228, 8452),
+}
+
 
 def sep3(inputs: int, outputs: int) -> nn.Sequential:
     """Depthwise 3x3, then 1x1."""

@@ -19,6 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from manas_lite.checkpoint import write_atomic
 from manas_lite.data.registry import Archive
 from manas_lite.data.unpack import is_archive
 
@@ -273,9 +274,4 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 
 def _write_record(path: Path, record: dict[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(record, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_atomic(path, json.dumps(record, indent=1).encode())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from manas_lite.checkpoint import write_atomic
 from manas_lite.data.pictures import AnyPicture, Picture, RainyPicture
 from manas_lite.data.scenes import Scene
 
@@ -46,12 +47,7 @@ class Split:
         """Writes the split as JSON, with its hash, and returns the path."""
         path = Path(path)
         content = {"version": 1, "sha256": self.sha256, "root": str(self._root()), "parts": self._parts()}
-        temporary = path.with_name(path.name + ".tmp")
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1, ensure_ascii=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        write_atomic(path, json.dumps(content, indent=1, ensure_ascii=False).encode())
         return path
 
     @classmethod

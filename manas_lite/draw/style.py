@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import io
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
 
 import matplotlib
 from matplotlib.figure import Figure
+
+from ..checkpoint import write_atomic
 
 P = ParamSpec("P")
 
@@ -97,15 +98,7 @@ def save(figure: Figure, path: str | os.PathLike[str], also: Sequence[str] = ())
 
 def _write(figure: Figure, path: Path) -> None:
     kind = path.suffix[1:].lower()
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            with matplotlib.rc_context(STYLE):
-                figure.savefig(file, format=kind, metadata=_UNDATED[kind])
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it private
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    content = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(content, format=kind, metadata=_UNDATED[kind])
+    write_atomic(path, content.getvalue())
