@@ -132,7 +132,7 @@ def _check_names(what: str, names: Sequence[str], known: Sequence[str]) -> None:
 class SelfEnsemble(nn.Module):
     """The mean of a network's outputs on the eight flips and quarter turns of a picture, each turned back.
 
-    Eight times the work for a few tenths of a dB (Timofte et al., CVPR 2016); results with it compare only with others
+    Eight times the work for up to half a dB (Timofte et al., CVPR 2016); results with it compare only with others
     that use it.
     """
 

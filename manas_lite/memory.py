@@ -28,7 +28,7 @@ from .space import SearchSpace
 GIB = 2**30
 
 OVERHEAD = 1.3
-"""What allocators and kernels take on top of the tensors: measured on a CPU, see benchmarks/README.md."""
+"""What allocators and kernels take on top of the tensors: a rough measure on a CPU."""
 
 
 class OutOfMemoryError(RuntimeError):

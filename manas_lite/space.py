@@ -153,8 +153,7 @@ PRESETS: dict[str, SearchSpace] = {
     # Full size, as released: what the published sizes are checked on.
     "paper": SearchSpace(),
     # This kit's scaled spaces. Measured choices: no normalisation, rain-layer prediction, half resolution; in `lite`
-    # depth at that resolution before width and branches below it (Rain100L, 150 CPU-seconds each, one seed: hand-made
-    # (32, 48) x 4 31.8 dB, (32, 48, 64) x 2 31.5 dB, a plain net of ten blocks of 32 channels there 32.9 dB).
+    # depth at that resolution before width and branches below it: the trials are in results/models/trials.csv.
     "lite": SearchSpace((32, 24), 10, stem="unshuffle", norm="none", residual=True),
     "teach": SearchSpace((16, 24, 32), 2, stem="unshuffle", norm="none", residual=True),
     "smoke": SearchSpace((8, 12), 2, stem="unshuffle", norm="none", residual=True),

@@ -3,21 +3,24 @@
 FOLDER holds Rain100L, whose training pairs are divided into those that train, choose (20) and report (30): no test
 picture of the set is opened. Every network is trained alike: same pictures, crops, order, initial seed, steps.
 
-    searched           the lite space's search, seed by seed
-    random             one architecture drawn uniformly
-    random, best of k  k of them, the best on the choosing pictures; k trainings cost what search and training cost
-    random, same cost  drawn until its parameters are within 3 % of the searched one's
+    searched                   the lite space's search, seed by seed, with the preset's price on cost
+    free search                the same without that price
+    random                     one architecture drawn uniformly
+    random, best of k          the best of k on the choosing pictures; k trainings cost what search and training do
+    random, same cost          drawn until its parameters are within 3 % of the searched one's
+    random, free search's cost drawn until they are within 3 % of those of the free search
     all_parallel, all_fusion, no_attention   hand-made
-    plain              residual blocks at half resolution, no branch, no gate, with the searched one's FLOPs
+    plain                      residual blocks at half resolution, no branch, no gate, with the searched one's FLOPs
 
 A row a trained network in results/arms/runs.csv, a row a picture in images.csv; the same command continues where it was
-cut, and when all is done it writes summary.json.
+cut, and when all is done it writes summary.json. An arm whose mean gain stays below 3 dB is then trained once more with
+LONGER times the steps (longer.csv): whether it needs more training or cannot do better is seen there.
 """
 
 import argparse
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -47,9 +50,13 @@ SPACE = SearchSpace.preset("lite")
 SEARCH = SearchSettings.preset(
     "lite", epochs=15, steps=30, batch=2, warmup=3, fresh_rain=("light",), eigenvalue_every=0, compute=ONE_THREAD
 )
-RECIPE = RetrainSettings.preset("lite", epochs=1, steps=600, warmup=50, ema=0.995, compute=ONE_THREAD)
+FREE = replace(SEARCH, loss=replace(SEARCH.loss, complexity_weight=0.0))
+SEARCHES = {"searched": SEARCH, "free search": FREE}
+LEAST_GAIN, LONGER = 3.0, 4
+RECIPE = RetrainSettings.preset("lite", epochs=1, steps=2000, warmup=50, ema=0.995, compute=ONE_THREAD)
 HAND_MADE = ("all_parallel", "all_fusion", "no_attention")
-ARMS = ("searched", "random", "random, best of k", "random, same cost", *HAND_MADE, "plain")
+SAME_COST = {"random, same cost": "searched", "random, free search's cost": "free search"}
+ARMS = (*SEARCHES, "random", "random, best of k", *SAME_COST, *HAND_MADE, "plain")
 
 
 class Plain(nn.Module):
@@ -87,21 +94,25 @@ class Plain(nn.Module):
 
 
 class Study:
-    """One seed of every arm: its search, its batches, its networks."""
+    """One seed of every arm: its searches, its batches, its networks."""
 
     def __init__(self, split: Split, seed: int, runs: Path) -> None:
         self.split, self.seed, self.runs = split, seed, runs
         self.compute = Compute(ONE_THREAD)
 
     @cached_property
-    def search(self) -> tuple[SearchResult, float]:
-        """This seed's search and its CPU seconds."""
-        settings = replace(SEARCH, seed=self.seed)
-        return timed_search(SPACE, self.split, settings, runs=self.runs, name=f"arms_search_{self.seed}")
-
-    @property
-    def found(self) -> SearchResult:
-        return self.search[0]
+    def searches(self) -> dict[str, tuple[SearchResult, float]]:
+        """What this seed's searches found, and their CPU seconds."""
+        return {
+            arm: timed_search(
+                SPACE,
+                self.split,
+                replace(settings, seed=self.seed),
+                runs=self.runs,
+                name=f"arms_{arm.replace(' ', '_')}_{self.seed}",
+            )
+            for arm, settings in SEARCHES.items()
+        }
 
     @cached_property
     def batches(self) -> list[SceneBatch]:
@@ -112,17 +123,17 @@ class Study:
 
     def networks(self, arm: str) -> Iterator[nn.Module]:
         """What an arm trains, in turn: one network, or the k candidates of random search."""
-        genotype = self.found.genotype
-        if arm == "searched":
-            yield DerainNet(genotype, seed=self.seed)
-        elif arm.startswith("random, same"):
+        if arm in SEARCHES:
+            yield DerainNet(self.searches[arm][0].genotype, seed=self.seed)
+        elif arm in SAME_COST:
+            genotype = self.searches[SAME_COST[arm]][0].genotype
             near = (c for c in self.candidates() if abs(c.cost() / genotype.cost() - 1) <= 0.03 and c != genotype)
             yield DerainNet(next(near), seed=self.seed)
         elif arm.startswith("random"):
             for candidate in self.candidates():
                 yield DerainNet(candidate, seed=self.seed)
         elif arm == "plain":
-            yield Plain.of_cost(genotype.cost("flops"), seed=self.seed)
+            yield Plain.of_cost(self.searches["searched"][0].genotype.cost("flops"), seed=self.seed)
         else:
             yield DerainNet(getattr(Genotype, arm)(SPACE), seed=self.seed)
 
@@ -153,10 +164,11 @@ class Study:
         return rounded | {"images": {r["scene"]: r["psnr_y"] for r in scores["test"].rows}}
 
     def inherited(self, net: nn.Module) -> float | str:
-        """Validation PSNR with the supernet's weights, untrained: what the search itself could know of it."""
+        """Validation PSNR with the weights of the search's supernet, untrained: what that search could know of it."""
         if not isinstance(net, DerainNet) or net.space != SPACE:
             return ""
-        return validation_psnr(DerainNet(net.genotype).inherit(self.found.supernet), self.split.val, self.compute)
+        supernet = self.searches["searched"][0].supernet
+        return validation_psnr(DerainNet(net.genotype).inherit(supernet), self.split.val, self.compute)
 
     @torch.inference_mode()
     def on_crops(self, net: nn.Module) -> float:
@@ -196,7 +208,7 @@ def run_seed(study: Study, bar: Progress) -> None:
 def affordable(study: Study, done: list[dict[str, str]]) -> int:
     """Trainings that cost as much as this seed's search and its one training, at least one."""
     (own,) = (float(row["seconds"]) for row in done if row["arm"] == "searched" and int(row["seed"]) == study.seed)
-    return max(1, round((study.search[1] + own) / own))
+    return max(1, round((study.searches["searched"][1] + own) / own))
 
 
 def results(seeds: int) -> list[dict[str, Any]]:
@@ -212,6 +224,17 @@ def results(seeds: int) -> list[dict[str, Any]]:
         one = {"arm": arm, "search_seed": seed, "retrain_seed": seed, "parameters": float(chosen["parameters"])}
         found.append(one | {"images": scored, "row": chosen, "trainings": len(mine) if "best" in arm else 1})
     return found
+
+
+def train_longer(study: Study, arms: Iterable[str]) -> None:
+    """The first network of each of these arms, with LONGER times the steps: a row each in longer.csv."""
+    recipe = replace(RECIPE, steps=LONGER * RECIPE.steps)
+    for arm in set(arms) - {row["arm"] for row in rows(RESULTS / "longer.csv")}:
+        batches = training_batches(study.split.train, recipe, seed=study.seed, start=0)
+        trained = train(next(study.networks(arm)), batches, recipe, study.compute)
+        means = evaluate(trained, study.split.test, compute=ONE_THREAD).means()
+        scores = {key: round(means[key], 5) for key in ("psnr_y", "rainy_psnr_y")}
+        append(RESULTS / "longer.csv", {"arm": arm, "seed": study.seed, "steps": recipe.steps, **scores})
 
 
 def summarise(studies: list[Study]) -> dict[str, Any]:
@@ -231,15 +254,27 @@ def summarise(studies: list[Study]) -> dict[str, Any]:
             "crop_less_whole": fmean(float(row["crop_val_psnr_rgb"]) - float(row["val_psnr_rgb"]) for row in mine),
         }
     searched = [r["row"] for r in found if r["arm"] == "searched"]
-    supernets = [validation_psnr(s.found.supernet.eval(), s.split.val, s.compute) for s in studies]
-    spent = [(s.search[1], float(row["seconds"])) for s, row in zip(studies, searched, strict=True)]
+    mine = [study.searches["searched"] for study in studies]
+    supernets = [
+        validation_psnr(own.supernet.eval(), s.split.val, s.compute) for s, (own, _) in zip(studies, mine, strict=True)
+    ]
+    spent = [(seconds, float(row["seconds"])) for (_, seconds), row in zip(mine, searched, strict=True)]
     return {
         "protocol": {"search": to_dict(SEARCH), "recipe": to_dict(RECIPE), "space": SPACE.id, "seeds": len(studies)},
         "arms": arms,
         "against_searched": compare(found, "searched"),
+        # The question of the study, corrected for its own two comparisons and not for every arm of the table.
+        "question": {
+            searched_arm: compare([r for r in found if r["arm"] in ("random", same_cost, searched_arm)], searched_arm)
+            for same_cost, searched_arm in SAME_COST.items()
+        },
         "relative_to_random": arms["searched"]["psnr_y"] / arms["random"]["psnr_y"] - 1,
         "kendall_tau": rank_agreement(runs),
-        "searches": [{"seed": s.seed, "genotype": s.found.genotype.id, "cpu_seconds": s.search[1]} for s in studies],
+        "searches": [
+            {"arm": arm, "seed": s.seed, "genotype": own.genotype.id, "cpu_seconds": seconds}
+            for s in studies
+            for arm, (own, seconds) in s.searches.items()
+        ],
         "discretisation": {
             "supernet": fmean(supernets),
             "inherited": fmean(float(row["inherited_val_psnr_rgb"]) for row in searched),
@@ -273,7 +308,11 @@ def main() -> None:
         for study in studies:
             with study.compute.session():
                 run_seed(study, bar)
-    write_json(RESULTS / "summary.json", summarise(studies))
+    summary = summarise(studies)
+    low = [arm for arm, facts in summary["arms"].items() if facts["gain"] < LEAST_GAIN]
+    with studies[0].compute.session():
+        train_longer(studies[0], low)
+    write_json(RESULTS / "summary.json", summary)
 
 
 if __name__ == "__main__":

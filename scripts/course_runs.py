@@ -1,7 +1,7 @@
 """Put finished runs into the package, as what notebooks fall back on: python scripts/course_runs.py RUNS NAME...
 
-The name `ablation` takes the results of all arms of notebook 06 in RUNS; another is a run directory in RUNS. The name
-`gap` evaluates what is shipped already (search and searched) and writes what notebook 04 draws: gap.json.
+A name is a run directory in RUNS; the name `gap` evaluates what is shipped already (search and searched) and writes
+what notebook 04 draws: gap.json. (What 06 and 10 fall back on is written by scripts/ablations.py.)
 
 Copies genotype, weights, metrics and log of each run directory, and of its manifest only what does not depend on the
 machine's names and paths.
@@ -14,7 +14,6 @@ from pathlib import Path
 
 from manas_lite import DerainNet, SuperNet, evaluate, load, open_split
 from manas_lite.checkpoint import load as load_tensors
-from manas_lite.course import ablation
 from manas_lite.genotype import Genotype
 
 TARGET = Path(__file__).resolve().parents[1] / "manas_lite" / "assets" / "course"
@@ -34,14 +33,6 @@ def ship(run: Path) -> Path:
             shutil.copy(run / name, target / name)
     kept = {key: manifest[key] for key in KEPT if key in manifest}
     (target / "manifest.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    return target
-
-
-def write_ablation(runs: Path, target: Path) -> Path:
-    """The validation results of all arms in `runs`, in one file, a line a run."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(ablation.results(runs), separators=(",", ":"))
-    target.write_text(text.replace('{"arm"', '\n{"arm"') + "\n", encoding="utf-8")
     return target
 
 
@@ -74,8 +65,6 @@ def main() -> None:
     for name in options.names:
         if name == "gap":
             print(ship_gap())
-        elif name == "ablation":
-            print(write_ablation(options.runs, TARGET / "ablation" / "results.json"))
         else:
             print(ship(options.runs / name))
 

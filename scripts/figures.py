@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ablations import FILES
 from experiments import rows
 from matplotlib.figure import Figure
 
@@ -81,11 +82,13 @@ def published() -> Figure:
 
 def ablations() -> Iterator[tuple[str, Figure]]:
     """Every set's arms against the full method."""
-    for path in sorted((RESULTS / "ablations").glob("*.json")):
+    for name, path in FILES.items():
+        if not path.exists():
+            continue
         found = ablation.comparable(read_json(path))
         settings = found[0]["settings"]
-        title = f"{path.stem}: {settings['search_steps']} search and {settings['retrain_steps']} training steps"
-        yield f"ablations-{path.stem}", pictures.forest(differences.compare(found), title=title)
+        title = f"{name}: {settings['search_steps']} search and {settings['retrain_steps']} training steps"
+        yield f"ablations-{name}", pictures.forest(differences.compare(found), title=title)
 
 
 def table() -> Figure:

@@ -105,7 +105,8 @@ class Arm:
         steps = self.retrain_steps // epochs
         return RetrainSettings.preset(
             self.size,
-            seed=self.retrain_seed,
+            # Nested: were the retrainings of all searches to start alike, their noise would be in no interval.
+            seed=1000 * self.search_seed + self.retrain_seed,
             epochs=epochs,
             steps=steps,
             loss=loss,

@@ -84,8 +84,8 @@ def test_a_dry_run_believes_finished_runs_first(monkeypatch, tmp_path: Path) -> 
 
 def test_dry_run_and_cost_as_commands(monkeypatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(estimates, "time_step", lambda *_, **__: estimates.StepTime(0.5, 0.25))
-    assert main(["sweep", "shipped.yaml", "--dry-run", "--out", str(tmp_path)]) == 0
-    assert "15 runs of notebook 06" in capsys.readouterr().out
+    assert main(["sweep", "arms.yaml", "--dry-run", "--out", str(tmp_path)]) == 0
+    assert "39 runs of notebook 06" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
     assert main(["cost", "02"]) == 2
     assert "trains nothing" in capsys.readouterr().err
