@@ -1,10 +1,10 @@
 # %% tags=["parameters"]
 photo = ""  # path of your photograph; empty: a bundled one under synthetic rain
 network = "rain-any"  # a model of the package (or rain-lite), or the name of your run of 04
-runs_dir = "runs"  # where that run is kept
+runs_dir = "runs"  # where runs are kept; relative: in the clone, else ~/manas_lite; on Colab name a folder of your Drive
 strength = 1.0  # 0: leave the picture alone, 1: derain it, between: a blend
 longest = 1600  # larger pictures are shrunk to this many pixels; 0: never
-export = ""  # file to write the result to, such as "derained.jpg"; empty: none
+export = ""  # file to write the result to, such as "derained.jpg"; relative: beside runs_dir; empty: none
 
 # %% tags=["imports"]
 import time

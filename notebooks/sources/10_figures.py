@@ -1,6 +1,6 @@
 # %% tags=["parameters"]
-runs_dir = "runs"  # where the runs of notebooks 03, 04 and 06 lie
-figures_dir = "figures/course"  # where figures go; a relative path lies beside runs_dir
+runs_dir = "runs"  # where runs are kept; relative: in the clone, else ~/manas_lite; on Colab name a folder of your Drive
+figures_dir = "figures/course"  # where figures go; relative: beside runs_dir
 search_name = "search"  # run of notebook 03
 network = "searched"  # run of notebook 04
 formats = ["pdf", "svg"]  # written beside each PNG
