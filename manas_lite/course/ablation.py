@@ -111,6 +111,7 @@ class Arm:
             steps=steps,
             loss=loss,
             warmup=steps // 5,
+            validate_every=epochs,  # no best epoch is chosen on the pictures that the arms are compared on
             val_scenes=4,
             **self._data(),
         )

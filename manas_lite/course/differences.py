@@ -62,27 +62,30 @@ def paired_p(differences: np.ndarray) -> float:
     """Two-sided p of no difference: a paired t test over the searches' means, (searches, retrainings, pictures).
 
     Few searches are allowed for by the t distribution, where a bootstrap of three values of one sign could only say
-    "never below 0". 1 for a single search, which shows nothing of the spread.
+    "never below 0". 1 where nothing is seen of the spread: for a single search, or for searches without any, which are
+    copies of one run.
     """
     means = differences.mean((1, 2))
-    if len(means) < 2:
+    if len(means) < 2 or np.ptp(means) == 0:
         return 1.0
-    if np.ptp(means) == 0:  # arms that are the same, or differ by a constant
-        return float(means[0] == 0)
     return float(stats.ttest_1samp(means, 0.0).pvalue)
 
 
-def detectable(differences: np.ndarray, power: float = 0.8) -> float:
-    """The smallest difference in dB that so many searches find with that power, at 5 % two-sided; infinite for one.
+def detectable(differences: np.ndarray, comparisons: int = 1, power: float = 0.8) -> float:
+    """About the smallest difference in dB that so many searches find with that power; infinite where they do not
+    spread.
 
-    From the standard deviation s between the searches' means: (t_0.975 + t_power) s / sqrt(n), n - 1 degrees.
+    (t_(1 - 0.025 / comparisons) + t_power) times the standard error, n - 1 degrees of freedom for n searches:
+    two-sided, 5 % shared by all comparisons as in Holm's first step. The error is that of the n searches' means and
+    that of the pictures' means together, as a verdict must survive both.
     """
-    means = differences.mean((1, 2))
-    n = len(means)
-    if n < 2:
+    searches, pictures = differences.mean((1, 2)), differences.mean((0, 1))
+    n = len(searches)
+    if n < 2 or np.ptp(searches) == 0:
         return math.inf
-    t = stats.t.ppf(0.975, n - 1) + stats.t.ppf(power, n - 1)
-    return float(t * means.std(ddof=1) / math.sqrt(n))
+    variance = searches.var(ddof=1) / n + (pictures.var(ddof=1) / len(pictures) if len(pictures) > 1 else 0.0)
+    t = stats.t.ppf(1 - 0.025 / comparisons, n - 1) + stats.t.ppf(power, n - 1)
+    return float(t * math.sqrt(variance))
 
 
 def holm_adjusted(p: Sequence[float]) -> list[float]:
@@ -119,7 +122,7 @@ def compare(results: Sequence[Result], reference: str = "full", *, seed: int = 0
                 "mean": float(differences.mean()),
                 "low": low,
                 "high": high,
-                "detectable": detectable(differences),
+                "detectable": detectable(differences, comparisons=len(arms)),
                 "parameters": parameters,
             }
         )

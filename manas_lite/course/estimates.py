@@ -148,7 +148,8 @@ def describe(sweep: sweeps.Sweep, runs: Sequence[sweeps.Run], out: Path) -> str:
         n = len(sweep.grid["search_seed"])
         spread = np.linspace(-1, 1, n).reshape(n, 1, 1) if n > 1 else np.zeros((1, 1, 1))
         # A difference holds two runs; that they share a seed makes them no more alike (see notebook 06).
-        found = detectable(2**0.5 * SEED_DEVIATION * spread / (spread.std(ddof=1) if n > 1 else 1))
+        differences = 2**0.5 * SEED_DEVIATION * spread / (spread.std(ddof=1) if n > 1 else 1)
+        found = detectable(differences, comparisons=max(1, len(sweep.arms) - 1))
         lines.append(
             f"{n} searches an arm find differences from about {found:.1f} dB, 4 times in 5 (runs of one arm differ by "
             f"{SEED_DEVIATION} dB)"

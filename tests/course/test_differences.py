@@ -60,6 +60,15 @@ def test_detectable_is_the_textbook_formula() -> None:
     d = np.array([0.2, 0.5, 1.1]).reshape(3, 1, 1)
     expected = (stats.t.ppf(0.975, 2) + stats.t.ppf(0.8, 2)) * np.std([0.2, 0.5, 1.1], ddof=1) / math.sqrt(3)
     assert differences.detectable(d) == pytest.approx(expected)
+    stricter = (stats.t.ppf(1 - 0.025 / 4, 2) + stats.t.ppf(0.8, 2)) * np.std([0.2, 0.5, 1.1], ddof=1) / math.sqrt(3)
+    assert differences.detectable(d, comparisons=4) == pytest.approx(stricter)
+
+
+def test_detectable_counts_the_pictures_too() -> None:
+    """Searches that agree on pictures that do not: the interval holds 0, and so must the planning number."""
+    rng = np.random.default_rng(0)
+    d = rng.normal(0, 0.8, (1, 1, 20)) + 0.001 * rng.normal(size=(3, 1, 20))
+    assert differences.detectable(d) > 4 * 0.8 / math.sqrt(20)
 
 
 def test_p_is_that_of_a_textbook_t_test_over_searches() -> None:
@@ -70,7 +79,8 @@ def test_p_is_that_of_a_textbook_t_test_over_searches() -> None:
     assert differences.paired_p(d) == pytest.approx(2 * stats.t.sf(abs(t), 4))
     assert differences.paired_p(d[:1]) == 1
     assert differences.paired_p(np.zeros((3, 1, 4))) == 1
-    assert differences.paired_p(np.ones((3, 1, 4))) == 0
+    assert differences.paired_p(np.ones((3, 1, 4))) == 1  # three copies of one run
+    assert math.isinf(differences.detectable(np.ones((3, 1, 4))))
 
 
 def test_a_detectable_difference_is_detected_four_times_in_five() -> None:
@@ -132,6 +142,9 @@ def test_every_switch_of_the_notebook_reaches_a_setting() -> None:
     other = ablation.Arm(size="smoke", retrain_seed=1, retrain_steps=70)
     assert other.retrain_settings() != plain.retrain_settings()
     assert other.search_settings() == plain.search_settings()  # so that the search is shared
+    another = ablation.Arm(size="smoke", search_seed=1, w_tv=0.0)
+    assert another.retrain_settings().seed != plain.retrain_settings().seed  # or their noise would be one
+    assert another.retrain_settings().seed == ablation.Arm(size="smoke", search_seed=1).retrain_settings().seed
 
 
 def test_the_loss_counts_where_it_was_asked_for() -> None:
