@@ -1,7 +1,9 @@
 """Three searches replayed on the table: what each would have chosen, after how many CPU seconds.
 
-Every search is a pure function of (table, seed). To train an architecture is to draw one of its trainings: the search
-sees that one's validation PSNR and pays its seconds. Test scores stay locked.
+Every search is a pure function of (table, seed). It draws one training seed and trains with no other, as a search would
+be run: each architecture that it trains shows the validation PSNR of that training and costs its seconds. A seed shifts
+all architectures alike, so that scores from several seeds would be compared by shift, not by architecture. Test scores
+stay locked.
 """
 
 from collections import deque
@@ -43,7 +45,8 @@ def evolution(bench: MicroBench, seed: int, trainings: int, *, population: int =
     """Regularised evolution (E. Real et al., AAAI 2019, arXiv 1802.01548): the best of `sample` random members has a
     child with one choice changed, and the oldest member dies. The choice is the best of all that were ever trained.
 
-    trainings: how many in all, the first population included; an architecture may be trained more than once.
+    trainings: how many in all, the first population included; an architecture that comes up again is paid for again,
+    and scores the same: with the same seed it is the same training.
     """
     for name, value, least in (("trainings", trainings, 1), ("population", population, 2), ("sample", sample, 1)):
         _counted(value, least, name)
@@ -110,27 +113,27 @@ def mutated(parent: Architecture, rng: np.random.Generator) -> Architecture:
 
 
 class _Lab:
-    """Trains by looking up, keeps the best on validation and counts the seconds."""
+    """Trains by looking up, with one training seed, keeps the best on validation and counts the seconds."""
 
     def __init__(self, bench: MicroBench, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
-        self._scores, self._seconds = bench.scores("val_psnr"), bench.scores("seconds")
+        self._column = int(self.rng.integers(len(bench.seeds)))
+        self._scores, self._seconds = (bench.scores(name)[:, self._column] for name in ("val_psnr", "seconds"))
         self._best = -np.inf
-        self._steps: list[tuple[float, int, int]] = []
+        self._steps: list[tuple[float, int]] = []
 
     def train(self, row: int) -> float:
-        """Validation PSNR of one training of an architecture, with a training seed drawn at random."""
-        column = int(self.rng.integers(self._scores.shape[1]))
-        score = float(self._scores[row, column])
-        spent, *choice = self._steps[-1] if self._steps else (0.0, row, column)
+        """Validation PSNR of an architecture, trained with the search's training seed."""
+        score = float(self._scores[row])
+        spent, choice = self._steps[-1] if self._steps else (0.0, row)
         if score > self._best:
-            self._best, choice = score, [row, column]
-        self._steps.append((spent + float(self._seconds[row, column]), choice[0], choice[1]))
+            self._best, choice = score, row
+        self._steps.append((spent + float(self._seconds[row]), choice))
         return score
 
     def trace(self) -> Trace:
-        seconds, chosen, trained = zip(*self._steps, strict=True)
-        return Trace(np.array(seconds), chosen, trained)
+        seconds, chosen = zip(*self._steps, strict=True)
+        return Trace(np.array(seconds), chosen, (self._column,) * len(chosen))
 
 
 def _counted(value: int, least: int, name: str) -> None:
