@@ -19,9 +19,20 @@ Result = Mapping[str, Any]  # arm, search_seed, retrain_seed, parameters, images
 def paired(results: Sequence[Result], arm: str, reference: str) -> np.ndarray:
     """Differences arm - reference in dB, (searches, retrainings, pictures), on the seeds that both have.
 
-    Raises ValueError where they share no seed, or were scored on other pictures.
+    Raises ValueError where they share no seed, were scored on other pictures, or where one arm has two results with
+    the same seeds and other settings: neither is the arm's more than the other.
     """
-    table = {(r["arm"], r["search_seed"], r["retrain_seed"]): r["images"] for r in results}
+    kept: dict[tuple[str, int, int], Result] = {}
+    for result in results:
+        key = (result["arm"], result["search_seed"], result["retrain_seed"])
+        first, second = (r.get("settings", {}) for r in (kept.setdefault(key, result), result))
+        if key[0] in (arm, reference) and first != second:
+            changed = ", ".join(sorted(name for name in {*first, *second} if first.get(name) != second.get(name)))
+            raise ValueError(
+                f"arm {key[0]!r} has two results with search seed {key[1]} and retrain seed {key[2]}, of other settings "
+                f"({changed}): remove one, and run it again as an arm of another name"
+            )
+    table = {key: result["images"] for key, result in kept.items()}
     keys = [sorted(k[1:] for k in table if k[0] == name) for name in (arm, reference)]
     shared = [key for key in keys[0] if key in keys[1]]
     if not shared:

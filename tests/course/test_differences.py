@@ -119,6 +119,18 @@ def test_only_shared_seeds_are_paired() -> None:
         differences.compare([result("x", 0, {"a": 1.0})])
 
 
+def test_one_name_for_two_arms_is_refused() -> None:
+    """A switch changed, the name not: the later result would have taken the place of the earlier one unseen."""
+    full, x, other = (
+        result(arm, 0, {"a": value}) | {"settings": {"w_tv": w_tv, "w_ssim": 0.3}}
+        for arm, value, w_tv in (("full", 1.0, 1e-4), ("x", 2.0, 1e-4), ("x", 5.0, 0.0))
+    )
+    assert differences.paired([full, x, x], "x", "full").tolist() == [[[1.0]]]  # the same run twice is one run
+    for found in ([full, x, other], [other, x, full]):
+        with pytest.raises(ValueError, match=r"'x' has two .* search seed 0 .*\(w_tv\): .* another name"):
+            differences.compare(found)
+
+
 def test_latex_is_whole_and_escaped() -> None:
     text = differences.latex(differences.compare(study(1.0, 0.2, 3, 0)), "100 % of a_b & c")
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 1
