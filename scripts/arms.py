@@ -3,18 +3,21 @@
 FOLDER holds Rain100L, whose training pairs are divided into those that train, choose (20) and report (30): no test
 picture of the set is opened. Every network is trained alike: same pictures, crops, order, initial seed, steps.
 
-    searched                   the lite space's search, seed by seed, with the preset's price on cost
+    searched                   the lite space's search, seed by seed, with the preset's price on parameters
     free search                the same without that price
     random                     one architecture drawn uniformly
-    random, best of k          the best of k on the choosing pictures; k trainings cost what search and training do
-    random, same cost          drawn until its parameters are within 3 % of the searched one's
-    random, free search's cost drawn until they are within 3 % of those of the free search
+    random, best of k          draws till their trainings cost what search and training of the searched one do, the last
+                               brought to its end; the best on the choosing pictures
+    random, same size          drawn until its parameters are within 3 % of the searched one's
+    random, free search's size drawn until they are within 3 % of those of the free search
     all_parallel, all_fusion, no_attention   hand-made
-    plain                      residual blocks at half resolution, no branch, no gate, with the searched one's FLOPs
+    plain                      residual blocks at half resolution, no branch, no gate, as many as come nearest to the
+                               searched one's FLOPs
 
 A row a trained network in results/arms/runs.csv, a row a picture in images.csv; the same command continues where it was
-cut, and when all is done it writes summary.json. An arm whose mean gain stays below 3 dB is then trained once more with
-LONGER times the steps (longer.csv): whether it needs more training or cannot do better is seen there.
+cut, refuses rows of another protocol (protocol.json), and writes summary.json when all is done. An arm whose mean gain
+stays below 3 dB is then trained once more with LONGER times the steps (longer.csv): whether it needs more training or
+cannot do better is seen there.
 """
 
 import argparse
@@ -28,7 +31,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from experiments import ONE_THREAD, append, rows, timed_search, train
+from experiments import ONE_THREAD, append, check_protocol, rows, timed_search, train
 from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -47,16 +50,21 @@ from manas_lite.settings import to_dict
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "arms"
 SPACE = SearchSpace.preset("lite")
-SEARCH = SearchSettings.preset(
-    "lite", epochs=15, steps=30, batch=2, warmup=3, fresh_rain=("light",), eigenvalue_every=0, compute=ONE_THREAD
-)
+SEARCH = SearchSettings.preset("lite", epochs=15, steps=30, warmup=3, eigenvalue_every=0, compute=ONE_THREAD)
 FREE = replace(SEARCH, loss=replace(SEARCH.loss, complexity_weight=0.0))
 SEARCHES = {"searched": SEARCH, "free search": FREE}
 LEAST_GAIN, LONGER = 3.0, 4
-RECIPE = RetrainSettings.preset("lite", epochs=1, steps=2000, warmup=50, ema=0.995, compute=ONE_THREAD)
+RECIPE = RetrainSettings.preset("lite", epochs=1, steps=1500, warmup=50, ema=0.995, compute=ONE_THREAD)
 HAND_MADE = ("all_parallel", "all_fusion", "no_attention")
-SAME_COST = {"random, same cost": "searched", "random, free search's cost": "free search"}
-ARMS = (*SEARCHES, "random", "random, best of k", *SAME_COST, *HAND_MADE, "plain")
+BEST = "random, best of k"
+SAME_SIZE = {"random, same size": "searched", "random, free search's size": "free search"}
+ARMS = (*SEARCHES, "random", BEST, *SAME_SIZE, *HAND_MADE, "plain")
+PROTOCOL = {
+    "data": "Rain100L, training pairs in three parts",
+    "space": to_dict(SPACE),
+    "searches": {arm: to_dict(settings) for arm, settings in SEARCHES.items()},
+    "recipe": to_dict(RECIPE),
+}
 
 
 class Plain(nn.Module):
@@ -125,8 +133,8 @@ class Study:
         """What an arm trains, in turn: one network, or the k candidates of random search."""
         if arm in SEARCHES:
             yield DerainNet(self.searches[arm][0].genotype, seed=self.seed)
-        elif arm in SAME_COST:
-            genotype = self.searches[SAME_COST[arm]][0].genotype
+        elif arm in SAME_SIZE:
+            genotype = self.searches[SAME_SIZE[arm]][0].genotype
             near = (c for c in self.candidates() if abs(c.cost() / genotype.cost() - 1) <= 0.03 and c != genotype)
             yield DerainNet(next(near), seed=self.seed)
         elif arm.startswith("random"):
@@ -142,7 +150,11 @@ class Study:
         start = time.process_time()
         trained = train(net, self.batches, RECIPE, self.compute)
         seconds = time.process_time() - start
-        scores = {part: evaluate(trained, getattr(self.split, part), compute=ONE_THREAD) for part in ("val", "test")}
+        measures = {"val": ("psnr",), "test": ("psnr", "ssim")}
+        scores = {
+            part: evaluate(trained, getattr(self.split, part), measures=each, compute=ONE_THREAD)
+            for part, each in measures.items()
+        }
         means = {part: result.means() for part, result in scores.items()}
         row = {
             "seed": self.seed,
@@ -156,18 +168,19 @@ class Study:
             "parameters": count_parameters(net),
             "flops_256": count_flops(trained, torch.zeros(1, 3, 256, 256)),
             "seconds": seconds,
-            "inherited_val_psnr_rgb": self.inherited(net),
+            **{f"inherited, {arm}": self.inherited(net, arm) for arm in SEARCHES},
             "val_psnr_rgb": means["val"]["psnr_rgb"],
             "crop_val_psnr_rgb": self.on_crops(trained),
         }
         rounded = {key: round(value, 5) if isinstance(value, float) else value for key, value in row.items()}
         return rounded | {"images": {r["scene"]: r["psnr_y"] for r in scores["test"].rows}}
 
-    def inherited(self, net: nn.Module) -> float | str:
-        """Validation PSNR with the weights of the search's supernet, untrained: what that search could know of it."""
+    def inherited(self, net: nn.Module, arm: str) -> float | str:
+        """Validation PSNR (RGB) with the weights of that search's supernet, untrained: what the search could know of
+        it."""
         if not isinstance(net, DerainNet) or net.space != SPACE:
             return ""
-        supernet = self.searches["searched"][0].supernet
+        supernet = self.searches[arm][0].supernet
         return validation_psnr(DerainNet(net.genotype).inherit(supernet), self.split.val, self.compute)
 
     @torch.inference_mode()
@@ -189,11 +202,12 @@ def run_seed(study: Study, bar: Progress) -> None:
     table, done = RESULTS / "runs.csv", rows(RESULTS / "runs.csv")
     for arm in ARMS:
         mine = [row for row in done if row["arm"] == arm and int(row["seed"]) == study.seed]
-        if arm == "random, best of k":  # its candidates are trained as the arm `random`, its first one
+        if arm == BEST:  # its candidates are trained as the arm `random`, its first one
             bar.step()
             continue
-        wanted = affordable(study, done) if arm == "random" else 1
-        for candidate, net in enumerate(itertools.islice(study.networks(arm), wanted)):
+        for candidate, net in enumerate(study.networks(arm)):
+            if candidate and (arm != "random" or paid(done, arm, study.seed) >= budget(study, done)):
+                break
             if candidate < len(mine):
                 continue
             row = {"arm": arm, **study.train(net, candidate)}
@@ -205,24 +219,34 @@ def run_seed(study: Study, bar: Progress) -> None:
         bar.step()
 
 
-def affordable(study: Study, done: list[dict[str, str]]) -> int:
-    """Trainings that cost as much as this seed's search and its one training, at least one."""
-    (own,) = (float(row["seconds"]) for row in done if row["arm"] == "searched" and int(row["seed"]) == study.seed)
-    return max(1, round((study.searches["searched"][1] + own) / own))
+def paid(runs: list[dict[str, str]], arm: str, seed: int) -> float:
+    """CPU seconds of the arm's trainings with this seed."""
+    return sum(float(row["seconds"]) for row in runs if row["arm"] == arm and int(row["seed"]) == seed)
 
 
-def results(seeds: int) -> list[dict[str, Any]]:
-    """One result an arm and seed, as `course.differences.compare` takes them; best-of-k chosen on validation."""
+def budget(study: Study, runs: list[dict[str, str]]) -> float:
+    """CPU seconds of this seed's search and the training of what it found."""
+    return study.searches["searched"][1] + paid(runs, "searched", study.seed)
+
+
+def results(studies: list[Study]) -> list[dict[str, Any]]:
+    """One result an arm and seed, as `course.differences.compare` takes them; best-of-k chosen on validation.
+
+    spent: CPU seconds of all trainings and the search that the arm needed.
+    """
     runs, images = rows(RESULTS / "runs.csv"), rows(RESULTS / "images.csv")
     found = []
-    for arm, seed in itertools.product(ARMS, range(seeds)):
-        name = "random" if arm == "random, best of k" else arm
+    for arm, study in itertools.product(ARMS, studies):
+        name, seed = "random" if arm == BEST else arm, study.seed
         mine = [row for row in runs if row["arm"] == name and int(row["seed"]) == seed]
-        chosen = max(mine, key=lambda row: float(row["val_psnr_y"])) if arm != "random" else mine[0]
+        trained = mine if arm == BEST else mine[:1]
+        chosen = max(trained, key=lambda row: float(row["val_psnr_y"]))
         keys = ("arm", "seed", "candidate")
         scored = {i["scene"]: float(i["psnr_y"]) for i in images if all(i[k] == chosen[k] for k in keys)}
+        spent = sum(float(row["seconds"]) for row in trained)
+        spent += study.searches[arm][1] if arm in SEARCHES else 0.0
         one = {"arm": arm, "search_seed": seed, "retrain_seed": seed, "parameters": float(chosen["parameters"])}
-        found.append(one | {"images": scored, "row": chosen, "trainings": len(mine) if "best" in arm else 1})
+        found.append(one | {"images": scored, "row": chosen, "trainings": len(trained), "spent": spent})
     return found
 
 
@@ -238,8 +262,10 @@ def train_longer(study: Study, arms: Iterable[str]) -> None:
 
 
 def summarise(studies: list[Study]) -> dict[str, Any]:
-    found = results(len(studies))
-    runs = [row for row in rows(RESULTS / "runs.csv") if row["inherited_val_psnr_rgb"]]
+    found, runs = results(studies), rows(RESULTS / "runs.csv")
+    with studies[0].compute.session():
+        own_crops = fmean(study.on_crops(nn.Identity()) for study in studies)
+        own_whole = validation_psnr(nn.Identity(), studies[0].split.val, studies[0].compute)
     arms: dict[str, dict[str, Any]] = {}
     for arm in ARMS:
         mine = [r["row"] for r in found if r["arm"] == arm]
@@ -251,7 +277,11 @@ def summarise(studies: list[Study]) -> dict[str, Any]:
             "gain": float(values.mean()) - fmean(float(row["rainy_psnr_y"]) for row in mine),
             **{key: fmean(float(row[key]) for row in mine) for key in ("parameters", "flops_256", "seconds")},
             "trainings": fmean(r["trainings"] for r in found if r["arm"] == arm),
-            "crop_less_whole": fmean(float(row["crop_val_psnr_rgb"]) - float(row["val_psnr_rgb"]) for row in mine),
+            "seconds_in_all": fmean(r["spent"] for r in found if r["arm"] == arm),
+            # Of the gains: a mean of PSNR over crops is above that over whole pictures for any input (Jensen).
+            "crop_gain_less_whole": fmean(
+                float(row["crop_val_psnr_rgb"]) - own_crops - float(row["val_psnr_rgb"]) + own_whole for row in mine
+            ),
         }
     searched = [r["row"] for r in found if r["arm"] == "searched"]
     mine = [study.searches["searched"] for study in studies]
@@ -260,16 +290,16 @@ def summarise(studies: list[Study]) -> dict[str, Any]:
     ]
     spent = [(seconds, float(row["seconds"])) for (_, seconds), row in zip(mine, searched, strict=True)]
     return {
-        "protocol": {"search": to_dict(SEARCH), "recipe": to_dict(RECIPE), "space": SPACE.id, "seeds": len(studies)},
+        "seeds": len(studies),
         "arms": arms,
         "against_searched": compare(found, "searched"),
-        # The question of the study, corrected for its own two comparisons and not for every arm of the table.
+        # The question of the study, corrected for its own comparisons and not for every arm of the table.
         "question": {
-            searched_arm: compare([r for r in found if r["arm"] in ("random", same_cost, searched_arm)], searched_arm)
-            for same_cost, searched_arm in SAME_COST.items()
+            searched: compare([r for r in found if r["arm"] in ("random", BEST, same_size, searched)], searched)
+            for same_size, searched in SAME_SIZE.items()
         },
         "relative_to_random": arms["searched"]["psnr_y"] / arms["random"]["psnr_y"] - 1,
-        "kendall_tau": rank_agreement(runs),
+        "kendall_tau": {arm: rank_agreement(runs, arm) for arm in SEARCHES},
         "searches": [
             {"arm": arm, "seed": s.seed, "genotype": own.genotype.id, "cpu_seconds": seconds}
             for s in studies
@@ -277,19 +307,20 @@ def summarise(studies: list[Study]) -> dict[str, Any]:
         ],
         "discretisation": {
             "supernet": fmean(supernets),
-            "inherited": fmean(float(row["inherited_val_psnr_rgb"]) for row in searched),
+            "inherited": fmean(float(row["inherited, searched"]) for row in searched),
             "retrained": fmean(float(row["val_psnr_rgb"]) for row in searched),
         },
         "share_of_search": fmean(search / (search + training) for search, training in spent),
     }
 
 
-def rank_agreement(runs: list[dict[str, str]]) -> dict[str, Any]:
-    """Kendall's tau between scores with a supernet's weights and after training, seed by seed: supernets and trainings
-    of different seeds are shifted against each other, which is no ranking of architectures."""
+def rank_agreement(runs: list[dict[str, str]], arm: str) -> dict[str, Any]:
+    """Kendall's tau between scores with the weights of that search's supernet and after training, seed by seed:
+    supernets and trainings of different seeds are shifted against each other, which is no ranking of architectures."""
     taus, networks = [], []
+    runs = [row for row in runs if row[f"inherited, {arm}"]]
     for _, group in itertools.groupby(sorted(runs, key=lambda row: row["seed"]), key=lambda row: row["seed"]):
-        columns = ("inherited_val_psnr_rgb", "val_psnr_rgb")
+        columns = (f"inherited, {arm}", "val_psnr_rgb")
         pairs = [tuple(float(row[column]) for column in columns) for row in group]
         networks.append(len(pairs))
         taus.append(float(stats.kendalltau(*zip(*pairs, strict=True)).statistic))
@@ -302,6 +333,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     options = parser.parse_args()
+    check_protocol(RESULTS / "protocol.json", PROTOCOL)
     split = three_parts(options.data)
     studies = [Study(split, seed, options.runs_dir) for seed in range(options.seeds)]
     with Progress(options.seeds * len(ARMS), "arms") as bar:
@@ -309,7 +341,7 @@ def main() -> None:
             with study.compute.session():
                 run_seed(study, bar)
     summary = summarise(studies)
-    low = [arm for arm, facts in summary["arms"].items() if facts["gain"] < LEAST_GAIN]
+    low = [arm for arm, facts in summary["arms"].items() if facts["gain"] < LEAST_GAIN and arm != BEST]
     with studies[0].compute.session():
         train_longer(studies[0], low)
     write_json(RESULTS / "summary.json", summary)

@@ -11,13 +11,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from experiments import ONE_THREAD, append, rows
+from experiments import ONE_THREAD, append, check_protocol, rows
 from scipy import stats
 
 from manas_lite import SearchSettings, search
 from manas_lite.micro_bench import SPACE
 from manas_lite.progress import Progress
 from manas_lite.record import write_json
+from manas_lite.settings import to_dict
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "complexity"
 WEIGHTS = (0.0, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
@@ -56,6 +57,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     options = parser.parse_args()
+    check_protocol(RESULTS / "protocol.json", {"space": to_dict(SPACE), "search": to_dict(SETTINGS), "data": "photos"})
     table = RESULTS / "searches.csv"
     done = {(float(row["weight"]), int(row["seed"])) for row in rows(table)}
     todo = [(w, seed) for seed in range(options.seeds) for w in WEIGHTS if (w, seed) not in done]

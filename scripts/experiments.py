@@ -15,7 +15,7 @@ from manas_lite import RetrainSettings, SearchResult, SearchSettings, SearchSpac
 from manas_lite.data import SceneBatch, Split
 from manas_lite.loop import cosine, set_rate, update
 from manas_lite.losses import DerainLoss
-from manas_lite.record import read_json, write_json
+from manas_lite.record import plain, read_json, write_json
 from manas_lite.runtime import Compute, ComputeSettings
 from manas_lite.training import Average
 
@@ -53,6 +53,19 @@ def timed_search(
     if not file.exists():
         write_json(file, {"seconds": round(time.process_time() - start, 2)})
     return found, float(read_json(file)["seconds"])
+
+
+def check_protocol(path: Path, protocol: Mapping[str, Any]) -> None:
+    """Holds rows to one protocol: what is in the JSON file `path` must be this; the file is written if missing.
+
+    Raises ValueError naming the parts that differ: rows of two protocols would be compared as if they were of one.
+    """
+    if not path.exists():
+        write_json(path, protocol)
+    found = read_json(path)
+    wrong = [name for name, part in plain(protocol).items() if found.get(name) != part]
+    if wrong:
+        raise ValueError(f"{path} was begun with another {' and '.join(wrong)}: move {path.parent} away to begin anew")
 
 
 def append(path: Path, row: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from experiments import ONE_THREAD, append, rewrite, rows, timed_search, train
+from experiments import ONE_THREAD, append, check_protocol, rewrite, rows, timed_search, train
 
 from manas_lite import DerainNet, RetrainSettings, SearchSettings, SuperNet
 from manas_lite.costs import count_parameters
@@ -128,6 +128,8 @@ def main() -> None:
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
+    protocol = {"data": "photos", "space": to_dict(SPACE), "recipe": to_dict(RECIPE), "search": to_dict(SEARCH)}
+    check_protocol(arguments.out / "manifest.json", protocol)
     if arguments.what == "table":
         make_table(arguments.seeds, arguments.out)
     else:

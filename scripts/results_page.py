@@ -8,6 +8,7 @@ import argparse
 import csv
 import io
 import itertools
+import math
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -26,6 +27,13 @@ from manas_lite.record import read_json
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, TABLES, README = ROOT / "docs" / "results.md", ROOT / "results" / "tables", ROOT / "README.md"
 MODELS, PUBLISHED = ROOT / "manas_lite" / "assets" / "models", "results/published/Rain100L.csv"
+LEAST_GAIN = 3.0
+DIFFERENCE = ("95 % interval", "p (Holm)", "detectable", "verdict")
+DETECTABLE = (
+    "*p*: a paired t test over the searches, corrected for all rows of the table. *detectable*: about what so many "
+    "searches, spread like these, would find 4 times in 5 at the strictest step of that correction, the spread between "
+    "pictures included."
+)
 CHECKLIST = """\
 ## The checklist
 
@@ -35,9 +43,9 @@ Lindauer and Hutter, "Best Practices for Scientific Research on Neural Architect
 |---|---|
 | code of the training pipeline, the search space and the search | `manas_lite/`, MIT |
 | the same training pipeline for all methods | arms: one function, same pictures, crops, order, steps, initial seed |
-| hyper-parameters of all methods, and how they were chosen | docs/hyperparameters.md; chosen on validation pictures |
-| ablations | notebook 06; table below |
-| the same evaluation protocol, test data untouched | test scenes are sealed while anything runs that chooses |
+| hyper-parameters of all methods, and how they were chosen | docs/hyperparameters.md; on validation pictures, the presets' loss on the demo's |
+| ablations | notebook 06; tables above |
+| the same evaluation protocol, test data untouched | sealed while anything chooses; opened twice for rain-lite |
 | comparison over time | notebook 05: best so far against total cost, the search's own share included |
 | random search, and random sampling | arms and notebook 05 |
 | several runs with different seeds, their deviation | in every comparison, with the smallest detectable difference |
@@ -49,18 +57,19 @@ Lindauer and Hutter, "Best Practices for Scientific Research on Neural Architect
 
 @dataclass(frozen=True)
 class Table:
-    """rows of text under a header; `source` and `command` are printed below."""
+    """rows of text under a header; `source` and `command` are printed below. command None: copied, not computed."""
 
     name: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     source: str
-    command: str
+    command: str | None
 
     def markdown(self) -> str:
         lines = ["| " + " | ".join(self.header) + " |", "|---" * len(self.header) + "|"]
         lines += ["| " + " | ".join(row) + " |" for row in self.rows]
-        made = f"From [{self.source}](../{self.source}), made by `{self.command}`; "
+        how = f"made by `{self.command}`" if self.command else "copied from the articles named, and the models' cards"
+        made = f"From [{self.source}](../{self.source}), {how}; "
         also = f"also as [CSV](../results/tables/{self.name}.csv) and [LaTeX](../results/tables/{self.name}.tex)."
         return "\n".join([*lines, "", made + also])
 
@@ -133,7 +142,6 @@ def readme_models() -> str:
 
 def published() -> Section:
     """Published rows on Rain100L with those of this kit's models below them: another sample of the same set."""
-    command = "python scripts/train_models.py NAME --data FOLDER --ship"
     rows = []
     for row in rows_of(ROOT / PUBLISHED):
         cost = [f"{int(row['parameters']) / 1e6:.3f}", row["gflops_256"] or "–"]
@@ -152,7 +160,7 @@ def published() -> Section:
     )
     return "Beside published rows: Rain100L", [
         text,
-        Table("published", [*header, "source"], rows, PUBLISHED, command),
+        Table("published", [*header, "source"], rows, PUBLISHED, None),
         "![PSNR against parameters](../figures/published.png)",
     ]
 
@@ -167,18 +175,24 @@ def arms() -> Section:
     for arm, facts in found["arms"].items():
         deviation = "–" if facts["deviation"] is None else f"{facts['deviation']:.2f}"
         cells = [arm, str(facts["n"]), f"{facts['psnr_y']:.2f}", deviation, f"{facts['gain']:+.2f}"]
-        cells += [f"{facts['parameters'] / 1e6:.3f}", f"{facts['flops_256'] / 1e9:.2f}", f"{facts['seconds']:.0f}"]
+        cells += [f"{facts['parameters'] / 1e6:.3f}", f"{facts['flops_256'] / 1e9:.2f}"]
+        cells += [f"{facts['seconds_in_all']:.0f}", f"{facts['crop_gain_less_whole']:+.2f}"]
         rows.append(cells + difference(against.get(arm)))
-    header = ["arm", "seeds", "PSNR Y", "deviation", "gain", "M parameters", "GFLOPs", "CPU s a training"]
-    header += ["less searched", "95 % interval", "detectable", "verdict"]
-    tau, gap = found["kendall_tau"], found["discretisation"]
+    header = ["arm", "seeds", "PSNR Y", "deviation", "gain", "M parameters", "GFLOPs", "CPU s in all"]
+    header += ["crops less whole", "less searched", *DIFFERENCE]
+    gap = found["discretisation"]
+    taus = "; ".join(
+        f"{tau['mean']:+.2f} ({', '.join(f'{each:+.2f}' for each in tau['seeds'])} over "
+        f"{', '.join(map(str, tau['networks']))} networks of a seed) with those of the arm `{arm}`"
+        for arm, tau in found["kendall_tau"].items()
+    )
     text = (
-        f"Kendall's tau between an architecture's score with the supernet's weights and after training: "
-        f"{tau['mean']:.2f}, the mean of {', '.join(f'{each:.2f}' for each in tau['seeds'])} over "
-        f"{', '.join(map(str, tau['networks']))} networks of a seed. Validation PSNR (RGB) of the "
+        "*CPU s in all*: a run's trainings, and its search or its candidates. *crops less whole*: gain on random crops "
+        "less gain on whole pictures (RGB), both of the choosing pictures. Kendall's tau between an architecture's "
+        f"score with a supernet's weights and after training: {taus}. Validation PSNR (RGB) of the searched arm's "
         f"supernet {gap['supernet']:.2f} dB, of the derived network with its weights {gap['inherited']:.2f} dB, "
         f"trained from scratch {gap['retrained']:.2f} dB. The search took {found['share_of_search']:.0%} of the "
-        "searched arm's budget."
+        f"searched arm's budget. {DETECTABLE}"
     )
     return "Does the search help? Arms under one protocol", [
         Table("arms", header, rows, source, command),
@@ -192,9 +206,10 @@ def arms() -> Section:
 def difference(row: dict[str, Any] | None) -> list[str]:
     """Cells of a comparison with the reference arm, which has none with itself."""
     if row is None:
-        return ["–"] * 4
+        return ["–"] * (len(DIFFERENCE) + 1)
     interval = f"{row['low']:+.2f} to {row['high']:+.2f}"
-    return [f"{row['mean']:+.2f}", interval, f"{row['detectable']:.2f}", row["verdict"]]
+    band = f"{row['detectable']:.2f}" if math.isfinite(row["detectable"]) else "–"
+    return [f"{row['mean']:+.2f}", interval, f"{row['p']:.3f}", band, row["verdict"]]
 
 
 def verdict(question: dict[str, list[dict[str, Any]]]) -> str:
@@ -203,22 +218,20 @@ def verdict(question: dict[str, list[dict[str, Any]]]) -> str:
     searches = question["searched"][0]["searches"]
     return (
         "**Do the searched architectures beat random ones?** On Rain100L pictures held out from its training pairs, in "
-        f"the `lite` space, {searches} search seeds. Searched with the complexity loss: {priced}. Without it: {free}."
+        f"the `lite` space, {searches} search seeds. Searched with the complexity loss: {priced}. Without it: {free}. "
+        "(p: paired t test over the searches, corrected for the comparisons of its line.)"
     )
 
 
 def against_random(comparisons: list[dict[str, Any]]) -> str:
-    seen = {
-        "undecided": "this many seeds cannot tell them apart",
-        "worse": "the searched architectures are better",
-        "better": "the random architectures are better",
-    }
+    seen = {"undecided": "undecided", "worse": "the searched ones are better", "better": "the random ones are better"}
+    names = {"random": "random ones", "random, best of k": "the best random one that as much computing finds"}
     told = []
     for row in comparisons:
-        name = "random ones" if row["arm"] == "random" else "random ones of the same cost"
+        name = names.get(row["arm"], "random ones with as many parameters")
         told.append(
-            f"{-row['mean']:+.2f} dB against {name} (95 % interval {-row['high']:+.2f} to {-row['low']:+.2f} dB, "
-            f"smallest detectable difference {row['detectable']:.2f} dB), {seen[row['verdict']]}"
+            f"{-row['mean']:+.2f} dB against {name} (95 % interval {-row['high']:+.2f} to {-row['low']:+.2f}, "
+            f"p = {row['p']:.2f}, detectable {row['detectable']:.2f}: {seen[row['verdict']]})"
         )
     return "; ".join(told)
 
@@ -229,7 +242,7 @@ def readme_search() -> str:
     return "\n".join(textwrap.wrap(answer, 120, break_on_hyphens=False))
 
 
-def undertrained(arms: dict[str, dict[str, Any]], least: float = 3.0) -> str:
+def undertrained(arms: dict[str, dict[str, Any]], least: float = LEAST_GAIN) -> str:
     """Which arms stay below the gain that the study asks for, and what more training made of them."""
     low = [f"{name} ({facts['gain']:+.2f})" for name, facts in arms.items() if facts["gain"] < least]
     if not low:
@@ -256,7 +269,10 @@ def table() -> Section:
     rows = [
         ["architectures", str(len(bench.architectures))],
         ["seeds", str(len(bench.seeds))],
-        ["best mean validation PSNR (RGB)", f"{scores.mean(1).max():.2f} dB, {' '.join(bench.architectures[best])}"],
+        [
+            "best mean validation PSNR (RGB), picked and so too high",
+            f"{scores.mean(1).max():.2f} dB, {' '.join(bench.architectures[best])}",
+        ],
         ["worst", f"{scores.mean(1).min():.2f} dB"],
     ]
     if len(bench.seeds) > 1:
@@ -294,7 +310,13 @@ def complexity() -> Section:
 def ablations() -> Section:
     """Every set's arms against the full method."""
     command = "python scripts/ablations.py --data FOLDER"
-    parts: list[str | Table] = []
+    text = (
+        "Arms are those of notebook 06 (`notebooks/sweeps/arms.yaml`); `no_mse` leaves out the pixel distance, L1 in "
+        "this kit's presets. A search's seed is its retraining's too; `architectures` counts the different ones that "
+        f"an arm's searches found. {DETECTABLE} These are short trainings, told beside the gain of `full`: where it is "
+        f"below {LEAST_GAIN:g} dB, better and worse say who learns faster at first."
+    )
+    parts: list[str | Table] = [text]
     for name, path in FILES.items():
         if not path.exists():
             parts.append(f"{name}: not run yet: `{command}`.")
@@ -320,16 +342,7 @@ def ablations() -> Section:
             f"**{name}**: size {settings['size']}, {settings['search_steps']} search and {settings['retrain_steps']} "
             f"training steps, {len(found[0]['images'])} validation pictures, PSNR (RGB). `full` gains {gain:+.2f} dB."
         )
-        header = [
-            "arm",
-            "searches",
-            "architectures",
-            "M parameters",
-            "less full",
-            "95 % interval",
-            "detectable",
-            "verdict",
-        ]
+        header = ["arm", "searches", "architectures", "M parameters", "less full", *DIFFERENCE]
         parts.append(Table(f"ablations-{name}", header, rows, path.relative_to(ROOT).as_posix(), command))
     return "Which loss matters? Ablations", parts
 
