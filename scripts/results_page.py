@@ -43,7 +43,7 @@ Lindauer and Hutter, "Best Practices for Scientific Research on Neural Architect
 |---|---|
 | code of the training pipeline, the search space and the search | `manas_lite/`, MIT |
 | the same training pipeline for all methods | arms: one function, same pictures, crops, order, steps, initial seed |
-| hyper-parameters of all methods, and how they were chosen | docs/hyperparameters.md; chosen on validation pictures (*) |
+| hyper-parameters of all methods, how they were chosen | docs/hyperparameters.md; chosen on validation pictures (*) |
 | ablations | notebook 06; tables above |
 | the same evaluation protocol, test data untouched | test scenes are sealed while anything runs that chooses (*) |
 | comparison over time | notebook 05: best so far against total cost, the search's own share included |
