@@ -26,6 +26,8 @@ def after_sum(norm: str) -> nn.Module:
     A ReLU there dies in a network without normalisation that predicts the rain layer: under light rain its first
     step is towards zero, every feature of the last fusion falls below zero, and no gradient brings one back (seen on
     Rain100L within 75 steps). EDSR (Lim et al., CVPRW 2017) drops both, the normalisation and the outer ReLU.
+    The price: a fusion module of two branches then has no nonlinearity of its own, and a network of nothing but fusion
+    modules is linear but for its stem, transitions and gates (the arm all_fusion in docs/results.md).
     """
     return nn.Identity() if norm == "none" else nn.ReLU()
 
