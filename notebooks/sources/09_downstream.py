@@ -52,7 +52,8 @@ photos = [photo for photo in boxes.bundled_boxes() if photo.part == "test"][:pho
 detector = detection.find_detector(Path(detector_file) if detector_file else None)
 if detector is None:
     print("no detector here: the detections that the package brings are shown. To have it:")
-    print("pip install 'manas_lite[downstream]'; python data_scripts/coco_ssd/make.py")
+    print("from a clone: pip install -e '.[downstream]'; python data_scripts/coco_ssd/make.py")
+    print("(once; TensorFlow takes 1.6 GB on the way; a bare Colab has no clone)")
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -110,9 +111,9 @@ for v, each in kept.items():
 pictures.bars({**recall, "clean": 1.0}, title=f"found again under {level} rain", unit="recall")
 
 # %% [markdown]
-# **What you should see.** A large loss under heavy rain; deraining gives much of it back. The brackets hold 95 % of what
-# other choices of six photographs would have given: they are wide, and overlap. Six photographs prove little; the
-# table below holds 26.
+# **What you should see.** A large loss under heavy rain; deraining gives much of it back. The brackets say how far recall
+# would move with other photographs like these six. They are wide: here they lie apart, under lighter rain they overlap
+# (try `level`). Six photographs prove little; the table below holds 26.
 #
 # ## Accuracy is another question
 #
@@ -158,8 +159,9 @@ Image.fromarray(contact_sheet([(photo.name, [*tinted, truth])], [*three, "true"]
 
 # %% [markdown]
 # **What you should see.** A poor segmenter: twenty training photographs are few. What counts is the *difference* between
-# the three bars, not their height; with so few pixels right, even that is little evidence. With the CamVid set, `python -m manas_lite downstream --street FOLDER` trains
-# one on streets.
+# the three bars, not their height. Derained even above clean, and under light rain the rainy pictures are best: so much
+# for differences of this size on six photographs. With the CamVid set, `python -m manas_lite downstream --street FOLDER`
+# trains one on streets.
 #
 # ## Scores without truth
 #
