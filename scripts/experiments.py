@@ -61,6 +61,7 @@ def check_protocol(path: Path, protocol: Mapping[str, Any]) -> None:
     Raises ValueError naming the parts that differ: rows of two protocols would be compared as if they were of one.
     """
     if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, protocol)
     found = read_json(path)
     wrong = [name for name, part in plain(protocol).items() if found.get(name) != part]
