@@ -48,36 +48,39 @@ from manas_lite.genotype import Genotype
 # An **ablation** leaves one part out and asks what it was worth. The usual table has one number a row and prints the
 # larger one bold. This notebook asks first: *how far apart do two runs of the same thing lie?*
 #
-# On small networks of this kind a probe found a standard deviation of 0.5 to 0.65 dB **between search seeds**. A
-# *difference* of two arms holds two such runs and varies √2 as much, about 0.8 dB; that both arms have the same seed
-# hardly makes their runs more alike. Most tables report differences smaller than that, from one run each.
+# A probe with small networks found a standard deviation of 0.5 to 0.65 dB **between search seeds**. A *difference* of two
+# arms holds two such runs: unless a common seed makes them more alike, it varies √2 as much, about 0.8 dB. Many tables
+# report differences smaller than that, from one run each. To plan with 0.55 dB is cautious; the runs below say how far
+# they really lie apart.
 #
 # > **Predict.** How many searches would you need to see a difference of 0.3 dB?
 
 # %%
-between = 2**0.5 * 0.55  # dB; 0.55 is within what the probe found for the runs of one arm
-print("searches   smallest difference that is found 4 times in 5")
+between = 2**0.5 * 0.55  # dB, of differences; 0.55 is within what the probe found for runs
+print("smallest difference that is found 4 times in 5")
+print("searches   one arm against full   the strictest of twelve arms")
 for n in (2, 3, 5, 10, 20, 50):
-    fake = np.zeros((n, 1, 1))
-    fake[:, 0, 0] = np.linspace(-1, 1, n)
+    fake = np.linspace(-1, 1, n).reshape(n, 1, 1)
     fake *= between / fake.std(ddof=1)
-    print(f"{n:>8}   {differences.detectable(fake):.2f} dB")
+    alone, strict = (differences.detectable(fake, comparisons=arms) for arms in (1, 12))
+    print(f"{n:>8}   {alone:>17.2f} dB   {strict:>25.2f} dB")
 
 # %% [markdown]
-# **What you should see.** Two searches show nothing short of several dB, three about 2.4; 0.3 dB needs some fifty.
-# Pictures do not help: a hundred pictures of one network are **one** run.
+# **What you should see.** Two searches show nothing short of many dB, three about 2.4; 0.3 dB needs some fifty. Whoever
+# compares twelve arms at once asks more of each: the right column is for the arm with the smallest p, whose test is the
+# strictest (*Holm*, below). Pictures do not help: a hundred pictures of one network are **one** run.
 #
 # ## This run: one arm
 #
-# The parameters above are switches, each one a literal, each mapped to one setting. What differs from the full method:
+# The parameters above are switches, each one a literal, each mapped to one setting. Whoever changes one gives the run
+# another name in `arm`: runs are compared by arm and seeds. What differs from the full method:
 
 # %%
 switches = {field.name: globals()[field.name] for field in fields(ablation.Arm)}
 this = ablation.Arm(**switches)
 plain = ablation.Arm(size=size)
-changed = {
-    k: v for k, v in switches.items() if v != getattr(plain, k) and k not in ("arm", "size")
-}
+named = ("arm", "size", "search_seed", "retrain_seed")
+changed = {k: v for k, v in switches.items() if v != getattr(plain, k) and k not in named}
 print(
     f"arm {arm!r}, search seed {search_seed}, retrain seed {retrain_seed}; changed: {changed}"
 )
@@ -106,13 +109,15 @@ print(
 # python -m manas_lite.course sweep arms.yaml --out runs/arms --shard 1/4
 # ```
 #
-# `arms.yaml` (in `notebooks/sweeps`) names thirteen arms. **Stop here if short of time.**
+# `arms.yaml` (in `notebooks/sweeps`) names thirteen arms. Then set `runs_dir` to the folder `runs/arms/runs` and run this
+# notebook again: it reads them all. On Colab begin with `!pip install 'manas_lite[course]'`, write `!` before each command,
+# and let `--out` be a folder of your Drive, `runs_dir` the folder `runs` in it. **Stop here if short of time.**
 #
 # ## All arms so far
 #
 # Results lie in files; those of one size, one budget and the same pictures can be compared. With fewer than two arms of
-# your own, those that come with the package are shown: five arms, three searches each, with less than half the steps
-# of this notebook (`sweeps/shipped.yaml` makes them). They serve to *read* such a table.
+# your own, those that come with the package are shown, of shorter trainings than this notebook's
+# (`scripts/ablations.py` makes them). They serve to *read* such a table.
 
 # %%
 mine = ablation.comparable(ablation.results(where, result["part"]), like=result)
@@ -136,10 +141,14 @@ print(f"{'rainy input':<14} {np.mean(list(found[0]['rainy'].values())):6.2f} dB"
 for name, values in by_arm.items():
     shown = "  ".join(f"{v:.2f}" for v in values)
     print(f"{name:<14} {np.mean(values):6.2f} dB   each run: {shown}")
+spreads = [np.var(values, ddof=1) for values in by_arm.values() if len(values) > 1]
+pooled = np.sqrt(np.mean(spreads)) if spreads else np.nan
+print(f"standard deviation of the runs of one arm, pooled over arms: {pooled:.2f} dB")
 
 # %% [markdown]
-# **What you should see.** Runs of *one* arm that differ about as much as arms do. The means alone would already make a
-# table with bold numbers.
+# **What you should see.** Runs of *one* arm differ, too: hold the last line against the gaps between arms. The means alone
+# would already make a table with bold numbers. Against the 0.55 dB of the plan: a few short runs may lie closer together,
+# by chance or because little was trained. Plan with the larger of the two.
 #
 # ## What the differences are worth
 #
@@ -147,7 +156,8 @@ for name, values in by_arm.items():
 # then retrainings, then pictures (**hierarchical**). Over three searches such an interval is too narrow: three values of
 # one sign, one chance in four, and it leaves zero out. So p comes from a paired *t* test over the searches, which allows
 # for how few they are, corrected for the number of arms (**Holm**). A verdict needs both: p at most 0.05, and an interval
-# without zero. *detectable* is the difference that this many searches, spread like these, find 4 times in 5.
+# without zero. *detectable* is the difference that this many searches and pictures, spread like these, find 4 times in 5
+# at Holm's strictest step, 5 % divided by the number of arms.
 
 # %%
 rows = differences.compare(found)
@@ -169,8 +179,9 @@ draw.save(forest, where / "ablation" / "forest.png", also=("pdf",))
 forest
 
 # %% [markdown]
-# **What you should see.** A dot and an interval an arm, and a grey band: true differences inside it are mostly missed by
-# this many searches. *Undecided* with a wide band does not mean "no effect"; it says what a real study would cost.
+# **What you should see.** A dot and an interval an arm, and a grey band as wide as *detectable* (it may fill the picture):
+# true differences inside it are mostly missed, where they have to pass the strictest test. *Undecided* with a wide band
+# does not mean "no effect"; it says what a real study would cost.
 #
 # Two arms change more than their names say. `random` draws networks larger than a search under λ does (compare the
 # parameters beside the names), and `one_to_one` has no internal loss either: one rain has nothing to agree with.
