@@ -25,11 +25,11 @@ def _darts(hessian, virtual=True, sign=-1):
     return attempt
 
 
-def _derive(rows, mask=True):
+def _derive(rows, mask=lambda operations: operations.index("none")):
     def attempt(alpha, beta, operations, allow_none):
         beta = beta[rows(len(beta))].clone()
         if mask and not allow_none:
-            beta[:, operations.index("none")] = -torch.inf
+            beta[:, mask(operations)] = -torch.inf
         modules = [("parallel", "fusion")[k] for k in alpha.argmax(1).tolist()]
         return modules, [operations[k] for k in beta.argmax(1).tolist()]
 
@@ -162,7 +162,8 @@ WRONG = {
         (_darts(lambda p, n, eps: (p - n) / (2 * eps), virtual=False), "not after the virtual step"),
     ],
     "derive": [
-        (_derive(lambda n: torch.arange(n), mask=False), "`none` wins"),
+        (_derive(lambda n: torch.arange(n), mask=None), "`none` wins"),
+        (_derive(lambda n: torch.arange(n), mask=lambda operations: 0), "column 0 is masked"),
         (_derive(lambda n: torch.arange(n) // 3 * 3), "first row"),
         (_derive(lambda n: torch.arange(n) % 3), "block one"),
     ],

@@ -1,6 +1,7 @@
 """Blanks fail, solutions pass, and each known misconception is named without giving the answer away."""
 
 import pytest
+import torch
 from answers import WRONG
 
 from manas_lite.course import checks, grading, registry, sources
@@ -49,6 +50,16 @@ def test_a_solution_passes_whatever_the_random_inputs() -> None:
                 for seed in range(repeats):
                     result = getattr(checks, name)(scope[argument], seed=seed)
                     assert result.passed, (seed, str(result))
+
+
+def test_the_price_of_edges_may_be_a_matrix_product() -> None:
+    """It takes two tensors of one type, and torch.tensor makes float32 of Python's numbers."""
+    for seed in range(5):
+        result = checks.expected_cost(
+            lambda logits, operations, cost: (logits.softmax(1) @ torch.tensor([cost[o] for o in operations])).sum(),
+            seed=seed,
+        )
+        assert result.passed, str(result)
 
 
 def test_a_checker_raises_nothing_whatever_it_is_given() -> None:

@@ -80,26 +80,34 @@ def derive(
     rng: np.random.Generator,
 ) -> None:
     """attempt(alpha (modules, 2), beta (edges, n), operations, allow_none) -> (module names, operation names)."""
-    names = list(OPERATIONS)
     for trial in range(20):
+        names = [str(name) for name in rng.permutation(list(OPERATIONS))]
+        none = names.index("none")
         alpha = torch.from_numpy(rng.normal(size=(6, 2)))
         beta = torch.from_numpy(rng.normal(size=(15, len(names))))
-        beta[int(rng.integers(15)), 0] = 9.0  # `none` leads somewhere
-        modules, edges = (list(part) for part in attempt(alpha, beta, names, False))
+        leading, other = rng.permutation(15)[:2].tolist()
+        beta[leading, none] = beta[other, 0] = 9.0  # `none` leads somewhere, and so does the first column
+        modules, edges = (list(part) for part in attempt(alpha, beta, list(names), False))
         kinds = [("parallel", "fusion")[k] for k in alpha.argmax(1).tolist()]
         expect(len(modules) == 6 and len(edges) == 15, "one name a row: 6 modules and 15 edges were asked for")
         expect(modules == kinds, "modules are not those of the largest alpha", "columns: parallel, fusion")
+
+        def best(column: int, beta: Tensor = beta, names: list[str] = names) -> list[str]:
+            masked = beta.clone()
+            masked[:, column] = -torch.inf
+            return [names[k] for k in masked.argmax(1).tolist()]
+
+        true = best(none)
+        hint = "`none` may stand in any column: look it up by name"
+        expect(edges != best(0) or none == 0, "column 0 is masked, whatever operation stands there", hint)
         hint = "mask the column before you take the largest"
         expect("none" not in edges, f"`none` wins an edge in trial {trial + 1} of 20", hint)
-        masked = beta.clone()
-        masked[:, 0] = -torch.inf
-        true = [names[k] for k in masked.argmax(1).tolist()]
         if edges != true:
             blocks = [true[3 * (k // 3)] for k in range(15)]
             expect(edges != blocks, "all edges of a block take its first row", "each edge has a row of its own")
             expect(edges != true[:3] * 5, "every block takes the rows of block one", "advance by block")
             expect(False, "an edge takes another operation than its own row's best one", "row k decides edge k")
-        _, free = attempt(alpha, beta, names, True)
+        _, free = attempt(alpha, beta, list(names), True)
         free = list(free)
         expect(free == [names[k] for k in beta.argmax(1).tolist()], "with allow_none=True `none` cannot win")
 
