@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--preset", default="teach", choices=registry.presets(), help="parameters (default: %(default)s)")
     p.add_argument("-p", "--param", action="append", default=[], metavar="NAME=VALUE", help="one parameter; repeatable")
     p.add_argument("--out", type=Path, default=Path("runs/course"), help="folder of the copies (default: %(default)s)")
-    p.add_argument("--runs-dir", type=Path, help="the notebooks' runs_dir (default: OUT/runs)")
+    p.add_argument("--runs-dir", type=Path, help="the notebooks' runs_dir (default: OUT/runs/PRESET)")
     p.add_argument("--timeout", type=int, help="seconds a cell may take (default: by preset)")
     p.add_argument("--version", choices=("solution", "student"), default="solution", help="default: %(default)s")
     p.add_argument(

@@ -87,7 +87,8 @@ def run(
     """Execute a notebook; writes NAME.ipynb (also of a failed run) and NAME.json, the facts, into `out`.
 
     preset, parameters: see `settle`. name: default, the notebook's stem. runs_dir: what the notebook's parameter of
-    that name is set to unless given (default: `out`/runs). timeout: seconds a cell may take.
+    that name is set to unless given (default: `out`/runs/`preset`; a run directory takes no other size's settings).
+    timeout: seconds a cell may take.
 
     Raises ValueError for unknown parameters or wrong types; a notebook that fails is an Outcome, not an exception.
     """
@@ -95,7 +96,7 @@ def run(
 
     folder = Path(out)
     built = sources.build(notebook, version)
-    values = settle(notebook, built, preset, parameters or {}, Path(runs_dir or folder / "runs"))
+    values = settle(notebook, built, preset, parameters or {}, Path(runs_dir or folder / "runs" / preset))
     folder.mkdir(parents=True, exist_ok=True)
     copy = folder / f"{name or notebook.stem}.ipynb"
     reason, began, computed = "", time.monotonic(), _children_seconds()

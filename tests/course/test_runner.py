@@ -51,7 +51,7 @@ def test_a_run_with_a_preset_and_parameters(course, tmp_path: Path) -> None:
     outcome = runner.run(course(), preset="smoke", parameters={"names": "x, y"}, out=tmp_path / "out")
     assert outcome.done, outcome.reason
     assert outcome.metrics == {"steps": 1, "rate": 0.001, "names": ["x", "y"]}  # 1e-3: YAML hands over a text
-    assert outcome.parameters["runs_dir"] == str(tmp_path / "out" / "runs")
+    assert outcome.parameters["runs_dir"] == str(tmp_path / "out" / "runs" / "smoke")
     assert outcome.seconds > 0
     assert outcome.memory > 10_000_000
     page = reports.render(outcome.copy)
