@@ -5,8 +5,8 @@ Poisson scatter of points blurred by one line-shaped kernel, and an image holds 
 streaks are longer, wider, rarer and brighter than far ones. Streaks that overlap hide the background one
 behind the other, so the shares of light they let through multiply and their optical depths add:
 `S = 1 - exp(-sum of layers)` stays in [0, 1) by itself. The recipe is this kit's choice, calibrated so that
-light, medium and heavy rain leave the bundled photographs at about 26, 21 and 14 dB (RGB): near Rain100L,
-Rain800 and Rain100H.
+light, medium and heavy rain leave the bundled photographs at about 26, 21 and 14 dB (RGB): near Rain100L, near
+Rain800, and some 2 dB milder than Rain100H.
 
     streaks, parameters = rain_streaks(480, 640, "heavy", seed=0)    # the rain alone, (H, W)
     rainy = add_rain(clean, "heavy", seed=0)                         # over a picture, (H, W, 3)

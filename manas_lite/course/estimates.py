@@ -120,7 +120,7 @@ def _trainings(notebook: Notebook, preset_name: str) -> Sequence[tuple[Network, 
     if "search_name" in values:  # two retrainings, multi-to-one and one-to-one
         settings = RetrainSettings.preset(values["size"], **schedule)
         return 2 * [(Genotype.hand_made(space), settings)]
-    warmup = max(1, values["epochs"] // 4)  # as notebook 03 has it
+    warmup = min(max(1, values["epochs"] // 4), SearchSettings.preset(values["size"]).warmup)  # as notebook 03 has it
     return [(space, SearchSettings.preset(values["size"], warmup=warmup, **schedule))]
 
 

@@ -1,7 +1,7 @@
 # %% tags=["parameters"]
 data = "photos"  # "photos" (bundled), a set's name, a folder, or the web address of an archive
 scene = 4  # which training scene to look at, from 0
-level = "heavy"  # rain of the first look: light, medium, heavy, or a number as text
+level = "heavy"  # rain of the blending comparison: light, medium, heavy, or a number as text
 seed = 0  # of rain, splits and batches
 pictures_scored = 8  # training scenes over which the convention table is averaged
 
@@ -38,22 +38,30 @@ draw.scene(three)
 # %% [markdown]
 # **What you should see.** One wind and three rains around it. From light to heavy the streaks get longer, more, and lie
 # in more layers: far ones thin and many, near ones long, wide and few. The PSNR of light, medium and heavy rain is
-# about 26, 21 and 14 dB, close to three public sets (Rain100L, Rain800, Rain100H).
+# about 26, 21 and 14 dB (RGB): light is close to the public set Rain100L, medium to Rain800, and heavy some 2 dB milder
+# than Rain100H.
 #
 # > **Predict.** A streak crosses a white sky and a dark wall. Where does it change the picture more?
 
 # %% [markdown]
 # ## Laying rain over a picture
 #
-# Light that comes through a streak *adds*, but a pixel cannot be brighter than white. **Screen blending** multiplies
-# what is dark: 1 − R = (1 − B)(1 − S). Against the sky a streak all but vanishes, as it does in nature. Simple addition
-# with clipping looks similar in the dark and wrong in the light.
+# Light that comes through a streak *adds*, but a pixel cannot be brighter than white. Let B be the background, S the
+# streaks and O the rainy picture, all in [0, 1]. **Screen blending** multiplies the *darkness*, 1 − value:
+#
+# ```
+# 1 − O = (1 − B)(1 − S)
+# ```
+#
+# Against the sky a streak all but vanishes, as it does in nature. Simple addition with clipping looks similar in the
+# dark and wrong in the light.
 
 # %%
 height, width = clean.shape[:2]
-streaks, parameters = rain_streaks(height, width, level, seed)
-by_screen = add_rain(clean, level, seed)
-by_adding = add_rain(clean, level, seed, blend="add")
+amount = float(level) if level[0].isdigit() else level
+streaks, parameters = rain_streaks(height, width, amount, seed)
+by_screen = add_rain(clean, amount, seed)
+by_adding = add_rain(clean, amount, seed, blend="add")
 brightness = clean.mean(2) / 255
 
 # %%
@@ -163,12 +171,12 @@ assert 0 <= batch.rainy.min() <= batch.rainy.max() <= 1
 #
 # ## Exercises
 #
-# **1. Screen blending**, from the formula above.
+# **1. Screen blending**, from the formula above: B and S go in, O comes out.
 
 
 # %% tags=["exercise", "exercise:screen_blend"]
 def my_screen(background, streaks):
-    """background (H, W, 3) and streaks (H, W), floats in [0, 1] -> (H, W, 3)."""
+    """background B (H, W, 3) and streaks S (H, W), floats in [0, 1] -> rainy O (H, W, 3)."""
     # BEGIN SOLUTION
     return 1 - (1 - background) * (1 - streaks[..., None])
     # END SOLUTION
@@ -238,7 +246,7 @@ pictures.profile(
 #
 # ## Summary
 #
-# * scene = one clean picture, R rains; screen blending; levels calibrated to public sets.
+# * scene = one clean picture, R rains; screen blending; levels calibrated near public sets.
 # * Name the PSNR convention; split by scene; seal the test set.
 #
 # **Next**: 02 the search space. **Or try** `data = "path/to/your/folder"` of pairs or of clean photographs.

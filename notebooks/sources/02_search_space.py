@@ -17,13 +17,14 @@ from manas_lite.modules import FusionModule, ParallelModule
 # ## A network in lanes
 #
 # The network looks at a picture at several resolutions at once. Each **branch** (a lane) has its own: branch *i* has
-# 1/2ⁱ of the pixels and more channels. Two kinds of place are *not* fixed but **searched**:
+# 1/2ⁱ of the height and of the width, so 1/4ⁱ of the pixels, and usually more channels. Two kinds of place are *not*
+# fixed but **searched**:
 #
 # * a **module** is either *parallel* (every branch for itself) or *fusion* (every branch hears all the others);
 # * on every **edge** inside an attention block stands one of nine operations.
 #
 # Everything else (stem, transitions, the last fusion) stays as it is. Here is one network of the space, the one that a
-# person might draw: mostly parallel modules, a fusion at the end of each cell, squeeze-and-excitation everywhere.
+# person might draw: parallel modules with a fusion at the end of each cell, and squeeze-and-excitation everywhere.
 
 # %%
 space = SearchSpace.preset(size)
@@ -246,13 +247,13 @@ def my_edge(x, gates, logits):
 checks.gated_edge(my_edge)
 
 # %% [markdown]
-# **3. Expected cost.** What will the network cost, if each edge is drawn with its weights as probabilities? A tensor
+# **3. Expected cost.** What will all edges together cost, if each is drawn with its weights as probabilities? A tensor
 # with a gradient, so that a search can be told to be cheap.
 
 
 # %% tags=["exercise", "exercise:expected_cost"]
 def my_expected_cost(logits, operations, cost):
-    """logits: (edges, n); operations: names of the columns; cost: name -> number, in any order."""
+    """logits: float32 (edges, n); operations: names of the columns; cost: name -> number, in any order."""
     # BEGIN SOLUTION
     prices = torch.tensor([cost[name] for name in operations], dtype=logits.dtype)
     return (torch.softmax(logits, dim=1) * prices).sum()
@@ -270,7 +271,7 @@ checks.expected_cost(my_expected_cost)
 #
 # ## Summary
 #
-# * Two kinds of module, nine gates; about 10¹⁴ networks at `teach` size, 10²⁸ at `paper` size.
+# * Two kinds of module, nine gates; some 6 · 10¹⁴ networks at `teach` size, 10²⁸ at `paper` size.
 # * The supernet mixes all candidates; one-hot rows make it the derived network.
 # * Costs are looked up by name and added; their expectation has a gradient.
 #

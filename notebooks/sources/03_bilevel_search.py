@@ -30,8 +30,8 @@ from manas_lite.record import read_log
 # continues even on another machine, tomorrow.
 
 # %%
-warmup = max(1, epochs // 4)
-schedule = {"epochs": epochs, "steps": steps, "warmup": warmup}
+warmup = min(max(1, epochs // 4), SearchSettings.preset(size).warmup)
+schedule = {"epochs": epochs, "steps": steps, "warmup": warmup, "eigenvalue_every": 1}
 settings = SearchSettings.preset(size, seed=seed, order=order, **schedule)
 loss = replace(settings.loss, complexity_weight=complexity_weight)
 settings = replace(settings, loss=loss)
@@ -65,8 +65,11 @@ assert not shared
 # | order | gradient | cost |
 # |---|---|---|
 # | `first` | ∂L_val/∂a at the present w: as if w did not follow | 1 |
-# | `finite-difference` | ∂L_val/∂a **at w'**, less ξ (∇ₐL_train(w⁺) − ∇ₐL_train(w⁻)) / 2ε, w± = w ± ε ∇L_val(w') | more than 2 |
+# | `finite-difference` | ∂L_val/∂a **at w'**, less ξ (p − n) / (2ε) | more than 2 |
 # | `exact` | the same, its second term by differentiating twice | more than 2 |
+#
+# Here p is ∂L_train/∂a at (w + εv) and n is ∂L_train/∂a at (w − εv): two points a little ahead of w and behind it, along
+# v = ∂L_val/∂w at w'.
 #
 # On ReLU networks prefer `exact` of the two: two points a finite ε apart may lie on different pieces of the network. The
 # real search unrolls the step of its own optimiser, which need not be plain gradient descent as here.
@@ -161,11 +164,11 @@ for gap in (1.0, 10.0, 20.0, 200.0):
 # ## The search
 #
 # Now wait for it. Each step first moves α and β on one half of the training scenes, then the weights on the other
-# half; the first quarter of the epochs moves the weights alone.
+# half; the first epochs, up to the dotted line below, move the weights alone.
 
 # %%
 if replayed:
-    run = course.find_run(runs_dir, "search", made_by="03", needs="genotype.json")
+    run = course.shipped("search")
     log, genotype = read_log(run), Genotype.load(run / "genotype.json")
 else:
     result = running.wait(live=not course.headless())
@@ -179,12 +182,12 @@ draw.search_curves(log, genotype.space)
 
 # %% [markdown]
 # **What you should see**, from top to bottom, on one axis of steps. The loss falls. α and β lie still until the dotted
-# line and then part. The entropy of the rows (the usual one, scaled to 1; the loss sums yes-or-no entropies instead)
+# line and then part. The entropy of the rows (the usual one, scaled to 1; the loss averages yes-or-no entropies instead)
 # falls from 1, undecided, towards 0. Expected cost is pulled down by λ and up by the images' loss: with a small λ it may
 # rise. **Skip share**: watch it. A search in which `skip_connect` takes over has collapsed; the kit stops such a search
-# and keeps the last healthy epoch. The lowest panel, a dot for every fifth epoch, is the sharpest curvature of L_val in
-# the architecture: in long searches a steady climb foretells a collapse (Zela et al.); in one this short it follows the
-# softmax as that sharpens.
+# and keeps the last healthy epoch. The lowest panel, a dot an epoch after the dotted line: the curvature of L_val in the
+# architecture, the one of the largest *size*, with its sign. In long searches a size that keeps growing foretells a
+# collapse (Zela et al.); so short a search says little.
 #
 # Play it back: the same network, thickness is weight.
 
@@ -236,8 +239,12 @@ checks.binary_entropy(my_entropy)
 
 # %% [markdown]
 # **2. The DARTS step.** By finite difference, for one weight and one architecture number. `d` holds four functions of
-# (w, a): `d.train_w` is ∂L_train/∂w, and so on. With v = ∂L_val/∂w at w' and ε = radius / |v|:
-# dL_val/da = ∂L_val/∂a at w' − ξ (∂L_train/∂a at w + εv − ∂L_train/∂a at w − εv) / 2ε.
+# (w, a): `d.train_w` is ∂L_train/∂w, and so on. With v = ∂L_val/∂w at w', ε = radius / |v|, p = ∂L_train/∂a at (w + εv)
+# and n = ∂L_train/∂a at (w − εv):
+#
+# ```
+# dL_val/da = [∂L_val/∂a at w'] − ξ (p − n) / (2ε)
+# ```
 
 
 # %% tags=["exercise", "exercise:darts_step"]

@@ -26,7 +26,8 @@ from manas_lite.record import write_json
 # %% [markdown]
 # ## From files
 #
-# This notebook starts from what a search left on disk: `genotype.json`, and the supernet's weights.
+# This notebook starts from what a search left on disk: `genotype.json`, and the supernet's weights. On Colab, give the
+# same Drive folder as in 03: each notebook has a machine of its own.
 
 # %%
 run = course.find_run(runs_dir, search_name, made_by="03", needs="genotype.json")
@@ -41,11 +42,12 @@ assert not {s.name for s in judged} & {s.name for s in split.train}
 draw.architecture(genotype)
 
 # %% [markdown]
-# ## Start both trainings, read meanwhile
+# ## Start the first training, read meanwhile
 #
 # The derived network is trained twice, from the same initial weights, on the same number of images a step: once with
 # **multi-to-one** scenes (all rains of a scene together, the internal loss on), once **one-to-one** (every rainy
-# picture on its own). They run one after the other, in processes of their own.
+# picture on its own). They run one after the other, in processes of their own. The second starts when the first is done,
+# further down: run that cell, and do the exercises meanwhile.
 
 # %%
 settings = {
@@ -90,8 +92,8 @@ print({name: round(value, 2) for name, value in psnr.items()})
 # **What you should see.** A supernet above the input, and beside it a derived network. The difference of the two is the
 # gap. Where the entropy term has driven the rows to one-hot, as in the search that comes with the package, next to nothing
 # is lost; the more undecided a search ended, the more is thrown away: look at the entropies below, and try a search with
-# `epochs = 3` in 03. BatchNorm, where a space has it, was measured anew before judging: the statistics of the mixture are
-# not those of one candidate.
+# `epochs = 3`, and another `name`, in 03. BatchNorm, where a space has it, was measured anew before judging: the
+# statistics of the mixture are not those of one candidate.
 
 # %%
 entropy = dict(zip(("alpha", "beta"), map(row_entropy, supernet.weights()), strict=True))
@@ -136,16 +138,60 @@ trained = {"searched": job.wait(live=live)}
 job = course.background(
     genotype, settings["one_to_one"], runs_dir=where, name=names["one_to_one"], data=source
 )
-trained["one_to_one"] = job.wait(live=live)
 draw.training_curves(trained["searched"].log)
 
 # %% [markdown]
 # **What you should see.** A falling loss, and PSNR on whole validation pictures that rises steeply and then slowly. The
 # best epoch's weights are kept, chosen on *validation* scenes, never on test scenes.
+
+# %% [markdown]
+# ## Exercises, while the second trains
 #
+# **1. Derive.** From logits to names; the columns of α are parallel, fusion.
+
+
+# %% tags=["exercise", "exercise:derive"]
+def my_derive(alpha, beta, operations, allow_none):
+    """alpha (modules, 2), beta (edges, n), operations: names of beta's n columns
+    -> (list of module names, list of operation names)."""
+    # BEGIN SOLUTION
+    beta = beta.clone()
+    if not allow_none:
+        beta[:, operations.index("none")] = -torch.inf
+    modules = [("parallel", "fusion")[k] for k in alpha.argmax(1).tolist()]
+    return modules, [operations[k] for k in beta.argmax(1).tolist()]
+    # END SOLUTION
+
+
+# %% tags=["check", "check:derive"]
+checks.derive(my_derive)
+
+# %% [markdown]
+# **2. The internal loss**, for any R: 3/P times the sum over pairs of the mean squared difference, averaged over scenes;
+# 0 for R = 1.
+
+
+# %% tags=["exercise", "exercise:internal_loss"]
+def my_internal(outputs):
+    """outputs (B, R, 3, h, w) -> a tensor with one number."""
+    # BEGIN SOLUTION
+    rains = outputs.shape[1]
+    if rains == 1:
+        return outputs.new_zeros(())
+    return 6 * outputs.var(dim=1, correction=1).mean()
+    # END SOLUTION
+
+
+# %% tags=["check", "check:internal_loss"]
+checks.internal_loss(my_internal)
+
+# %% [markdown]
 # ## The gap, closed
+#
+# Wait for the second training, and set all networks side by side.
 
 # %%
+trained["one_to_one"] = job.wait(live=live)
 for name, result in trained.items():
     means = evaluate(result.net, judged, conventions=("rgb",), measures=("psnr",)).means()
     psnr[f"retrained, {name.replace('_', '-')}"] = means["psnr_rgb"]
@@ -179,51 +225,12 @@ rainy, clean = test[0].read()
 draw.comparison(rainy[-1], derain(rainy[-1], trained["searched"].net), clean)
 
 # %% [markdown]
-# ## Exercises
-#
-# **1. Derive.** From logits to names; the columns of α are parallel, fusion.
-
-
-# %% tags=["exercise", "exercise:derive"]
-def my_derive(alpha, beta, operations, allow_none):
-    """alpha (modules, 2), beta (edges, n) -> (list of module names, list of operation names)."""
-    # BEGIN SOLUTION
-    beta = beta.clone()
-    if not allow_none:
-        beta[:, operations.index("none")] = -torch.inf
-    modules = [("parallel", "fusion")[k] for k in alpha.argmax(1).tolist()]
-    return modules, [operations[k] for k in beta.argmax(1).tolist()]
-    # END SOLUTION
-
-
-# %% tags=["check", "check:derive"]
-checks.derive(my_derive)
-
-# %% [markdown]
-# **2. The internal loss**, for any R: 3/P times the sum over pairs of the mean squared difference, averaged over scenes;
-# 0 for R = 1.
-
-
-# %% tags=["exercise", "exercise:internal_loss"]
-def my_internal(outputs):
-    """outputs (B, R, 3, h, w) -> a tensor with one number."""
-    # BEGIN SOLUTION
-    rains = outputs.shape[1]
-    if rains == 1:
-        return outputs.new_zeros(())
-    return 6 * outputs.var(dim=1, correction=1).mean()
-    # END SOLUTION
-
-
-# %% tags=["check", "check:internal_loss"]
-checks.internal_loss(my_internal)
-
-# %% [markdown]
 # ## What this shows, and what it does not
 #
 # What a mixture, its derived network and that network retrained have in common is the genotype, not the quality: say
 # which of the three a number is of. It does not show that this genotype is better than another, nor that multi-to-one
-# helps: that takes several searches, several retrainings, and an interval (06). A few hundred steps on 20 photographs are a demonstration, not a result.
+# helps: that takes several searches, several retrainings, and an interval (06). Minutes of training on 20 photographs
+# are a demonstration, not a result.
 #
 # ## Summary
 #
