@@ -70,6 +70,17 @@ def test_clouds_share_their_axis() -> None:
     assert right.collections[0].get_offsets().tolist() == [[5.0, 7.0], [6.0, 9.0]]
 
 
+def test_the_front_steps_along_what_nothing_beats() -> None:
+    """A copy of a member is drawn once; what ties in cost or quality and is worse in the other is beaten."""
+    cost, quality = [3, 1, 2, 2, 4, 5, 1], [7, 2, 5, 4, 7, 9, 2]
+    figure = draw.front(cost, quality, x="c", y="q", title="t")
+    (members,) = lines(figure, "front:members")
+    assert members.get_xydata().tolist() == [[1, 2], [2, 5], [3, 7], [5, 9]]
+    (front,) = lines(figure, "front")
+    assert front.get_drawstyle() == "steps-post"
+    assert front.get_xydata().tolist()[-1] == [5, 9]
+
+
 def test_undecided_agreements_are_hollow_and_say_so() -> None:
     taus = {"good": (0.4, 0.3, 0.5), "none": (0.1, -0.1, 0.3), "reversed": (-0.4, -0.5, -0.3)}
     axes = draw.agreements(taus, (0.6, 0.5, 0.7)).axes[0]

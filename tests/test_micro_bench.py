@@ -313,7 +313,7 @@ def test_a_comparison_is_made_at_equal_cost(bench: micro_bench.MicroBench) -> No
         means.append(found.mean)
     assert means[0] == pytest.approx(own)  # nothing is trained within 30 s: the baseline is a blind choice
     assert means[0] > means[1] > means[2]
-    with pytest.raises(ValueError, match="more trainings"):
+    with pytest.raises(ValueError, match=r"128 trainings\).* more trainings, about \d"):
         micro_bench.against(bench, flat(bench, [best] * 3, 1e6), baseline)
     with pytest.raises(ValueError, match="at least two"):
         micro_bench.against(bench, flat(bench, [best]), baseline)
@@ -389,6 +389,17 @@ def test_verdicts_follow_the_interval() -> None:
         micro_bench.agreement(np.ones(100), scores)
     with pytest.raises(ValueError, match="rankings of"):
         micro_bench.agreement(truth[:-1], scores)
+
+
+def test_supernets_that_disagree_decide_nothing() -> None:
+    """Of three, one ranks the other way round: their mean tau is above 0, the next supernet's may not be."""
+    rng = np.random.default_rng(4)
+    scores = rng.normal(size=(128, 1)) + 0.3 * rng.normal(size=(128, 2))
+    same = scores.mean(1) + 0.5 * rng.normal(size=(3, 128))
+    one, three, mixed = (micro_bench.agreement(p, scores) for p in (same[0], same, same * [[1], [1], [-1]]))
+    assert (one.verdict, three.verdict, mixed.verdict) == ("agrees", "agrees", "undecided")
+    assert mixed.tau > 0.1
+    assert mixed.low < -0.2
 
 
 def test_intervals_cover() -> None:

@@ -29,7 +29,7 @@ def paired(results: Sequence[Result], arm: str, reference: str) -> np.ndarray:
         if key[0] in (arm, reference) and first != second:
             changed = ", ".join(sorted(name for name in {*first, *second} if first.get(name) != second.get(name)))
             raise ValueError(
-                f"arm {key[0]!r} has two results with search seed {key[1]} and retrain seed {key[2]}, of other settings "
+                f"arm {key[0]!r} has two results of search seed {key[1]}, retrain seed {key[2]} with other settings "
                 f"({changed}): remove one, and run it again as an arm of another name"
             )
     table = {key: result["images"] for key, result in kept.items()}

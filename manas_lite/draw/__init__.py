@@ -8,7 +8,7 @@ of pyplot is used: a figure shows itself as the last value of a notebook cell, a
 dropped.
 """
 
-from .benchmarks import agreements, best_so_far, clouds, table_map
+from .benchmarks import agreements, best_so_far, clouds, front, table_map
 from .curves import search_curves, training_curves
 from .network import architecture, mixture
 from .pictures import comparison, scene
@@ -20,6 +20,7 @@ __all__ = [
     "best_so_far",
     "clouds",
     "comparison",
+    "front",
     "mixture",
     "save",
     "scene",

@@ -100,7 +100,7 @@ def clouds(panels: Mapping[str, tuple[Any, Any]], *, shade: Any, shade_label: st
 
     shade: a number a point, dark to light; shade_label says what. x: a label a panel. y: the common one.
     """
-    figure = Drawing(figsize=(3.3 * len(panels) + 0.6, 3.1), layout="constrained")
+    figure = Drawing(figsize=(min(3.3 * len(panels), 10) + 0.6, 3.1), layout="constrained")
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (title, (xs, ys)), label in zip(grid, panels.items(), x, strict=True):
         points = axes.scatter(xs, ys, c=shade, cmap="cividis", s=16, edgecolors=BLACK, linewidths=0.3)
@@ -109,6 +109,26 @@ def clouds(panels: Mapping[str, tuple[Any, Any]], *, shade: Any, shade_label: st
     steps = np.unique(np.asarray(shade))
     ticks = steps if len(steps) <= FEW else None
     figure.colorbar(points, ax=grid, label=shade_label, fraction=0.04, pad=0.01, ticks=ticks)
+    return figure
+
+
+@styled
+def front(cost: Any, quality: Any, *, x: str, y: str, title: str) -> Figure:
+    """Quality against cost, a point an architecture, and the Pareto front: a line that steps up along those that no
+    other one beats, one that is no dearer and no worse, and not equal in both."""
+    cost, quality = np.asarray(cost, dtype=float), np.asarray(quality, dtype=float)
+    order = np.lexsort((-quality, cost))  # of equal cost the best first
+    reached = np.maximum.accumulate(quality[order])
+    new = np.diff(reached, prepend=-np.inf) > 0
+    figure = Drawing(figsize=(6.4, 3.8), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(cost, quality, "o", color=GREY, markersize=4)
+    steps = np.append(cost[order][new], cost.max()), np.append(reached[new], reached[-1])
+    line = axes.step(*steps, where="post", color=BLUE, label="the Pareto front").pop()
+    line.set_gid("front")
+    axes.plot(cost[order][new], reached[new], "o", color=BLUE, mec=BLACK, mew=0.5, gid="front:members")
+    axes.set(xlabel=x, ylabel=y, title=title)
+    axes.legend(loc="lower right")
     return figure
 
 

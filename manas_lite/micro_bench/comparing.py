@@ -56,11 +56,12 @@ def against(
     if len(searches) < 2:
         raise ValueError(f"{len(searches)} search to compare: at least two are needed to see how far they vary")
     spent = np.array([trace.seconds[-1] for trace in searches])
-    shortest = min(trace.seconds[-1] for trace in baseline)
-    if shortest < spent.max():
+    shortest = min((trace.seconds for trace in baseline), key=lambda seconds: seconds[-1])
+    if shortest[-1] < spent.max():
         raise ValueError(
-            f"the baseline stops after {shortest:.0f} s, a search took {spent.max():.0f} s: give the baseline more "
-            "trainings"
+            f"the baseline stops after {shortest[-1]:.0f} s ({len(shortest)} trainings), a search took "
+            f"{spent.max():.0f} s: give the baseline more trainings, about "
+            f"{np.ceil(1.2 * len(shortest) * spent.max() / shortest[-1]):.0f}"
         )
     held = np.array([at_cost(trace, gain(bench, trace, column), spent) for trace in baseline])
     ahead = np.array([gain(bench, trace, column)[-1] for trace in searches]) - np.nan_to_num(held).mean(0)

@@ -1,5 +1,6 @@
 """What a ranking of architectures is worth: rank agreement, the noise ceiling, spread, the expected best of n."""
 
+import itertools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,10 +33,11 @@ def agreement(proxy: np.ndarray, scores: np.ndarray, *, draws: int = 1000, seed:
 
     proxy: (architectures,), or (n, architectures) for n repetitions of it, such as supernets. scores: (architectures,
     seeds). Each seed by itself, and not their mean, so that the number compares with `noise_ceiling`. The interval is
-    that of a bootstrap over architectures. ValueError for a constant proxy, which ranks nothing.
+    that of a bootstrap over architectures and repetitions: supernets that disagree say little of the next one. Over a
+    handful of repetitions it is too narrow. ValueError for a constant proxy, which ranks nothing.
     """
     proxies = np.atleast_2d(np.asarray(proxy, dtype=float))
-    return _bootstrapped([(each, column) for each in proxies for column in scores.T], draws, seed)
+    return _bootstrapped([[(each, column) for column in scores.T] for each in proxies], draws, seed)
 
 
 def noise_ceiling(scores: np.ndarray, *, draws: int = 1000, seed: int = 0) -> Agreement:
@@ -48,7 +50,7 @@ def noise_ceiling(scores: np.ndarray, *, draws: int = 1000, seed: int = 0) -> Ag
     if count < 2:
         raise ValueError("the noise ceiling needs trainings with two seeds at least")
     pairs = [(scores[:, k], scores[:, j]) for k in range(count) for j in range(k)]
-    return _bootstrapped(pairs, draws, seed)
+    return _bootstrapped([pairs], draws, seed)
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,11 @@ def expected_best(values: np.ndarray, n: int, *, replacement: bool = False) -> f
     return float(np.diff(below) @ ordered)
 
 
-def _bootstrapped(pairs: list[tuple[np.ndarray, np.ndarray]], draws: int, seed: int) -> Agreement:
-    """Mean tau over pairs of rankings of the same architectures; the interval redraws architectures for all alike."""
-    count = len(pairs[0][0])
-    for x, y in pairs:
+def _bootstrapped(groups: list[list[tuple[np.ndarray, np.ndarray]]], draws: int, seed: int) -> Agreement:
+    """Mean over groups of the mean tau over their pairs of rankings of the same architectures; the interval redraws
+    architectures, for all alike, and groups."""
+    count = len(groups[0][0][0])
+    for x, y in itertools.chain(*groups):
         if len(x) != count or len(y) != count:
             raise ValueError(f"rankings of {len(x)} and {len(y)} architectures")
         if np.ptp(x) == 0 or np.ptp(y) == 0:
@@ -106,9 +109,10 @@ def _bootstrapped(pairs: list[tuple[np.ndarray, np.ndarray]], draws: int, seed: 
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(count, np.full(count, 1 / count), size=draws)
     counts = np.concatenate([np.ones((1, count)), drawn])  # how often each architecture is in; first: each once
-    taus = np.mean([_taus(x, y, counts) for x, y in pairs], axis=0)
-    low, high = np.nanquantile(taus[1:], [0.025, 0.975])
-    return Agreement(float(taus[0]), float(low), float(high))
+    taus = np.array([np.mean([_taus(x, y, counts) for x, y in pairs], axis=0) for pairs in groups])
+    shares = rng.multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=draws) / len(groups)
+    low, high = np.nanquantile((shares.T * taus[:, 1:]).sum(0), [0.025, 0.975])
+    return Agreement(float(taus[:, 0].mean()), float(low), float(high))
 
 
 def _taus(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -127,7 +127,7 @@ def test_one_name_for_two_arms_is_refused() -> None:
     )
     assert differences.paired([full, x, x], "x", "full").tolist() == [[[1.0]]]  # the same run twice is one run
     for found in ([full, x, other], [other, x, full]):
-        with pytest.raises(ValueError, match=r"'x' has two .* search seed 0 .*\(w_tv\): .* another name"):
+        with pytest.raises(ValueError, match=r"'x' has two .* search seed 0, .*\(w_tv\): .* another name"):
             differences.compare(found)
 
 
