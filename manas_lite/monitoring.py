@@ -11,6 +11,8 @@ from .backbone import SuperNet
 from .costs import Costs
 from .discretize import argmax
 
+WINDOW = 5  # RobustDARTS's k: measurements in a mean of eigenvalues, and how many of them a stop goes back
+
 
 @torch.no_grad()
 def report(net: SuperNet, costs: Costs) -> dict[str, Any]:
@@ -45,26 +47,33 @@ def _rounded(weights: Tensor) -> list[list[float]]:
 
 @torch.no_grad()
 def row_entropy(weights: Tensor) -> float:
-    """Mean entropy of rows of weights (n, k) as a share of the largest, log k: 1 undecided, 0 decided."""
-    if not weights.numel():
+    """Mean entropy of rows of weights (n, k) as a share of the largest, log k: 1 undecided, 0 decided.
+
+    0 too where nothing is to be decided: no rows, or k = 1.
+    """
+    if not weights.numel() or weights.shape[1] == 1:
         return 0.0
     entropy = -(weights * weights.clamp_min(1e-30).log()).sum(1).mean()
     return float(entropy) / math.log(weights.shape[1])
 
 
-def collapse(
-    skip_edges: float, eigenvalues: list[float], max_skip_share: float, ratio: float | None = 0.75
-) -> str | None:
-    """Why a search should stop, or None. Eigenvalues: of all measurements so far, oldest first.
+def skip_collapse(skip_edges: float, limit: float) -> str | None:
+    """Why a search should stop and go back one epoch, or None: a share above `limit` of its edges choose skipping."""
+    if skip_edges > limit:
+        return f"{skip_edges:.0%} of the edges choose skip_connect (limit {limit:.0%})"
+    return None
 
-    The eigenvalue rule is RobustDARTS's (Zela et al., ICLR 2020): the mean of the last five against that of the
-    five ending five measurements ago, a ratio of old to new below `ratio`; at least ten measurements are needed.
+
+def eigenvalue_rise(eigenvalues: list[float], ratio: float | None = 0.75) -> str | None:
+    """Why a search should stop and go back `WINDOW` measurements, or None (always, without a `ratio`).
+
+    RobustDARTS's rule (Zela et al., ICLR 2020): the mean of the last five eigenvalues against that of the five before
+    them, a ratio of old to new below `ratio`. What they return is the architecture of five measurements earlier, the
+    last that has no part in the risen mean. `eigenvalues`: all so far, oldest first; fewer than ten decide nothing.
     """
-    if skip_edges > max_skip_share:
-        return f"{skip_edges:.0%} of the edges choose skip_connect (limit {max_skip_share:.0%})"
-    if ratio is not None and len(eigenvalues) >= 10:
+    if ratio is not None and len(eigenvalues) >= 2 * WINDOW:
         magnitudes = [abs(value) for value in eigenvalues]
-        old, new = sum(magnitudes[-10:-5]) / 5, sum(magnitudes[-5:]) / 5
+        old, new = sum(magnitudes[-2 * WINDOW : -WINDOW]) / WINDOW, sum(magnitudes[-WINDOW:]) / WINDOW
         if new > 0 and old / new < ratio:
             return f"the architecture Hessian's dominant eigenvalue rose from {old:.3g} to {new:.3g}"
     return None

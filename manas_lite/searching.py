@@ -34,7 +34,7 @@ from .loop import (
 )
 from .losses import DerainLoss
 from .memory import explain_out_of_memory, shortage
-from .monitoring import collapse, report
+from .monitoring import WINDOW, eigenvalue_rise, report, skip_collapse
 from .relaxation import Relaxation
 from .runtime import Compute
 from .schedules import SearchSettings
@@ -123,7 +123,13 @@ class _Search:
 
     def run(self) -> SearchResult:
         settings = self.settings
-        memory: dict[str, Any] = {"stopped": None, "healthy": self._logits(), "eigenvalues": []}
+        memory: dict[str, Any] = {
+            "stopped": None,
+            "healthy": self._logits(),  # what a stop returns to, and how many epochs that is `back`
+            "back": 1,
+            "eigenvalues": [],
+            "measured": [],  # the logits of the last eigenvalues, oldest first; checkpoints of older runs lack them
+        }
         record = {"space": to_dict(self.space), "settings": settings_record(settings), "split": self.split.sha256}
         state: dict[str, Stateful] = {
             "supernet": self.net,
@@ -300,11 +306,21 @@ class _Search:
         shown = ["alpha_entropy", "beta_entropy", "skip_share", "expected_cost", "eigenvalue"]
         loop.report(step, record, shown)
         if searching and settings.early_stop:
-            memory["stopped"] = collapse(
-                record["skip_edges"], memory["eigenvalues"], settings.max_skip_share, settings.eigenvalue_ratio
-            )
+            self._stop_on_collapse(record["skip_edges"], memory)
         if memory["stopped"] is None:
             memory["healthy"] = self._logits()
+            if record["eigenvalue"] is not None:
+                memory["measured"] = [*memory["measured"], memory["healthy"]][-WINDOW:]
+
+    def _stop_on_collapse(self, skip_edges: float, memory: dict[str, Any]) -> None:
+        """Note in `memory` why to stop, if at all, and what to return to. The eigenvalue's rule comes first: it goes
+        back further, and where both rules hold, the epoch before has risen already."""
+        settings, measured = self.settings, memory["measured"]
+        memory["stopped"] = eigenvalue_rise(memory["eigenvalues"], settings.eigenvalue_ratio)
+        if memory["stopped"] and measured:  # an older run, continued, goes back as far as it can
+            memory.update(healthy=measured[0], back=len(measured) * settings.eigenvalue_every)
+        elif memory["stopped"] is None and len(self.space.choices) > 1:  # where edges can only skip, it says nothing
+            memory["stopped"] = skip_collapse(skip_edges, settings.max_skip_share)
 
     def _logits(self) -> list[Any]:
         return [parameter.detach().tolist() for parameter in self.arch]
@@ -321,11 +337,11 @@ class _Search:
     @torch.no_grad()
     def _restore(self, done: int, memory: dict[str, Any]) -> int:
         """Give the supernet the relaxation of the last of `done` steps, which a finished search that is opened again
-        never took; after an early stop, logits and relaxation of the epoch before, the last healthy one. Returns the
-        step that they are of; -1 for the start of a search whose first epoch collapsed."""
+        never took; after an early stop, the logits from before the collapse and their relaxation. Returns the step
+        that they are of; -1 for the start of a search whose first epoch collapsed."""
         last = done - 1
         if memory["stopped"]:
-            last -= self.settings.steps
+            last -= memory["back"] * self.settings.steps
             for parameter, values in zip(self.arch, memory["healthy"], strict=True):
                 parameter.copy_(torch.tensor(values))
         self._relax(max(0, last), self.settings.epochs * self.settings.steps)

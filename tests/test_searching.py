@@ -6,13 +6,14 @@ import pytest
 import tiny
 import torch
 
+from manas_lite import checkpoint, draw
 from manas_lite.backbone import SuperNet
 from manas_lite.data import LeakError, Split
 from manas_lite.data.pictures import check_seal
 from manas_lite.genotype import Genotype
 from manas_lite.images import write_image
 from manas_lite.loop import DivergedError
-from manas_lite.monitoring import collapse, row_entropy
+from manas_lite.monitoring import eigenvalue_rise, row_entropy, skip_collapse
 from manas_lite.record import read_json
 from manas_lite.runtime import ComputeSettings
 from manas_lite.schedules import SEARCH_PRESETS, SearchSettings
@@ -25,9 +26,9 @@ def split(tmp_path_factory) -> Split:
     return tiny.tiny_split(tmp_path_factory.mktemp("pictures"))
 
 
-def run(split, tmp_path, name="search", **changes):
+def run(split, tmp_path, name="search", space=tiny.SPACE, **changes):
     settings = dataclasses.replace(tiny.SEARCH, **changes)
-    return search(tiny.SPACE, split, settings, runs_dir=tmp_path, name=name, progress=False)
+    return search(space, split, settings, runs_dir=tmp_path, name=name, progress=False)
 
 
 def test_erratum_09_search_crosses_warmup_and_leaves_its_files(split, tmp_path):
@@ -155,9 +156,8 @@ def test_a_finished_search_is_returned_as_it_was(split, tmp_path):
 def test_search_stops_on_collapse_and_keeps_the_last_healthy_epoch(split, tmp_path, monkeypatch):
     import manas_lite.searching as searching
 
-    monkeypatch.setattr(
-        searching, "collapse", lambda skip, eigenvalues, limit, ratio: "planted" if len(eigenvalues) == 3 else None
-    )
+    answers = iter([None, None, "planted"])
+    monkeypatch.setattr(searching, "skip_collapse", lambda *facts: next(answers))
     changes = {"epochs": 6, "temperature": 4.0}
     result = run(split, tmp_path, **changes)
     assert result.stopped == "planted"
@@ -169,18 +169,76 @@ def test_search_stops_on_collapse_and_keeps_the_last_healthy_epoch(split, tmp_pa
     assert metrics["genotype"] == result.genotype.id
     for name, value in metrics.items():  # it describes what was derived, not what collapsed
         assert name not in healthy or value == healthy[name], name
-    again = run(split, tmp_path, **changes)  # stays stopped
-    assert again.stopped == "planted"
-    assert again.genotype == result.genotype
-    assert again.supernet.relaxation == result.supernet.relaxation
-    assert read_json(tmp_path / "search" / "metrics.json") == metrics
+    file = tmp_path / "search" / "checkpoint.safetensors"
+    tensors, meta = checkpoint.load(file)
+    del meta["memory"]["back"], meta["memory"]["measured"]  # as in a run of before these were kept
+    for before in (None, meta):
+        if before:
+            checkpoint.save(file, tensors, before, identity=tiny.SPACE.id)
+        again = run(split, tmp_path, **changes)  # stays stopped
+        assert again.stopped == "planted"
+        assert again.genotype == result.genotype
+        assert again.supernet.relaxation == result.supernet.relaxation
+        assert read_json(tmp_path / "search" / "metrics.json") == metrics
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_risen_eigenvalue_takes_the_architecture_back_to_before_the_rise(split, tmp_path, monkeypatch, every):
+    """Ten measurements, of which the last five are risen: the fifth is what is left, whether the run was cut or not."""
+    import manas_lite.searching as searching
+
+    risen = 1 + 5 * every  # the first epoch, after one of warm-up, whose measurement is a risen one
+    monkeypatch.setattr(searching._Search, "_eigenvalue", lambda _, epoch: 2.0 if epoch >= risen else 1.0)
+    changes = {"epochs": 25, "steps": 1, "temperature": 4.0, "eigenvalue_every": every, "checkpoint_every": 3}
+    result = run(split, tmp_path, **changes)
+    measured = [epoch for epoch in result.epochs if epoch["eigenvalue"] is not None]
+    assert "eigenvalue" in result.stopped
+    assert [epoch["eigenvalue"] for epoch in measured] == [1.0] * 5 + [2.0] * 5
+    assert measured[-1] == result.epochs[-1]
+    kept = measured[4]
+    assert torch.allclose(result.supernet.weights()[1], torch.tensor(kept["beta"]), atol=1e-6)
+    assert result.genotype.id == kept["genotype"] == result.supernet.derive().id
+    metrics = read_json(tmp_path / "search" / "metrics.json")
+    for name, value in metrics.items():
+        assert name not in kept or value == kept[name], name
+
+    original = searching._Search._step
+
+    def cut(search, step, *rest):
+        if step == result.epochs[-1]["epoch"]:
+            raise KeyboardInterrupt
+        original(search, step, *rest)
+
+    monkeypatch.setattr(searching._Search, "_step", cut)
+    with pytest.raises(KeyboardInterrupt):
+        run(split, tmp_path, "cut", **changes)
+    monkeypatch.setattr(searching._Search, "_step", original)
+    for _ in ("continued", "opened again"):
+        again = run(split, tmp_path, "cut", **changes)
+        assert again.stopped == result.stopped
+        assert again.log == result.log
+        assert again.supernet.relaxation == result.supernet.relaxation
+        for name, tensor in result.supernet.state_dict().items():
+            assert torch.equal(again.supernet.state_dict()[name], tensor), name
+        assert read_json(tmp_path / "cut" / "metrics.json") == metrics
+
+
+def test_where_both_rules_hold_the_eigenvalues_goes_back_further(split, tmp_path, monkeypatch):
+    import manas_lite.searching as searching
+
+    answers = iter([None] * 9 + ["edges too"])
+    monkeypatch.setattr(searching, "skip_collapse", lambda *facts: next(answers))
+    monkeypatch.setattr(searching._Search, "_eigenvalue", lambda _, epoch: 2.0 if epoch >= 5 else 1.0)
+    result = run(split, tmp_path, epochs=12, steps=1, warmup=0)
+    assert "eigenvalue" in result.stopped
+    assert torch.allclose(result.supernet.weights()[1], torch.tensor(result.epochs[4]["beta"]), atol=1e-6)
 
 
 @pytest.mark.parametrize("warmup", [1, 0])
 def test_a_first_searching_epoch_that_collapses_leaves_the_architecture_before_it(split, tmp_path, monkeypatch, warmup):
     import manas_lite.searching as searching
 
-    monkeypatch.setattr(searching, "collapse", lambda *facts: "planted")
+    monkeypatch.setattr(searching, "skip_collapse", lambda *facts: "planted")
     result = run(split, tmp_path, warmup=warmup, eigenvalue_every=0)
     start = SuperNet(tiny.SPACE, seed=0)
     assert result.stopped == "planted"
@@ -192,19 +250,34 @@ def test_a_first_searching_epoch_that_collapses_leaves_the_architecture_before_i
 
 
 def test_collapse_rules():
-    assert collapse(0.5, [], 0.8) is None
-    assert "skip_connect" in collapse(0.9, [], 0.8)
-    assert collapse(0.0, [1.0] * 10, 0.8) is None
-    assert "eigenvalue" in collapse(0.0, [1.0] * 5 + [2.0] * 5, 0.8)
-    assert collapse(0.0, [1.0] * 5 + [1.3] * 5, 0.8) is None  # 1/1.3 = 0.77
-    assert collapse(0.0, [1.0] * 5 + [2.0] * 5, 0.8, None) is None
-    assert collapse(0.0, [1.0] * 4 + [2.0] * 5, 0.8) is None  # too few measurements
+    assert skip_collapse(0.5, 0.8) is None
+    assert "skip_connect" in skip_collapse(0.9, 0.8)
+    assert eigenvalue_rise([1.0] * 10) is None
+    assert "eigenvalue" in eigenvalue_rise([1.0] * 5 + [2.0] * 5)
+    assert eigenvalue_rise([1.0] * 5 + [1.3] * 5) is None  # 1/1.3 = 0.77
+    assert eigenvalue_rise([1.0] * 5 + [2.0] * 5, None) is None
+    assert eigenvalue_rise([1.0] * 4 + [2.0] * 5) is None  # too few measurements
 
 
 def test_row_entropy():
     assert row_entropy(torch.full((3, 9), 1 / 9)) == pytest.approx(1)
     assert row_entropy(torch.eye(9)) == pytest.approx(0, abs=1e-6)
     assert row_entropy(torch.zeros(0, 9)) == 0
+    assert row_entropy(torch.ones(3, 1)) == 0  # nothing to decide
+
+
+@pytest.mark.parametrize("operation", ["SE", "skip_connect"])
+@pytest.mark.parametrize("discretize", ["argmax", "perturbation"])
+def test_modules_alone_can_be_searched(split, tmp_path, operation, discretize):
+    """With one operation: losses, eigenvalue, derivation, curves; and skipping everywhere is no collapse."""
+    space = dataclasses.replace(tiny.SPACE, operations=(operation,))
+    result = run(split, tmp_path, space=space, steps=2, discretize=discretize)
+    assert result.stopped is None
+    assert set(result.genotype.edges) == {operation}
+    assert [epoch["beta_entropy"] for epoch in result.epochs] == [0, 0, 0]
+    assert 0 < result.epochs[-1]["alpha_entropy"] < 1
+    assert not torch.equal(result.supernet.alpha, SuperNet(space).alpha)
+    draw.search_curves(result.log, space).draw_without_rendering()
 
 
 @pytest.mark.parametrize("hard", [False, True])
@@ -252,7 +325,6 @@ def test_a_run_continues_on_a_device_of_another_precision(split, tmp_path, monke
 def test_ruined_weights_do_not_replace_the_last_good_checkpoint(split, tmp_path, monkeypatch):
     """The update of the last step before a checkpoint blows up: its loss was still finite."""
     import manas_lite.searching as searching
-    from manas_lite import checkpoint
 
     original = searching.set_rate
     rates = iter([1e-3] * 7 + [1e30] * 5)  # the second checkpoint would come after step 7
