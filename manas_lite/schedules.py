@@ -19,6 +19,13 @@ def _at_least(settings: Any, least: int, *names: str) -> None:
             raise ValueError(f"{name} is {value}: it must be at least {least}")
 
 
+def _above_zero(settings: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and value <= 0:
+            raise ValueError(f"{name} is {value}: it must be above 0")
+
+
 @dataclass(frozen=True)
 class SearchSettings:
     """Everything that a search does but its space and its data.
@@ -37,9 +44,10 @@ class SearchSettings:
     relaxation, temperature -> temperature_end (geometric), hard, sampled: see manas_lite.relaxation.
     discretize: `argmax` or `perturbation`.
     eigenvalue_every: epochs between measurements of the dominant eigenvalue of the architecture Hessian (0: never).
-    early_stop: stop on collapse, and derive from the last healthy epoch, at the earliest the end of the warm-up: when
-    more than `max_skip_share` of the edges choose `skip_connect`, or when the eigenvalue's mean over five measurements
-    exceeds that of the five before them by more than 1/`eigenvalue_ratio` (RobustDARTS; None for the scaled presets,
+    early_stop: stop on collapse, and derive from an architecture before it, at the earliest that of the end of the
+    warm-up. When more than `max_skip_share` of the edges choose `skip_connect` and the space has other choices: from
+    that of the epoch before. When the eigenvalue's mean over five measurements is more than 1/`eigenvalue_ratio` times
+    that of the five before them: from that of five measurements earlier (RobustDARTS; None for the scaled presets,
     whose few epochs sharpen the softmax so fast that the eigenvalue rises whether a search collapses or not).
     """
 
@@ -86,9 +94,7 @@ class SearchSettings:
         _at_least(
             self, 0, "seed", "rains", "eigenvalue_every", "weight_rate", "arch_rate", "weight_decay", "arch_decay"
         )
-        for name in ("temperature", "temperature_end", "radius", "clip"):
-            if (value := getattr(self, name)) is not None and value <= 0:
-                raise ValueError(f"{name} is {value}: it must be above 0")
+        _above_zero(self, "temperature", "temperature_end", "radius", "clip")
         if self.sampled and not (self.hard and self.relaxation == "gumbel"):
             raise ValueError("sampled computes the one candidate that was drawn: set relaxation='gumbel' and hard too")
         if self.accumulate > 1 and self.order != "first":
@@ -183,6 +189,7 @@ class RetrainSettings:
         _at_least(self, 1, "epochs", "steps", "batch", "accumulate", "patch", "validate_every", "val_scenes")
         _at_least(self, 1, "checkpoint_every")
         _at_least(self, 0, "seed", "rains", "rate", "rate_end", "warmup", "weight_decay")
+        _above_zero(self, "clip")
         if self.ema is not None and not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}: a decay lies in [0, 1), 0.999 is usual; None switches it off")
 

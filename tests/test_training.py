@@ -173,7 +173,7 @@ def test_cosine():
     assert [cosine(s, 100, 1.0, 0.0, warmup=4) for s in range(4)] == pytest.approx([0.25, 0.5, 0.75, 1.0])
 
 
-@pytest.mark.parametrize("change", [{"ema": 1.0}, {"epochs": 0}, {"val_scenes": 0}])
+@pytest.mark.parametrize("change", [{"ema": 1.0}, {"epochs": 0}, {"val_scenes": 0}, {"clip": 0.0}, {"clip": -1.0}])
 def test_impossible_settings(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         dataclasses.replace(tiny.RETRAIN, **change)
