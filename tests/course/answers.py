@@ -111,6 +111,12 @@ def _quietly(part, whole):
         return part / whole
 
 
+def _first_digit(values):
+    """Counts the places before it rounds: 0.97 becomes 1.0."""
+    places = -int(np.floor(np.log10(np.std(values, ddof=1))))
+    return f"{np.mean(values):.{max(places, 0)}f} ± {np.std(values, ddof=1):.{max(places, 0)}f}"
+
+
 WRONG = {
     "psnr_rgb": [
         (lambda x, c: 20 * np.log10(255) + _db(x - c), "255"),
@@ -230,5 +236,8 @@ WRONG = {
         (lambda n, tile, overlap: list(range(0, n, tile - overlap)), ""),
     ],
     "pareto_front": [(lambda points: [max(range(len(points)), key=lambda k: points[k][1])], "")],
-    "mean_and_deviation": [(lambda values: f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}", "of ")],
+    "mean_and_deviation": [
+        (lambda values: f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}", "of "),
+        (_first_digit, "two digits"),
+    ],
 }

@@ -134,11 +134,13 @@ def pareto_front(attempt: Callable[[Sequence[tuple[float, float]]], Sequence[int
 @checker
 def mean_and_deviation(attempt: Callable[[Sequence[float]], str], rng: np.random.Generator) -> None:
     """attempt(values) -> "24.6 ± 0.5": the sample deviation to one significant digit, the mean to the same place."""
+    cases = [[23.913, 24.789, 23.565, 22.104, 23.537]]  # a deviation of 0.97
     for _ in range(20):
-        scale = 10.0 ** int(rng.integers(-2, 2))
-        values = [25 + scale * float(x) for x in rng.normal(0, 2, int(rng.integers(3, 8)))]
+        scale = 10.0 ** int(rng.integers(-2, 1))
+        cases.append([25 + scale * float(x) for x in rng.normal(0, 2, int(rng.integers(3, 8)))])
+    for values in cases:
         deviation, biased = float(np.std(values, ddof=1)), float(np.std(values))
-        found = str(attempt(values)).strip()
+        found = str(attempt(list(values))).strip()
         expect(
             found != _rounded(values, biased) or found == _rounded(values, deviation),
             "divided by n",
@@ -146,6 +148,12 @@ def mean_and_deviation(attempt: Callable[[Sequence[float]], str], rng: np.random
         )
         case = "of " + ", ".join(f"{value:.3f}" for value in values)
         expect("±" in found, f"{case}: {found!r} has no ±")
+        digits = found.rpartition("±")[2].strip().replace(".", "").lstrip("0")
+        expect(
+            not (digits == "10" and found != _rounded(values, deviation)),
+            f"{case}: {found!r} has two digits of the deviation",
+            f"a deviation of {deviation:.2g} to one digit is a 1, one place further left",
+        )
         expect(
             found == _rounded(values, deviation),
             f"{case}: {found!r}",
