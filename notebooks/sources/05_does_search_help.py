@@ -2,7 +2,7 @@
 table = ""  # folder of a table like the package's own; empty: the one that the package brings
 seed = 0  # first seed of the replayed searches
 repeats = 200  # times that random search and evolution are replayed
-trainings = 64  # trainings that each of them may pay for: from 12 (a gradient search costs less) to 128
+trainings = 64  # trainings that each may pay for: 12 (a gradient search costs less) to 128
 population = 10  # members of the evolution
 sample = 3  # how many of them compete to be the next parent
 final = False  # True opens the test column: once, when nothing is chosen any more
