@@ -285,6 +285,21 @@ def table() -> Section:
             ["deviation between trainings of one", f"{spread.noise:.3f} dB"],
             ["noise ceiling (tau between seeds)", f"{ceiling.tau:.2f} ({ceiling.low:.2f} to {ceiling.high:.2f})"],
         ]
+    supernets = bench.one_shot()
+    proxies = {
+        f"inherited weights, {len(supernets)} supernets": supernets,
+        "parameters": bench.scores("parameters")[:, 0],
+        "FLOPs": bench.scores("flops")[:, 0],
+    }
+    for name, proxy in proxies.items():
+        tau = micro_bench.agreement(proxy, scores)
+        rows.append([f"tau of {name} with a training", f"{tau.tau:+.2f} ({tau.low:+.2f} to {tau.high:+.2f})"])
+    found = [micro_bench.replay(bench, each) for each in bench.gradient_searches()]
+    for name, search in (("random", micro_bench.random_search), ("evolution", micro_bench.evolution)):
+        baseline = [search(bench, seed, 64) for seed in range(200)]
+        ahead = micro_bench.against(bench, found, baseline)
+        value = f"{ahead.mean:+.2f} dB ({ahead.low:+.2f} to {ahead.high:+.2f}), {ahead.verdict}"
+        rows.append([f"{len(found)} gradient searches less {name} search of the same total cost", value])
     return title, [Table("micro_bench", ["", "value"], rows, source, command)]
 
 
