@@ -192,7 +192,9 @@ def arms() -> Section:
     text = (
         "*CPU s in all*: a run's trainings, and its search or its candidates. *crops less whole*: gain on random crops "
         "less gain on whole pictures (RGB), both of the choosing pictures. Kendall's tau between an architecture's "
-        f"score with a supernet's weights and after training: {taus}. Validation PSNR (RGB) of the searched arm's "
+        f"score with a supernet's weights and after training: {taus}. (In a supernet a module counts with its weight, "
+        "alone it counts in full: what a search has turned down overshoots when it stands alone.) Validation PSNR (RGB) "
+        "of the searched arm's "
         f"supernet {gap['supernet']:.2f} dB, of the derived network with its weights {gap['inherited']:.2f} dB, "
         f"trained from scratch {gap['retrained']:.2f} dB. The search took {found['share_of_search']:.0%} of the "
         f"searched arm's budget. {DETECTABLE}"
