@@ -1,5 +1,6 @@
 """Figures hold the data they were given: boxes, labels, line widths, values; never pixels."""
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,11 @@ def marked(figure: Figure, kind: str) -> dict[str, object]:
 
 def texts(figure: Figure) -> list[str]:
     return [t.get_text() for t in figure.findobj(matplotlib.text.Text) if t.get_text()]
+
+
+def luminance(colour: str) -> float:
+    """How bright a colour is in grey: 0 black, 1 white."""
+    return float(np.dot(matplotlib.colors.to_rgb(colour), (0.299, 0.587, 0.114)))
 
 
 # ---------------------------------------------------------------- networks
@@ -173,6 +179,16 @@ def test_the_running_mean_of_a_constant_loss_is_that_constant():
     assert len(figure.axes) == 4  # without edges there is no panel for beta
     smooth = next(line for line in figure.axes[0].lines if line.get_label() == "weight step")
     assert np.allclose(smooth.get_ydata(), 0.25)
+
+
+def test_curves_of_one_panel_are_told_apart_in_grey():
+    """Lines of one panel differ in their dash, or by more than a tenth of the way from black to white."""
+    space = SearchSpace((4, 8, 12, 16, 20), 1)  # four cells, every operation
+    for axes in draw.search_curves(search_log(space), space).axes:
+        lines = [line for line in axes.lines if line.get_linewidth() > 1]  # no faint ones, no marks
+        looks = {(line.get_linestyle(), line.get_color()) for line in lines}
+        for (dash, colour), (other_dash, other_colour) in itertools.combinations(looks, 2):
+            assert dash != other_dash or abs(luminance(colour) - luminance(other_colour)) > 0.1, axes.get_title()
 
 
 def test_curves_say_what_is_missing():
@@ -319,8 +335,4 @@ def test_drawing_leaves_matplotlibs_settings_alone_and_never_imports_pyplot():
 
 def test_colours_are_distinct_also_in_grey_where_only_two_meet():
     assert len(set(style.OPERATION_COLOURS.values())) == len(style.OPERATION_COLOURS)
-    luminance = {
-        name: np.dot(matplotlib.colors.to_rgb(colour), (0.299, 0.587, 0.114))
-        for name, colour in style.MODULE_COLOURS.items()
-    }
-    assert abs(luminance["parallel"] - luminance["fusion"]) > 0.25
+    assert abs(luminance(style.MODULE_COLOURS["parallel"]) - luminance(style.MODULE_COLOURS["fusion"])) > 0.25

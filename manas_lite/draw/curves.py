@@ -26,7 +26,24 @@ from .style import (
 
 Log = Sequence[Mapping[str, Any]]
 
-DASHED = frozenset({"none", "dil_conv_3x3", "sep_conv_3x3_spatial", "SE_A_M"})  # neighbours in grey differ so
+OPERATION_DASHES = {  # from dark to light; neighbours in grey differ so
+    "skip_connect": "-",
+    "sep_conv_3x3": "--",
+    "sep_conv_3x3_spatial": "-.",
+    "SE": ":",
+    "SE_A_M": "-",
+    "none": "--",
+    "dil_conv_3x3": "-.",
+    "CBAM": ":",
+    "dil_conv_3x3_spatial": "-",
+}
+CELLS = ((BLUE, "-"), (ORANGE, "-"), (GREEN, "--"), (PURPLE, "--"))
+SHARES = {
+    "alpha_entropy": (BLUE, "-"),
+    "beta_entropy": (ORANGE, "-"),
+    "skip_share": (BLACK, "-"),
+    "expected_cost": (PURPLE, "--"),
+}
 
 
 @styled
@@ -34,13 +51,12 @@ def search_curves(log: Log, space: SearchSpace | None = None) -> Figure:
     """A search over its steps, on one time axis: losses, alpha, beta, how decided it is, and what it costs.
 
     Args:
-        log: the records of a search's log.jsonl (`SearchResult.log`): of kind `step` (train, arch) and
-        `epoch`
-            (alpha, beta, alpha_entropy, beta_entropy, skip_share, expected_cost, eigenvalue).
+        log: the records of a search's log.jsonl (`SearchResult.log`): of kind `step` (train, arch) and `epoch` (alpha,
+            beta, alpha_entropy, beta_entropy, skip_share, expected_cost, eigenvalue).
         space: names beta's columns and groups alpha's rows into cells; without it the full list of operations
             is assumed and modules have one colour.
 
-    beta is drawn as the mean weight of each operation over all edges. The dotted line ends the warm-up, in
+    beta is drawn as the mean weight of each operation over all edges. The upright dotted line ends the warm-up, in
     which only the weights move. Raises ValueError for a log without epochs.
     """
     steps, epochs = _kinds(log)
@@ -58,8 +74,9 @@ def search_curves(log: Log, space: SearchSpace | None = None) -> Figure:
     axes.axhline(0.5, color=GREY, lw=0.6)
     cells = [branches - 2 for branches in space.module_branches] if space else [0] * alpha.shape[1]
     for row, cell in enumerate(cells):
-        line = axes.plot(time, alpha[:, row, 0], color=(BLUE, ORANGE, GREEN, PURPLE)[cell % 4])[0]
-        line.set(gid=f"alpha:{row}", marker="o", markersize=2)
+        colour, dash = CELLS[cell % len(CELLS)]
+        line = axes.plot(time, alpha[:, row, 0], dash, color=colour, marker="o", markersize=2)[0]
+        line.set_gid(f"alpha:{row}")
         if space and cells.index(cell) == row:
             line.set_label(f"cell {cell + 1} ({cell + 2} branches)")
     _legend(axes)
@@ -71,20 +88,18 @@ def search_curves(log: Log, space: SearchSpace | None = None) -> Figure:
         if beta.shape[2] != len(names):
             raise ValueError(f"beta has {beta.shape[2]} operations, {len(names)} are named: pass the search's space")
         for column, name in enumerate(names):
-            dash = "--" if name in DASHED else "-"
-            values = beta[:, :, column].mean(1)
-            line = axes.plot(time, values, dash, color=OPERATION_COLOURS[name], label=name, marker="o", markersize=2)[0]
+            look: dict[str, Any] = {"color": OPERATION_COLOURS[name], "ls": OPERATION_DASHES[name]}
+            line = axes.plot(time, beta[:, :, column].mean(1), label=name, marker="o", markersize=2, **look)[0]
             line.set_gid(f"beta:{name}")
         axes.set_ylim(bottom=0)
         _legend(axes)
 
     axes = next(panels)
     axes.set(title="shares: entropy 1 is undecided, 0 decided", ylim=(0, 1.03))
-    shares = {"alpha_entropy": BLUE, "beta_entropy": ORANGE, "skip_share": BLACK, "expected_cost": PURPLE}
-    for name, colour in shares.items():
+    for name, (colour, dash) in SHARES.items():
         if attention or name in ("alpha_entropy", "expected_cost"):
             values = [record[name] for record in epochs]
-            axes.plot(time, values, color=colour, label=name.replace("_", " "), marker="o", markersize=2)
+            axes.plot(time, values, dash, color=colour, label=name.replace("_", " "), marker="o", markersize=2)
     _legend(axes)
 
     if measured:
