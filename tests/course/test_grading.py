@@ -56,6 +56,63 @@ def test_a_cell_that_raises_or_is_missing_fails_alone() -> None:
     assert "missing" in grading.check_cells(NOTEBOOK, built)[1].message
 
 
+@pytest.mark.parametrize("end", ["sys.exit()", "print('{', end=''); sys.exit()"])
+def test_leaving_python_fails_alone_too(end: str) -> None:
+    built = sources.build(NOTEBOOK, "solution")
+    exercises = [cell for cell in built.cells if "exercise" in sources.tags(cell)]
+    exercises[0].source = f"import sys\n{end}"
+    first, second = grading.check_cells(NOTEBOOK, built)
+    assert "SystemExit" in first.message
+    assert second.passed
+    exercises[0].source = f"import sys\n\n\ndef my_psnr(x, clean):\n    {end}"
+    first, second = grading.check_cells(NOTEBOOK, built)
+    assert "SystemExit" in first.message
+    assert second.passed
+
+
+def test_a_process_that_tells_nothing_is_a_failed_file(tmp_path: Path) -> None:
+    end = "import os\nos.write(1, b'[] \\xff')\nos.write(2, b'bye \\xff')\nos._exit(0)"
+    hand_in(tmp_path / "eve.ipynb", "solution", break_cell=end)
+    (found,) = grading.grade(tmp_path / "eve.ipynb", timeout=300)
+    assert (found.passed, found.message) == (False, "bye \ufffd")
+
+
+def test_a_message_that_is_no_text_gets_into_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gil.ipynb").touch()
+    monkeypatch.setattr(grading, "grade", lambda path, timeout: [grading.Check("all", False, "lone \ud800")])
+    assert grading.grade_folder(tmp_path, tmp_path / "grades.csv") == 1
+    assert "lone ?" in (tmp_path / "grades.csv").read_text(encoding="utf-8")
+
+
+def test_a_function_of_another_name_fails_alone() -> None:
+    built = sources.build(NOTEBOOK, "solution")
+    exercises = [cell for cell in built.cells if "exercise" in sources.tags(cell)]
+    exercises[0].source = exercises[0].source.replace("def my_psnr", "def psnr")
+    first, second = grading.check_cells(NOTEBOOK, built)
+    assert first.message == "name 'my_psnr' is not defined"
+    assert second.passed
+
+
+@pytest.mark.parametrize("above", ["%%time", "%matplotlib inline", "!nvidia-smi", "files = !ls", "x = (7\n%2)"])
+def test_magics_do_not_spoil_a_right_answer(above: str) -> None:
+    built = sources.build(NOTEBOOK, "solution")
+    for cell in built.cells:
+        if "exercise" in sources.tags(cell):
+            cell.source = f"{above}\n{cell.source}"
+    assert [str(check) for check in grading.check_cells(NOTEBOOK, built) if not check.passed] == []
+
+
+def test_an_exercise_split_over_two_cells_is_one() -> None:
+    built = sources.build(NOTEBOOK, "solution")
+    first = next(k for k, cell in enumerate(built.cells) if "exercise" in sources.tags(cell))
+    whole = built.cells[first]
+    half = nbformat.v4.new_code_cell("%%time\nhelper = 1", metadata=whole.metadata)
+    built.cells.insert(first + 1, half)
+    assert all(check.passed for check in grading.check_cells(NOTEBOOK, built))
+    whole.source, half.source = half.source, whole.source
+    assert all(check.passed for check in grading.check_cells(NOTEBOOK, built))
+
+
 def test_an_empty_folder_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["grade", str(tmp_path), "--csv", str(tmp_path / "grades.csv")]) == 2
     assert "holds no .ipynb" in capsys.readouterr().err

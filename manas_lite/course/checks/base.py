@@ -64,7 +64,7 @@ def checker(body: Body) -> Callable[..., Check]:
             )
         except Misconception as found:
             return Check(name, False, found.message, found.hint)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # sys.exit() would end the grading of everyone else's
             return Check(
                 name, False, f"your code raised {type(error).__name__}: {error}", "read the types in the docstring"
             )
