@@ -11,7 +11,6 @@ and an exception in a callback surfaces.
 import base64
 import importlib.util
 import io
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +22,7 @@ from PIL import Image
 
 from . import draw
 from .course.pictures import phase_plane
+from .course.support import headless
 from .course.toy import descend
 from .draw.style import BLUE, Drawing, styled
 from .genotype import Genotype
@@ -35,7 +35,6 @@ from .space import SearchSpace
 
 __all__ = ["Interactive", "before_after", "genotype_editor", "mixer", "rainfall", "replay", "toy_step"]
 
-HEADLESS = "MANAS_LITE_HEADLESS"
 SIDE = 320  # pixels: pictures behind sliders are no larger, so that they follow the hand
 
 
@@ -268,7 +267,7 @@ class Still:
 
 def _show(controls: Controls, render: Callable[..., Figure | bytes], static: bool | None) -> Any:
     if static is None:
-        looked_at = live_notebook() and not os.environ.get(HEADLESS)
+        looked_at = live_notebook() and not headless()
         static = not (looked_at and importlib.util.find_spec("ipywidgets"))
     if not static:
         return Interactive(controls, render)

@@ -1,6 +1,6 @@
 """The network as lanes: one a branch, searched modules as boxes across them, attention blocks on them.
 
-`genotype` draws one architecture, `mixture` a relaxed network; they share the lanes and differ in what fills a
+`architecture` draws one architecture, `mixture` a relaxed network; they share the lanes and differ in what fills a
 box.
 """
 
