@@ -14,13 +14,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.run(options)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on where it was", file=sys.stderr)
+        print("stopped" + ("; the same command goes on where it was" if options.run is _sweep else ""), file=sys.stderr)
         return 130
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        print(f"error: {error.name} is missing: pip install 'manas_lite[course]'", file=sys.stderr)
+        extra = "dask" if error.name in ("dask", "distributed") else "course"
+        print(f"error: {error.name} is missing: pip install 'manas_lite[{extra}]'", file=sys.stderr)
         return 2
 
 
@@ -66,7 +67,11 @@ def parser() -> argparse.ArgumentParser:
 
     p = _command(commands, "slides", _slides, "make slides of notebooks from their executed copies")
     p.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help=f"numbers or names ({names}), or `all`")
-    p.add_argument("--preset", default="smoke", choices=registry.presets(), help="to run those that have no copy yet")
+    p.add_argument(
+        "--preset",
+        choices=registry.presets(),
+        help="to run those that have no finished copy of the present source (default: as their last run, else smoke)",
+    )
     p.add_argument("--out", type=Path, default=Path("runs/course"), help="folder of the copies (default: %(default)s)")
 
     p = _command(commands, "grade", _grade, "grade handed-in notebooks: tagged cells only; runs other people's code")
@@ -95,6 +100,8 @@ def _command(commands: argparse._SubParsersAction, name: str, run: object, text:
 def _run(options: argparse.Namespace) -> int:
     from . import reports, runner, stamping
 
+    if options.record and (options.param or options.version == "student"):
+        raise ValueError("--record takes what a preset costs as it is: leave out -p and --version student")
     chosen = _chosen(options.notebooks)
     given = dict(_pair(text) for text in options.param)
     failed = 0
@@ -122,14 +129,16 @@ def _run(options: argparse.Namespace) -> int:
 def _sweep(options: argparse.Namespace) -> int:
     from . import reports, sweeps
 
-    sweep = sweeps.load(options.file)
+    file = sweeps.find(options.file)
+    print(f"sweep file: {file}", flush=True)
+    sweep = sweeps.load(file)
     runs = sweep.runs()
+    mine = sweeps.shard(runs, options.shard) if options.shard else runs
     if options.dry_run:
         from .estimates import describe
 
-        print(describe(sweep, runs, options.out))
+        print(describe(sweep, mine, options.out))
         return 0
-    mine = sweeps.shard(runs, options.shard) if options.shard else runs
     if options.dask:
         from .distributed_sweeps import run_on_cluster
 
@@ -139,7 +148,8 @@ def _sweep(options: argparse.Namespace) -> int:
     results, summary = sweeps.collect(sweep, options.out)
     for run in runs:
         copy = options.out / f"{run.name}.ipynb"
-        if copy.is_file() and not copy.with_suffix(".html").is_file():
+        ended = copy.is_file() and copy.with_suffix(".json").is_file()  # another shard's may be running
+        if ended and _older(copy.with_suffix(".html"), copy):
             reports.render(copy)
     failed = len(mine) - sum(fact["status"] == "done" for fact in facts)
     print(f"{results}\n{summary}\nindex: {reports.write_index(options.out)}")
@@ -161,17 +171,20 @@ def _cost(options: argparse.Namespace) -> int:
 
 
 def _slides(options: argparse.Namespace) -> int:
+    from ..record import read_json
     from . import runner
-    from .slides import write_slides
+    from .slides import unfit, write_slides
 
     failed = 0
     for notebook in _chosen(options.notebooks):
         copy = options.out / f"{notebook.stem}.ipynb"
-        if not copy.is_file():
-            print(
-                f"{notebook.stem}: no executed copy in {options.out}, running it at size {options.preset}", flush=True
-            )
-            outcome = runner.run(notebook, preset=options.preset, out=options.out)
+        if why := unfit(notebook, copy):
+            preset, parameters = options.preset or "smoke", {}
+            if not options.preset and copy.with_suffix(".json").is_file():
+                last = read_json(copy.with_suffix(".json"))
+                preset, parameters = last["preset"], last["parameters"]
+            print(f"{notebook.stem}: {why}, running it at size {preset}", flush=True)
+            outcome = runner.run(notebook, preset=preset, parameters=parameters, out=options.out)
             if not outcome.done:
                 print(f"{notebook.stem} failed: {outcome.reason}", file=sys.stderr)
                 failed += 1
@@ -220,6 +233,11 @@ def _stamp(options: argparse.Namespace) -> int:
 
 def _chosen(names: Sequence[str]) -> tuple[registry.Notebook, ...]:
     return registry.notebooks() if list(names) == ["all"] else tuple(map(registry.find, names))
+
+
+def _older(file: Path, than: Path) -> bool:
+    """Whether a file is missing or older than another one."""
+    return not file.is_file() or file.stat().st_mtime < than.stat().st_mtime
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -86,6 +86,8 @@ def run(
 ) -> Outcome:
     """Execute a notebook; writes NAME.ipynb (also of a failed run) and NAME.json, the facts, into `out`.
 
+    A run that is cut from outside (Ctrl-C) leaves a half copy and no facts.
+
     preset, parameters: see `settle`. name: default, the notebook's stem. runs_dir: what the notebook's parameter of
     that name is set to unless given (default: `out`/runs/`preset`; a run directory takes no other size's settings).
     timeout: seconds a cell may take.
@@ -99,6 +101,8 @@ def run(
     values = settle(notebook, built, preset, parameters or {}, Path(runs_dir or folder / "runs" / preset))
     folder.mkdir(parents=True, exist_ok=True)
     copy = folder / f"{name or notebook.stem}.ipynb"
+    facts = copy.with_suffix(".json")
+    facts.unlink(missing_ok=True)  # an earlier run's: were this one cut, they would speak for its half copy
     reason, began, computed = "", time.monotonic(), _children_seconds()
     with _environment():
         try:
@@ -116,7 +120,7 @@ def run(
             reason = _reason(error)
     seconds = (time.monotonic() - began, _children_seconds() - computed)
     outcome = _judge(notebook, preset, values, version, reason, seconds, copy)
-    write_json(copy.with_suffix(".json"), asdict(outcome))
+    write_json(facts, asdict(outcome))
     return outcome
 
 

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..record import read_json
 from . import sources
 from .registry import Notebook
 
-__all__ = ["deck", "write_slides"]
+__all__ = ["deck", "unfit", "write_slides"]
 
+CHANGING = {"facts", "injected-parameters"}  # cells that differ between runs of one source
 UNSPOKEN = {"facts", "setup", "versions", "parameters", "injected-parameters", "imports", "check", "record"}
 SKIPPED_SECTIONS = ("## Exercises", "## Summary", "## From files")
 BARE = "slides:output-only"
@@ -41,11 +43,30 @@ def write_slides(notebook: Notebook, executed: Path, page: Path) -> Path:
     return page
 
 
+def unfit(notebook: Notebook, copy: Path) -> str:
+    """Why no slides can be made from an executed copy: missing, cut or failed, or its code and text are not those of
+    the notebook's solution as it is now. Empty where they can."""
+    import nbformat
+
+    facts = copy.with_suffix(".json")
+    if not (copy.is_file() and facts.is_file()):
+        return f"no executed copy in {copy.parent}"
+    if read_json(facts)["status"] != "done":
+        return f"its run in {copy.parent} failed"
+    if _lasting(nbformat.read(copy, as_version=4)) != _lasting(sources.build(notebook, "solution")):
+        return f"the copy in {copy.parent} is of another source"
+    return ""
+
+
+def _lasting(notebook: Any) -> list[str]:
+    return [cell.source for cell in notebook.cells if not CHANGING & set(sources.tags(cell))]
+
+
 def deck(notebook: Notebook, executed: Any) -> Any:
     """The cells of the slides (nbformat), each with its `slide_type`, from an executed copy of the notebook."""
     from nbformat.v4 import new_notebook
 
-    blanks = {cell.id: cell.source for cell in sources.build(notebook, "student").cells}
+    blanks = {_exercise(cell): cell.source for cell in sources.build(notebook, "student").cells}
     cells: list[Any] = []
     for cell in executed.cells:
         tags = set(sources.tags(cell))
@@ -54,10 +75,15 @@ def deck(notebook: Notebook, executed: Any) -> Any:
         if cell.cell_type == "markdown":
             cells.extend(_prose(cell.source))
         elif "exercise" in tags:
-            cells.append(_code(blanks[cell.id], [], "-"))
+            cells.append(_code(blanks[_exercise(cell)], [], "-"))
         elif shown := [output for output in cell.outputs if _fits(output)]:
             cells.append(_code(cell.source, shown, "-" if _text_only(shown) else "subslide"))
     return new_notebook(cells=cells, metadata=executed.metadata)
+
+
+def _exercise(cell: Any) -> str | None:
+    """The tag `exercise:NAME` of a cell that has one."""
+    return next((tag for tag in sources.tags(cell) if tag.startswith("exercise:")), None)
 
 
 def _prose(source: str) -> Iterator[Any]:

@@ -11,6 +11,8 @@
     seeds: [search_seed]          # optional: parameters over which mean and deviation are taken
 
 Each run leaves an executed copy and its facts; starting the sweep again skips what is done with the same parameters.
+All runs share one `runs_dir`. What a notebook names its runs by (`arm`, `name`, `retrain_name`) is set where the file
+leaves it open: to the arm's name, or to the run's.
 """
 
 import csv
@@ -18,6 +20,7 @@ import hashlib
 import itertools
 import json
 import math
+import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -30,7 +33,9 @@ from ..record import read_json, to_json
 from ..settings import parse
 from . import registry, runner, sources
 
-__all__ = ["Run", "Sweep", "collect", "finished", "load", "run_all", "run_one", "shard"]
+__all__ = ["Run", "Sweep", "collect", "find", "finished", "load", "run_all", "run_one", "shard"]
+
+DIRECTORIES = ("name", "retrain_name")  # parameters that name a run directory, which takes no other run's settings
 
 
 @dataclass(frozen=True)
@@ -57,16 +62,21 @@ class Sweep:
             for values in itertools.product(*self.grid.values()):
                 point = dict(zip(self.grid, values, strict=True))
                 given = {**self.parameters, **changes, **point}
+                if arm and "arm" in known:
+                    given.setdefault("arm", arm)
                 runner.settle(notebook, built, self.preset, given, Path("."))
                 label = "-".join([*filter(None, [arm]), *(f"{k}={v}" for k, v in point.items())]) or "run"
                 digest = hashlib.sha256(to_json([notebook.stem, self.preset, sorted(given.items())]).encode())
-                runs.append(Run(f"{label}-{digest.hexdigest()[:6]}", arm, point, given, self))
+                name = f"{_slug(label)}-{digest.hexdigest()[:6]}"
+                given = {**{parameter: name for parameter in DIRECTORIES if parameter in known}, **given}
+                runs.append(Run(name, arm, point, given, self))
         return tuple(runs)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a sweep. The name ends in a hash of notebook, preset and parameters: other ones, another name."""
+    """One run of a sweep. The name is fit for files and ends in a hash of notebook, preset and parameters: other ones,
+    another name."""
 
     name: str
     arm: str
@@ -75,14 +85,24 @@ class Run:
     sweep: Sweep = field(repr=False)
 
 
-def load(path: str | Path) -> Sweep:
-    """Read a sweep file; ValueError names what it does not understand. Looked for among the notebooks as well."""
+def find(path: str | Path) -> Path:
+    """A sweep file; one that is given by its bare name and does not lie here is taken from the notebooks' sweeps."""
     file = Path(path)
+    bare = len(file.parts) == 1
+    if bare and not file.is_file():
+        file = registry.folder() / "sweeps" / file
     if not file.is_file():
-        file = registry.folder() / "sweeps" / file.name
-    if not file.is_file():
-        raise FileNotFoundError(f"no sweep file {path}, here or among the notebooks' sweeps")
-    return parse(Sweep, yaml.safe_load(file.read_text(encoding="utf-8")))
+        raise FileNotFoundError(f"no sweep file {path}{', here or among the notebooks’ sweeps' if bare else ''}")
+    return file
+
+
+def load(path: str | Path) -> Sweep:
+    """Read a sweep file, looked for as `find` does; ValueError names what it does not understand."""
+    file = find(path)
+    try:
+        return parse(Sweep, yaml.safe_load(file.read_text(encoding="utf-8")))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is no YAML: {' '.join(str(error).split())}") from None
 
 
 def shard(runs: Iterable[Run], part: str) -> tuple[Run, ...]:
@@ -139,7 +159,7 @@ def collect(sweep: Sweep, out: Path) -> tuple[Path, Path]:
         if file.is_file():
             fact = read_json(file)
         facts = {"run": run.name, "arm": run.arm, **run.point, **{k: fact[k] for k in ("status", "reason", "seconds")}}
-        rows.append({**facts, **flat(fact["metrics"])})
+        rows.append(facts | flat(fact["metrics"]) | facts)  # first, and not replaced by a metric of the same name
     columns = list(dict.fromkeys(column for row in rows for column in row))
     results, summary = out / "results.csv", out / "summary.csv"
     _write(results, columns, rows)
@@ -173,6 +193,11 @@ def flat(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             found[prefix + key] = value if isinstance(value, int | float | str) else json.dumps(value)
     return found
+
+
+def _slug(label: str) -> str:
+    """A label as the beginning of a file's name."""
+    return re.sub(r"[^\w.=+-]+", "_", label)[:80]
 
 
 def _write(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from manas_lite.course import parameters, registry, reports, runner
+from manas_lite.course import parameters, registry, reports, runner, slides, stamping
+from manas_lite.course.__main__ import main
 
 YAML = """
 repository: {address: someone/something, ref: v9}
@@ -98,6 +99,40 @@ def test_a_cell_that_hangs_is_stopped(course, tmp_path: Path) -> None:
     outcome = runner.run(course("import time\ntime.sleep(600)"), preset="smoke", out=tmp_path, timeout=2)
     assert "Timeout" in outcome.reason
     assert outcome.seconds < 60
+
+
+def test_a_run_that_is_cut_leaves_no_facts_of_an_earlier_one(course, tmp_path: Path, monkeypatch) -> None:
+    def cut(notebook, path, **_) -> None:
+        Path(path).write_text("half a copy")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("papermill.execute_notebook", cut)
+    facts = tmp_path / "01_tiny.json"
+    facts.write_text('{"status": "done"}')
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(course(), preset="smoke", out=tmp_path)
+    assert not facts.exists()
+
+
+def test_slides_are_made_of_finished_copies_of_the_present_source(course, tmp_path: Path) -> None:
+    notebook = course()
+    assert "no executed copy" in slides.unfit(notebook, tmp_path / "01_tiny.ipynb")
+    outcome = runner.run(notebook, preset="smoke", out=tmp_path)
+    assert slides.unfit(notebook, outcome.copy) == ""
+    stamping.record_cost(notebook, {"preset": "smoke", "device": "CPU", "seconds": 1.0, "bytes": 1})
+    assert slides.unfit(registry.notebooks()[0], outcome.copy) == ""  # another cost table is no other source
+    assert "another source" in slides.unfit(course(f"{PNG}  # changed"), outcome.copy)
+    outcome.copy.with_suffix(".json").write_text('{"status": "failed"}')
+    assert "failed" in slides.unfit(notebook, outcome.copy)
+    outcome.copy.with_suffix(".json").unlink()
+    assert "no executed copy" in slides.unfit(notebook, outcome.copy)
+
+
+@pytest.mark.parametrize("option", [["-p", "steps=1"], ["--version", "student"]])
+def test_only_a_presets_own_costs_are_recorded(option: list[str], monkeypatch, capsys) -> None:
+    monkeypatch.setattr(runner, "run", lambda *_, **__: pytest.fail("nothing may run"))
+    assert main(["run", "00", "--record", *option]) == 2
+    assert "leave out -p" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

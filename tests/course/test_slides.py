@@ -1,6 +1,7 @@
 """Slides: every section has one, pictures are on them, answers are not, and what is said goes into the notes."""
 
 import re
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from manas_lite.course import registry, runner, slides, sources
 from manas_lite.course.__main__ import main
+from manas_lite.record import read_json, write_json
 
 NOTEBOOKS = registry.notebooks()
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
@@ -17,6 +19,8 @@ PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQG
 def executed(notebook: registry.Notebook):
     """The solution version as if it had run: a picture from every plain code cell, and papermill's extra cell."""
     built = sources.build(notebook, "solution")
+    for number, cell in enumerate(built.cells):
+        cell["id"] = f"other-{number}"  # as in a copy of a source with another number of cells
     injected = nbformat.v4.new_code_cell("secret = 1", metadata={"tags": ["injected-parameters"]})
     built.cells.insert(5, injected)
     for cell in built.cells:
@@ -89,18 +93,29 @@ def test_a_skipped_cell_and_long_output_are_left_out() -> None:
     assert len(kept) == len(pictures) - 2
 
 
-def test_the_command_runs_what_has_no_copy_yet(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_the_command_runs_what_has_no_fit_copy(tmp_path: Path, monkeypatch, capsys) -> None:
     notebook = registry.find("02")
+    facts = tmp_path / f"{notebook.stem}.json"
     ran = []
 
-    def fake(notebook, *, preset, out):
-        ran.append((notebook.number, preset))
-        nbformat.write(executed(notebook), out / f"{notebook.stem}.ipynb")
-        return runner.Outcome(notebook.stem, preset, {}, "done", "", 1.0, 1, "CPU", out / f"{notebook.stem}.ipynb")
+    def fake(notebook, *, preset, parameters, out):
+        ran.append((notebook.number, preset, parameters))
+        copy = out / f"{notebook.stem}.ipynb"
+        nbformat.write(executed(notebook), copy)
+        outcome = runner.Outcome(notebook.stem, preset, parameters, "done", "", 1.0, 1, "CPU", copy)
+        write_json(facts, asdict(outcome))
+        return outcome
 
     monkeypatch.setattr(runner, "run", fake)
     for _ in range(2):
         assert main(["slides", "2", "--out", str(tmp_path)]) == 0
-    assert ran == [("02", "smoke")]
+    assert ran == [("02", "smoke", {})]
     assert (tmp_path / f"{notebook.stem}.slides.html").is_file()
     assert "running it at size smoke" in capsys.readouterr().out
+
+    write_json(facts, {**read_json(facts), "status": "failed", "preset": "teach", "parameters": {"samples": 9}})
+    assert main(["slides", "2", "--out", str(tmp_path)]) == 0
+    assert ran[1:] == [("02", "teach", {"samples": 9})]  # as it had been run
+    write_json(facts, {**read_json(facts), "status": "failed"})
+    assert main(["slides", "2", "--out", str(tmp_path), "--preset", "smoke"]) == 0
+    assert ran[2:] == [("02", "smoke", {})]

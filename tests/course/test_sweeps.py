@@ -1,12 +1,19 @@
 """Sweeps: the grid, shards, resuming, failures listed, means over seeds. Runs are stood in for by their facts."""
 
 import csv
+import re
+import sys
+import textwrap
+from dataclasses import asdict
 from pathlib import Path
 
+import nbformat
 import pytest
+import yaml
 
-from manas_lite.course import runner, sweeps
-from manas_lite.record import write_json
+from manas_lite.course import estimates, registry, reports, runner, sweeps
+from manas_lite.course.__main__ import main
+from manas_lite.record import read_json, write_json
 from manas_lite.settings import parse
 
 SPEC = {
@@ -24,12 +31,15 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
 
     def fake(notebook, *, preset, parameters, out, name, runs_dir, timeout):
-        fails = parameters["level"] == "heavy" and parameters["scene"] == 1 and name not in names
+        fails = parameters.get("level") == "heavy" and parameters["scene"] == 1 and name not in names
         names.append(name)
         out.mkdir(exist_ok=True)
-        metrics = {} if fails else {"psnr": {"derained": 20.0 + parameters["scene"]}}
-        facts = {"status": "failed" if fails else "done", "reason": "no luck" if fails else "", "seconds": 1.0}
-        write_json(out / f"{name}.json", {**facts, "metrics": metrics})
+        metrics = {"psnr": {"derained": 20.0 + parameters.get("scene", 0)}, "arm": "full", "seconds": 99.0}
+        ended = ("failed", "no luck") if fails else ("done", "")
+        copy = out / f"{name}.ipynb"
+        nbformat.write(nbformat.v4.new_notebook(), copy)
+        outcome = runner.Outcome(notebook.stem, preset, dict(parameters), *ended, 1.0, 1, "CPU", copy)
+        write_json(out / f"{name}.json", {**asdict(outcome), "metrics": {} if fails else metrics})
 
     monkeypatch.setattr(runner, "run", fake)
     return names
@@ -86,3 +96,112 @@ def test_shards_are_disjoint_and_complete() -> None:
 def test_a_wrong_sweep_is_refused_as_a_whole(change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse(sweeps.Sweep, {**SPEC, **change}).runs()
+
+
+def test_a_metric_does_not_replace_the_sweeps_own_columns(ran: list[str], tmp_path: Path) -> None:
+    """The example of the module's docstring; as notebook 06, the stand-in records a metric `arm`."""
+    example = textwrap.dedent(re.search(r"^    notebook:.*?(?=^$)", sweeps.__doc__, re.DOTALL | re.MULTILINE)[0])
+    sweep = parse(sweeps.Sweep, yaml.safe_load(example))
+    assert {run.parameters["arm"] for run in sweep.runs()} == {"full", "no_tv"}
+    sweeps.run_all(sweep.runs(), tmp_path)
+    results, summary = map(rows, sweeps.collect(sweep, tmp_path))
+    assert [row["arm"] for row in results] == 3 * ["full"] + 3 * ["no_tv"]
+    assert [row["seconds"] for row in results] == 6 * ["1.0"]
+    assert [(row["arm"], row["done"]) for row in summary] == [("full", "3"), ("no_tv", "3")]
+    assert list(results[0])[:4] == ["run", "arm", "search_seed", "status"]
+
+
+def test_an_arm_that_is_named_keeps_its_name() -> None:
+    spec = {"notebook": "06", "arms": {"full": {}, "mine": {"arm": "other"}, "no_tv": {"w_tv": 0.0}}}
+    assert [run.parameters["arm"] for run in parse(sweeps.Sweep, spec).runs()] == ["full", "other", "no_tv"]
+
+
+def test_names_of_runs_are_fit_for_files(ran: list[str], tmp_path: Path) -> None:
+    data = ["/a/b", "/a_b", "https://x.y/z.zip?raw=1", "c" * 300]
+    sweep = parse(sweeps.Sweep, {"notebook": "03", "arms": {"w/o order": {}}, "grid": {"data": data}})
+    facts = sweeps.run_all(sweep.runs(), tmp_path)
+    assert len(set(ran)) == len(data)
+    assert all((tmp_path / f"{name}.json").is_file() for name in ran)
+    assert [fact["parameters"]["data"] for fact in facts] == data
+    assert max(map(len, ran)) < 100
+
+
+@pytest.mark.parametrize(("number", "parameter"), [("03", "name"), ("04", "retrain_name")])
+def test_runs_of_one_sweep_get_directories_of_their_own(number: str, parameter: str) -> None:
+    grid = {"seed": [0, 1]}
+    runs = parse(sweeps.Sweep, {"notebook": number, "grid": grid}).runs()
+    assert [run.parameters[parameter] for run in runs] == [run.name for run in runs]
+    runs = parse(sweeps.Sweep, {"notebook": number, "grid": {parameter: ["a", "b"]}}).runs()
+    assert [run.parameters[parameter] for run in runs] == ["a", "b"]
+
+
+@pytest.mark.slow
+def test_a_sweep_of_a_search_over_seeds(tmp_path: Path) -> None:
+    sweep = parse(sweeps.Sweep, {"notebook": "03", "preset": "smoke", "grid": {"seed": [0, 1]}, "seeds": ["seed"]})
+    facts = sweeps.run_all(sweep.runs(), tmp_path)
+    assert [(fact["status"], fact["reason"]) for fact in facts] == 2 * [("done", "")]
+    assert len(list((tmp_path / "runs").glob("*/genotype.json"))) == 2
+
+
+def test_only_a_bare_name_is_looked_for_among_the_notebooks(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    shipped = registry.folder() / "sweeps" / "arms.yaml"
+    assert sweeps.find("arms.yaml") == shipped
+    for missing in ("mine/arms.yaml", tmp_path / "arms.yaml"):
+        with pytest.raises(FileNotFoundError, match="no sweep file"):
+            sweeps.load(missing)
+    Path("arms.yaml").write_text("notebook: [")
+    assert sweeps.find("arms.yaml") == Path("arms.yaml")
+    assert main(["sweep", "arms.yaml"]) == 2
+    told = capsys.readouterr()
+    assert "sweep file: arms.yaml" in told.out
+    assert re.fullmatch(r"error: arms\.yaml is no YAML: .*line 1.*\n", told.err)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump(SPEC, sort_keys=False))
+    return str(path)
+
+
+def test_a_dry_run_is_of_the_shard(file: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(estimates, "time_step", lambda *_, **__: estimates.StepTime(0.5, 0.25))
+    options = ["sweep", file, "--out", str(tmp_path / "out"), "--dry-run", "--shard"]
+    assert main([*options, "1/4"]) == 0
+    assert "2 runs of notebook 00" in capsys.readouterr().out
+    assert main([*options, "9/4"]) == 2
+
+
+def test_pages_are_made_of_what_ended_since(ran: list[str], file: str, tmp_path: Path, monkeypatch) -> None:
+    rendered: list[str] = []
+
+    def render(copy: Path) -> None:
+        rendered.append(copy.stem)
+        copy.with_suffix(".html").write_text(str(read_json(copy.with_suffix(".json"))["status"]))
+
+    monkeypatch.setattr(reports, "render", render)
+    out = tmp_path / "out"
+    runs = parse(sweeps.Sweep, SPEC).runs()
+    out.mkdir()
+    (out / f"{runs[1].name}.ipynb").write_text("another shard's, half done")
+    assert main(["sweep", file, "--out", str(out), "--shard", "1/2"]) == 1
+    assert rendered == [run.name for run in runs[::2]]
+    rendered.clear()
+    assert main(["sweep", file, "--out", str(out), "--shard", "1/2"]) == 0
+    assert rendered == [runs[4].name]  # the one that failed
+    assert (out / f"{runs[4].name}.html").read_text() == "done"
+
+
+def test_what_is_said_of_a_stop_and_of_a_missing_extra(file: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "run", stopped)
+    assert main(["run", "00", "--out", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "stopped\n"
+    assert main(["sweep", file, "--out", str(tmp_path)]) == 130
+    assert "goes on where it was" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert main(["sweep", file, "--out", str(tmp_path), "--dask", "local:1"]) == 2
+    assert "pip install 'manas_lite[dask]'" in capsys.readouterr().err
