@@ -20,6 +20,8 @@ __all__ = ["VIDEOS", "derain_video"]
 VIDEOS = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"})
 """File name endings (lower case) that are taken for videos."""
 
+OUTPUTS = VIDEOS - {".webm"}  # which holds no H.264
+
 
 def derain_video(
     path: Path,
@@ -32,8 +34,9 @@ def derain_video(
 ) -> Path:
     """Derain a video into `output` (H.264, the sound copied where it has some); `options` are those of `derain`.
 
-    Raises ModuleNotFoundError without the extra, FileNotFoundError, FileExistsError, or ValueError for a file that
-    ffmpeg cannot read.
+    H.264 wants even sides: an odd one gets its last row or column twice, and `say` is told.
+    Raises ModuleNotFoundError without the extra, FileNotFoundError, FileExistsError, ValueError for a file that ffmpeg
+    cannot read and for an ending that is no H.264 video's, or OSError where ffmpeg did not write every frame.
     """
     try:
         import imageio_ffmpeg as ffmpeg
@@ -43,8 +46,8 @@ def derain_video(
         ) from None
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such video")
-    if output.suffix.lower() not in VIDEOS:
-        raise ValueError(f"{output}: unknown video ending; use one of {', '.join(sorted(VIDEOS))}")
+    if output.suffix.lower() not in OUTPUTS:
+        raise ValueError(f"{output}: no ending of an H.264 video; use one of {', '.join(sorted(OUTPUTS))}")
     if output.exists() and not overwrite:
         raise FileExistsError(f"{output} exists: name another output, or set overwrite (--overwrite) to replace it")
     try:
@@ -57,21 +60,44 @@ def derain_video(
     seconds = seconds_per_pixel(net, options.get("compute")) * count * width * height * options.get("scale", 1.0) ** 2
     if seconds > LONG:
         say(f"{count} frames of {width}x{height}: about {duration(seconds)} here")
+    pad = ((0, height % 2), (0, width % 2), (0, 0))
+    size = width + width % 2, height + height % 2
+    if size != (width, height):
+        say(f"H.264 wants even sides: {width}x{height} becomes {size[0]}x{size[1]}")
     sound = {"audio_path": str(path), "audio_codec": "copy"} if facts.get("audio_codec") else {}
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".{output.stem}.{os.getpid()}{output.suffix}")
-    writer = ffmpeg.write_frames(str(temporary), (width, height), fps=facts["fps"], macro_block_size=1, **sound)
+    writer = ffmpeg.write_frames(str(temporary), size, fps=facts["fps"], macro_block_size=1, **sound)
     try:
         writer.send(None)
+        sent = 0
         with Progress(count, "derain") as bar:
             for frame in frames:
                 picture = np.frombuffer(frame, np.uint8).reshape(height, width, 3)
-                writer.send(np.ascontiguousarray(derain(picture, net, **options)))
+                derained = np.pad(derain(picture, net, **options), pad, mode="edge")
+                sent += 1
+                try:
+                    writer.send(derained)
+                except OSError:
+                    break  # ffmpeg has ended: too few frames, found below
                 bar.step()
         writer.close()
+        # Neither a refused sound nor a full disk is an error of the writer: what it left is read again.
+        written = _frames_in(temporary, ffmpeg)
+        if written < max(sent, 1):
+            hint = "; the sound is copied as it is, and an output that ends in .mkv takes any" if sound else ""
+            raise OSError(f"{output}: of {sent} frames ffmpeg wrote {written} (its own words stand above{hint})")
         os.replace(temporary, output)
     finally:
         writer.close()
         frames.close()
         temporary.unlink(missing_ok=True)
     return output
+
+
+def _frames_in(video: Path, ffmpeg: Any) -> int:
+    """How many frames ffmpeg reads from a file; 0 for what is no video."""
+    try:
+        return int(ffmpeg.count_frames_and_secs(str(video))[0])
+    except (OSError, RuntimeError):
+        return 0

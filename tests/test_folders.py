@@ -1,4 +1,4 @@
-"""Strength, scale, time estimates, folders with contact sheets, and videos."""
+"""Strength, scale, time estimates, and folders with contact sheets."""
 
 import numpy as np
 import pytest
@@ -142,35 +142,6 @@ def test_command_line(tmp_path, weights, capsys):
     ):
         assert main(["derain", picture, str(tmp_path / "c.png"), *use, *wrong]) == 2
         assert message in capsys.readouterr().err
-
-
-def test_video(tmp_path, net):
-    ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="videos need the extra: pip install 'manas_lite[video]'")
-    from manas_lite.video import derain_video
-
-    path = tmp_path / "in.mp4"
-    writer = ffmpeg.write_frames(str(path), (48, 32), fps=10, macro_block_size=1)
-    writer.send(None)
-    for i in range(5):
-        writer.send(np.full((32, 48, 3), 100 + 20 * i, np.uint8))
-    writer.close()
-    out = derain_video(path, net, tmp_path / "new" / "out.mp4", say=lambda _: None)
-    frames = ffmpeg.read_frames(str(out))
-    facts = next(frames)
-    means = [np.frombuffer(frame, np.uint8).mean() for frame in frames]
-    assert tuple(facts["size"]) == (48, 32)
-    assert facts["fps"] == 10
-    assert means == pytest.approx([80, 100, 120, 140, 160], abs=3)
-    assert [p.name for p in out.parent.iterdir()] == ["out.mp4"]
-    with pytest.raises(FileExistsError, match="--overwrite"):
-        derain_video(path, net, out)
-    with pytest.raises(ValueError, match="ending"):
-        derain_video(path, net, tmp_path / "out.png")
-    with pytest.raises(FileNotFoundError, match="no such video"):
-        derain_video(tmp_path / "gone.mp4", net, tmp_path / "x.mp4")
-    (tmp_path / "bad.mp4").write_bytes(b"no video")
-    with pytest.raises(ValueError, match="reads no video"):
-        derain_video(tmp_path / "bad.mp4", net, tmp_path / "x.mp4")
 
 
 def _made(folder):
