@@ -92,7 +92,7 @@ def find(path: str | Path) -> Path:
     if bare and not file.is_file():
         file = registry.folder() / "sweeps" / file
     if not file.is_file():
-        raise FileNotFoundError(f"no sweep file {path}{', here or among the notebooks’ sweeps' if bare else ''}")
+        raise FileNotFoundError(f"no sweep file {path}{', here or among those of the notebooks' if bare else ''}")
     return file
 
 
