@@ -1,19 +1,24 @@
 """A search or a retraining in a process of its own, so that reading goes on: `background(...)`, then `.wait()`.
 
-The process writes an ordinary run directory. It outlives a restarted kernel, and starting it again continues it.
+The process writes an ordinary run directory. It outlives an interrupted or restarted kernel: the same call then finds
+it again while it runs, and continues it where it was stopped.
 """
 
+import contextlib
 import json
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from filelock import FileLock, Timeout
+
 from .. import draw
 from ..data import open_split
 from ..genotype import Genotype
-from ..record import MANIFEST, read_json, read_log, write_json
+from ..record import MANIFEST, BusyError, read_json, read_log, write_json
 from ..schedules import RetrainSettings, SearchSettings
 from ..searching import SearchResult, search
 from ..settings import parse, to_dict
@@ -24,17 +29,21 @@ __all__ = ["Background"]
 
 Kind = Literal["search", "retrain"]
 JOB = "job.json"
+LOCK = ".job.lock"  # held by the process as long as it lives, whichever kernel started it
+PROGRAM = (  # the lock first: what else is imported takes seconds
+    f"import filelock, sys; lock = filelock.FileLock(sys.argv[2]); lock.acquire(); from {__name__} import main; main()"
+)
 CURVES = {"search": draw.search_curves, "retrain": draw.training_curves}
 
 
 @dataclass
 class Background:
-    """A run in another process. `path` is its run directory."""
+    """A run in another process. `path` is its run directory; `process` is None where another kernel started it."""
 
     kind: Kind
     job: dict[str, Any]
     path: Path
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | None
 
     @classmethod
     def start(
@@ -47,9 +56,10 @@ class Background:
         data: str = "photos",
         seed: int = 0,
     ) -> Self:
-        """Start (or continue) searching a space, or retraining a genotype, and return at once.
+        """Start (or continue, or find running) the search of a space, or the retraining of a genotype; returns at once.
 
-        data, seed: as in `open_split`. The process's output goes to `output.txt` in the run directory.
+        data, seed: as in `open_split`. The process's output goes to `output.txt` in the run directory. With no one
+        looking (`headless`) it ends with the kernel. Raises BusyError where it runs with other settings.
         """
         kind: Kind = "search" if isinstance(what, SearchSpace) else "retrain"
         wanted = SearchSettings if kind == "search" else RetrainSettings
@@ -59,36 +69,50 @@ class Background:
         job = {"kind": kind, "what": subject, "settings": to_dict(settings), "data": data, "seed": seed}
         path = Path(runs_dir) / name
         path.mkdir(parents=True, exist_ok=True)
+        if _locked(path):
+            held = read_json(path / JOB)
+            process_id = held.pop("process", None)
+            if held != job:
+                raise BusyError(
+                    f"process {process_id} is writing {path} with other settings: wait for it, end it, or use "
+                    "another name"
+                )
+            print(f"{kind} {name!r} runs already, in process {process_id}; read on")
+            return cls(kind, job, path, None)
         write_json(path / JOB, job)
-        command = [sys.executable, "-c", f"from {__name__} import main; main()", str(path)]
-        with open(path / "output.txt", "ab") as output:
-            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        process = _start(path)
+        write_json(path / JOB, {**job, "process": process.pid})
         print(f"{kind} {name!r} runs in process {process.pid}; read on")
         return cls(kind, job, path, process)
+
+    def running(self) -> bool:
+        """Whether its process is alive."""
+        return _locked(self.path) if self.process is None else self.process.poll() is None
 
     def status(self) -> str:
         """One line: how far it is."""
         log = read_log(self.path)
         done = 1 + max((record["step"] for record in log), default=-1)
         total = self.job["settings"]["epochs"] * self.job["settings"]["steps"]
-        state = "running" if self.process.poll() is None else f"ended with code {self.process.returncode}"
+        running = self.running()
+        ended = "ended" if self.process is None else f"ended with code {self.process.returncode}"
+        state = "running" if running else ended
         return f"{self.kind}: step {done} of {total}, {state}"
 
     def wait(self, *, live: bool = True, every: float = 5.0) -> Any:
         """Wait until it is done, its curves growing in one output meanwhile; returns the run's result.
 
-        live: False waits silently. Raises RuntimeError with the last lines of its output where it failed.
+        live: False waits silently. every: seconds between two looks. Raises RuntimeError with the last lines of its
+        output where it failed or was stopped.
         """
-        handle, shown = None, -1
-        while self.process.poll() is None:
-            try:
-                self.process.wait(timeout=every if live else None)
-            except subprocess.TimeoutExpired:
-                log = read_log(self.path)
-                epochs = sum(record["kind"] == "epoch" for record in log)
-                if epochs > max(shown, 0):
-                    shown, handle = epochs, self._show(log, handle)
-        if self.process.returncode != 0:
+        handle, shown = None, 0
+        while self.running():
+            self._pause(every)
+            log = read_log(self.path) if live and self.running() else []
+            epochs = sum(record["kind"] == "epoch" for record in log)
+            if epochs > shown:
+                shown, handle = epochs, self._show(log, handle)
+        if not self._finished():
             output = (self.path / "output.txt").read_text(errors="replace")
             raise RuntimeError(f"the {self.kind} in {self.path} failed:\n{output[-2000:]}")
         return self.result()
@@ -96,6 +120,20 @@ class Background:
     def result(self) -> SearchResult | RetrainResult:
         """The finished run's result, read from its files."""
         return _run(self.job, self.path)
+
+    def _pause(self, seconds: float) -> None:
+        if self.process is None:
+            time.sleep(seconds)
+        else:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(seconds)
+
+    def _finished(self) -> bool:
+        """Of an ended process: whether it did its work."""
+        if self.process is not None:
+            return self.process.returncode == 0
+        manifest = self.path / MANIFEST
+        return manifest.is_file() and read_json(manifest)["finished"] is not None
 
     def _show(self, log: list[dict[str, Any]], handle: Any) -> Any:
         from IPython.display import display
@@ -117,9 +155,32 @@ def _run(job: dict[str, Any], path: Path) -> SearchResult | RetrainResult:
     return retrain(genotype, split, parse(RetrainSettings, job["settings"]), **where)
 
 
-def seconds(path: str | Path) -> float:
-    """What a run directory says it took, over all its stretches."""
-    return read_json(Path(path) / MANIFEST)["seconds"]
+def _start(path: Path) -> subprocess.Popen[bytes]:
+    """The process that does a run directory's job; it holds its lock, or has ended, when this returns."""
+    from .support import headless  # which imports this module
+
+    apart = not headless()  # from the kernel's process group, which Jupyter interrupts and kills as a whole
+    with open(path / "output.txt", "ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(path), str(path / LOCK)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=apart,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0) if apart else 0,  # the same on Windows
+        )
+    while process.poll() is None and not _locked(path):
+        time.sleep(0.02)
+    return process
+
+
+def _locked(path: Path) -> bool:
+    """Whether a process that does the run directory's job is alive."""
+    try:
+        with FileLock(path / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def main() -> None:
