@@ -5,7 +5,8 @@ What is converted, and how (this kit's choices):
 * an EXIF orientation is applied, so that height and width are those a viewer shows;
 * greyscale becomes three equal channels, a palette is looked up, CMYK loses its colour profile;
 * transparency is laid over white;
-* 16-bit samples keep their high byte (65535 -> 255).
+* 16-bit samples keep their high byte (65535 -> 255);
+* EXIF that cannot be understood counts as none: the pixels beside it may be whole.
 
 What is refused with an `ImageError` that names the file: truncated, empty and non-image files, folders,
 animations, floating-point images (their range is unknown), and pictures so large that Pillow suspects a bomb.
@@ -13,15 +14,13 @@ animations, floating-point images (their range is unknown), and pictures so larg
 
 import io
 import os
-import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from .checkpoint import write_atomic
 
@@ -29,6 +28,7 @@ __all__ = [
     "SUFFIXES",
     "ImageError",
     "conversions",
+    "exif_of",
     "image_size",
     "open_image",
     "read_image",
@@ -36,15 +36,25 @@ __all__ = [
     "rgb_array",
     "to_array",
     "to_tensor",
+    "upright",
     "write_image",
 ]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif"})
 """File name endings (lower case) that are taken for images when a folder is listed."""
 
-_SIDEWAYS = {5, 6, 7, 8}  # EXIF orientations that swap height and width
 _ORIENTATION = 0x0112
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = {5, 6, 7, 8}  # those that swap height and width
+_LATE = (b"eXIf", b"tEXtRaw profile type exif", b"zTXtRaw profile type exif", b"iTXtXML:com.adobe.xmp")
 
 
 class ImageError(ValueError):
@@ -64,27 +74,48 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
 
 def rgb_array(image: Image.Image, path: str | os.PathLike[str] = "the picture") -> np.ndarray:
     """A loaded PIL image as uint8 (H, W, 3), converted as `read_image` converts a file; `path` names it in errors."""
-    return np.array(_to_rgb(ImageOps.exif_transpose(image), path))
+    return np.array(_to_rgb(upright(image), path))
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A PIL image, loaded and turned as its EXIF says; the image itself where nothing is to turn."""
+    image.load()
+    turn = _TURNS.get(exif_of(image).get(_ORIENTATION, 1))
+    return image if turn is None else image.transpose(turn)
+
+
+def exif_of(image: Image.Image) -> Image.Exif:
+    """EXIF, as far as the file has been read; empty where there is none, or none that can be understood."""
+    try:
+        exif = Image.Image.getexif(image)  # PNG's own would decode the picture first
+        hash(exif.get(_ORIENTATION))  # values are looked at when asked for
+    except Exception:  # whatever Pillow stumbles over in damaged EXIF
+        return Image.Exif()
+    return exif
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """(height, width) as `read_image` would return them, from the header alone; raises the same errors."""
+    """(height, width) as `read_image` would return them, from the header alone; raises the same errors.
+
+    Only a PNG with its EXIF behind the pixels is decoded for it.
+    """
     path = Path(path)
-    with open_image(path) as image:
+    with refusing(path), open_image(path) as image:
         width, height = image.size
         if image.format == "TIFF":  # some versions of Pillow turn the size of these already
             width, height = (int(image.tag_v2[tag]) for tag in (256, 257))  # type: ignore[attr-defined]
-        sideways = image.getexif().get(_ORIENTATION) in _SIDEWAYS
+        sideways = _orientation(image, path) in _SIDEWAYS
     return (width, height) if sideways else (height, width)
 
 
 def conversions(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """What `read_image` converts in a file, from its header: any of rotated, greyscale, palette, CMYK, transparency,
     16-bit; empty for plain 8-bit RGB."""
-    with open_image(Path(path)) as image:
+    path = Path(path)
+    with refusing(path), open_image(path) as image:
         raw_mode = str(image.tile[0][3]) if image.tile else ""  # type: ignore[attr-defined]
         found = {
-            "rotated": image.getexif().get(_ORIENTATION, 1) not in (0, 1),
+            "rotated": _orientation(image, path) in _TURNS,
             "greyscale": image.mode in ("1", "L", "LA") or image.mode.startswith("I"),
             "palette": image.mode in ("P", "PA"),
             "CMYK": image.mode == "CMYK",
@@ -147,9 +178,9 @@ def refusing(path: Path) -> Iterator[None]:
     """Turns whatever a decoder raises over a broken file into an ImageError that names it."""
     try:
         yield
-    except (ImageError, FileNotFoundError):
+    except (ImageError, FileNotFoundError, MemoryError):
         raise
-    except _BROKEN as error:
+    except Exception as error:  # decoders let slip whatever their arithmetic on broken bytes raises
         raise ImageError(f"{path}: cannot be decoded ({_reason(error)}); copy or download it again") from error
 
 
@@ -163,16 +194,38 @@ def open_image(path: Path) -> Image.Image:
         raise ImageError(f"{path}: is empty (0 bytes); copy or download it again")
     try:
         image = Image.open(path)
+        frames = getattr(image, "n_frames", 1)
     except UnidentifiedImageError as error:
         raise ImageError(f"{path}: is no image that Pillow can read") from error
-    except _BROKEN as error:
+    except MemoryError:
+        raise
+    except Exception as error:
         raise ImageError(f"{path}: is no image that Pillow can read ({_reason(error)})") from error
     # A camera's MPO holds its picture first and previews after it; any other second frame is an animation.
-    frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
         image.close()
         raise ImageError(f"{path}: holds {frames} frames; save the one you mean as a PNG")
     return image
+
+
+def _orientation(image: Image.Image, path: Path) -> object:
+    """EXIF's, of an image just opened."""
+    if image.format == "PNG" and "exif" not in image.info and _speaks_late(path):
+        image.load()
+    return exif_of(image).get(_ORIENTATION, 1)
+
+
+def _speaks_late(path: Path) -> bool:
+    """Whether a PNG holds EXIF or XMP behind its pixels; of its chunks only the beginnings are read."""
+    with open(path, "rb") as file:
+        file.seek(8)
+        pixels = False
+        while head := file.read(32):  # length, kind, first bytes
+            pixels = pixels or head[4:8] == b"IDAT"
+            if pixels and head[4:].startswith(_LATE):
+                return True
+            file.seek(int.from_bytes(head[:4], "big") + 12 - len(head), os.SEEK_CUR)
+    return False
 
 
 def _to_rgb(image: Image.Image, path: str | os.PathLike[str]) -> Image.Image:

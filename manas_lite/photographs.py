@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 import tifffile
-from PIL import Image, ImageOps
+from PIL import Image
 
 from .checkpoint import write_atomic
-from .images import SUFFIXES, ImageError, image_size, open_image, refusing
+from .images import SUFFIXES, ImageError, exif_of, image_size, open_image, refusing, upright
 
 __all__ = [
     "DEEP",
@@ -95,8 +95,10 @@ def open_photograph(path: str | os.PathLike[str]) -> Photograph:
         if path.suffix.lower() in HEIC:
             return from_pil(_heif().open_heif(path).to_pillow(), path)
         with open_image(path) as image:
-            deep, camera = _sixteen_bits(image, path), _camera_data(image)  # a TIFF forgets its blocks once loaded
-            image.load()
+            deep = _sixteen_bits(image, path)
+            if image.format != "TIFF":
+                image.load()  # a PNG may hold EXIF behind its pixels
+            camera = _camera_data(image)  # a TIFF forgets its blocks once loaded
             photo = replace(from_pil(image, path), exif=camera)
         return replace(photo, **_halves(photo, path)) if deep else photo
 
@@ -113,22 +115,22 @@ def photograph_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 def from_pil(image: Image.Image, name: str | os.PathLike[str] = "the picture") -> Photograph:
     """A PIL image as a photograph; `name` stands in errors."""
-    upright = ImageOps.exif_transpose(image)
+    turned = upright(image)
     camera = _camera_data(image)
     profile = image.info.get("icc_profile") or None
-    if upright.mode == "F":
+    if turned.mode == "F":
         raise ImageError(f"{name}: floating-point samples have no known range; save it as 8 or 16 bits a channel")
-    if upright.mode.startswith("I"):
-        values = np.asarray(upright)
+    if turned.mode.startswith("I"):
+        values = np.asarray(turned)
         if values.size and (values.min() < 0 or values.max() > 65535):
             raise ImageError(f"{name}: integer samples outside 0..65535; save it as 8 or 16 bits a channel")
         return Photograph(values.astype(np.uint16), None, profile, camera)
-    if upright.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX"):
+    if turned.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX"):
         profile = None  # it describes inks or Lab, not the RGB that comes out
-    grey = upright.mode in ("1", "L", "LA")
-    if not upright.has_transparency_data:
-        return Photograph(np.array(upright.convert("L" if grey else "RGB")), None, profile, camera)
-    layers = np.array(upright.convert("LA" if grey else "RGBA"))
+    grey = turned.mode in ("1", "L", "LA")
+    if not turned.has_transparency_data:
+        return Photograph(np.array(turned.convert("L" if grey else "RGB")), None, profile, camera)
+    layers = np.array(turned.convert("LA" if grey else "RGBA"))
     pixels = layers[..., 0] if grey else layers[..., :3]
     return Photograph(np.ascontiguousarray(pixels), layers[..., -1].copy(), profile, camera)
 
@@ -185,9 +187,17 @@ def save_photograph(path: str | os.PathLike[str], photo: Photograph) -> Path:
 
 
 def _camera_data(image: Image.Image) -> bytes | None:
-    """EXIF without orientation; of a TIFF, whose every tag Pillow takes for EXIF, what says nothing of its layout."""
+    """EXIF without orientation; of a TIFF, whose every tag Pillow takes for EXIF, what says nothing of its layout.
+    None where there is none, or none that can be understood."""
+    try:
+        return _carried(image)
+    except Exception:  # whatever Pillow stumbles over in damaged EXIF
+        return None
+
+
+def _carried(image: Image.Image) -> bytes | None:
     exif = Image.Exif()
-    own = image.getexif()
+    own = exif_of(image)
     for block in {_EXIF, _GPS} & set(own):
         own.get_ifd(block)
     exif.load(own.tobytes())  # a copy: the caller's image keeps its own

@@ -1,5 +1,6 @@
 """Reading and writing pictures: every kind of file is converted as documented, or refused by name."""
 
+import contextlib
 import io
 import os
 import resource
@@ -169,6 +170,73 @@ def test_bad_file_is_refused_by_name(tmp_path: Path, kind: str, says: str) -> No
     with pytest.raises(ImageError, match=says) as caught:
         read_image(path)
     assert str(caught.value).startswith(str(path))
+
+
+def _png(*late: tuple[bytes, bytes]) -> bytes:
+    """COLOUR as a PNG, with these chunks behind its pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    content = io.BytesIO()
+    Image.fromarray(COLOUR).save(content, "PNG")
+    whole, end = content.getvalue(), chunk(b"IEND", b"")
+    return whole.removesuffix(end) + b"".join(chunk(*one) for one in late) + end
+
+
+def _exif(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif.tobytes()
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        (b"eXIf", _exif(6).removeprefix(b"Exif\0\0")),
+        (b"tEXt", b"Raw profile type exif\0\nexif\n      32\n" + _exif(6).hex().encode()),
+        (b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>'),
+    ],
+    ids=["exif", "raw", "xmp"],
+)
+def test_orientation_behind_the_pixels_of_a_png(tmp_path: Path, late: tuple[bytes, bytes]) -> None:
+    (tmp_path / "a.png").write_bytes(_png((b"tEXt", b"date\0today"), late))
+    assert image_size(tmp_path / "a.png") == (7, 5)
+    assert conversions(tmp_path / "a.png") == ("rotated",)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.rot90(COLOUR, -1))
+
+
+def test_size_is_read_from_the_header_alone(tmp_path: Path) -> None:
+    path = _bad_files(tmp_path)["truncated"]
+    assert image_size(path) == (64, 64)
+    assert conversions(path) == ()
+
+
+@pytest.mark.parametrize(
+    "damaged", [_png().replace(b"IDAT", b"I\0AT"), _png((b"eXIf", b"MM"))[:80]], ids=["chunk name", "cut"]
+)
+def test_a_damaged_png_is_refused_by_name_whoever_asks(tmp_path: Path, damaged: bytes) -> None:
+    (tmp_path / "a.png").write_bytes(damaged)
+    with pytest.raises(ImageError, match=r"a\.png: "):
+        read_image(tmp_path / "a.png")
+    for header in (image_size, conversions):
+        with contextlib.suppress(ImageError):  # and nothing else
+            header(tmp_path / "a.png")
+
+
+@pytest.mark.filterwarnings("ignore:.*EXIF")
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+@pytest.mark.parametrize(
+    "bad", [b"Exif\0\0", b"Exif\0\0MM\0*", b"Exif\0\0??\0*\0\0\0\x08", b"Exif\0\0II*\0\x08\0\0\0\xff\xff"]
+)
+def test_damaged_exif_counts_as_none(tmp_path: Path, kind: str, bad: bytes) -> None:
+    path = tmp_path / f"a.{kind.lower()}"
+    Image.fromarray(COLOUR).save(path, kind)
+    whole = read_image(path)
+    Image.fromarray(COLOUR).save(path, kind, exif=bad)
+    assert image_size(path) == (5, 7)
+    assert conversions(path) == ()
+    np.testing.assert_array_equal(read_image(path), whole)
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

@@ -188,6 +188,21 @@ def test_bad_files_and_endings(tmp_path):
         open_photograph(tmp_path / "f.tif")
 
 
+@pytest.mark.filterwarnings("ignore:.*EXIF")
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_damaged_camera_data_does_not_cost_the_picture(tmp_path, suffix):
+    """A GPS block whose first value claims to be of a type that Pillow cannot convert; the orientation is readable."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    exif[GPS_TAG] = {2: (48.0, 8.0, 13.75)}
+    good = exif.tobytes()
+    for content in (good[:30], good.replace(b"\x88\x25\0\x04", b"\x88\x25\0\x02"), b"Exif\0\0??no TIFF"):
+        Image.fromarray(COLOUR).save(tmp_path / f"a{suffix}", exif=content)
+        photo = open_photograph(tmp_path / f"a{suffix}")
+        assert photo.pixels.shape[:2] == photograph_size(tmp_path / f"a{suffix}")
+        save_photograph(tmp_path / f"b{suffix}", photo.without_location())
+
+
 def test_heic_in_and_out(tmp_path, net):
     heif = pytest.importorskip("pillow_heif", reason="HEIC needs the extra: pip install 'manas_lite[heic]'")
     path: Path = tmp_path / "a.heic"
