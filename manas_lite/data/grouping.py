@@ -1,12 +1,15 @@
 """From pairs to scenes: by the names a set gives its backgrounds, or by perceptual hash where it has none."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
+from PIL import Image
 
 from manas_lite.data.listing import Listing, Pair
 from manas_lite.data.matching import natural
+from manas_lite.data.pictures import Picture
 from manas_lite.data.scenes import Scene
 from manas_lite.data.similarity import clusters, signatures, similar_pairs
 
@@ -18,14 +21,18 @@ Parts = dict[str | None, tuple[Scene, ...]]
 ALIGNED_PSNR = 35.0
 """Clean pictures of one background at least this close, in dB, are one picture up to JPEG noise."""
 
+_LARGEST_ERROR = 255**2 / 10 ** (ALIGNED_PSNR / 10)  # the same as a mean squared error
+
 
 def group_scenes(listing: Listing, by: str = "auto") -> Parts:
     """Scenes of the pairs of a listing.
 
-    by: "name" groups pairs whose background has one name; "hash" then also merges scenes whose clean pictures
-      are the same up to JPEG noise, and gives near-duplicates (a crop, a stronger JPEG) one name, so that no
-      split separates them; "auto" takes "name" where the set names its backgrounds (`listing.named`), else
-      "hash".
+    by: "name" groups pairs whose background has one name; "hash" then also gives backgrounds that look alike (the
+      same picture, a crop, a stronger JPEG) one name, so that no split separates them; "auto" takes "name" where the
+      set names its backgrounds (`listing.named`), else "hash".
+
+    A scene has one clean picture: pairs of a background are merged only where their clean pictures are the same up
+    to JPEG noise, the others become scenes of the same name.
     """
     if by not in ("auto", "name", "hash"):
         raise ValueError(f"scenes are grouped by 'auto', 'name' or 'hash', got {by!r}")
@@ -34,8 +41,7 @@ def group_scenes(listing: Listing, by: str = "auto") -> Parts:
         named.setdefault((pair.part, pair.background), []).append(pair)
     parts: dict[str | None, list[Scene]] = {}
     for (part, background), pairs in sorted(named.items(), key=lambda item: natural(item[0][1])):
-        rainy, labels = tuple(p.rainy for p in pairs), tuple(p.label for p in pairs)
-        parts.setdefault(part, []).append(Scene(background, pairs[0].clean, rainy, labels))
+        parts.setdefault(part, []).extend(_aligned([Scene(background, p.clean, (p.rainy,), (p.label,)) for p in pairs]))
     if by == "hash" or (by == "auto" and not listing.named):
         return {part: _merged(scenes) for part, scenes in parts.items()}
     return {part: tuple(scenes) for part, scenes in parts.items()}
@@ -54,24 +60,48 @@ def without_leaks(train: Sequence[Scene], *others: Sequence[Scene]) -> tuple[tup
 def _merged(scenes: Sequence[Scene]) -> tuple[Scene, ...]:
     hashes = signatures([scene.clean for scene in scenes])
     links = [(i, j) for i, j, _ in similar_pairs(hashes, hashes) if i < j]
+    first: dict[str, int] = {}
+    links += [(first.setdefault(scene.name, i), i) for i, scene in enumerate(scenes)]
     merged = []
     for group in clusters(len(scenes), links):
-        name = scenes[group[0]].name
-        aligned: list[Scene] = []
-        for scene in (scenes[i] for i in group):
-            for k, kept in enumerate(aligned):
-                if _one_picture(kept, scene):
-                    both = replace(kept, rainy=kept.rainy + scene.rainy, labels=kept.labels + scene.labels)
-                    aligned[k] = both
-                    break
-            else:
-                aligned.append(replace(scene, name=name))
-        merged += aligned
+        merged += _aligned([replace(scenes[i], name=scenes[group[0]].name) for i in group])
     return tuple(merged)
 
 
-def _one_picture(a: Scene, b: Scene) -> bool:
-    if a.clean.size() != b.clean.size():
+def _aligned(scenes: Sequence[Scene]) -> list[Scene]:
+    """Scenes of one background, those merged whose clean pictures are one."""
+    kept: list[Scene] = []
+    home: dict[Picture, int] = {}  # clean picture -> which of `kept` it belongs to
+    small = cache(_thumbnail)
+    for scene in scenes:
+        k = home.get(scene.clean)
+        if k is None:
+            same = (k for k, other in enumerate(kept) if _one_picture(other.clean, scene.clean, small))
+            k = home[scene.clean] = next(same, len(kept))
+        if k == len(kept):
+            kept.append(scene)
+        else:
+            both = {"rainy": kept[k].rainy + scene.rainy, "labels": kept[k].labels + scene.labels}
+            kept[k] = replace(kept[k], **both)
+    return kept
+
+
+def _one_picture(a: Picture, b: Picture, small: Callable[[Picture], tuple[tuple[int, ...], np.ndarray]]) -> bool:
+    (shape, thumbnail), (other_shape, other_thumbnail) = small(a), small(b)
+    if shape != other_shape:
         return False
-    error = np.mean((a.clean.read().astype(np.float32) - b.clean.read().astype(np.float32)) ** 2)
-    return bool(error <= 255**2 / 10 ** (ALIGNED_PSNR / 10))
+    # Averaging only shrinks differences (twice: for its rounding). Most frames of a clip need no second decoding.
+    if _error(thumbnail, other_thumbnail) > 2 * _LARGEST_ERROR:
+        return False
+    return _error(a.read(), b.read()) <= _LARGEST_ERROR
+
+
+def _thumbnail(picture: Picture) -> tuple[tuple[int, ...], np.ndarray]:
+    """The shape of a picture, and its averages over 32 x 32 cells."""
+    image = picture.read()
+    small = Image.fromarray(np.ascontiguousarray(image)).resize((32, 32), Image.Resampling.BOX)
+    return image.shape, np.asarray(small)
+
+
+def _error(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.mean((a.astype(np.float32) - b.astype(np.float32)) ** 2))

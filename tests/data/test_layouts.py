@@ -200,6 +200,30 @@ def test_csv_of_pairs_with_halves_and_scenes(tmp_path: Path) -> None:
         list_folder(tmp_path)
 
 
+def test_a_named_group_of_several_clean_pictures_keeps_each_with_its_own_rain(tmp_path: Path) -> None:
+    """A table whose scenes are clips: two frames, the first under two rains, and a copy of it as another file."""
+    rows = ["rainy,clean,scene"]
+    for rainy, clean, seed in (("a", "a", 1), ("b", "b", 2), ("a2", "a", 1), ("c", "c", 1)):
+        save_pair(tmp_path / f"r_{rainy}.png", tmp_path / f"c_{clean}.png", seed=seed, rain=len(rows))
+        rows.append(f"r_{rainy}.png,c_{clean}.png,clip")
+    (tmp_path / "pairs.csv").write_text("\n".join(rows))
+    assert rains(tmp_path) == {None: [3, 1]}
+    scenes = group_scenes(list_folder(tmp_path))[None]
+    assert [(s.name, s.clean.path.stem, s.labels) for s in scenes] == [
+        ("clip", "c_a", ("r_a", "r_a2", "r_c")),
+        ("clip", "c_b", ("r_b",)),
+    ]
+
+
+def test_unrelated_pictures_under_one_number_are_not_one_scene(tmp_path: Path) -> None:
+    for level, first in (("light", 0), ("heavy", 50)):
+        for i in range(3):
+            home = tmp_path / f"rain_{level}"
+            save_pair(home / f"input/{i}.png", home / f"target/{i}.png", seed=first + i)
+    assert rains(tmp_path) == {None: [1] * 6}
+    assert len({scene.name for scene in group_scenes(list_folder(tmp_path))[None]}) == 3  # no split separates them
+
+
 def test_folder_of_photographs(tmp_path: Path) -> None:
     for i in range(5):
         save(tmp_path / "holiday" / f"IMG_{i}.jpg", background(i))
