@@ -117,6 +117,15 @@ def _first_digit(values):
     return f"{np.mean(values):.{max(places, 0)}f} ± {np.std(values, ddof=1):.{max(places, 0)}f}"
 
 
+def _front(points, ties=False):
+    """The right answer; ties: a point must be beaten in both to go."""
+
+    def beaten(c, q):
+        return any(p < c and r > q if ties else p <= c and r >= q and (p, r) != (c, q) for p, r in points)
+
+    return [k for k, point in enumerate(points) if not beaten(*point)]
+
+
 WRONG = {
     "psnr_rgb": [
         (lambda x, c: 20 * np.log10(255) + _db(x - c), "255"),
@@ -233,9 +242,14 @@ WRONG = {
     ],
     "tile_starts": [
         (lambda n, tile, overlap: list(range(0, max(1, n - tile + 1), tile - overlap)), "never seen"),
-        (lambda n, tile, overlap: list(range(0, n, tile - overlap)), ""),
+        (lambda n, tile, overlap: list(range(0, n, tile - overlap)), "leaves the picture"),
     ],
-    "pareto_front": [(lambda points: [max(range(len(points)), key=lambda k: points[k][1])], "")],
+    "pareto_front": [
+        (lambda points: [max(_front(points), key=lambda k: points[k][1])], "is lost"),
+        (lambda points: _front([(-cost, -quality) for cost, quality in points]), "the worst points"),
+        (lambda points: _front(points, ties=True), "as cheap, and better"),
+        (lambda points: list({point: k for k, point in enumerate(points) if k in _front(points)}.values()), "is lost"),
+    ],
     "mean_and_deviation": [
         (lambda values: f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}", "of "),
         (_first_digit, "two digits"),

@@ -188,7 +188,7 @@ def test_stripping_removes_what_running_left(tmp_path) -> None:
 
 def test_notebooks_are_tracked_as_they_lie_here() -> None:
     tracked = {name for name in tracked_files() if name.startswith("notebooks/") and name.endswith(".ipynb")}
-    assert {f"notebooks/{notebook.path.name}" for notebook in NOTEBOOKS} >= tracked
+    assert {f"notebooks/{notebook.path.name}" for notebook in NOTEBOOKS} == tracked
 
 
 def test_one_command_moves_every_badge_and_set_up_cell(tmp_path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
