@@ -1,6 +1,7 @@
 """The wheel is whole, works outside the clone, and replaces nothing that is already installed."""
 
 import os
+import re
 import subprocess
 import sys
 import venv
@@ -8,7 +9,17 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from project import COLAB, ROOT, lower_bound, requirements, tracked_files
+from project import COLAB, ROOT, all_requirements, lower_bound, requirements, tracked_files
+
+
+def test_the_full_installation_is_the_same_everywhere_and_leaves_no_test_out() -> None:
+    """The Makefile's and the README's lines; without `dask`, say, its tests would be skipped wherever they run."""
+    made = re.findall(r"^\$\(VENV\)/installed-dev: EXTRAS = \[(.+)\]$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    told = re.findall(r'-e "\.\[(.+,dev,.+)\]"', (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(made) == 1
+    assert told == made * 2
+    installed = {requirement.name for requirement in requirements(*made[0].split(","))}
+    assert {requirement.name for requirement in all_requirements()} - installed == set()
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +52,9 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert {name for name in tracked_files() if name.startswith("manas_lite/")} <= names
     sets = {name for name in tracked_files() if name.startswith("data_scripts/sets/")}
     assert {name.replace("data_scripts/sets", "manas_lite/data/sets") for name in sets} <= names
+    course = {name for name in tracked_files() if name.startswith("notebooks/")}
+    assert course
+    assert {f"manas_lite/course/{name}" for name in course} <= names
     assert "License-Expression: MIT" in described
     assert wheel.stat().st_size < 10_000_000
 
