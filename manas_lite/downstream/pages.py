@@ -52,8 +52,10 @@ COLUMNS: Mapping[str, Mapping[str, tuple[str, int]]] = {
 TEXTS = {"detection": DETECTION, "segmentation": SEGMENTATION, "quality": QUALITY}
 
 
-def page(rows: Sequence[Row], name: str, levels: Sequence[str], notes: Mapping[str, str]) -> str:
-    """The Markdown page. notes: of masked data, what it can show."""
+def page(
+    rows: Sequence[Row], name: str, levels: Sequence[str], notes: Mapping[str, str], left_out: Sequence[str] = ()
+) -> str:
+    """The Markdown page. notes: of masked data, what it can show. left_out: pictures that were, and why."""
     parts = [
         f"# After deraining by {name}\n",
         "Made by `python -m manas_lite downstream`; every number, and those of each class, is in `table.csv`. In "
@@ -76,7 +78,10 @@ def page(rows: Sequence[Row], name: str, levels: Sequence[str], notes: Mapping[s
                 parts.append("IoU of each class:\n")
                 parts.append(_table(mine, {m: (m.removeprefix("iou_"), 2) for m in _classes(mine)}, levels))
     if not any(row.level == "real" for row in rows):
-        parts.append("Real rain was not measured: no folder of rainy photographs was given (`--real`).\n")
+        parts.append("Real rain was not measured (`--real` takes a folder of rainy photographs).\n")
+    if left_out:
+        parts.append("Left out, because they could not be read or measured:\n")
+        parts.append("\n".join(f"- {line}" for line in left_out) + "\n")
     return "\n".join(parts)
 
 

@@ -34,7 +34,8 @@ _GREY = np.array([0.299, 0.587, 0.114])
 def niqe(picture: np.ndarray) -> float:
     """NIQE of a picture, uint8 (H, W, 3) or (H, W); about 2 to 4 for clean photographs, more for worse ones.
 
-    Raises ValueError for pictures too small: two patches of 96 x 96 pixels are needed to have a covariance.
+    Raises ValueError for pictures too small or too flat: two patches of 96 x 96 pixels, neither of one colour, are
+    needed to have a covariance.
     """
     grey = np.round(_grey(picture))
     rows, columns = grey.shape[0] // PATCH, grey.shape[1] // PATCH
@@ -53,8 +54,10 @@ def niqe(picture: np.ndarray) -> float:
         scales.append([_features(patch) for patch in patches])
         image = _halved(image)
     features = np.concatenate(scales, axis=1)
-    mean = np.nanmean(features, axis=0)
     whole = features[~np.isnan(features).any(axis=1)]
+    if len(whole) < 2:
+        raise ValueError(f"too flat for NIQE: of {len(features)} patches only {len(whole)} show anything")
+    mean = np.nanmean(features, axis=0)
     spread = (pristine.covariance + np.cov(whole, rowvar=False)) / 2
     away = pristine.mean - mean
     return float(np.sqrt(away @ np.linalg.pinv(spread) @ away))

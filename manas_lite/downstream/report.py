@@ -2,27 +2,24 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from ..backbone import DerainNet
 from ..checkpoint import write_atomic
-from ..data import Picture
 from ..draw.sheets import contact_sheet, thumbnail
-from ..folders import pictures_in
-from ..images import write_image
+from ..images import rgb_array, write_image
+from ..photographs import PHOTOGRAPHS, open_photograph, to_pil
 from ..progress import Progress
 from ..runtime import ComputeSettings
 from .boxes import AnnotatedPhoto, bundled_boxes, open_boxes
 from .detection import CocoSsd, Detector
-from .masks import MaskedSet, bundled_masks, open_camvid
+from .masks import MaskedPhoto, MaskedSet, bundled_masks, open_camvid
 from .pages import page
 from .pictures import draw_boxes, draw_classes
-from .quality import PATCH
 from .segmentation import (
     Segmenter,
     SegmenterSettings,
@@ -33,11 +30,14 @@ from .segmentation import (
     was_trained_so,
 )
 from .sightings import LEVELS, Key, Sighting, Versions, look, save_sightings
-from .tasks import Row, measure_detection, measure_quality, measure_segmentation
+from .tasks import Row, measure_detection, measure_quality, measure_segmentation, quality_scores
 
 __all__ = ["TASKS", "DownstreamSettings", "run_downstream"]
 
 T = TypeVar("T")
+P = TypeVar("P", AnnotatedPhoto, MaskedPhoto)
+Skip = Callable[[str, Exception], None]
+"""Is told the name of a picture that is left out, and why."""
 TASKS = ("detection", "segmentation", "quality")
 BUNDLED = "bundled photographs"
 SEGMENTER = Path(__file__).resolve().parents[1] / "assets" / "downstream" / "segmenter.safetensors"
@@ -45,6 +45,8 @@ SHIPPED = SEGMENTER.with_name("table.csv")
 """The table that `rain-any` made, real rain included."""
 SHOWN = 3
 """Pictures that a sheet of boxes or classes shows."""
+SHEET = 100
+"""Photographs that the sheet of real rain shows: a JPEG has at most 65,500 rows of pixels."""
 
 
 @dataclass(frozen=True)
@@ -89,42 +91,69 @@ def run_downstream(
 
     Writes to `out`: table.csv (every row), README.md (the same, explained), a CSV a task with a record for every
     picture, sightings.json (the detections on the held-out photographs) and pictures/. Files from before are replaced,
-    except a segmenter trained by the same settings on the same frames: that is used again.
+    except a segmenter trained by the same settings on the same frames: that is used again. What is measured is written
+    after each task. Pictures that cannot be read or measured are left out: stderr and the page name them.
     detector: instead of the one in `settings`.
+    Raises FileNotFoundError or ValueError before the first task for a folder that is missing or of another layout.
     """
     settings = settings or DownstreamSettings()
-    pictures = out / "pictures"
-    pictures.mkdir(parents=True, exist_ok=True)
-    versions, rows, notes = Versions(net, compute), [], {}
+    rows: list[Row] = []
+    left_out: list[str] = []
+
+    def skip(picture: str, error: Exception) -> None:
+        left_out.append(f"{picture}: {error}")
+        print(f"skipped {left_out[-1]}", file=sys.stderr)
+
+    # All folders are opened before the first task: a wrong one is not found out about hours later.
+    photos: tuple[AnnotatedPhoto, ...] = ()
+    masked: list[MaskedSet] = []
+    files: tuple[Path, ...] = ()
     if "detection" in settings.tasks:
         detector = detector or CocoSsd(settings.detector)
         photos = _first(open_boxes(settings.boxes) if settings.boxes else bundled_boxes(), settings.most)
+        photos = _readable(photos, skip)
+        if not any(len(photo.relative) for photo in photos):
+            raise ValueError(f"{settings.boxes}: no picture has a true box, so that there is nothing to find")
+    if "segmentation" in settings.tasks:
+        masked = [bundled_masks(), *([open_camvid(settings.street)] if settings.street else [])]
+        masked = [_readable_set(replace(masks, test=_first(masks.test, settings.most)), skip) for masks in masked]
+    if "quality" in settings.tasks and settings.real:
+        files = _first(_rainy_files(settings.real), settings.most)
+    notes = {masks.name: masks.note for masks in masked}
+    pictures = out / "pictures"
+    pictures.mkdir(parents=True, exist_ok=True)
+    versions = Versions(net, compute)
+
+    def keep(found: list[Row]) -> None:
+        rows.extend(found)
+        write_table(out / "table.csv", [asdict(row) for row in rows])
+        write_atomic(out / "README.md", page(rows, name, settings.levels, notes, left_out).encode())
+
+    if detector and photos:
         data = settings.boxes.name if settings.boxes else BUNDLED
         seen = look(versions, photos, detector, levels=settings.levels, progress=progress)
         found, records = measure_detection(photos, seen, data=data, levels=settings.levels, draws=settings.draws)
-        rows += found
         write_table(out / "detection.csv", records)
         save_sightings(out / "sightings.json", {key: seen[key] for key in seen if key[0] in _held_out(photos)})
+        keep(found)
         _boxes_sheet(pictures / "boxes.jpg", versions, photos, seen, settings.levels[-1])
-    if "segmentation" in settings.tasks:
-        for masks in [bundled_masks(), *([open_camvid(settings.street)] if settings.street else [])]:
-            notes[masks.name] = masks.note
-            masks = replace(masks, test=_first(masks.test, settings.most))
-            segmenter = _segmenter(out, masks, settings, compute, progress)
-            rows += measure_segmentation(
+    for masks in masked:
+        segmenter = _segmenter(out, masks, settings, compute, progress)
+        keep(
+            measure_segmentation(
                 versions, masks, segmenter, levels=settings.levels, draws=settings.draws, progress=progress
             )
-            sheet = pictures / f"classes-{masks.name.lower().replace(' ', '-')}.jpg"
-            _classes_sheet(sheet, versions, masks, segmenter, settings.levels[-1])
+        )
+        sheet = pictures / f"classes-{masks.name.lower().replace(' ', '-')}.jpg"
+        _classes_sheet(sheet, versions, masks, segmenter, settings.levels[-1])
     if "quality" in settings.tasks:
         found, records = _synthetic_quality(versions, settings)
-        if settings.real:
-            more, real_records = _real_rain(versions, settings, pictures / "real.jpg", progress)
-            found, records = found + more, records + real_records
-        rows += found
         write_table(out / "quality.csv", records)
-    write_table(out / "table.csv", [asdict(row) for row in rows])
-    write_atomic(out / "README.md", page(rows, name, settings.levels, notes).encode())
+        keep(found)
+        if settings.real:
+            found, more = _real_rain(versions, settings, files, pictures / "real.jpg", skip, progress)
+            write_table(out / "quality.csv", records + more)
+            keep(found)
     return rows
 
 
@@ -150,6 +179,42 @@ def _first(items: Sequence[T], most: int) -> tuple[T, ...]:
     return tuple(items[:most] if most else items)
 
 
+def _readable(photos: Sequence[P], skip: Skip) -> tuple[P, ...]:
+    """The photographs whose picture and truth can be read; ValueError where there are none."""
+    good = []
+    for photo in photos:
+        try:
+            photo.picture.read()
+            photo.truth()
+        except (ValueError, OSError) as error:
+            skip(photo.name, error)
+        else:
+            good.append(photo)
+    if not good:
+        raise ValueError(f"none of {len(photos)} photographs can be read, {photos[0].picture} the first of them")
+    return tuple(good)
+
+
+def _readable_set(masks: MaskedSet, skip: Skip) -> MaskedSet:
+    train, test = _readable(masks.train, skip), _readable(masks.test, skip)
+    bad = len(masks.train) - len(train)
+    return replace(masks, train=train, test=test, note=f"{masks.note}; {bad} of them unreadable" if bad else masks.note)
+
+
+def _rainy_files(folder: Path) -> list[Path]:
+    """The photographs directly in a folder or, where it holds none, in its sub-folders."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of rainy photographs")
+    own, *below = (
+        sorted(path for path in place.iterdir() if path.suffix.lower() in PHOTOGRAPHS)
+        for place in (folder, *sorted(child for child in folder.iterdir() if child.is_dir()))
+    )
+    files = own or [path for group in below for path in group]
+    if not files:
+        raise ValueError(f"{folder} holds no rainy photograph, nor do the folders in it")
+    return files
+
+
 def _segmenter(
     out: Path, data: MaskedSet, settings: DownstreamSettings, compute: ComputeSettings | None, progress: bool
 ) -> Segmenter:
@@ -167,53 +232,36 @@ def _segmenter(
 def _synthetic_quality(versions: Versions, settings: DownstreamSettings) -> tuple[list[Row], list[dict[str, Any]]]:
     """The scores where the truth is known: do they like the clean picture best, and the derained one next?"""
     photos = _first([photo for photo in bundled_boxes() if photo.part == "test"], settings.most)
-    pictures: dict[tuple[str, str], list[np.ndarray]] = {("none", "clean"): [p.picture.read() for p in photos]}
-    for level in settings.levels:
-        for photo in photos:
+    scored = []
+    for photo in photos:
+        pictures = {("none", "clean"): photo.picture.read()}
+        for level in settings.levels:
             for version, picture in versions.of(photo.picture, photo.name, level).items():
-                pictures.setdefault((level, version), []).append(picture)
-    rows, records = measure_quality(pictures, data=f"{BUNDLED}, held out", draws=settings.draws)
-    return rows, [{"picture": photos[record.pop("number")].name, **record} for record in records]
+                pictures[level, version] = picture
+        scored.append((photo.name, quality_scores(pictures)))
+    return measure_quality(scored, data=f"{BUNDLED}, held out", draws=settings.draws)
 
 
 def _real_rain(
-    versions: Versions, settings: DownstreamSettings, sheet: Path, progress: bool
+    versions: Versions, settings: DownstreamSettings, files: Sequence[Path], sheet: Path, skip: Skip, progress: bool
 ) -> tuple[list[Row], list[dict[str, Any]]]:
-    """Photographs of real rain and of its sub-folders, before and after; those too small for NIQE are left out."""
+    """Photographs of real rain, before and after; those that NIQE cannot judge are left out."""
     assert settings.real is not None
-    files = _first([path for folder in _folders(settings.real) for path in pictures_in(folder)], settings.most)
-    large = [path for path in files if _fits(Picture(path))]
-    if not large:
-        raise ValueError(f"{settings.real}: none of {len(files)} photographs is large enough for NIQE (2 x {PATCH})")
-    pictures: dict[tuple[str, str], list[np.ndarray]] = {("real", "rainy"): [], ("real", "derained"): []}
-    thumbnails = []
-    with Progress(len(large), "real rain", show=progress) as bar:
-        for path in large:
-            before = Picture(path).read()
-            pictures["real", "rainy"].append(before)
-            pictures["real", "derained"].append(versions.derain(before))
-            thumbnails.append((path.name, [thumbnail(group[-1]) for group in pictures.values()]))
+    scored, thumbnails = [], []
+    with Progress(len(files), "real rain", show=progress) as bar:
+        for path in files:
+            try:
+                before = rgb_array(to_pil(open_photograph(path)), path)
+                after = versions.derain(before)
+                scored.append((path.name, quality_scores({("real", "rainy"): before, ("real", "derained"): after})))
+                thumbnails.append((path.name, [thumbnail(before), thumbnail(after)]))
+            except (ValueError, OSError) as error:
+                skip(path.name, error)
             bar.step()
-    write_image(sheet, contact_sheet(thumbnails))
-    rows, records = measure_quality(pictures, data=settings.real.name, draws=settings.draws)
-    return rows, [{"picture": large[record.pop("number")].name, **record} for record in records]
-
-
-def _folders(folder: Path) -> list[Path]:
-    """The folder, or the folders in it where it holds no picture itself."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of rainy photographs")
-    inside = [child for child in sorted(folder.iterdir()) if child.is_dir()]
-    return (
-        inside
-        if inside and not any(child.suffix.lower() in (".jpg", ".png") for child in folder.iterdir())
-        else [folder]
-    )
-
-
-def _fits(picture: Picture) -> bool:
-    height, width = picture.size()
-    return (height // PATCH) * (width // PATCH) >= 2
+    if not scored:
+        raise ValueError(f"{settings.real}: none of {len(files)} photographs could be measured, for the reasons above")
+    write_image(sheet, contact_sheet(thumbnails[:SHEET]))
+    return measure_quality(scored, data=settings.real.name, draws=settings.draws)
 
 
 def _held_out(photos: Sequence[AnnotatedPhoto]) -> set[str]:

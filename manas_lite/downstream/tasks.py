@@ -15,7 +15,7 @@ from .scoring import AveragePrecision, Consistency, consistency, interval, resam
 from .segmentation import Segmenter, confusion, scores, segment
 from .sightings import LEVELS, Key, Sighting, Versions
 
-__all__ = ["GAIN", "Row", "measure_detection", "measure_quality", "measure_segmentation"]
+__all__ = ["GAIN", "Row", "measure_detection", "measure_quality", "measure_segmentation", "quality_scores"]
 
 GAIN = "derained - rainy"
 """The version of rows that hold a paired difference."""
@@ -164,29 +164,36 @@ def measure_segmentation(
     return table_rows("segmentation", data.name, len(data.test), measures, draws=draws, seed=seed, plain=plain)
 
 
-def measure_quality(
-    pictures: Mapping[tuple[str, str], Sequence[np.ndarray]], *, data: str, draws: int = 500, seed: int = 0
-) -> tuple[list[Row], list[dict[str, Any]]]:
-    """NIQE and PIQE, and how much deraining changed (mean absolute change, in levels of 255): means over pictures.
+def quality_scores(pictures: Mapping[tuple[str, str], np.ndarray]) -> dict[tuple[str, str], Measured]:
+    """NIQE and PIQE of one photograph in all its versions, and how much deraining changed it (mean absolute change, in
+    levels of 255).
 
-    pictures: by (level, version), the version "rainy", "derained" or "clean"; the same pictures in the same order.
+    pictures: by (level, version), the version "rainy", "derained" or "clean". Raises ValueError where NIQE does.
+    """
+    found = {key: {"niqe": niqe(picture), "piqe": piqe(picture)} for key, picture in pictures.items()}
+    for (level, version), picture in pictures.items():
+        if version == "derained":
+            before = pictures[level, "rainy"].astype(float)
+            found[level, version]["change"] = float(np.abs(before - picture).mean())
+    return found
+
+
+def measure_quality(
+    scored: Sequence[tuple[str, Mapping[tuple[str, str], Measured]]], *, data: str, draws: int = 500, seed: int = 0
+) -> tuple[list[Row], list[dict[str, Any]]]:
+    """Means over pictures of what `quality_scores` gave for each: (name, scores), all of the same versions.
+
     Returns rows, and a record for every picture of every (level, version).
     """
-    measured: dict[tuple[str, str], list[Measured]] = {}
-    for (level, version), group in pictures.items():
-        measured[level, version] = [{"niqe": niqe(picture), "piqe": piqe(picture)} for picture in group]
-        if version == "derained":
-            for values, before, after in zip(measured[level, version], pictures[level, "rainy"], group, strict=True):
-                values["change"] = float(np.abs(before.astype(float) - after).mean())
+    measured = {key: [scores[key] for _, scores in scored] for key in scored[0][1]}
 
     def measure(each: list[Measured]) -> Callable[[np.ndarray], Measured]:
         return lambda drawn: {name: fmean(each[i][name] for i in drawn) for name in each[0]}
 
-    count = len(next(iter(pictures.values())))
     measures = {key: measure(each) for key, each in measured.items()}
     records = [
-        {"number": i, "level": level, "version": version, **values}
+        {"picture": name, "level": level, "version": version, **values}
         for (level, version), each in measured.items()
-        for i, values in enumerate(each)
+        for (name, _), values in zip(scored, each, strict=True)
     ]
-    return table_rows("quality", data, count, measures, draws=draws, seed=seed), records
+    return table_rows("quality", data, len(scored), measures, draws=draws, seed=seed), records

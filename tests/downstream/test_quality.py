@@ -82,6 +82,11 @@ def test_uniform_pictures_and_bad_ones():
     assert np.isfinite(piqe(np.eye(5, dtype=np.uint8) * 255))
     with pytest.raises(ValueError, match="150x100 pixels is too small for NIQE"):
         niqe(np.zeros((100, 150, 3), np.uint8))
+    flat = np.zeros((192, 192), np.uint8)
+    flat[:96, :96] = np.random.default_rng(0).integers(0, 256, (96, 96))  # one patch of four has no covariance
+    for picture, count in ((np.zeros((192, 192, 3), np.uint8), 0), (flat, 1)):
+        with pytest.raises(ValueError, match=f"too flat for NIQE: of 4 patches only {count} show"):
+            niqe(picture)
     for bad in (np.zeros((200, 200, 3)), np.zeros((200, 200, 4), np.uint8)):
         with pytest.raises(ValueError, match="expected uint8"):
             niqe(bad)

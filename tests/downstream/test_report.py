@@ -18,7 +18,7 @@ from manas_lite.downstream.report import DownstreamSettings, read_table, run_dow
 from manas_lite.downstream.segmentation import SegmenterSettings, train_segmenter
 from manas_lite.downstream.sightings import SHIPPED as SHIPPED_SIGHTINGS
 from manas_lite.downstream.sightings import Versions, load_sightings, look
-from manas_lite.downstream.tasks import GAIN, measure_detection, measure_quality
+from manas_lite.downstream.tasks import GAIN, measure_detection, measure_quality, quality_scores
 from manas_lite.images import read_image, write_image
 from manas_lite.runtime import ComputeSettings
 
@@ -101,12 +101,16 @@ def test_quality_rows_pair_pictures():
     rng = np.random.default_rng(0)
     rainy = [rng.integers(0, 256, (192, 96, 3), dtype=np.uint8) for _ in range(3)]
     after = [(p // 2 + 64).astype(np.uint8) for p in rainy]
-    rows, records = measure_quality({("real", "rainy"): rainy, ("real", "derained"): after}, data="x", draws=20)
+    scored = [
+        (name, quality_scores({("real", "rainy"): a, ("real", "derained"): b}))
+        for name, a, b in zip("abc", rainy, after, strict=True)
+    ]
+    rows, records = measure_quality(scored, data="x", draws=20)
     by = {(r.version, r.measure): r.value for r in rows}
     assert by[GAIN, "niqe"] == pytest.approx(by["derained", "niqe"] - by["rainy", "niqe"])
     change = np.mean([np.abs(a.astype(int) - b).mean() for a, b in zip(rainy, after, strict=True)])
     assert by["derained", "change"] == pytest.approx(change)
-    assert [r["number"] for r in records] == [0, 1, 2, 0, 1, 2]
+    assert [(r["picture"], r["version"]) for r in records] == [(n, v) for v in ("rainy", "derained") for n in "abc"]
 
 
 SEGMENTER = SegmenterSettings(widths=(4, 4), steps=2, batch=1, side=16)
@@ -231,15 +235,88 @@ def test_bad_settings(tmp_path):
         DownstreamSettings(tasks=("dance",))
     with pytest.raises(ValueError, match="draws"):
         DownstreamSettings(draws=0)
-    small = tmp_path / "small"
-    small.mkdir()
-    write_image(small / "a.png", np.zeros((20, 20, 3), np.uint8))
-    settings = DownstreamSettings(tasks=("quality",), real=small, levels=("light",), draws=2, most=1)
-    with pytest.raises(ValueError, match="large enough for NIQE"):
+
+
+@pytest.mark.parametrize(
+    ("field", "error", "message"),
+    [
+        ("real", FileNotFoundError, "no such folder of rainy photographs"),
+        ("boxes", FileNotFoundError, "YOLO's layout"),
+        ("street", FileNotFoundError, "CamVid's layout"),
+    ],
+)
+def test_a_wrong_folder_is_found_before_the_first_task(tmp_path, monkeypatch, field, error, message):
+    monkeypatch.setattr(report, "look", lambda *a, **k: pytest.fail("began to measure"))
+    with pytest.raises(error, match=message):
+        run_downstream(Identity(), tmp_path / "out", DownstreamSettings(**{field: tmp_path / "no"}), detector=Reds())
+    assert not (tmp_path / "out").exists()
+
+
+def test_rainy_files_are_those_of_the_folder_or_of_the_folders_in_it(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no rainy photograph"):
+        report._rainy_files(tmp_path)
+    paths = [tmp_path / "a" / "2.heic", tmp_path / "b" / "1.JPG"]
+    for path in paths:
+        path.parent.mkdir()
+        path.touch()
+    assert report._rainy_files(tmp_path) == paths
+    (tmp_path / "own.webp").touch()
+    assert report._rainy_files(tmp_path) == [tmp_path / "own.webp"]
+
+
+QUICK = {"levels": ("light",), "draws": 2, "most": 1}
+
+
+@pytest.mark.filterwarnings("error")
+def test_pictures_that_cannot_be_measured_are_left_out_and_named(tmp_path, capsys):
+    rain = tmp_path / "rain"
+    rain.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (192, 96, 3), dtype=np.uint8)
+    write_image(rain / "good.png", noise)
+    write_image(rain / "small.png", noise[:50])
+    write_image(rain / "black.png", np.zeros_like(noise))
+    (rain / "broken.jpg").write_bytes(b"no picture")
+    settings = DownstreamSettings(tasks=("quality",), real=rain, **QUICK | {"most": 4})
+    rows = run_downstream(Identity(), tmp_path / "out", settings, progress=False)
+    assert {row.pictures for row in rows if row.level == "real"} == {1}
+    errors = capsys.readouterr().err
+    text = (tmp_path / "out" / "README.md").read_text()
+    for name, why in (("small", "too small for NIQE"), ("black", "too flat for NIQE"), ("broken", "no image")):
+        for told in (errors, text):
+            assert re.search(rf"{name}\.(png|jpg): .*{why}", told), (name, told)
+    assert "Left out" in text
+
+
+def test_boxes_of_an_unreadable_picture_are_left_out(tmp_path, capsys, monkeypatch):
+    for part in ("images", "labels"):
+        (tmp_path / "set" / part).mkdir(parents=True)
+    photos(tmp_path / "set" / "images", 1)
+    (tmp_path / "set" / "images" / "bad.png").write_bytes(b"no picture")
+    label = tmp_path / "set" / "labels" / "0.txt"
+    label.write_text("0 0.34 0.33 0.31 0.33")
+    settings = DownstreamSettings(tasks=("detection",), boxes=tmp_path / "set", **QUICK | {"most": 0})
+    rows = run_downstream(Identity(), tmp_path / "out", settings, detector=Reds(), progress=False)
+    assert {row.pictures for row in rows} == {1}
+    assert "skipped bad: " in capsys.readouterr().err
+    label.unlink()
+    monkeypatch.setattr(report, "look", lambda *a, **k: pytest.fail("began to measure"))
+    with pytest.raises(ValueError, match="no picture has a true box"):
+        run_downstream(Identity(), tmp_path / "out", settings, detector=Reds(), progress=False)
+    (tmp_path / "set" / "images" / "0.png").unlink()
+    with pytest.raises(ValueError, match="none of 1 photographs can be read"):
+        run_downstream(Identity(), tmp_path / "out", settings, detector=Reds(), progress=False)
+
+
+def test_what_was_measured_before_an_error_is_kept(tmp_path):
+    """Rain that NIQE cannot judge, all of it: the other rows stand in the table and on the page."""
+    (tmp_path / "rain").mkdir()
+    write_image(tmp_path / "rain" / "a.png", np.zeros((20, 20, 3), np.uint8))
+    settings = DownstreamSettings(tasks=("quality",), real=tmp_path / "rain", **QUICK)
+    with pytest.raises(ValueError, match="none of 1 photographs could be measured"):
         run_downstream(Identity(), tmp_path / "out", settings, progress=False)
-    with pytest.raises(FileNotFoundError, match="rainy photographs"):
-        run_downstream(Identity(), tmp_path / "out", DownstreamSettings(tasks=("quality",), real=tmp_path / "no",
-                       levels=("light",), draws=2, most=1), progress=False)  # fmt: skip
+    assert {row.level for row in read_table(tmp_path / "out" / "table.csv")} == {"none", "light"}
+    assert "Real rain was not measured" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_the_rain_is_that_of_the_test_scenes():
