@@ -235,7 +235,15 @@ def verdict(question: dict[str, list[dict[str, Any]]]) -> str:
     lines = ["| searched | ahead of " + " | of ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     names = {"searched": "with the complexity loss", "free search": "without it"}
     lines += ["| " + " | ".join([names[arm], *map(ahead, rows)]) + " |" for arm, rows in question.items()]
-    return "\n".join([*textwrap.wrap(text, 120, break_on_hyphens=False), "", *lines])
+    parts = [*textwrap.wrap(text, 120, break_on_hyphens=False), "", *lines]
+    for arm, (by_draw, _, by_size) in question.items():
+        if by_draw["verdict"] == "worse" and by_size["verdict"] == "undecided":
+            size = (
+                f"What was searched {names[arm]} is ahead of random draws, but is not seen to be ahead of random ones "
+                "with as many parameters: size may be all of it."
+            )
+            parts += ["", *textwrap.wrap(size, 120)]
+    return "\n".join(parts)
 
 
 def ahead(row: dict[str, Any]) -> str:
