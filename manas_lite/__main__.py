@@ -83,7 +83,13 @@ def parser() -> argparse.ArgumentParser:
     p = _command(commands, "evaluate", _evaluate, "PSNR and SSIM of a network on test pictures")
     p.add_argument("--weights", required=True, help="run directory, weights.safetensors, or a shipped model's name")
     _data_option(p)
-    p.add_argument("--part", choices=("train", "val", "test"), default="test", help="scenes to score (default: test)")
+    p.add_argument(
+        "--part",
+        choices=("train", "val", "test", "all"),
+        default="test",
+        help="scenes to score (default: test; of a folder that states no parts, the tenth that is kept apart when a "
+        "network is trained on it. `all`: the whole folder, for a network that was not)",
+    )
     p.add_argument("--json", type=Path, help="also write every picture's row to this file")
     _compute_options(p)
 
@@ -217,7 +223,12 @@ def find_genotype(text: str) -> Genotype:
 def _evaluate(options: argparse.Namespace) -> None:
     net = load(options.weights)
     split = open_split(options.data)
-    result = evaluate(net, getattr(split, options.part), compute=_compute(options), progress=True)
+    everything = split.train + split.val + split.test
+    scenes = everything if options.part == "all" else getattr(split, options.part)
+    result = evaluate(net, scenes, compute=_compute(options), progress=True)
+    more = "; --part all scores every scene" if len(scenes) < len(everything) else ""
+    count = f"{len(scenes)} of {len(everything)} scenes, {len(result.rows)} picture(s)"
+    print(f"{options.data}, {options.part}: {count}{more}")
     print(table({"derained": result}))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)

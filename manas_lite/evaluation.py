@@ -1,6 +1,7 @@
 """How well a network derains scenes: PSNR and SSIM a picture, means a rain level, conventions named."""
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,12 +35,21 @@ class EvaluationResult:
     precision: str
 
     def means(self, label: str | None = None) -> dict[str, float]:
-        """Mean of each measure over all pictures, or over those of one label. The mean is per picture."""
+        """Mean of each measure over all pictures, or over those of one label. The mean is per picture.
+
+        A picture equal to its clean one has an infinite PSNR: it is left out, unless there is no other.
+        """
         rows = [row for row in self.rows if label in (None, row["label"])]
         if not rows:
             raise ValueError(f"no picture has the label {label!r}: there are {', '.join(self.labels)}")
+        rows = [row for row in rows if not _identical(row)] or rows
         names = [name for name, value in rows[0].items() if isinstance(value, float)]
         return {name: fmean(row[name] for row in rows) for name in names}
+
+    @property
+    def identical(self) -> int:
+        """Pictures equal to their clean ones, derained or as they were."""
+        return sum(_identical(row) for row in self.rows)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -62,6 +72,10 @@ class EvaluationResult:
             raise ValueError(f"the gain is in PSNR (RGB), and measured were {', '.join(self.columns)}")
         means = self.means()
         return means["psnr_rgb"] - means["rainy_psnr_rgb"]
+
+
+def _identical(row: dict[str, Any]) -> bool:
+    return any(math.isinf(value) for value in row.values() if isinstance(value, float))  # NaN is no such excuse
 
 
 def evaluate(
@@ -151,7 +165,7 @@ class SelfEnsemble(nn.Module):
 
 def table(results: dict[str, EvaluationResult], labels: Sequence[str] | None = None) -> str:
     """A plain-text table: a row a rain level and network, the rainy input first; of PSNR and SSIM, RGB and Y, what
-    was measured of all of them."""
+    was measured of all of them. Below it, how many pictures the means leave out, where there are any."""
     first = next(iter(results.values()))
     shown = list(labels or first.labels)
     if len(shown) > 6:  # file names, not levels
@@ -168,7 +182,11 @@ def table(results: dict[str, EvaluationResult], labels: Sequence[str] | None = N
             cells = ["{:>{}.{}f}".format(means[prefix + name], *CELLS[measure]) for name, measure, _ in columns]
             lines.append(f"{label or 'all':<10}{name:<26}" + "".join(cells))
         lines.append("")
-    return "\n".join(lines[:-1])
+    left_out = {name: result.identical for name, result in results.items() if result.identical}
+    lines += [
+        f"{name}: {count} picture(s) equal to the clean one, not in the means" for name, count in left_out.items()
+    ]
+    return "\n".join(lines if left_out else lines[:-1])
 
 
 def validation_psnr(net: nn.Module, scenes: Sequence[Scene], runtime: Compute) -> float:

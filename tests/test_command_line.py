@@ -46,8 +46,12 @@ def test_the_whole_way(photos, tmp_path, capsys):
     assert main(["retrain", "--genotype", str(tmp_path / "search"), *data, *runs, *FAST]) == 0
     out = tmp_path / "rows.json"
     weights = ["--weights", str(tmp_path / "retrain")]
+    assert main(["evaluate", *weights, *data, "--part", "all"]) == 0
+    assert f"{photos}, all: 10 of 10 scenes, 10 picture(s)\n" in capsys.readouterr().out
     assert main(["evaluate", *weights, *data, "--json", str(out)]) == 0
-    assert "rainy input" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "rainy input" in printed
+    assert f"{photos}, test: 1 of 10 scenes, 1 picture(s); --part all scores every scene\n" in printed
     scores = json.loads(out.read_text())
     assert scores["means"]["psnr_rgb"] > 0
     assert scores["precision"] == "float32"

@@ -188,6 +188,21 @@ def test_evaluation_means_are_per_picture(tmp_path):
         evaluate(DerainNet(tiny.GENOTYPE), [])
 
 
+def test_a_picture_equal_to_its_clean_one_is_not_in_the_means(tmp_path):
+    split = tiny.tiny_split(tmp_path)
+    identity = DerainNet(tiny.GENOTYPE)
+    scene = split.test[0]
+    dry = Scene("dry", scene.clean, (scene.clean,), ("light",))
+    wanted, found = (evaluate(identity, scenes) for scenes in (split.test, [*split.test, dry]))
+    assert (wanted.identical, found.identical) == (0, 1)
+    assert found.means() == wanted.means()
+    assert found.means("light") == wanted.means("light")
+    assert found.gain == wanted.gain
+    assert str(found).splitlines()[:-1] == [*str(wanted).splitlines(), ""]
+    assert str(found).splitlines()[-1] == "derained: 1 picture(s) equal to the clean one, not in the means"
+    assert evaluate(identity, [dry]).means()["psnr_rgb"] == float("inf")
+
+
 def test_the_table_shows_what_was_measured(tmp_path):
     split = tiny.tiny_split(tmp_path)
     net = DerainNet(tiny.GENOTYPE)
