@@ -1,14 +1,13 @@
 """Command line: python -m manas_lite COMMAND --help. Thin over the functions."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from .data import LeakError, open_split
 from .demo import DemoSettings, run_demo
@@ -17,7 +16,7 @@ from .folders import derain_folder, warn_if_long
 from .genotype import Genotype
 from .inference import derain
 from .loop import DivergedError
-from .memory import OutOfMemoryError
+from .memory import OutOfMemoryError, is_out_of_memory
 from .onnx_export import ExportError, export_onnx
 from .processes import leave
 from .record import BusyError, write_json
@@ -39,12 +38,13 @@ _USER_ERRORS = (
     ExportError,
     ModuleNotFoundError,
     OutOfMemoryError,  # of a run, which knows what to lower
-    torch.OutOfMemoryError,  # of a single picture
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse and run; user errors are printed in one line and return 2, without a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name that the terminal cannot show is no error
     options = parser().parse_args(arguments)
     try:
         if options.run not in (_search, _retrain) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -54,8 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         resumable = options.run in (_search, _retrain, _demo)
         print("stopped" + "; the same command continues from the last checkpoint" * resumable, file=sys.stderr)
         return 130
-    except _USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        if not isinstance(error, _USER_ERRORS) and not is_out_of_memory(error):
+            raise
+        print(f"error: {str(error) or 'memory ran out'}", file=sys.stderr)
         return 2
     return 0
 

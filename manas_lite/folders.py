@@ -1,5 +1,6 @@
 """Many pictures at once: a folder (the frames of a video, say) in, a folder out; and how long that will take."""
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ import numpy as np
 from torch import nn
 
 from .draw.sheets import contact_sheet, thumbnail
-from .images import write_image
+from .images import check_ending, write_image
 from .inference import derain, seconds_per_pixel
+from .memory import is_out_of_memory
 from .photographs import PHOTOGRAPHS, open_photograph, photograph_size
 from .progress import Progress
 from .runtime import ComputeSettings
@@ -20,6 +22,9 @@ __all__ = ["FolderResult", "derain_folder", "duration", "pictures_in", "warn_if_
 
 LONG = 10.0
 """Seconds that somebody waits without having been told."""
+
+SHEET = 200
+"""Pictures of one contact sheet: at most 100 rows of 500 pixels, of the 65,500 that a JPEG can hold."""
 
 QUICK = 500_000
 """Pixels that no network of this kit needs `LONG` seconds for: not worth a measurement."""
@@ -49,15 +54,24 @@ def derain_folder(
 ) -> FolderResult:
     """Derain every picture directly in `folder` into `output`, under its own name; `options` are those of `derain`.
 
-    A picture that cannot be read, or whose result is there already, is left out and counted; the others are done.
-    sheet: also write a contact sheet, before and after, to this file. How long it will take is said beforehand.
-    Raises ValueError for a folder without pictures, or where `output` is a file.
+    A picture that cannot be read, or needs more memory than there is, or whose result is there already, is left out
+    and counted; the others are done.
+    sheet: also write a contact sheet, before and after, to this file; of more than SHEET pictures several, numbered.
+    How long it will take is said beforehand.
+    Raises, before any work, ValueError for a folder without pictures, where `output` is a file, or for a sheet's
+    ending that cannot be written; FileExistsError; OSError for a folder that cannot be written.
     """
     if output.exists() and not output.is_dir():
         raise ValueError(f"{folder} is a folder, so {output} must be one too, and it is a file")
-    if sheet is not None and sheet.exists() and not options.get("overwrite"):
-        raise FileExistsError(f"{sheet} exists: name another contact sheet, or set overwrite (--overwrite)")
     pictures = pictures_in(folder)
+    sheets = _sheets(sheet, len(pictures)) if sheet is not None else []
+    for path in sheets:
+        if path.exists() and not options.get("overwrite"):
+            raise FileExistsError(f"{path} exists: name another contact sheet, or set overwrite (--overwrite)")
+    for place in {output, *(path.parent for path in sheets)}:
+        place.mkdir(parents=True, exist_ok=True)
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise PermissionError(f"{place}: may not be written to; name another folder")
     warn_if_long(pictures, net, scale=options.get("scale", 1.0), compute=options.get("compute"), say=say)
     written: list[Path] = []
     failed: list[tuple[Path, str]] = []
@@ -66,19 +80,31 @@ def derain_folder(
         for picture in pictures:
             try:
                 path = derain(picture, net, output=output / picture.name, **options)
-                written.append(path)
                 if sheet is not None:
                     rows.append((picture.name, [thumbnail(open_photograph(p).pixels) for p in (picture, path)]))
+            except (ValueError, OSError, MemoryError, RuntimeError) as error:
+                full = is_out_of_memory(error)
+                if isinstance(error, RuntimeError) and not full:
+                    raise
+                reason = f"{picture}: needs more memory than there is {error}".rstrip() if full else str(error)
+                failed.append((picture, reason))
+                complain(f"skipped: {reason}")
+            else:
+                written.append(path)
                 if not bar.live:
                     say(str(path))
-            except (ValueError, OSError) as error:
-                failed.append((picture, str(error)))
-                complain(f"skipped: {error}")
             bar.step()
-    if sheet is not None and rows:
-        sheet.parent.mkdir(parents=True, exist_ok=True)
-        say(f"contact sheet: {write_image(sheet, contact_sheet(rows))}")
+    for i, path in enumerate(sheets):
+        if part := rows[i * SHEET : (i + 1) * SHEET]:
+            say(f"contact sheet: {write_image(path, contact_sheet(part))}")
     return FolderResult(tuple(written), tuple(failed))
+
+
+def _sheets(sheet: Path, pictures: int) -> list[Path]:
+    """The files of a contact sheet: itself, and `name-2.jpg`, ... where one cannot hold all."""
+    check_ending(sheet)
+    more = range(2, -(-pictures // SHEET) + 1)
+    return [sheet, *(sheet.with_stem(f"{sheet.stem}-{i}") for i in more)]
 
 
 def pictures_in(folder: Path) -> list[Path]:

@@ -27,6 +27,7 @@ from .checkpoint import write_atomic
 __all__ = [
     "SUFFIXES",
     "ImageError",
+    "check_ending",
     "conversions",
     "exif_of",
     "image_size",
@@ -137,14 +138,20 @@ def write_image(path: str | os.PathLike[str], array: np.ndarray) -> Path:
             f"write_image expects uint8 (H, W, 3) or (H, W), got {array.dtype} {array.shape}; "
             "turn a tensor in [0, 1] into one with to_array"
         )
-    kind = Image.registered_extensions().get(path.suffix.lower())
-    if kind is None:
-        raise ValueError(f"{path}: unknown image ending {path.suffix!r}; use .png (lossless) or .jpg")
+    kind = check_ending(path)
     options = {"quality": 95} if kind == "JPEG" else {}
     content = io.BytesIO()
     Image.fromarray(array).save(content, format=kind, **options)
     write_atomic(path, content.getvalue())
     return path
+
+
+def check_ending(path: Path) -> str:
+    """The format that `write_image` would write to `path`; ValueError for an ending that it does not know."""
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind not in Image.SAVE:
+        raise ValueError(f"{path}: unknown image ending {path.suffix!r}; use .png (lossless) or .jpg")
+    return kind
 
 
 def to_tensor(array: np.ndarray) -> torch.Tensor:

@@ -137,6 +137,17 @@ def test_a_picture_out_of_memory_is_one_line(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == "error: CUDA out of memory. Tried to allocate 20.00 MiB.\n"
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 20 GB")])
+def test_a_picture_out_of_the_cpus_memory_is_one_line(error, tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise error
+
+    monkeypatch.setattr(Backbone, "forward", full)
+    write_image(tmp_path / "rainy.png", tiny.picture(0))
+    assert main(["derain", str(tmp_path / "rainy.png"), str(tmp_path / "out.png")]) == 2
+    assert capsys.readouterr().err == f"error: {str(error) or 'memory ran out'}\n"
+
+
 def test_an_export_that_computes_something_else_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(onnx_export, "_translate", lambda net, facts: b"")
     monkeypatch.setattr(onnx_export, "_gap", lambda data, net: 1.0)

@@ -1,5 +1,7 @@
 """Strength, scale, time estimates, and folders with contact sheets."""
 
+import io
+
 import numpy as np
 import pytest
 import tiny
@@ -8,7 +10,7 @@ import torch
 from manas_lite.__main__ import main
 from manas_lite.backbone import DerainNet
 from manas_lite.draw.sheets import contact_sheet
-from manas_lite.folders import derain_folder, duration, warn_if_long
+from manas_lite.folders import SHEET, derain_folder, duration, warn_if_long
 from manas_lite.images import read_image, write_image
 from manas_lite.inference import derain, seconds_per_pixel
 from manas_lite.zoo import save_network
@@ -119,6 +121,66 @@ def test_folder_with_contact_sheet(tmp_path, net):
         derain_folder(tmp_path / "nowhere", out, net)
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory"), torch.OutOfMemoryError("full")]
+)
+def test_a_picture_too_large_for_the_memory_does_not_end_the_folder(tmp_path, error):
+    for name, side in (("a.png", 20), ("b.png", 30), ("c.png", 20)):
+        write_image(_made(tmp_path / "in") / name, tiny.picture(0, side))
+
+    def net(fails_at):
+        module = Darker()
+        module.register_forward_pre_hook(lambda _, inputs: _raise_at(fails_at, inputs[0], error))
+        return module
+
+    complaints = []
+    result = derain_folder(tmp_path / "in", tmp_path / "out", net(30), say=lambda _: None, complain=complaints.append)
+    assert [p.name for p in result.written] == ["a.png", "c.png"]
+    assert "b.png: needs more memory than there is" in complaints[0]
+
+
+def test_errors_of_the_program_are_not_taken_for_bad_pictures(tmp_path):
+    write_image(_made(tmp_path / "in") / "a.png", tiny.picture(0))
+    broken = torch.nn.Conv2d(4, 3, 1)
+    with pytest.raises(RuntimeError, match="channels"):
+        derain_folder(tmp_path / "in", tmp_path / "out", broken)
+
+
+def test_what_cannot_be_written_is_refused_before_any_work(tmp_path, net):
+    write_image(_made(tmp_path / "in") / "a.png", tiny.picture(0))
+    (tmp_path / "file").write_text("")
+    for sheet, error in (("sheet.xyz", ValueError), ("sheet.psd", ValueError), ("file/sheet.png", OSError)):
+        with pytest.raises(error):
+            derain_folder(tmp_path / "in", tmp_path / "out", net, sheet=tmp_path / sheet)
+    assert net.seen == []
+
+
+def test_a_long_contact_sheet_is_several_files(tmp_path, net, monkeypatch):
+    monkeypatch.setattr("manas_lite.folders.SHEET", 2)
+    for i in range(5):
+        write_image(_made(tmp_path / "in") / f"{i}.png", tiny.picture(i))
+    sheet = tmp_path / "sheet.png"
+    derain_folder(tmp_path / "in", tmp_path / "out", net, sheet=sheet)
+    assert sorted(p.name for p in tmp_path.glob("sheet*")) == ["sheet-2.png", "sheet-3.png", "sheet.png"]
+    assert _contains(read_image(tmp_path / "sheet-3.png"), tiny.picture(4))
+    sheet.unlink()
+    with pytest.raises(FileExistsError, match="sheet-2"):
+        derain_folder(tmp_path / "in", tmp_path / "new", net, sheet=sheet)
+
+
+def test_the_longest_contact_sheet_is_a_jpeg(tmp_path):
+    tall = np.zeros((480, 320, 3), np.uint8)
+    write_image(tmp_path / "sheet.jpg", contact_sheet([("a", [tall, tall])] * SHEET))
+
+
+def test_a_name_that_the_terminal_cannot_show(tmp_path, weights, monkeypatch):
+    folder = _made(tmp_path / "in")
+    write_image(folder / "雨.png", tiny.picture(0))
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), "cp1252"))
+    assert main(["derain", str(folder), str(tmp_path / "out"), "--weights", weights, "--threads", "1"]) == 0
+    assert (tmp_path / "out" / "雨.png").exists()
+
+
 def test_contact_sheet_refuses_what_it_cannot_show():
     with pytest.raises(ValueError, match="empty"):
         contact_sheet([])
@@ -147,6 +209,11 @@ def test_command_line(tmp_path, weights, capsys):
 def _made(folder):
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def _raise_at(side, x, error):
+    if x.shape[2] == side:
+        raise error
 
 
 def _contains(sheet, picture):
