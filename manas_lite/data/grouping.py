@@ -13,7 +13,7 @@ from manas_lite.data.pictures import Picture
 from manas_lite.data.scenes import Scene
 from manas_lite.data.similarity import clusters, signatures, similar_pairs
 
-__all__ = ["Parts", "group_scenes", "without_leaks"]
+__all__ = ["Parts", "backgrounds_of", "group_scenes", "without_leaks"]
 
 Parts = dict[str | None, tuple[Scene, ...]]
 """Scenes by part: "train", "val", "test", or None where the set does not say."""
@@ -48,13 +48,22 @@ def group_scenes(listing: Listing, by: str = "auto") -> Parts:
 
 
 def without_leaks(train: Sequence[Scene], *others: Sequence[Scene]) -> tuple[tuple[Scene, ...], int]:
-    """Training scenes whose background is in no other part (by perceptual hash), and the number left out."""
+    """Scenes of a part whose background is in no other part (by perceptual hash), and the number left out."""
     held = [scene for part in others for scene in part]
     if not held or not train:
         return tuple(train), 0
     links = similar_pairs(signatures([s.clean for s in train]), signatures([s.clean for s in held]))
     leaking = {i for i, _, _ in links}
     return tuple(scene for i, scene in enumerate(train) if i not in leaking), len(leaking)
+
+
+def backgrounds_of(scenes: Sequence[Scene]) -> dict[str, str]:
+    """Scene name -> the first, by alphabet, of the names whose scenes look alike (by perceptual hash)."""
+    names = sorted({scene.name for scene in scenes})
+    number = {name: k for k, name in enumerate(names)}
+    hashes = signatures([scene.clean for scene in scenes])
+    links = [(number[scenes[i].name], number[scenes[j].name]) for i, j, _ in similar_pairs(hashes, hashes) if i < j]
+    return {names[k]: names[group[0]] for group in clusters(len(names), links) for k in group}
 
 
 def _merged(scenes: Sequence[Scene]) -> tuple[Scene, ...]:
@@ -81,8 +90,8 @@ def _aligned(scenes: Sequence[Scene]) -> list[Scene]:
         if k == len(kept):
             kept.append(scene)
         else:
-            both = {"rainy": kept[k].rainy + scene.rainy, "labels": kept[k].labels + scene.labels}
-            kept[k] = replace(kept[k], **both)
+            rainy, labels = kept[k].rainy + scene.rainy, kept[k].labels + scene.labels
+            kept[k] = replace(kept[k], rainy=rainy, labels=labels)
     return kept
 
 

@@ -15,6 +15,7 @@
 import os
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -55,7 +56,7 @@ def list_folder(folder: str | os.PathLike[str], layout: str | None = None) -> Li
     if layout in (None, "csv") and table.is_file():
         read_csv(listing, table)
     else:
-        _walk(listing, root, layout)
+        _walk(listing, root, layout, set(root.resolve().parents))
     if not listing.pairs and not listing.photos:
         raise ValueError(
             f"{root}: no pictures found (layout: {layout or 'detected'}); expected "
@@ -75,7 +76,12 @@ def rainy_half(left: np.ndarray, right: np.ndarray) -> str:
     return "right" if gain >= loss else "left"
 
 
-def _walk(listing: Listing, folder: Path, layout: str | None) -> None:
+def _walk(listing: Listing, folder: Path, layout: str | None, seen: set[Path]) -> None:
+    """Lists a folder and those below it; `seen`: where a link must not lead again, the folders above included."""
+    if folder.resolve() in seen:
+        listing.notes.append(f"{folder} leads to a folder that is read already, or that holds it, and is not followed")
+        return
+    seen.add(folder.resolve())
     children = sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=lambda p: natural(p.name))
     folders = [p for p in children if p.is_dir()]
     images = [p for p in children if _is_image(p)]
@@ -106,7 +112,7 @@ def _walk(listing: Listing, folder: Path, layout: str | None) -> None:
             part = part_of(inside.parent.parts)
             listing.photos.append(Photo(Picture(image), str(PurePosixPath(inside.with_suffix(""))), part))
     for child in folders:
-        _walk(listing, child, layout)
+        _walk(listing, child, layout, seen)
 
 
 def _pair_folders(
@@ -172,7 +178,8 @@ def _add_matches(
     clean = {p.relative_to(clean_home).as_posix(): p for p in clean_files}
     matches = match_names(list(rainy), list(clean))
     above = folder.relative_to(listing.root)
-    several = len(set(matches.values())) < len(matches)
+    rains = Counter(matches.values()).values()
+    several = 2 * sum(count > 1 for count in rains) > len(rains)  # most backgrounds: one odd name decides nothing
     named = (part,) if part else ()  # rain_train/1 and rain_test/1 are two backgrounds
     for name, twin in matches.items():
         inner = PurePosixPath(twin).with_suffix("")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from manas_lite.data.audit import audit_listing, unmatched
 from manas_lite.data.getting import count_differences, list_set, locate
-from manas_lite.data.grouping import Parts, group_scenes, without_leaks
+from manas_lite.data.grouping import Parts, backgrounds_of, group_scenes, without_leaks
 from manas_lite.data.layouts import list_folder
 from manas_lite.data.listing import DataWarning, Listing
 from manas_lite.data.pictures import Picture, RainyPicture
@@ -45,7 +45,8 @@ def open_split(
 
     A folder's own parts (train*, val*, test*) are kept, and what states no part beside them is training; validation is
     carved from training where it is missing, and so is test. Training scenes whose background is also in another part
-    are left out, with a DataWarning.
+    are left out, and validation scenes that are also tested, with a DataWarning; photographs and scenes that look
+    alike stay on one side. Only a registered set that names its backgrounds is believed without looking.
     A registered set that is a test set alone gives no training scenes.
     """
     if isinstance(data, Split):
@@ -65,9 +66,8 @@ def open_split(
     listing = _without_bad(listing, strict)
     if not listing.photos:
         parts = group_scenes(listing, group)
-        hidden = group == "hash" or (group == "auto" and not listing.named)
-        return _split_parts(parts, seed, check_leaks=hidden, name=name, registered=registered)
-    split = _split_parts(_photo_parts(listing, levels), seed, check_leaks=True, name=name)
+        return _split_parts(parts, seed, look=group != "name", name=name, registered=registered)
+    split = _split_parts(_photo_parts(listing, levels), seed, look=True, name=name)
     own_rain = tuple(photo_scene(scene.clean, scene.name, levels, seed) for scene in split.train)
     return Split(train=own_rain, val=split.val, test=split.test)
 
@@ -121,8 +121,11 @@ def _photo_parts(listing: Listing, levels: Sequence[str | float]) -> Parts:
     return {part: tuple(scenes) for part, scenes in parts.items()}
 
 
-def _split_parts(parts: Parts, seed: int, check_leaks: bool, name: str, registered: bool = False) -> Split:
-    """Keeps the parts a set has and carves the missing ones from training, by scene."""
+def _split_parts(parts: Parts, seed: int, look: bool, name: str, registered: bool = False) -> Split:
+    """Keeps the parts a set has and carves the missing ones from training, by background.
+
+    look: whether backgrounds are compared by perceptual hash, not only by name.
+    """
     train = parts.get("train", ()) + parts.get(None, ())
     if not train and set(parts) == {"test"} and registered:
         return Split(train=(), val=(), test=parts["test"])
@@ -130,14 +133,25 @@ def _split_parts(parts: Parts, seed: int, check_leaks: bool, name: str, register
         if "test" in parts:
             message = f"{name} holds a test set and no training set; its scenes are divided at random for training too"
             warnings.warn(message, DataWarning, stacklevel=3)
-        return split_scenes([scene for scenes in parts.values() for scene in scenes], seed)
-    val, test = parts.get("val", ()), parts.get("test", ())
-    held = {scene.name for scene in val + test}
-    own = tuple(scene for scene in train if scene.name not in held)
-    if check_leaks:
-        own, _ = without_leaks(own, val, test)
-    if len(own) < len(train):
-        message = f"{name}: {len(train) - len(own)} training scene(s) left out, their backgrounds are in val or test"
-        warnings.warn(message, DataWarning, stacklevel=3)
-    carved = split_scenes(own, seed, val=0 if val else 0.1, test=0 if test else 0.1)
+        every = [scene for scenes in parts.values() for scene in scenes]
+        return split_scenes(every, seed, backgrounds=backgrounds_of(every) if look else None)
+    test = parts.get("test", ())
+    val = _apart(parts.get("val", ()), test, look)
+    own = _apart(train, val + test, look)
+    for kind, before, after, where in (
+        ("validation", len(parts.get("val", ())), len(val), "test"),
+        ("training", len(train), len(own), "val or test"),
+    ):
+        if after < before:
+            message = f"{name}: {before - after} {kind} scene(s) left out, their backgrounds are in {where}"
+            warnings.warn(message, DataWarning, stacklevel=3)
+    backgrounds = backgrounds_of(own) if look and not (val and test) else None
+    carved = split_scenes(own, seed, val=0 if val else 0.1, test=0 if test else 0.1, backgrounds=backgrounds)
     return Split(train=carved.train, val=val or carved.val, test=test or carved.test)
+
+
+def _apart(scenes: Sequence[Scene], held: Sequence[Scene], look: bool) -> tuple[Scene, ...]:
+    """The scenes whose background is not among the held ones, by name and by look."""
+    names = {scene.name for scene in held}
+    others = tuple(scene for scene in scenes if scene.name not in names)
+    return without_leaks(others, held)[0] if look else others

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,18 +76,25 @@ class Split:
         return {part: [_scene_entry(scene, root) for scene in getattr(self, part)] for part in PARTS}
 
 
-def split_scenes(scenes: Iterable[Scene], seed: int, val: float = 0.1, test: float = 0.1) -> Split:
+def split_scenes(
+    scenes: Iterable[Scene],
+    seed: int,
+    val: float = 0.1,
+    test: float = 0.1,
+    backgrounds: Mapping[str, str] | None = None,
+) -> Split:
     """Divides scenes at random by background; `val` and `test` are shares in [0, 1) of the backgrounds.
 
     The order is that of a hash of (seed, name): it does not depend on how the scenes were listed, and a scene
-    added later leaves the order of the others as it is. Scenes of one name stay together. A share above 0
-    gets at least one background; ValueError if that leaves none to train on.
+    added later leaves the order of the others as it is. Scenes of one name stay together, and so do those whose
+    names `backgrounds` leads to one. A share above 0 gets at least one background; ValueError if that leaves none to
+    train on.
     """
     if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
         raise ValueError(f"val and test are shares that leave something to train on, got {val} and {test}")
     groups: dict[str, list[Scene]] = {}
     for scene in sorted(scenes, key=_scene_key):
-        groups.setdefault(scene.name, []).append(scene)
+        groups.setdefault((backgrounds or {}).get(scene.name, scene.name), []).append(scene)
     names = sorted(groups, key=lambda name: hashlib.sha256(f"{seed}|{name}".encode()).digest())
     n_test, n_val = (max(1, round(share * len(names))) if share else 0 for share in (test, val))
     if len(names) <= n_test + n_val:

@@ -44,6 +44,32 @@ def test_photographs_in_one_line(tmp_path: Path) -> None:
         open_split(tmp_path, levels=())
 
 
+def test_copies_of_a_photograph_stay_on_one_side(tmp_path: Path) -> None:
+    for i in range(12):
+        save(tmp_path / f"IMG_{i}.png", background(i))
+        save(tmp_path / "copies" / f"IMG_{i} (1).jpg", background(i))
+    for seed in range(3):
+        split = open_split(tmp_path, seed=seed)
+        assert sizes(split) == (20, 2, 2)
+        shown = [{s.name.split("_")[1].split()[0] for s in part} for part in (split.train, split.val, split.test)]
+        assert sum(map(len, shown)) == 12
+    assert len({s.name for part in (split.train, split.val, split.test) for s in part}) == 24  # names are their own
+
+
+def test_links_to_folders_above_or_already_read_are_not_followed(tmp_path: Path) -> None:
+    home = tmp_path / "album" / "holiday"
+    for i in range(6):
+        save(home / f"IMG_{i}.png", background(i))
+    save(tmp_path / "outside.png", background(90))
+    (home / "up").symlink_to(tmp_path / "album")
+    (home / "further_up").symlink_to(tmp_path)
+    (home / "again").symlink_to(home)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        split = open_split(tmp_path / "album")
+    assert sorted(s.name for s in split.train + split.val + split.test) == [f"holiday/IMG_{i}" for i in range(6)]
+
+
 def test_rain_of_judged_pictures_does_not_depend_on_the_seed(tmp_path: Path) -> None:
     for part, count in (("train", 12), ("test", 3), ("val", 3)):
         for i in range(count):
@@ -103,6 +129,39 @@ def test_training_backgrounds_of_the_test_set_are_left_out(tmp_path: Path) -> No
     assert sizes(split) == (9, 1, 3)
     names = {scene.clean.path.stem for scene in split.train + split.val}
     assert names == set(map(str, range(12))) - {"2", "5"}
+
+
+def test_one_background_under_two_rains_does_not_end_the_search_for_leaks(tmp_path: Path) -> None:
+    for i in range(12):
+        save_pair(tmp_path / f"train/input/{i}.png", tmp_path / f"train/target/{i}.png", seed=i)
+    save_pair(tmp_path / "train/input/0_2.png", tmp_path / "train/target/0.png", seed=0, rain=2)
+    for i in (3, 60):
+        save_pair(tmp_path / f"test/input/{i}.png", tmp_path / f"test/target/{i}.png", seed=i, rain=1)
+    with pytest.warns(DataWarning, match="1 training scene"):
+        split = open_split(tmp_path)
+    assert sizes(split) == (10, 1, 2)
+    assert "3" not in {scene.clean.path.stem for scene in split.train + split.val}
+
+
+def test_pictures_under_other_names_of_a_table_leak_too(tmp_path: Path) -> None:
+    rows = ["rainy,clean,scene,part"]
+    for i, part in enumerate(["train"] * 12 + ["test"] * 2):
+        save_pair(tmp_path / f"r{i}.png", tmp_path / f"c{i}.png", seed=i % 12)
+        rows.append(f"r{i}.png,c{i}.png,{part}-{i},{part}")
+    (tmp_path / "pairs.csv").write_text("\n".join(rows))
+    with pytest.warns(DataWarning, match="2 training scene"):
+        assert sizes(open_split(tmp_path)) == (9, 1, 2)
+
+
+def test_validation_backgrounds_of_the_test_set_are_left_out(tmp_path: Path) -> None:
+    for part, seeds in (("train", range(9)), ("val", range(20, 23)), ("test", range(22, 25))):
+        for i in seeds:
+            home = tmp_path / part
+            save_pair(home / f"input/{part}{i}.png", home / f"target/{part}{i}.png", seed=i, rain=len(part))
+    with pytest.warns(DataWarning, match="1 validation scene.*in test"):
+        split = open_split(tmp_path)
+    assert sizes(split) == (9, 2, 3)
+    assert {scene.clean.path.stem for scene in split.val} == {"val20", "val21"}
 
 
 def test_training_backgrounds_that_a_table_also_tests_are_left_out(tmp_path: Path) -> None:
