@@ -1,8 +1,8 @@
 """Downloads that survive cut lines, wrong bytes, quotas and interruptions.
 
 Bytes arrive in `NAME.part` and become `NAME` only once size, kind and sha256 are right. No publisher of a
-rain set states a checksum: the first file that passes is recorded (trust on first use), and every later one
-must agree.
+rain set states a checksum: the first file that proves right is recorded (trust on first use), and every later
+one must agree.
 """
 
 import datetime
@@ -23,7 +23,7 @@ from manas_lite.checkpoint import write_atomic
 from manas_lite.data.registry import Archive
 from manas_lite.data.unpack import is_archive
 
-__all__ = ["DownloadError", "fetch", "fetch_drive", "fetch_url", "sha256_of", "verify"]
+__all__ = ["DownloadError", "fetch", "fetch_drive", "fetch_url", "record", "sha256_of", "verify"]
 
 ATTEMPTS = 6
 TIMEOUT = (15, 60)  # seconds to connect, and between bytes
@@ -36,9 +36,11 @@ class DownloadError(RuntimeError):
     """A source that did not deliver the file; the message says which and why."""
 
 
-def fetch(item: Archive, folder: Path, *, progress: bool = True, wait: Wait = time.sleep) -> Path:
+def fetch(item: Archive, folder: Path, *, progress: bool = True, wait: Wait = time.sleep, trust: bool = True) -> Path:
     """The verified archive in `folder`: the one already there, else from its mirrors in turn, else from
     Drive.
+
+    trust: True records a first download at once; False leaves that to a caller who first looks into it (`record`).
 
     Raises DownloadError with the reason of every source once all have failed.
     """
@@ -47,7 +49,7 @@ def fetch(item: Archive, folder: Path, *, progress: bool = True, wait: Wait = ti
     failures = []
     if path.exists():
         try:
-            verify(path, item, folder, source="already there")
+            verify(path, item, folder)
             return path
         except DownloadError as error:
             failures.append(str(error))
@@ -61,11 +63,18 @@ def fetch(item: Archive, folder: Path, *, progress: bool = True, wait: Wait = ti
         part = folder / f"{item.name}.{number}.part"  # a part for each source: their bytes must not be mixed
         try:
             source(part)
-            verify(part, item, folder, source=name)
         except DownloadError as error:
             failures.append(f"{name}: {error}")
             continue
+        try:
+            verify(part, item, folder)
+        except DownloadError as error:
+            part.unlink()  # or it would be resumed
+            failures.append(f"{name}: {error}")
+            continue
         os.replace(part, path)
+        if trust:
+            record(path, item, folder, source=name)
         for left in folder.glob(f"{item.name}.*.part*"):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         return path
@@ -73,37 +82,37 @@ def fetch(item: Archive, folder: Path, *, progress: bool = True, wait: Wait = ti
     raise DownloadError(f"{item.name} could not be downloaded:\n{reasons}")
 
 
-def verify(path: Path, item: Archive, records: Path, source: str) -> None:
-    """Checks kind, size and sha256, and records them in the folder `records` at the first success.
+def verify(path: Path, item: Archive, records: Path) -> None:
+    """Checks kind, size and sha256 against the registry and the record in the folder `records`.
 
-    Raises DownloadError otherwise.
-
-    A file that is not what it should be is deleted if it is a `.part`, so that it is never resumed.
+    Raises DownloadError where the file is not what it should be.
     """
     record_file = records / "record.json"
-    record = _read_record(record_file)
-    known = record.get(item.name, {})
+    known = _read_record(record_file).get(item.name, {})
     size, expected = item.size or known.get("size"), item.sha256 or known.get("sha256")
-    origin = "registry" if item.sha256 else "first download"
-    try:
-        found = path.stat().st_size
-        if looks_like_html(path):
-            raise DownloadError("an HTML page came instead of the archive (a quota, a login, or a moved file)")
-        if size is not None and found != size:
-            raise DownloadError(f"{path.name}: {found:,} bytes, expected {size:,}")
-        if not is_archive(path):
-            raise DownloadError(f"{path.name}: {found:,} bytes that are neither a zip nor a tar")
-        digest = sha256_of(path)
-        if expected is not None and digest != expected:
-            raise DownloadError(f"{path.name}: sha256 {digest}, expected {expected} (from the {origin})")
-    except DownloadError:
-        if path.suffix == ".part":
-            path.unlink()
-        raise
-    if not known:
+    origin = f"the first download; if that one was wrong, take its entry out of {record_file}"
+    found = path.stat().st_size
+    if looks_like_html(path):
+        raise DownloadError("an HTML page came instead of the archive (a quota, a login, or a moved file)")
+    if size is not None and found != size:
+        stated = "the registry" if item.size else origin
+        raise DownloadError(f"{path.name}: {found:,} bytes, expected {size:,} (from {stated})")
+    if not is_archive(path):
+        raise DownloadError(f"{path.name}: {found:,} bytes that are neither a zip nor a tar")
+    if expected is not None and (digest := sha256_of(path)) != expected:
+        stated = "the registry" if item.sha256 else origin
+        raise DownloadError(f"{path.name}: sha256 {digest}, expected {expected} (from {stated})")
+
+
+def record(path: Path, item: Archive, records: Path, source: str) -> None:
+    """Keeps size and sha256 of an archive that proved right, so that every later one must agree (`verify`)."""
+    record_file = records / "record.json"
+    known = _read_record(record_file)
+    if item.name not in known:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        record[item.name] = {"size": found, "sha256": digest, "source": source, "first_seen": now}
-        _write_record(record_file, record)
+        size, digest = path.stat().st_size, sha256_of(path)
+        known[item.name] = {"size": size, "sha256": digest, "source": source, "first_seen": now}
+        _write_record(record_file, known)
 
 
 def fetch_url(url: str, part: Path, size: int | None, progress: bool = True, wait: Wait = time.sleep) -> None:

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from manas_lite.data.download import DownloadError, fetch, verify
+from manas_lite.data.download import DownloadError, fetch, record, verify
 from manas_lite.data.layouts import list_folder
 from manas_lite.data.listing import Listing
 from manas_lite.data.registry import DataSet, archive, data_folder, data_set, manual_steps
 from manas_lite.data.unpack import unpack_archive
+from manas_lite.images import SUFFIXES
 
 __all__ = ["count_differences", "get", "list_set", "locate"]
 
@@ -32,29 +33,35 @@ def get(
     """
     chosen, base = data_set(name), data_folder(root)
     where = base / chosen.folder
-    if where.is_dir() and not count_differences(chosen, list_set(chosen, base)):
+    if _holds_pictures(where) and not count_differences(chosen, list_set(chosen, base)):
         return where
     if not chosen.archives:
         raise DownloadError(f"{chosen.name} cannot be downloaded automatically.\n{manual_steps(chosen, base)}")
     if given is not None and len(chosen.archives) != 1:
         raise ValueError(f"{chosen.name} comes in {len(chosen.archives)} archives: put them in {base / 'archives'}")
+    fetched = []
     for item in map(archive, chosen.archives):
         item = replace(item, mirrors=(*mirrors, *item.mirrors))
         if given is not None:
             (base / "archives").mkdir(parents=True, exist_ok=True)
-            verify(Path(given), item, base / "archives", source=str(given))
+            verify(Path(given), item, base / "archives")
             path = Path(given)
         else:
             try:
-                path = fetch(item, base / "archives", progress=progress, wait=wait)
+                path = fetch(item, base / "archives", progress=progress, wait=wait, trust=False)
             except DownloadError as error:
                 raise DownloadError(f"{error}\nBy hand:\n{manual_steps(chosen, base)}") from error
         unpack_archive(path, base / item.into, item.unpacked_limit, progress=progress)
-    if not where.is_dir():
+        fetched.append((path, item))
+    if not _holds_pictures(where):
         raise DownloadError(
-            f"{path} was unpacked, but holds no folder {chosen.folder}; it is another archive than expected. "
-            f"Look below {base / item.into}, and name the right folder to open_split"
+            f"{path} was unpacked, but holds no folder {chosen.folder} of pictures; it is another archive than "
+            f"expected. Take it away to try again, or look below {base / item.into}, and name the right folder to "
+            "open_split"
         )
+    if not count_differences(chosen, list_set(chosen, base)):  # what is not the set must not become the measure
+        for path, item in fetched:
+            record(path, item, base / "archives", source=str(given or "download"))
     return where
 
 
@@ -62,12 +69,16 @@ def locate(name: str, root: str | os.PathLike[str] | None = None) -> tuple[DataS
     """A registered set and its folder; FileNotFoundError says how to get it where it is not there."""
     chosen = data_set(name)
     where = data_folder(root) / chosen.folder
-    if not where.is_dir():
+    if not _holds_pictures(where):
         raise FileNotFoundError(
             f"the set {name!r} is not at {where}; get it with: python -m manas_lite.data get {name}"
             + (f" --root {root}" if root else "")
         )
     return chosen, where
+
+
+def _holds_pictures(folder: Path) -> bool:
+    return any(file.suffix.lower() in SUFFIXES for file in folder.rglob("*"))
 
 
 def list_set(chosen: DataSet, base: Path) -> Listing:

@@ -149,14 +149,22 @@ def test_stated_size_is_checked_before_and_after(server: Loopback, tmp_path: Pat
         get(item(server.on("/a", serve(BODY)), size=5), tmp_path)
     path = _file(tmp_path, BODY)
     with pytest.raises(DownloadError, match="bytes, expected 7"):
-        verify(path, item(size=7), tmp_path, "test")
+        verify(path, item(size=7), tmp_path)
     assert path.exists()  # a file the user gave is not deleted
+
+
+def test_a_given_file_that_is_called_a_part_is_not_deleted(tmp_path: Path) -> None:
+    path = tmp_path / "train.zip.part"
+    path.write_bytes(b"no archive")
+    with pytest.raises(DownloadError, match="neither a zip nor a tar"):
+        verify(path, item(), tmp_path)
+    assert path.exists()
 
 
 def test_trust_on_first_use_refuses_other_bytes_later(server: Loopback, tmp_path: Path) -> None:
     path = get(item(server.on("/a", serve(BODY))), tmp_path)
     path.unlink()
-    with pytest.raises(DownloadError, match="from the first download"):
+    with pytest.raises(DownloadError, match=r"from the first download.*take its entry out of .*record.json"):
         get(item(server.on("/a", serve(_same_size_other()))), tmp_path)
 
 

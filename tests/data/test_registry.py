@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -203,6 +204,30 @@ def test_wrong_counts_are_told(tiny: DataSet, server: Loopback, tmp_path: Path) 
     assert count_differences(tiny, list_set(tiny, tmp_path)) == ["tiny: 4 train pairs, the registry states 5"]
     with pytest.warns(UserWarning, match="4 train pairs, the registry states 5"):
         open_split("tiny", root=tmp_path)
+
+
+def test_a_wrong_archive_does_not_keep_the_right_one_out(tiny: DataSet, tmp_path: Path) -> None:
+    given, record = tmp_path / "given.zip", tmp_path / "sets" / "archives" / "record.json"
+    given.write_bytes(small_set({"train": 2, "test": 1}))
+    get("tiny", tmp_path / "sets", given=given, progress=False)
+    assert not record.exists()
+    given.write_bytes(small_set({"train": 5, "test": 3}))
+    where = get("tiny", tmp_path / "sets", given=given, progress=False)
+    assert count_differences(tiny, list_set(tiny, tmp_path / "sets")) == []
+    assert record.exists()
+    shutil.rmtree(where)
+    given.write_bytes(small_set({"train": 4, "test": 3}))
+    with pytest.raises(DownloadError, match="from the first download"):
+        get("tiny", tmp_path / "sets", given=given, progress=False)
+
+
+def test_empty_folder_is_no_set(tiny: DataSet, server: Loopback, tmp_path: Path) -> None:
+    (tmp_path / "tiny" / "data").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="data get tiny"):
+        open_split("tiny", root=tmp_path)
+    url = server.on("/tiny.zip", serve(small_set({"train": 5, "test": 3})))
+    where = get("tiny", tmp_path, mirrors=[url], progress=False)
+    assert len(list((where / "train" / "input").iterdir())) == 5
 
 
 def test_archive_of_something_else_is_told(tiny: DataSet, server: Loopback, tmp_path: Path) -> None:
