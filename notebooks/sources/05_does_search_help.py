@@ -356,7 +356,7 @@ checks.rank_agreement(my_agreement)
 # %% [markdown]
 # ## What this shows, and what it does not
 #
-# It shows what a handful of searches is worth *in this table*, at equal cost, with the uncertainty that belongs to it, and how
+# It shows what a few searches are worth *in this table*, at equal cost, with the uncertainty that belongs to it, and how
 # such a claim is made: random search beside it, total cost on the axis, noise measured, test scores locked.
 #
 # It does not show what the same search finds in the spaces of the other notebooks. The space is **tiny**: four modules,
