@@ -45,6 +45,7 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp",
 """File name endings (lower case) that are taken for images when a folder is listed."""
 
 _ORIENTATION = 0x0112
+_PHOTOMETRIC = 262
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -79,9 +80,14 @@ def rgb_array(image: Image.Image, path: str | os.PathLike[str] = "the picture") 
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """A PIL image, loaded and turned as its EXIF says; the image itself where nothing is to turn."""
+    """A PIL image, loaded and turned as its EXIF says; the image itself where nothing is to turn.
+
+    16-bit grey whose 0 is white, which Pillow leaves as it is, is turned round too.
+    """
     image.load()
     turn = _TURNS.get(exif_of(image).get(_ORIENTATION, 1))
+    if image.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:
+        image = Image.fromarray(65535 - np.asarray(image))
     return image if turn is None else image.transpose(turn)
 
 

@@ -79,7 +79,7 @@ class Photograph:
         exif.pop(_GPS, None)
         if _EXIF in exif:
             exif.get_ifd(_EXIF).pop(_MAKER_NOTE, None)
-        return replace(self, exif=exif.tobytes() if len(exif) else None)
+        return replace(self, exif=_packed(exif) if len(exif) else None)
 
     def shallow(self) -> "Photograph":
         """With 8 bits a channel: the nearest of 256 levels."""
@@ -124,7 +124,9 @@ def from_pil(image: Image.Image, name: str | os.PathLike[str] = "the picture") -
         values = np.asarray(turned)
         if values.size and (values.min() < 0 or values.max() > 65535):
             raise ImageError(f"{name}: integer samples outside 0..65535; save it as 8 or 16 bits a channel")
-        return Photograph(values.astype(np.uint16), None, profile, camera)
+        clear = image.info.get("transparency")  # a PNG's one level that is
+        alpha = np.where(values == clear, 0, 65535).astype(np.uint16) if isinstance(clear, int) else None
+        return Photograph(values.astype(np.uint16), alpha, profile, camera)
     if turned.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX"):
         profile = None  # it describes inks or Lab, not the RGB that comes out
     grey = turned.mode in ("1", "L", "LA")
@@ -177,6 +179,10 @@ def save_photograph(path: str | os.PathLike[str], photo: Photograph) -> Path:
         image = _over_white(image)
     options: dict[str, Any] = {"quality": 95} if kind in ("JPEG", "WEBP", "HEIF") else {}
     options |= {k: v for k, v in (("icc_profile", photo.profile), ("exif", photo.exif)) if v}
+    if kind == "TIFF" and photo.exif:  # Pillow takes its bytes apart once more
+        exif = Image.Exif()
+        exif.load(photo.exif)
+        options["exif"] = _with_texts(exif)
     buffer = io.BytesIO()
     if kind == "HEIF":
         _heif().from_pillow(image).save(buffer, **options)
@@ -200,12 +206,35 @@ def _carried(image: Image.Image) -> bytes | None:
     own = exif_of(image)
     for block in {_EXIF, _GPS} & set(own):
         own.get_ifd(block)
-    exif.load(own.tobytes())  # a copy: the caller's image keeps its own
+    exif.load(_packed(own))  # a copy: the caller's image keeps its own
     exif.pop(_ORIENTATION, None)
     if image.format == "TIFF":
         for tag in set(exif) - {*_TEXTS, *_RESOLUTION, _EXIF, _GPS}:
             del exif[tag]
-    return exif.tobytes() if len(exif) else None
+    return _packed(exif) if len(exif) else None
+
+
+class _Text(str):
+    """A text of EXIF, written with the bytes that it was read from: Pillow reads Latin-1 and would write ASCII."""
+
+    def encode(self, encoding: str = "latin-1", errors: str = "strict") -> bytes:
+        try:
+            return super().encode("latin-1")
+        except UnicodeEncodeError:  # never in a file; set by a program
+            return super().encode("utf-8")
+
+
+def _packed(exif: Image.Exif) -> bytes:
+    """EXIF as bytes, its texts as they were."""
+    return _with_texts(exif).tobytes()
+
+
+def _with_texts(exif: Image.Exif) -> Image.Exif:
+    for block in (exif, *(exif.get_ifd(tag) for tag in (_EXIF, _GPS) if tag in exif)):
+        for tag, value in list(block.items()):
+            if isinstance(value, str):
+                block[tag] = _Text(value)
+    return exif
 
 
 def _to_8(values: np.ndarray) -> np.ndarray:
@@ -243,6 +272,10 @@ def _sixteen_bits(image: Image.Image, path: Path) -> bool:
     raw = _raw_mode(image)
     if raw.startswith(("RGB;16", "RGBA;16", "RGBX;16")):
         return True
+    if raw.startswith("RGBa;16"):
+        raise ImageError(
+            f"{path}: its 16-bit colours are multiplied by their transparency; save it with straight alpha"
+        )
     bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, ())
     if image.mode in ("RGB", "RGBA") and 16 in np.ravel(bits):
         raise ImageError(f"{path}: its 16-bit channels lie apart (planar); save it with interleaved channels")
@@ -304,7 +337,7 @@ def _deep_tiff(photo: Photograph) -> bytes:
     samples = _samples(photo)
     exif = Image.Exif()
     exif.load(photo.exif or b"")
-    texts = [(tag, "s", 0, str(exif[tag]), True) for tag in _TEXTS if tag in exif]
+    texts = [(tag, "s", 0, _Text(exif[tag]).encode(), True) for tag in _TEXTS if tag in exif]
     buffer = io.BytesIO()
     tifffile.imwrite(
         buffer,

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageCms
 
 from manas_lite.backbone import DerainNet
-from manas_lite.images import ImageError
+from manas_lite.images import ImageError, read_image
 from manas_lite.inference import derain
 from manas_lite.photographs import Photograph, from_pil, open_photograph, photograph_size, save_photograph, to_pil
 
@@ -24,6 +24,7 @@ ALPHA = RNG.integers(0, 256, (15, 21), dtype=np.uint8)
 DEEP_ALPHA = RNG.integers(0, 65536, (15, 21), dtype=np.uint16)
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 GPS_TAG, MAKE, ORIENTATION, EXPOSURE, MAKER_NOTE = 0x8825, 0x010F, 0x0112, 0x829A, 0x927C
+ARTIST, LENS = 0x013B, 0xA434
 
 
 def camera(orientation: int | None = None) -> Image.Exif:
@@ -135,6 +136,53 @@ def test_sixteen_bit_tiff_keeps_texts(tmp_path):
     photo = Photograph(DEEP, exif=camera().tobytes())
     with Image.open(save_photograph(tmp_path / "a.tif", photo)) as image:
         assert image.getexif()[MAKE] == "Rainproof"
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+@pytest.mark.parametrize("text", ["Jörg".encode("latin-1"), "Jörg".encode(), "雨宮".encode()])
+def test_texts_outside_ascii_keep_their_bytes(tmp_path, net, suffix, text):
+    exif = Image.Exif()
+    exif[ARTIST] = text
+    exif[0x8769] = {LENS: text.decode("latin-1"), EXPOSURE: 0.004}
+    content = exif.tobytes().replace(text.decode("latin-1").encode("ascii", "replace"), text)
+    assert content.count(text) == 2
+    path = tmp_path / "a.jpg"
+    Image.fromarray(COLOUR).save(path, exif=content)
+    for name in "bc":  # from JPEG, then from the format itself
+        path = derain(path, net, output=tmp_path / f"{name}{suffix}", keep_location=False)
+    with Image.open(path) as image:
+        after = image.getexif()
+        assert after[ARTIST].encode("latin-1") == text
+        assert after.get_ifd(0x8769)[LENS].encode("latin-1") == text
+    deep = save_photograph(tmp_path / "deep.tif", Photograph(DEEP, exif=content))
+    with Image.open(deep) as image:
+        assert image.getexif()[ARTIST].encode("latin-1") == text
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_sixteen_bit_grey_whose_zero_is_white(tmp_path, compression):
+    grey = DEEP[..., 0]
+    tifffile.imwrite(tmp_path / "a.tif", grey, photometric="miniswhite", compression=compression)
+    np.testing.assert_array_equal(open_photograph(tmp_path / "a.tif").pixels, 65535 - grey)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif")[..., 0], (65535 - grey) >> 8)
+
+
+def test_sixteen_bit_grey_with_one_clear_level(tmp_path):
+    grey = DEEP[..., 0]
+    content = save_photograph(tmp_path / "a.png", Photograph(grey)).read_bytes()
+    clear = b"tRNS" + struct.pack(">H", grey[2, 3])
+    clear = struct.pack(">I", 2) + clear + struct.pack(">I", zlib.crc32(clear))
+    (tmp_path / "a.png").write_bytes(content[:33] + clear + content[33:])  # behind the header
+    photo = open_photograph(tmp_path / "a.png")
+    np.testing.assert_array_equal(photo.pixels, grey)
+    np.testing.assert_array_equal(photo.alpha, np.where(grey == grey[2, 3], 0, 65535))
+
+
+def test_associated_alpha_is_refused_for_what_it_is(tmp_path):
+    samples = np.dstack([DEEP, DEEP_ALPHA])
+    tifffile.imwrite(tmp_path / "a.tif", samples, photometric="rgb", extrasamples=["assocalpha"])
+    with pytest.raises(ImageError, match="straight alpha"):
+        open_photograph(tmp_path / "a.tif")
 
 
 def test_sixteen_bits_go_through_the_network(tmp_path, net):
