@@ -66,3 +66,18 @@ def test_pictures_and_scores_are_not_in_half_precision_unless_asked_for(net, tmp
 def test_the_manifest_names_both_precisions():
     facts = Compute(tiny.COMPUTE).facts()
     assert (facts["precision"], facts["picture_precision"]) == ("bfloat16", "float32")
+
+
+@pytest.mark.parametrize("name", ["xpu", "meta", "vulkan", "hpu", "gpu", "cuda:x"])
+def test_devices_that_this_kit_does_not_know_are_refused(name):
+    with pytest.raises(ValueError, match=f"unknown device '{name}': use auto"):
+        runtime.pick_device(name)
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert runtime.pick_device("cuda:1") == torch.device("cuda:1")
+    assert runtime.pick_device("cuda") == torch.device("cuda")
+    with pytest.raises(ValueError, match=r"'cuda:2' was asked for, but torch sees 2 CUDA GPU"):
+        runtime.pick_device("cuda:2")
