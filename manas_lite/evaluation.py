@@ -90,7 +90,8 @@ def evaluate(
 ) -> EvaluationResult:
     """Derain every rainy picture of `scenes`, whole, and score it against the clean one.
 
-    scenes: scenes, or a split, folder or set's name (see `data.open_split`) whose test scenes are meant.
+    scenes: scenes, or a split, folder or set's name (see `data.open_split`) whose test scenes are meant: of a folder
+      that states no parts, the tenth kept apart from training.
     conventions: some of `rgb` and `y`. measures: some of `psnr` (dB) and `ssim`; see manas_lite.metrics.
     window: let the gates pool over windows of so many pixels, as on the crops of training (Backbone.pool_locally).
     compute: device, threads and precision; by default float32 on the GPU, where there is one.

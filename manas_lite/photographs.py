@@ -3,8 +3,8 @@
 `images.read_image` gives what a network trains on: 8-bit RGB, everything else converted away. A photograph that
 somebody wants back gets back what it had:
 
-* 8 or 16 bits a channel: PNG and TIFF in colour or grey; 16-bit grey with transparency is read as 8-bit, and JPEG,
-  WebP and HEIC hold 8 bits whatever is written to them;
+* 8 or 16 bits a channel: PNG and TIFF in colour or grey; 16-bit grey with an alpha channel is read as 8-bit, and
+  JPEG, WebP and HEIC hold 8 bits whatever is written to them;
 * transparency, apart from the colours; a format without it (JPEG) gets the picture laid over white;
 * grey stays grey; an EXIF orientation is applied once and its tag removed;
 * the ICC profile and EXIF are carried over, except the profile of CMYK and Lab pictures, which become RGB. A 16-bit
