@@ -41,6 +41,7 @@ def list_folder(folder: str | os.PathLike[str], layout: str | None = None) -> Li
     layout: one of LAYOUTS where detection should not decide. "clean-left" and "rain-left" state the order of
       pictures that stand side by side; a warning tells when the pictures look the other way round.
 
+    What is not used, or looks wrong, is in `notes` and told in a DataWarning; files without a place are in `problems`.
     Raises FileNotFoundError for a missing folder and ValueError where no picture is found.
     """
     root = Path(folder)
@@ -63,9 +64,12 @@ def list_folder(folder: str | os.PathLike[str], layout: str | None = None) -> Li
             "rainy and clean folders (input/target, rain/norain), pictures side by side, a pairs.csv, or photographs"
         )
     if listing.pairs and listing.photos:
-        listing.notes.append(f"{len(listing.photos)} picture(s) beside the pairs are not used")
+        first = listing.photos[0].picture
+        listing.notes.append(f"{root}: {len(listing.photos)} picture(s) beside the pairs are not used, such as {first}")
         listing.photos.clear()
-    _warn_if_swapped(listing)
+    _note_if_swapped(listing)
+    for note in listing.notes:
+        warnings.warn(note, DataWarning, stacklevel=2)
     return listing
 
 
@@ -120,10 +124,13 @@ def _pair_folders(
 ) -> tuple[list[Path], list[Path]]:
     """Pairs sibling folders by their names; returns the folders and images that took no part."""
     roles: dict[str, dict[str, Path]] = {}
-    for child in folders:
+    second: dict[Path, Path] = {}  # a folder whose role another one has already
+    for child in sorted(folders, key=lambda p: bool(_NO_PHOTOS.search(p.name))):  # `labels` if nothing else is clean
         role = role_of(child.name)
-        if role and child.name not in {p.name for part in roles.values() for p in part.values()}:
-            roles.setdefault(role[1], {}).setdefault(role[0], child)
+        if role:
+            taken = roles.setdefault(role[1], {}).setdefault(role[0], child)
+            if taken != child:
+                second[child] = taken
     used: set[Path] = set()
     for part, found in roles.items():
         rainy, clean = found.get("rainy"), found.get("clean")
@@ -146,6 +153,10 @@ def _pair_folders(
         used |= {p for p in (rainy, clean) if p}
         if not (rainy and clean):
             images = []
+    for child, taken in second.items():
+        if taken in used and _images_below(child) and not _NO_PHOTOS.search(child.name):
+            listing.problems.append((str(child), f"holds pictures of the same kind as {taken}, which is used"))
+            used.add(child)
     return [p for p in folders if p not in used], images
 
 
@@ -161,6 +172,8 @@ def _pair_flat(listing: Listing, images: list[Path]) -> list[Path]:
         return images
     home = images[0].parent
     _add_matches(listing, "flat", rainy, home, clean, home, home, None)
+    for path in sorted(set(images) - {*rainy, *clean}):
+        listing.problems.append((str(path), "is called neither rainy nor clean, as the pictures beside it are"))
     return []
 
 
@@ -230,7 +243,7 @@ def _side_by_side(images: Sequence[Path]) -> str | None:
     return "clean-left" if votes.count("right") * 2 >= len(votes) else "rain-left"
 
 
-def _warn_if_swapped(listing: Listing) -> None:
+def _note_if_swapped(listing: Listing) -> None:
     """Rain adds light: where most sampled pairs say otherwise, rainy and clean are probably swapped."""
     votes = []
     for pair in _sampled(listing.pairs):
@@ -246,7 +259,6 @@ def _warn_if_swapped(listing: Listing) -> None:
             "should be clean, so rain and clean are probably swapped; look at a pair, and state the layout"
         )
         listing.notes.append(note)
-        warnings.warn(note, DataWarning, stacklevel=3)
 
 
 def _density(parts: Sequence[str]) -> tuple[str, str | None]:

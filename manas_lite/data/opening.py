@@ -52,6 +52,9 @@ def open_split(
     if isinstance(data, Split):
         return data
     if data == "photos":
+        if Path(data).is_dir():
+            message = "'photos' are the bundled photographs; for the folder of this name, say './photos'"
+            warnings.warn(message, DataWarning, stacklevel=2)
         return bundled_photos(seed, levels)
     name, group, registered = str(data), "auto", False
     if Path(data).exists():

@@ -244,6 +244,31 @@ def test_files_without_a_twin_are_named(tmp_path: Path) -> None:
     assert "has no rainy version in" in problems[str(tmp_path / "target/dry.png")]
 
 
+def test_what_is_called_neither_rainy_nor_clean_is_named(tmp_path: Path) -> None:
+    for i in range(3):
+        save_pair(tmp_path / f"rain-{i}.png", tmp_path / f"norain-{i}.png", seed=i)
+    save(tmp_path / "holiday.png", background(9))
+    assert [path for path, _ in list_folder(tmp_path).problems] == [str(tmp_path / "holiday.png")]
+
+
+def test_a_second_rainy_folder_is_named(tmp_path: Path) -> None:
+    for i in range(3):
+        save_pair(tmp_path / f"input/{i}.png", tmp_path / f"target/{i}.png", seed=i)
+        save_pair(tmp_path / f"rainy/{i}.png", tmp_path / f"target/{i}.png", seed=i, rain=1)
+        save(tmp_path / f"labels/{i}.png", background(i))
+    listing = list_folder(tmp_path)
+    assert len(listing.pairs) == 3
+    assert [path for path, _ in listing.problems] == [str(tmp_path / "rainy")]
+
+
+def test_photographs_beside_pairs_are_told(tmp_path: Path) -> None:
+    for i in range(3):
+        save_pair(tmp_path / f"input/{i}.png", tmp_path / f"target/{i}.png", seed=i)
+    save(tmp_path / "more/holiday.png", background(9))
+    with pytest.warns(DataWarning, match=r"1 picture\(s\) beside the pairs are not used, such as .*holiday.png"):
+        list_folder(tmp_path)
+
+
 def test_wrong_requests(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such folder"):
         list_folder(tmp_path / "gone")

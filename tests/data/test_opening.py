@@ -90,6 +90,14 @@ def test_bundled_photographs() -> None:
         assert similar_pairs(hashes[a], hashes[b]) == []  # no background in two parts, to the eye either
 
 
+def test_folder_called_photos_is_not_passed_over_in_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i in range(10):
+        save(tmp_path / f"photos/{i}.png", background(i))
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(DataWarning, match="say './photos'"):
+        assert open_split("photos").sha256 != open_split("./photos").sha256
+
+
 def test_named_parts_are_kept_and_missing_ones_carved(tmp_path: Path) -> None:
     for i in range(20):
         save_pair(tmp_path / f"a/train/rain/{i}.png", tmp_path / f"a/train/norain/{i}.png", seed=i)
