@@ -44,7 +44,12 @@ def find_leaks(
     threshold: float = SAME,
     progress: bool | None = None,
 ) -> LeakReport:
-    """Compares every test picture with every training picture; both may be folders or listings of them."""
+    """Compares every test picture with every training picture; both may be folders or listings of them.
+
+    threshold: similarity that counts, in (0, 1]; ValueError for another.
+    """
+    if not 0 < threshold <= 1:  # nan too
+        raise ValueError(f"the threshold is a similarity above 0 and at most 1, got {threshold}")
     train_pictures, test_pictures = (_pictures(data) for data in (train, test))
     train_hashes, test_hashes = signatures(train_pictures, progress), signatures(test_pictures, progress)
     best: dict[int, tuple[int, float]] = {}

@@ -1,6 +1,7 @@
 """What a folder holds: pairs and photographs, found by `manas_lite.data.layouts` or listed in a file."""
 
 import csv
+import io
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -49,19 +50,32 @@ class Listing:
 
 
 def read_csv(listing: Listing, table: Path) -> None:
-    """Adds the pairs of a CSV with columns rainy, clean and optionally scene or background, part, label."""
-    with open(table, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        missing = {"rainy", "clean"} - set(reader.fieldnames or ())
-        if missing:
-            raise ValueError(f"{table}: needs the columns rainy and clean, lacks {', '.join(sorted(missing))}")
-        scene_column = next((c for c in ("scene", "background") if c in (reader.fieldnames or ())), None)
-        for row in reader:
-            clean, rainy = (_half(table.parent, row[c]) for c in ("clean", "rainy"))
-            inside = PurePosixPath(row["rainy"].split("#")[0])
-            part = part_of([row["part"]]) if row.get("part") else part_of(inside.parent.parts)
-            background = row[scene_column] if scene_column else str(PurePosixPath(row["clean"]).with_suffix(""))
-            listing.pairs.append(Pair(clean, rainy, background, row.get("label") or inside.stem, part))
+    """Adds the pairs of a CSV with columns rainy, clean and optionally scene or background, part, label.
+
+    ValueError names the table and the line of what is no such row, or not UTF-8.
+    """
+    content = table.read_bytes()
+    try:
+        lines = io.StringIO(content.decode("utf-8-sig"), newline="")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ValueError(f"{table}, line {line}: is not UTF-8 text; save the table as UTF-8") from error
+    reader = csv.DictReader(lines)
+    missing = {"rainy", "clean"} - set(reader.fieldnames or ())
+    if missing:
+        raise ValueError(f"{table}: needs the columns rainy and clean, lacks {', '.join(sorted(missing))}")
+    scene_column = next((c for c in ("scene", "background") if c in (reader.fieldnames or ())), None)
+    for row in reader:
+        empty = [c for c in ("rainy", "clean", scene_column) if c and not row[c]]
+        if empty:
+            raise ValueError(f"{table}, line {reader.line_num}: says nothing for {', '.join(empty)}")
+        if None in row:
+            raise ValueError(f"{table}, line {reader.line_num}: has more cells than columns; quote names with a comma")
+        clean, rainy = (_half(table.parent, row[c]) for c in ("clean", "rainy"))
+        inside = PurePosixPath(row["rainy"].split("#")[0])
+        part = part_of([row["part"]]) if row.get("part") else part_of(inside.parent.parts)
+        background = row[scene_column] if scene_column else str(PurePosixPath(row["clean"]).with_suffix(""))
+        listing.pairs.append(Pair(clean, rainy, background, row.get("label") or inside.stem, part))
     listing.named &= scene_column is not None
     listing.layouts.append("csv")
 

@@ -224,6 +224,22 @@ def test_unrelated_pictures_under_one_number_are_not_one_scene(tmp_path: Path) -
     assert len({scene.name for scene in group_scenes(list_folder(tmp_path))[None]}) == 3  # no split separates them
 
 
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (b"r1.png", "line 3: says nothing for clean, scene"),
+        (b",c1.png,a", "line 3: says nothing for rainy"),
+        (b"r1.png,c1.png,", "line 3: says nothing for scene"),
+        (b"r,1.png,c1.png,a", "line 3: has more cells than columns"),
+        (b"stra\xdfe.png,c1.png,a", "line 3: is not UTF-8 text"),
+    ],
+)
+def test_what_is_no_row_of_a_table_is_told_with_its_line(tmp_path: Path, row: bytes, reason: str) -> None:
+    (tmp_path / "pairs.csv").write_bytes(b"rainy,clean,scene\nr0.png,c0.png,a\n" + row + b"\n")
+    with pytest.raises(ValueError, match=f"pairs.csv, {reason}"):
+        list_folder(tmp_path)
+
+
 def test_folder_of_photographs(tmp_path: Path) -> None:
     for i in range(5):
         save(tmp_path / "holiday" / f"IMG_{i}.jpg", background(i))

@@ -78,6 +78,12 @@ def test_report_counts_pictures_and_backgrounds(tmp_path: Path) -> None:
     assert "3 of 4 test pictures (2 of 3 backgrounds)" in str(report)
 
 
+@pytest.mark.parametrize("threshold", [0.0, -1.0, 1.01, 65.0, float("nan")])
+def test_threshold_that_is_no_similarity_is_refused(tmp_path: Path, threshold: float) -> None:
+    with pytest.raises(ValueError, match="above 0 and at most 1"):
+        find_leaks(tmp_path, tmp_path, threshold)
+
+
 def test_training_scenes_that_leak_are_left_out(tmp_path: Path) -> None:
     def scene(name: str, seed: int) -> Scene:
         clean = Picture(save(tmp_path / f"{name}.png", background(seed)))
