@@ -29,7 +29,7 @@ search_steps = 150  # steps of a search, warm-up included
 warmup_epochs = 1  # epochs (of five) before the first architecture step
 retrain_steps = 600  # steps of a retraining
 data = "photos"  # "photos" (bundled), a set's name, a folder, or the web address of an archive
-runs_dir = "runs"  # folder of runs: in the clone, else in ~/manas_lite; on Colab take your Drive
+runs_dir = "runs"  # runs: in the clone, else in ~/manas_lite; on Colab take your Drive
 final = False  # True opens the test set: once, when the arms are chosen
 
 # %% tags=["imports"]

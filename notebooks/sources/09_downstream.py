@@ -1,6 +1,6 @@
 # %% tags=["parameters"]
 network = "rain-any"  # a model of the package (or rain-lite), or the name of your run of 04
-runs_dir = "runs"  # folder of runs: in the clone, else in ~/manas_lite; on Colab take your Drive
+runs_dir = "runs"  # runs: in the clone, else in ~/manas_lite; on Colab take your Drive
 level = "heavy"  # light, medium or heavy synthetic rain
 photos_used = 6  # of the six test photographs with boxes and masks
 draws = 200  # resamples of an interval
