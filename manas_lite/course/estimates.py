@@ -5,7 +5,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,7 +77,8 @@ def extrapolated(
 ) -> dict[str, Any]:
     """The row of a cost table that was not run: seconds a step, measured here, times the steps of its trainings.
 
-    Seconds of computing where there is no GPU: other work on the machine does not count. An architecture step (first
+    Seconds of computing where there is no GPU, of one thread: other work on the machine does not count, nor how long
+    threads wait for each other beside it (which took ten times what they computed). An architecture step (first
     order) is counted as a weight step of the supernet. Memory is the estimate of `manas_lite.memory` for the largest of
     the trainings. Raises ValueError for a notebook that trains nothing, whose costs can be measured.
     """
@@ -86,7 +87,8 @@ def extrapolated(
         count = settings.epochs * settings.steps
         if isinstance(settings, SearchSettings):
             count += (settings.epochs - settings.warmup) * settings.steps
-        step = time_step(network, settings, steps=steps, scenes=scenes)
+        alone = replace(settings, compute=replace(settings.compute, threads=1))
+        step = time_step(network, alone, steps=steps, scenes=scenes)
         seconds = count * (step.seconds if torch.cuda.is_available() else step.cpu_seconds)
         space, genotype = (network, None) if isinstance(network, SearchSpace) else (network.space, network)
         memory = estimate_memory(space, settings.batch, settings.patch, genotype=genotype)
