@@ -30,9 +30,9 @@ MODELS, PUBLISHED = ROOT / "manas_lite" / "assets" / "models", "results/publishe
 LEAST_GAIN = 3.0
 DIFFERENCE = ("95 % interval", "p (Holm)", "detectable", "verdict")
 DETECTABLE = (
-    "*p*: a paired t test over the searches, corrected for all rows of the table. *detectable*: about what so many "
-    "searches, spread like these, would find 4 times in 5 at the strictest step of that correction, the spread between "
-    "pictures included."
+    "*p*: a paired t test over the searches, corrected for all rows of the table; a verdict needs p of 0.05 or less "
+    "and an interval without zero. *detectable*: about what so many searches, spread like these, would find 4 times in "
+    "5 at the strictest step of that correction."
 )
 CHECKLIST = """\
 ## The checklist
