@@ -194,5 +194,5 @@ def test_the_shipped_arms_were_trained_and_belong_together() -> None:
         runs = [r for r in found if r["arm"] == name]
         assert sorted(r["search_seed"] for r in runs) == [0, 1, 2]
         gain = np.mean([np.mean(list(r["images"].values())) - np.mean(list(r["rainy"].values())) for r in runs])
-        # Without the pixel distance nothing holds the colours, which SSIM hardly sees: that arm may end below its input.
+        # Without the pixel distance nothing holds the colours, which SSIM hardly sees: that arm may end below its input
         assert gain > 0 or runs[0]["settings"]["w_mse"] == 0
