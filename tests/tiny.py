@@ -86,4 +86,4 @@ if __name__ == "__main__":
     if what == "search":
         search(SPACE, split, KILLED, runs_dir=runs, name=name, progress=False)
     else:
-        retrain(GENOTYPE, split, replace(RETRAIN, epochs=5), runs_dir=runs, name=name, progress=False)
+        retrain(GENOTYPE, split, replace(RETRAIN, epochs=15), runs_dir=runs, name=name, progress=False)

@@ -23,7 +23,7 @@ from manas_lite.checkpoint import write_atomic
 from manas_lite.data.registry import Archive
 from manas_lite.data.unpack import is_archive
 
-__all__ = ["DownloadError", "fetch", "fetch_drive", "fetch_url", "record", "sha256_of", "verify"]
+__all__ = ["DownloadError", "fetch", "fetch_drive", "fetch_url", "remember", "sha256_of", "verify"]
 
 ATTEMPTS = 6
 TIMEOUT = (15, 60)  # seconds to connect, and between bytes
@@ -74,7 +74,7 @@ def fetch(item: Archive, folder: Path, *, progress: bool = True, wait: Wait = ti
             continue
         os.replace(part, path)
         if trust:
-            record(path, item, folder, source=name)
+            remember(path, item, folder, source=name)
         for left in folder.glob(f"{item.name}.*.part*"):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         return path
@@ -104,7 +104,7 @@ def verify(path: Path, item: Archive, records: Path) -> None:
         raise DownloadError(f"{path.name}: sha256 {digest}, expected {expected} (from {stated})")
 
 
-def record(path: Path, item: Archive, records: Path, source: str) -> None:
+def remember(path: Path, item: Archive, records: Path, source: str) -> None:
     """Keeps size and sha256 of an archive that proved right, so that every later one must agree (`verify`)."""
     record_file = records / "record.json"
     known = _read_record(record_file)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from manas_lite.data.download import DownloadError, fetch, record, verify
+from manas_lite.data.download import DownloadError, fetch, remember, verify
 from manas_lite.data.layouts import list_folder
 from manas_lite.data.listing import Listing
 from manas_lite.data.registry import DataSet, archive, data_folder, data_set, manual_steps
@@ -61,7 +61,7 @@ def get(
         )
     if not count_differences(chosen, list_set(chosen, base)):  # what is not the set must not become the measure
         for path, item in fetched:
-            record(path, item, base / "archives", source=str(given or "download"))
+            remember(path, item, base / "archives", source=str(given or "download"))
     return where
 
 

@@ -14,7 +14,6 @@ from manas_lite.data.__main__ import main
 from manas_lite.data.audit import audit_listing
 from manas_lite.data.checking import check
 from manas_lite.data.layouts import list_folder
-from manas_lite.data.similarity import SAME
 from manas_lite.images import ImageError
 
 # -- bad files ----------------------------------------------------------------------------------------------------
@@ -214,7 +213,9 @@ def test_scenes_and_leaks(capsys, tmp_path: Path) -> None:
     assert status == 0
     assert "1 of 2 test pictures (1 of 2 backgrounds)" in out
     assert run(capsys, "leaks", "--fail", tmp_path / "a", tmp_path / "b")[0] == 2
-    assert run(capsys, "leaks", "--fail", "--threshold", (1 + SAME) / 2 + 1, tmp_path / "a", tmp_path / "b")[0] == 0
+    save_halves(tmp_path / "c/0.png", seed=7, rain=9)
+    assert run(capsys, "leaks", "--fail", tmp_path / "a", tmp_path / "c")[0] == 0
+    assert run(capsys, "leaks", "--fail", "--threshold", 1e-6, tmp_path / "a", tmp_path / "c")[0] == 2
 
 
 def test_missing_folder_is_one_line_not_a_traceback(capsys, tmp_path: Path) -> None:
