@@ -60,16 +60,22 @@ def bars(values: Mapping[str, float], *, title: str, unit: str, start: float = 0
 
 @styled
 def scatter(points: Mapping[str, tuple[float, float]], *, x: str, y: str, title: str) -> Figure:
-    """Named points, such as PSNR against parameters."""
+    """Named points, such as PSNR against parameters. Names stand at the points; those of many, in a legend."""
     figure = Drawing(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
+    crowded = len(points) > len(MARKS)
     for number, (name, point) in enumerate(points.items()):
         colour, mark = COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)]
-        axes.plot(*point, mark, color=colour, mec=BLACK, mew=0.4)
-        below = number % 2 == 1  # points that lie together keep their names apart
-        axes.annotate(name, point, xytext=(6, -11 if below else 3), textcoords="offset points")
+        filled = colour if number < len(MARKS) else "white"  # the second round of marks is hollow
+        edge = BLACK if number < len(MARKS) else colour
+        axes.plot(*point, mark, color=colour, mfc=filled, mec=edge, mew=0.4 if edge == BLACK else 1.2, label=name)
+        if not crowded:
+            below = number % 2 == 1  # points that lie together keep their names apart
+            axes.annotate(name, point, xytext=(6, -11 if below else 3), textcoords="offset points")
     axes.margins(0.18)
     axes.set(xlabel=x, ylabel=y, title=title)
+    if crowded:
+        figure.legend(loc="outside right center")
     return figure
 
 
