@@ -34,6 +34,7 @@ from manas_lite.settings import to_dict
 LOSS = replace(RetrainSettings.preset("teach").loss, internal_weight=0.0, complexity_weight=0.0)
 RECIPE = RetrainSettings.preset("teach", epochs=1, steps=400, batch=2, patch=48, loss=LOSS, compute=ONE_THREAD)
 SEARCH = SearchSettings.preset("teach", epochs=12, warmup=2, batch=2, patch=48, loss=LOSS, compute=ONE_THREAD)
+PROTOCOL = {"data": "photos", "space": to_dict(SPACE), "recipe": to_dict(RECIPE), "search": to_dict(SEARCH)}
 
 
 def make_table(seeds: list[int], target: Path) -> None:
@@ -64,11 +65,8 @@ def write_manifest(target: Path, rainy: Mapping[str, float]) -> None:
     write_json(
         target / "manifest.json",
         {
-            "data": "photos",
+            **PROTOCOL,
             "split": open_split("photos").sha256,
-            "space": to_dict(SPACE),
-            "recipe": to_dict(RECIPE),
-            "search": to_dict(SEARCH),
             "rainy_val": {name.removeprefix("rainy_"): value for name, value in rainy.items() if "rainy" in name},
             "seeds": sorted({int(row["seed"]) for row in rows(target / "table.csv")}),
             "versions": facts["versions"],
@@ -128,8 +126,7 @@ def main() -> None:
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    protocol = {"data": "photos", "space": to_dict(SPACE), "recipe": to_dict(RECIPE), "search": to_dict(SEARCH)}
-    check_protocol(arguments.out / "manifest.json", protocol)
+    check_protocol(arguments.out / "manifest.json", PROTOCOL)
     if arguments.what == "table":
         make_table(arguments.seeds, arguments.out)
     else:

@@ -18,6 +18,7 @@ from statistics import fmean
 from typing import Any
 
 from ablations import FILES
+from arms import LEAST_GAIN
 from experiments import rows as rows_of
 
 from manas_lite import micro_bench
@@ -27,7 +28,6 @@ from manas_lite.record import read_json
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, TABLES, README = ROOT / "docs" / "results.md", ROOT / "results" / "tables", ROOT / "README.md"
 MODELS, PUBLISHED = ROOT / "manas_lite" / "assets" / "models", "results/published/Rain100L.csv"
-LEAST_GAIN = 3.0
 DIFFERENCE = ("95 % interval", "p (Holm)", "detectable", "verdict")
 DETECTABLE = (
     "*p*: a paired t test over the searches, corrected for all rows of the table; a verdict needs p of 0.05 or less "
@@ -258,18 +258,18 @@ def readme_search() -> str:
     return verdict(read_json(ROOT / "results" / "arms" / "summary.json")["question"])
 
 
-def undertrained(arms: dict[str, dict[str, Any]], least: float = LEAST_GAIN) -> str:
+def undertrained(arms: dict[str, dict[str, Any]]) -> str:
     """Which arms stay below the gain that the study asks for, and what more training made of them."""
-    low = [f"{name} ({facts['gain']:+.2f})" for name, facts in arms.items() if facts["gain"] < least]
+    low = [f"{name} ({facts['gain']:+.2f})" for name, facts in arms.items() if facts["gain"] < LEAST_GAIN]
     if not low:
-        return f"Every arm gains at least {least:g} dB over the rainy input."
+        return f"Every arm gains at least {LEAST_GAIN:g} dB over the rainy input."
     longer = [
         f"{row['arm']} {float(row['psnr_y']) - float(row['rainy_psnr_y']):+.2f} dB after {row['steps']} steps"
         for row in rows_of(ROOT / "results" / "arms" / "longer.csv")
     ]
     return (
-        f"The study asks for a mean gain of {least:g} dB over the rainy input in every arm, so that what is compared "
-        f"is not the start of training. These fall short of it: {', '.join(low)}. Trained longer, seed 0 alone: "
+        f"The study asks for a mean gain of {LEAST_GAIN:g} dB over the rainy input in every arm, so that what is "
+        f"compared is not the start of training. These fall short of it: {', '.join(low)}. Trained longer, seed 0: "
         f"{', '.join(longer)}."
     )
 

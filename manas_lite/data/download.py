@@ -40,7 +40,7 @@ def fetch(item: Archive, folder: Path, *, progress: bool = True, wait: Wait = ti
     """The verified archive in `folder`: the one already there, else from its mirrors in turn, else from
     Drive.
 
-    trust: True records a first download at once; False leaves that to a caller who first looks into it (`record`).
+    trust: True records a first download at once; False leaves that to a caller who first looks into it (`remember`).
 
     Raises DownloadError with the reason of every source once all have failed.
     """
