@@ -33,7 +33,7 @@ demo: $(VENV)/installed-core ## search, derive, retrain and evaluate on real pho
 	$(RUN) manas_lite demo --runs-dir "$(RUNS)"$(if $(DATA), --data "$(DATA)")
 
 course: $(VENV)/installed-dev ## every notebook at smoke size, and an index page over them
-	$(RUN) manas_lite.course run all --preset smoke --out "$(RUNS)/course"
+	$(RUN) tools.course run all --preset smoke --out "$(RUNS)/course"
 
 lab: $(VENV)/installed-dev ## the course in JupyterLab
 	$(RUN) jupyter lab notebooks/00_start_here.ipynb
@@ -53,10 +53,11 @@ results: $(VENV)/installed-dev ## docs/results.md and its tables, from the commi
 figures: $(VENV)/installed-dev ## figures/, from the committed result files
 	$(VENV)/bin/python scripts/figures.py
 
-lint: $(VENV)/installed-dev ## style, formatting, types, pins
+lint: $(VENV)/installed-dev ## style, formatting, types, layers, pins
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
+	$(VENV)/bin/lint-imports --no-cache
 	$(VENV)/bin/python scripts/pins.py --check
 
 clean: ## remove the environment and caches; runs stay

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from manas_lite.environment import describe_environment
-from manas_lite.space import SearchSpace
+from manas_lite.networks.space import SearchSpace
+from manas_lite.runs.environment import describe_environment
 
 from . import cases, loader, processes, report, targets
 from .measure import convolution_rates, dispatches, flops, interleaved, matmul_rate, peak_memory, ratio, saved_bytes
@@ -143,7 +143,7 @@ def sweeps(rounds: int) -> list[dict[str, Any]]:
 
 
 def _saved(who: str, size: cases.Size) -> int:
-    from manas_lite.backbone import SuperNet
+    from manas_lite.networks.nets import SuperNet
 
     from . import kit
 
@@ -155,7 +155,7 @@ def _saved(who: str, size: cases.Size) -> int:
 
 def saved() -> dict[str, int]:
     """Bytes that a forward pass of the paper's supernet keeps, weights left out, on 3 images of 64 x 64."""
-    from manas_lite.backbone import SuperNet
+    from manas_lite.networks.nets import SuperNet
 
     from . import kit
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from manas_lite.backbone import DerainNet, SuperNet
-from manas_lite.folding import fold
-from manas_lite.genotype import Genotype
+from manas_lite.compute.runtime import Compute, ComputeSettings
 from manas_lite.losses import DerainLoss
-from manas_lite.runtime import Compute, ComputeSettings
-from manas_lite.space import SearchSpace
-from manas_lite.tiling import restore_tiled
+from manas_lite.networks.genotype import Genotype
+from manas_lite.networks.nets import DerainNet, SuperNet
+from manas_lite.networks.space import SearchSpace
+from manas_lite.photos.folding import fold
+from manas_lite.photos.tiling import restore_tiled
 
 from . import kit, textbook
 

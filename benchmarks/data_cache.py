@@ -17,7 +17,7 @@ import numpy as np
 
 from manas_lite.data import Scene, open_split, scene_loader
 from manas_lite.data.caching import Cache, DiskCache, MemoryCache, NoCache
-from manas_lite.images import write_image
+from manas_lite.photos.images import write_image
 
 
 def main() -> None:

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from manas_lite.backbone import DerainNet, SuperNet
 from manas_lite.bilevel import functional_loss, hypergradient
-from manas_lite.genotype import Genotype
-from manas_lite.loop import update
+from manas_lite.compute.runtime import Compute
 from manas_lite.losses import DerainLoss, LossSettings
-from manas_lite.runtime import Compute
+from manas_lite.networks.costs import measure_costs
+from manas_lite.networks.genotype import Genotype
+from manas_lite.networks.nets import DerainNet, SuperNet
+from manas_lite.training.loop import update
 
 from . import textbook
 
@@ -37,7 +38,7 @@ def search_step(
     clip: float | None = 5.0,
 ) -> Tensor:
     """An architecture step of first order on `val`, a weight step on `train`: what `search` does each step."""
-    loss, costs = DerainLoss(LOSS), net.space.costs()
+    loss, costs = DerainLoss(LOSS), measure_costs(net.space)
     weights, arch = net.weight_parameters(), net.arch_parameters()
 
     def objective(net: SuperNet) -> Tensor:

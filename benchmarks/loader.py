@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from manas_lite.data import open_split, scene_loader
-from manas_lite.space import SearchSpace
+from manas_lite.networks.space import SearchSpace
 
 from . import cases
 

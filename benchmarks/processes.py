@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-from manas_lite.space import SearchSpace
+from manas_lite.networks.space import SearchSpace
 
 from . import cases
 

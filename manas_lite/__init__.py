@@ -1,25 +1,55 @@
 """manas_lite: multi-scale attentive neural architecture search for image deraining.
 
-space = SearchSpace.preset("teach")
-found = search(space, "photos", "teach")          # -> SearchResult
-result = retrain(found.genotype, "photos", "teach")
-evaluate(result.net, open_split("photos").test).means("heavy")
-derain("rainy.jpg", result.net)
+    space = SearchSpace.preset("teach")
+    found = search(space, "photos", "teach")          # -> SearchResult
+    result = retrain(found.genotype, "photos", "teach")
+    evaluate(result.net, open_split("photos").test).means("heavy")
+    derain("rainy.jpg", result.net)
+
+The names below are the stable ones. Each is loaded when it is first used, so that `import manas_lite` costs nothing.
 """
 
-from . import bilevel, data, draw, losses, metrics, rain
-from .backbone import DerainNet, SuperNet
-from .data import open_split
-from .evaluation import EvaluationResult, evaluate
-from .genotype import Genotype
-from .inference import derain
-from .schedules import RetrainSettings, SearchSettings
-from .searching import SearchResult, search
-from .space import SearchSpace
-from .training import RetrainResult, retrain
-from .zoo import load
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from manas_lite import bilevel, data, draw, losses, metrics, rain
+    from manas_lite.data import open_split
+    from manas_lite.networks.genotype import Genotype
+    from manas_lite.networks.nets import DerainNet, SuperNet
+    from manas_lite.networks.space import SearchSpace
+    from manas_lite.networks.zoo import load
+    from manas_lite.photos.inference import derain
+    from manas_lite.training.evaluation import EvaluationResult, evaluate
+    from manas_lite.training.retraining import RetrainResult, retrain
+    from manas_lite.training.schedules import RetrainSettings, SearchSettings
+    from manas_lite.training.searching import SearchResult, search
+
+_HOMES = {
+    "DerainNet": "networks.nets",
+    "EvaluationResult": "training.evaluation",
+    "Genotype": "networks.genotype",
+    "RetrainResult": "training.retraining",
+    "RetrainSettings": "training.schedules",
+    "SearchResult": "training.searching",
+    "SearchSettings": "training.schedules",
+    "SearchSpace": "networks.space",
+    "SuperNet": "networks.nets",
+    "bilevel": "bilevel",
+    "data": "data",
+    "derain": "photos.inference",
+    "draw": "draw",
+    "evaluate": "training.evaluation",
+    "load": "networks.zoo",
+    "losses": "losses",
+    "metrics": "metrics",
+    "open_split": "data",
+    "rain": "rain",
+    "retrain": "training.retraining",
+    "search": "training.searching",
+}
 
 __all__ = [
     "DerainNet",
@@ -44,3 +74,16 @@ __all__ = [
     "retrain",
     "search",
 ]
+
+
+def __getattr__(name: str) -> Any:  # PEP 562: called for names that are not here yet
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = import_module(f"{__name__}.{_HOMES[name]}")
+    value = home if _HOMES[name] == name else getattr(home, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

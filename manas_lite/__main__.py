@@ -9,25 +9,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .data import LeakError, open_split
-from .demo import DemoSettings, run_demo
-from .evaluation import evaluate, table
-from .folders import derain_folder, warn_if_long
-from .genotype import Genotype
-from .inference import derain
-from .loop import DivergedError
-from .memory import OutOfMemoryError, is_out_of_memory
-from .onnx_export import ExportError, export_onnx
-from .processes import leave
-from .record import BusyError, write_json
-from .runtime import ComputeSettings, pick_device
-from .schedules import RETRAIN_PRESETS, SEARCH_PRESETS, RetrainSettings, SearchSettings
-from .searching import search
-from .settings import override
-from .space import PRESETS, SearchSpace
-from .training import retrain
-from .video import VIDEOS, derain_video
-from .zoo import load
+from manas_lite.compute.footprint import OutOfMemoryError, is_out_of_memory
+from manas_lite.compute.processes import leave
+from manas_lite.compute.runtime import ComputeSettings, pick_device
+from manas_lite.data import LeakError, open_split
+from manas_lite.networks.genotype import Genotype
+from manas_lite.networks.space import PRESETS, SearchSpace
+from manas_lite.networks.zoo import load
+from manas_lite.photos.folders import derain_folder, warn_if_long
+from manas_lite.photos.inference import derain
+from manas_lite.photos.onnx_export import ExportError, export_onnx
+from manas_lite.photos.video import VIDEOS, derain_video
+from manas_lite.runs.record import BusyError, write_json
+from manas_lite.runs.settings import override
+from manas_lite.training.demo import DemoSettings, run_demo
+from manas_lite.training.evaluation import evaluate, table
+from manas_lite.training.loop import DivergedError
+from manas_lite.training.retraining import retrain
+from manas_lite.training.schedules import RETRAIN_PRESETS, SEARCH_PRESETS, RetrainSettings, SearchSettings
+from manas_lite.training.searching import search
 
 _USER_ERRORS = (
     ValueError,
@@ -260,7 +260,7 @@ def _derain(options: argparse.Namespace) -> None:
 
 
 def _downstream(options: argparse.Namespace) -> None:
-    from .downstream.report import DownstreamSettings, run_downstream
+    from manas_lite.downstream.report import DownstreamSettings, run_downstream
 
     chosen = {k: getattr(options, k) for k in ("boxes", "street", "real", "detector", "draws", "most")}
     settings = DownstreamSettings(tasks=tuple(options.tasks.split(",")), **chosen)

@@ -13,9 +13,10 @@ import time
 from pathlib import Path
 
 from manas_lite import open_split
-from manas_lite.course import ablation, sweeps
+from manas_lite.course import ablation
 from manas_lite.data import Split
-from manas_lite.progress import Progress
+from manas_lite.runs.progress import Progress
+from tools.course import sweeps
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = {

@@ -37,16 +37,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from manas_lite import DerainNet, Genotype, RetrainSettings, SearchResult, SearchSettings, SearchSpace, evaluate
-from manas_lite.costs import count_flops, count_parameters
+from manas_lite.compute.runtime import Compute
 from manas_lite.course.differences import compare
 from manas_lite.data import Scene, SceneBatch, Split, open_split, scene_loader, split_scenes
-from manas_lite.evaluation import validation_psnr
-from manas_lite.loop import training_batches
 from manas_lite.metrics import psnr
-from manas_lite.progress import Progress
-from manas_lite.record import write_json
-from manas_lite.runtime import Compute
-from manas_lite.settings import to_dict
+from manas_lite.networks.costs import count_flops, count_parameters
+from manas_lite.runs.progress import Progress
+from manas_lite.runs.record import write_json
+from manas_lite.runs.settings import to_dict
+from manas_lite.training.evaluation import validation_psnr
+from manas_lite.training.loop import training_batches
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "arms"
 SPACE = SearchSpace.preset("lite")

@@ -16,9 +16,10 @@ from scipy import stats
 
 from manas_lite import SearchSettings, search
 from manas_lite.micro_bench import SPACE
-from manas_lite.progress import Progress
-from manas_lite.record import write_json
-from manas_lite.settings import to_dict
+from manas_lite.networks.costs import measure_costs
+from manas_lite.runs.progress import Progress
+from manas_lite.runs.record import write_json
+from manas_lite.runs.settings import to_dict
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "complexity"
 WEIGHTS = (0.0, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
@@ -35,7 +36,7 @@ def run(weight: float, seed: int, runs: Path) -> dict[str, Any]:
         "seed": seed,
         "genotype": found.genotype.id,
         "expected_cost": f"{found.epochs[-1]['expected_cost']:.5f}",
-        "derived_cost": f"{found.genotype.cost() / SPACE.costs().largest:.5f}",
+        "derived_cost": f"{found.genotype.cost() / measure_costs(SPACE).largest:.5f}",
         "parallel_modules": found.genotype.modules.count("parallel"),
         "seconds": f"{found.seconds:.1f}",
     }

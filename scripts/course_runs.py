@@ -13,8 +13,8 @@ import shutil
 from pathlib import Path
 
 from manas_lite import DerainNet, SuperNet, evaluate, load, open_split
-from manas_lite.checkpoint import load as load_tensors
-from manas_lite.genotype import Genotype
+from manas_lite.networks.genotype import Genotype
+from manas_lite.runs.checkpoint import load as load_tensors
 
 TARGET = Path(__file__).resolve().parents[1] / "manas_lite" / "assets" / "course"
 FILES = ("genotype.json", "log.jsonl", "metrics.json", "weights.safetensors", "supernet.safetensors")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from manas_lite import load
 from manas_lite.downstream.boxes import bundled_boxes
-from manas_lite.downstream.pictures import draw_boxes
+from manas_lite.downstream.overlays import draw_boxes
 from manas_lite.downstream.sightings import Versions, load_sightings
 from manas_lite.draw.sheets import contact_sheet
-from manas_lite.images import write_image
+from manas_lite.photos.images import write_image
 
 ROOT = Path(__file__).resolve().parents[1]
 SHOWN = ("coco_000000000471", "coco_000000000127")  # CC BY 2.0: versions may be shown with their source named

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from manas_lite import RetrainSettings, SearchResult, SearchSettings, SearchSpace, search
+from manas_lite.compute.runtime import Compute, ComputeSettings
 from manas_lite.data import SceneBatch, Split
-from manas_lite.loop import cosine, set_rate, update
 from manas_lite.losses import DerainLoss
-from manas_lite.record import plain, read_json, write_json
-from manas_lite.runtime import Compute, ComputeSettings
-from manas_lite.training import Average
+from manas_lite.runs.record import plain, read_json, write_json
+from manas_lite.training.loop import cosine, set_rate, update
+from manas_lite.training.retraining import Average
 
 ONE_THREAD = ComputeSettings(device="cpu", threads=1)
 

@@ -14,10 +14,11 @@ from experiments import rows
 from matplotlib.figure import Figure
 
 from manas_lite import draw, load, micro_bench, open_split
-from manas_lite.course import ablation, differences, pictures
+from manas_lite.course import ablation, differences
+from manas_lite.course import illustrations as pictures
 from manas_lite.draw.style import BLACK, BLUE, Drawing, styled
-from manas_lite.inference import derain
-from manas_lite.record import read_json
+from manas_lite.photos.inference import derain
+from manas_lite.runs.record import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES, RESULTS, MODELS = ROOT / "figures", ROOT / "results", ROOT / "manas_lite" / "assets" / "models"

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from manas_lite.losses import LossSettings
-from manas_lite.schedules import RETRAIN_PRESETS, SEARCH_PRESETS
-from manas_lite.space import PRESETS
+from manas_lite.networks.space import PRESETS
+from manas_lite.training.schedules import RETRAIN_PRESETS, SEARCH_PRESETS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "hyperparameters.md"
 NAMES = ("paper", "lite", "teach", "smoke")

@@ -18,16 +18,16 @@ import torch
 from experiments import ONE_THREAD, append, check_protocol, rewrite, rows, timed_search, train
 
 from manas_lite import DerainNet, RetrainSettings, SearchSettings, SuperNet
-from manas_lite.costs import count_parameters
+from manas_lite.compute.runtime import Compute
 from manas_lite.data import SceneBatch, open_split
-from manas_lite.environment import describe_environment
-from manas_lite.evaluation import evaluate, mean_scores, validation_psnr
-from manas_lite.loop import training_batches
 from manas_lite.micro_bench import ARCHITECTURES, GATES, SHIPPED, SPACE, genotype_of
-from manas_lite.progress import Progress
-from manas_lite.record import write_json
-from manas_lite.runtime import Compute
-from manas_lite.settings import to_dict
+from manas_lite.networks.costs import count_parameters
+from manas_lite.runs.environment import describe_environment
+from manas_lite.runs.progress import Progress
+from manas_lite.runs.record import write_json
+from manas_lite.runs.settings import to_dict
+from manas_lite.training.evaluation import evaluate, mean_scores, validation_psnr
+from manas_lite.training.loop import training_batches
 
 # So short a training does without the internal loss. Nor has cost a price, as searches are compared by PSNR alone; what
 # the preset's 0.01 led to lies in results/micro_bench.

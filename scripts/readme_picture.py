@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from manas_lite import derain, load, open_split
-from manas_lite.images import write_image
+from manas_lite.photos.images import write_image
 
 PICTURE = Path(__file__).resolve().parents[1] / "figures" / "readme.jpg"
 SCENE = "coco_000000000471"  # CC BY 2.0: a rainy version may be shown with its source named

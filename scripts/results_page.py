@@ -23,7 +23,7 @@ from experiments import rows as rows_of
 
 from manas_lite import micro_bench
 from manas_lite.course import ablation, differences
-from manas_lite.record import read_json
+from manas_lite.runs.record import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, TABLES, README = ROOT / "docs" / "results.md", ROOT / "results" / "tables", ROOT / "README.md"

@@ -19,13 +19,13 @@ from experiments import append, rows
 from model_card import card_text, pictures
 
 from manas_lite import DerainNet, RetrainSettings, SearchSettings, evaluate, load, open_split, retrain, search
+from manas_lite.compute.runtime import ComputeSettings
 from manas_lite.data import Scene, Split
-from manas_lite.data.download import sha256_of
-from manas_lite.evaluation import EvaluationResult, SelfEnsemble
 from manas_lite.losses import LossSettings
-from manas_lite.record import read_json, read_log, write_json
-from manas_lite.runtime import ComputeSettings
-from manas_lite.settings import override
+from manas_lite.runs.checkpoint import sha256_of
+from manas_lite.runs.record import read_json, read_log, write_json
+from manas_lite.runs.settings import override
+from manas_lite.training.evaluation import EvaluationResult, SelfEnsemble
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS, RESULTS = ROOT / "manas_lite" / "assets" / "models", ROOT / "results" / "models"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from manas_lite import micro_bench
-from manas_lite.settings import to_dict
+from manas_lite.runs.settings import to_dict
 
 FIELDS = ("modules", "gate", "seed", "val_psnr", "val_ssim", "test_psnr", "test_ssim", "parameters", "flops", "seconds")
 BEST = micro_bench.Architecture("ffff", "CBAM")

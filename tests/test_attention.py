@@ -5,9 +5,9 @@ import textbook
 import torch
 from torch import Tensor, nn
 
-from manas_lite.attention import AttentionBlock, EdgeSlot, edge_count
-from manas_lite.costs import count_parameters
-from manas_lite.ops import OPERATIONS
+from manas_lite.networks.attention import AttentionBlock, EdgeSlot, edge_count
+from manas_lite.networks.costs import count_parameters
+from manas_lite.networks.ops import OPERATIONS, describe
 
 NAMES = list(OPERATIONS)
 NORMS = ("batch", "group", "none")
@@ -140,14 +140,14 @@ def test_a_window_gates_each_pixel_by_what_is_around_it(name):
     if name == "CBAM":
         nn.init.zeros_(gate.spatial[0].weight)
     x = images(1, 8, 9, 9)
-    whole = gate(x, window=3)
+    whole = gate(x, describe(x, gate.needs, window=3))
     patch = gate(x[..., 3:6, 4:7])  # the window of pixel (4, 5)
     torch.testing.assert_close(whole[..., 4, 5], patch[..., 1, 1], rtol=0, atol=1e-12)
 
 
 def test_descriptors_of_an_edge_are_computed_once(monkeypatch):
     """Nine candidates, one spatial mean, one spatial maximum, one channel profile (and CBAM's own)."""
-    from manas_lite import ops
+    from manas_lite.networks import ops
 
     calls: list[str] = []
     for name in ("spatial_mean", "spatial_peak", "channel_profile"):

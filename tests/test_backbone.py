@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from manas_lite import backbone
-from manas_lite.backbone import Backbone, DerainNet, SuperNet, pad_to_multiple
-from manas_lite.costs import count_parameters
-from manas_lite.genotype import Genotype
-from manas_lite.modules import MODULES, ParallelModule
-from manas_lite.ops import OPERATIONS
-from manas_lite.space import PRESETS, SearchSpace
+from manas_lite.networks import backbone
+from manas_lite.networks.backbone import Backbone, pad_to_multiple
+from manas_lite.networks.costs import count_parameters
+from manas_lite.networks.genotype import Genotype
+from manas_lite.networks.modules import MODULES, ParallelModule
+from manas_lite.networks.nets import DerainNet, SuperNet
+from manas_lite.networks.ops import OPERATIONS
+from manas_lite.networks.space import PRESETS, SearchSpace
 
 NAMES = list(OPERATIONS)
 PUBLISHED = SearchSpace((16, 32, 48), 2)  # the published trunk, three branches, small

@@ -4,10 +4,11 @@ import pytest
 import textbook
 import torch
 
-from manas_lite.backbone import Backbone, DerainNet, SuperNet
-from manas_lite.folding import fold
-from manas_lite.genotype import Genotype
-from manas_lite.space import SearchSpace
+from manas_lite.networks.backbone import Backbone
+from manas_lite.networks.genotype import Genotype
+from manas_lite.networks.nets import DerainNet, SuperNet
+from manas_lite.networks.space import SearchSpace
+from manas_lite.photos.folding import fold
 
 SPACE = SearchSpace((8, 12), 1)
 

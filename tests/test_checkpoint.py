@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from manas_lite import checkpoint
-from manas_lite.checkpoint import CheckpointError
+from manas_lite.runs import checkpoint
+from manas_lite.runs.checkpoint import CheckpointError
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool]
 
@@ -189,7 +189,7 @@ def test_a_full_disk_keeps_the_last_good_file(saved):
     before = saved.read_bytes()
     script = f"""
 import resource, torch
-from manas_lite import checkpoint
+from manas_lite.runs import checkpoint
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:
     checkpoint.save({str(saved)!r}, {{"w": torch.ones(100_000)}}, {{"step": 8}})

@@ -6,13 +6,14 @@ import pytest
 import tiny
 import torch
 
-from manas_lite import onnx_export
 from manas_lite.__main__ import find_genotype, main
-from manas_lite.backbone import Backbone, DerainNet
-from manas_lite.genotype import Genotype
-from manas_lite.images import write_image
-from manas_lite.space import SearchSpace
-from manas_lite.zoo import save_network
+from manas_lite.networks.backbone import Backbone
+from manas_lite.networks.genotype import Genotype
+from manas_lite.networks.nets import DerainNet
+from manas_lite.networks.space import SearchSpace
+from manas_lite.networks.zoo import save_network
+from manas_lite.photos import onnx_export
+from manas_lite.photos.images import write_image
 
 FAST = ["--set", "epochs=2", "--set", "steps=2", "--set", "patch=16", "--set", "batch=2", "--threads", "1"]
 

@@ -8,12 +8,12 @@ import tiny
 import torch
 from torch._dynamo.utils import counters
 
-from manas_lite import runtime
-from manas_lite.processes import Processes
-from manas_lite.runtime import WORTH_COMPILING, Compute, ComputeSettings
-from manas_lite.schedules import RETRAIN_PRESETS, SEARCH_PRESETS
-from manas_lite.searching import search
-from manas_lite.training import retrain
+from manas_lite.compute import runtime
+from manas_lite.compute.processes import Processes
+from manas_lite.compute.runtime import WORTH_COMPILING, Compute, ComputeSettings
+from manas_lite.training.retraining import retrain
+from manas_lite.training.schedules import RETRAIN_PRESETS, SEARCH_PRESETS
+from manas_lite.training.searching import search
 
 COMPILING = replace(tiny.COMPUTE, compile=True)
 

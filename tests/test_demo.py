@@ -7,9 +7,9 @@ import pytest
 import tiny
 
 from manas_lite.data import open_split
-from manas_lite.demo import DemoSettings, run_demo
-from manas_lite.genotype import Genotype
-from manas_lite.zoo import load
+from manas_lite.networks.genotype import Genotype
+from manas_lite.networks.zoo import load
+from manas_lite.training.demo import DemoSettings, run_demo
 
 FILES = ["genotype.json", "weights.safetensors", "metrics.json", "manifest.json", "log.jsonl"]
 

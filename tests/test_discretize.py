@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from manas_lite.backbone import DerainNet, SuperNet, reestimate_statistics
-from manas_lite.discretize import argmax, perturbation
-from manas_lite.genotype import Genotype
-from manas_lite.modules import MODULES
-from manas_lite.relaxation import Relaxation
-from manas_lite.space import SearchSpace
+from manas_lite.networks.discretize import perturbation
+from manas_lite.networks.genotype import Genotype
+from manas_lite.networks.modules import MODULES
+from manas_lite.networks.nets import DerainNet, SuperNet, reestimate_statistics
+from manas_lite.networks.relaxation import Relaxation
+from manas_lite.networks.space import SearchSpace
 
 PAPER = SearchSpace.preset("paper")
 SMOKE = SearchSpace.preset("smoke")
@@ -38,7 +38,7 @@ def images(*shape: int, seed: int = 0) -> Tensor:
 def test_argmax_takes_the_largest_of_each_row(seed, allow_none):
     space = replace(PAPER, allow_none=allow_none)
     alpha, beta = torch.randn(12, 2, generator=seeded(seed)), torch.randn(27, 9, generator=seeded(seed + 1))
-    genotype = argmax(space, alpha, beta)
+    genotype = Genotype.from_logits(space, alpha, beta)
     for row, name in zip(alpha.tolist(), genotype.modules, strict=True):
         assert row[NAMES.index(name)] == max(row)
     for row, name in zip(beta.tolist(), genotype.edges, strict=True):
@@ -63,8 +63,8 @@ def test_erratum_18_none_wins_only_where_the_space_allows_it():
     beta[:, PAPER.operations.index("none")] = 5
     beta[:, PAPER.operations.index("CBAM")] = 1
     alpha = torch.zeros(12, 2)
-    assert set(argmax(PAPER, alpha, beta).edges) == {"CBAM"}
-    assert set(argmax(replace(PAPER, allow_none=True), alpha, beta).edges) == {"none"}
+    assert set(Genotype.from_logits(PAPER, alpha, beta).edges) == {"CBAM"}
+    assert set(Genotype.from_logits(replace(PAPER, allow_none=True), alpha, beta).edges) == {"none"}
     assert "none" not in SearchSpace().choices
 
 

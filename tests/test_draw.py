@@ -16,9 +16,9 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from manas_lite import draw
 from manas_lite.draw import network, style
-from manas_lite.genotype import Genotype
+from manas_lite.networks.genotype import Genotype
+from manas_lite.networks.space import SearchSpace
 from manas_lite.rain import rain_scene
-from manas_lite.space import SearchSpace
 
 SPACES = {
     "paper": SearchSpace.preset("paper"),
@@ -322,8 +322,8 @@ def test_drawing_leaves_matplotlibs_settings_alone_and_never_imports_pyplot():
         "import sys, matplotlib\n"
         "def state(): return {k: v for k, v in matplotlib.rcParams.copy().items() if k != 'backend'}\n"
         "before = state()\n"
-        "from manas_lite import draw; from manas_lite.genotype import Genotype\n"
-        "from manas_lite.space import SearchSpace\n"
+        "from manas_lite import draw; from manas_lite.networks.genotype import Genotype\n"
+        "from manas_lite.networks.space import SearchSpace\n"
         "figure = draw.architecture(Genotype.random(SearchSpace.preset('smoke'), 0))\n"
         "assert figure._repr_png_().startswith(b'\\x89PNG')\n"
         "assert state() == before\n"

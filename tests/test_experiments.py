@@ -11,8 +11,8 @@ import torch
 from project import ROOT
 
 from manas_lite import DerainNet, retrain
-from manas_lite.loop import training_batches
-from manas_lite.runtime import Compute
+from manas_lite.compute.runtime import Compute
+from manas_lite.training.loop import training_batches
 
 
 def script(name: str) -> ModuleType:

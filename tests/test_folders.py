@@ -8,12 +8,12 @@ import tiny
 import torch
 
 from manas_lite.__main__ import main
-from manas_lite.backbone import DerainNet
 from manas_lite.draw.sheets import contact_sheet
-from manas_lite.folders import SHEET, derain_folder, duration, warn_if_long
-from manas_lite.images import read_image, write_image
-from manas_lite.inference import derain, seconds_per_pixel
-from manas_lite.zoo import save_network
+from manas_lite.networks.nets import DerainNet
+from manas_lite.networks.zoo import save_network
+from manas_lite.photos.folders import SHEET, derain_folder, duration, warn_if_long
+from manas_lite.photos.images import read_image, write_image
+from manas_lite.photos.inference import derain, seconds_per_pixel
 
 
 class Darker(torch.nn.Module):
@@ -156,7 +156,7 @@ def test_what_cannot_be_written_is_refused_before_any_work(tmp_path, net):
 
 
 def test_a_long_contact_sheet_is_several_files(tmp_path, net, monkeypatch):
-    monkeypatch.setattr("manas_lite.folders.SHEET", 2)
+    monkeypatch.setattr("manas_lite.photos.folders.SHEET", 2)
     for i in range(5):
         write_image(_made(tmp_path / "in") / f"{i}.png", tiny.picture(i))
     sheet = tmp_path / "sheet.png"

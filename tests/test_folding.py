@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from manas_lite.backbone import Backbone, DerainNet, SuperNet
-from manas_lite.folding import fold
-from manas_lite.genotype import Genotype
-from manas_lite.space import SearchSpace
+from manas_lite.networks.backbone import Backbone
+from manas_lite.networks.genotype import Genotype
+from manas_lite.networks.nets import DerainNet, SuperNet
+from manas_lite.networks.space import SearchSpace
+from manas_lite.photos.folding import fold
 
 SPACE = SearchSpace((8, 12, 16), 2, allow_none=True)
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from manas_lite.images import ImageError, conversions, image_size, read_image, to_array, to_tensor, write_image
+from manas_lite.photos.images import ImageError, conversions, image_size, read_image, to_array, to_tensor, write_image
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 GREY = COLOUR[..., 0]

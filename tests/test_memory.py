@@ -7,11 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from manas_lite import memory
-from manas_lite.backbone import DerainNet, SuperNet
 from manas_lite.bilevel import functional_loss, hypergradient
-from manas_lite.genotype import Genotype
-from manas_lite.memory import (
+from manas_lite.compute import footprint as memory
+from manas_lite.compute.footprint import (
     AllocationPeak,
     OutOfMemoryError,
     bytes_per_pixel,
@@ -20,7 +18,9 @@ from manas_lite.memory import (
     free_bytes,
     shortage,
 )
-from manas_lite.space import SearchSpace
+from manas_lite.networks.genotype import Genotype
+from manas_lite.networks.nets import DerainNet, SuperNet
+from manas_lite.networks.space import SearchSpace
 
 CPU = torch.device("cpu")
 SPACE = SearchSpace((8, 12), 1)

@@ -9,15 +9,15 @@ import tiny
 import torch
 
 from benchmarks.measure import Dispatches
-from manas_lite import loop
-from manas_lite.backbone import SuperNet
+from manas_lite.compute.footprint import AllocationPeak, OutOfMemoryError, StepMemory
+from manas_lite.compute.runtime import ComputeSettings
 from manas_lite.data import SceneBatch
-from manas_lite.loop import parts_of
-from manas_lite.memory import AllocationPeak, OutOfMemoryError, StepMemory
-from manas_lite.relaxation import Relaxation
-from manas_lite.runtime import ComputeSettings
-from manas_lite.searching import search
-from manas_lite.training import retrain
+from manas_lite.networks.nets import SuperNet
+from manas_lite.networks.relaxation import Relaxation
+from manas_lite.training import loop
+from manas_lite.training.loop import parts_of
+from manas_lite.training.retraining import retrain
+from manas_lite.training.searching import search
 
 SPACE = replace(tiny.SPACE, norm="none")
 SAVING = replace(tiny.COMPUTE, checkpoint="all")
@@ -31,8 +31,8 @@ def split(tmp_path):
 @pytest.fixture
 def _double(monkeypatch):
     """Runs in float64, where sums in another order agree to many digits."""
-    monkeypatch.setattr("manas_lite.runtime.Compute.prepare", lambda self, net: net.double())
-    monkeypatch.setattr("manas_lite.runtime.Compute.images", lambda self, batch: batch.flatten(0, 1).double())
+    monkeypatch.setattr("manas_lite.compute.runtime.Compute.prepare", lambda self, net: net.double())
+    monkeypatch.setattr("manas_lite.compute.runtime.Compute.images", lambda self, batch: batch.flatten(0, 1).double())
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
 
 
@@ -231,7 +231,7 @@ def test_running_out_of_memory_is_a_clear_message(split, tmp_path, monkeypatch, 
     def full(*_args, **_kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(f"manas_lite.{'searching' if what == 'search' else 'training'}.update", full)
+    monkeypatch.setattr(f"manas_lite.training.{'searching' if what == 'search' else 'retraining'}.update", full)
     monkeypatch.setattr(StepMemory, "advice", lambda step, limit: ["batch=1"])  # tested with the estimate
     run = {"search": partial(search, tiny.SPACE), "retrain": partial(retrain, tiny.GENOTYPE)}[what]
     settings = {"search": tiny.SEARCH, "retrain": tiny.RETRAIN}[what]
@@ -242,7 +242,7 @@ def test_running_out_of_memory_is_a_clear_message(split, tmp_path, monkeypatch, 
 
 
 def test_a_step_too_large_is_announced(split, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("manas_lite.memory.free_bytes", lambda device: 10**6)
+    monkeypatch.setattr("manas_lite.compute.footprint.free_bytes", lambda device: 10**6)
     monkeypatch.setattr(StepMemory, "advice", lambda step, limit: ["batch=1"])
     settings = replace(tiny.SEARCH, patch=24, batch=30, epochs=2, steps=1, warmup=1, eigenvalue_every=0)
     search(tiny.SPACE, split, settings, runs_dir=tmp_path)

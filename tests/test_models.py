@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from manas_lite import RetrainSettings, evaluate, load, open_split, training, zoo
-from manas_lite.environment import describe_environment
-from manas_lite.record import read_log
-from manas_lite.runtime import ComputeSettings
-from manas_lite.settings import parse
+from manas_lite import RetrainSettings, evaluate, load, open_split
+from manas_lite.compute.runtime import ComputeSettings
+from manas_lite.networks import zoo
+from manas_lite.runs.environment import describe_environment
+from manas_lite.runs.record import read_log
+from manas_lite.runs.settings import parse
+from manas_lite.training import retraining as training
 
 MODELS = sorted(path.parent.name for path in zoo.SHIPPED.glob("*/card.json"))
 LITE = zoo.SHIPPED / "rain-lite"

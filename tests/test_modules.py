@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from manas_lite.backbone import DerainNet
-from manas_lite.costs import count_parameters
-from manas_lite.genotype import Genotype
-from manas_lite.modules import (
+from manas_lite.networks.costs import count_parameters
+from manas_lite.networks.genotype import Genotype
+from manas_lite.networks.modules import (
     MODULES,
     BottleneckStem,
     FusionModule,
@@ -18,7 +17,8 @@ from manas_lite.modules import (
     Transition,
     UnshuffleStem,
 )
-from manas_lite.space import SearchSpace
+from manas_lite.networks.nets import DerainNet
+from manas_lite.networks.space import SearchSpace
 
 CHANNELS = (32, 64, 128, 256)
 SMALL = (4, 6, 8)

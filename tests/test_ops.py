@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from manas_lite import ops
-from manas_lite.attention import EdgeSlot
-from manas_lite.costs import count_parameters
-from manas_lite.ops import OPERATIONS
+from manas_lite.networks import ops
+from manas_lite.networks.attention import EdgeSlot
+from manas_lite.networks.costs import count_parameters
+from manas_lite.networks.ops import OPERATIONS
 
 NAMES = list(OPERATIONS)
 NORMS = ("batch", "group", "none")

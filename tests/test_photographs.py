@@ -12,10 +12,17 @@ import tiny
 import torch
 from PIL import Image, ImageCms
 
-from manas_lite.backbone import DerainNet
-from manas_lite.images import ImageError, read_image
-from manas_lite.inference import derain
-from manas_lite.photographs import Photograph, from_pil, open_photograph, photograph_size, save_photograph, to_pil
+from manas_lite.networks.nets import DerainNet
+from manas_lite.photos.images import ImageError, read_image
+from manas_lite.photos.inference import derain
+from manas_lite.photos.photographs import (
+    Photograph,
+    from_pil,
+    open_photograph,
+    photograph_size,
+    save_photograph,
+    to_pil,
+)
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (15, 21, 3), dtype=np.uint8)

@@ -15,19 +15,19 @@ import torch
 from together import cut_after, in_double, together
 from torch import Tensor, nn
 
-from manas_lite import checkpoint as checkpoints
 from manas_lite.__main__ import main
-from manas_lite.backbone import SuperNet
-from manas_lite.batch_norm import SharedBatchNorm2d, share_statistics
 from manas_lite.bilevel import functional_loss, hypergradient, virtual_step
+from manas_lite.compute.batch_norm import SharedBatchNorm2d, share_statistics
+from manas_lite.compute.processes import ALONE, Processes, join
+from manas_lite.compute.runtime import Compute
 from manas_lite.data import Split, scene_loader
-from manas_lite.images import write_image
-from manas_lite.loop import DivergedError, step_memory
-from manas_lite.processes import ALONE, Processes, join
-from manas_lite.record import read_log
-from manas_lite.runtime import Compute
-from manas_lite.searching import search
-from manas_lite.training import retrain
+from manas_lite.networks.nets import SuperNet
+from manas_lite.photos.images import write_image
+from manas_lite.runs import checkpoint as checkpoints
+from manas_lite.runs.record import read_log
+from manas_lite.training.loop import DivergedError, step_memory
+from manas_lite.training.retraining import retrain
+from manas_lite.training.searching import search
 
 CPU = torch.device("cpu")
 SEARCH = replace(tiny.SEARCH, steps=2, batch=4, clip=1.0)
@@ -303,8 +303,8 @@ def _write_nothing(split, folder):
     here = join(CPU)
     written = []
     if not here.first:
-        import manas_lite.checkpoint as checkpoint
-        import manas_lite.record as record
+        import manas_lite.runs.checkpoint as checkpoint
+        import manas_lite.runs.record as record
 
         for module in (checkpoint, record):
             module.write_atomic = lambda path, data: written.append(path)
@@ -368,7 +368,7 @@ def test_single_images_are_shared_where_scenes_are_fewer_than_the_processes(spli
 
 
 def _different_files(split, folder):
-    from manas_lite.loop import note_data
+    from manas_lite.training.loop import note_data
 
     here = join(CPU)
     scenes = split.train if here.first else split.train[1:]

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from manas_lite.backbone import DerainNet, SuperNet
 from manas_lite.bilevel import functional_loss, hypergradient, virtual_step
-from manas_lite.genotype import Genotype
-from manas_lite.recomputing import recompute
-from manas_lite.relaxation import Relaxation
-from manas_lite.schedules import SearchSettings
-from manas_lite.space import SearchSpace
+from manas_lite.networks.genotype import Genotype
+from manas_lite.networks.nets import DerainNet, SuperNet
+from manas_lite.networks.recomputing import recompute
+from manas_lite.networks.relaxation import Relaxation
+from manas_lite.networks.space import SearchSpace
+from manas_lite.training.schedules import SearchSettings
 
 SPACE = SearchSpace((8, 12), 2, norm="batch")
 

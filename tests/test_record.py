@@ -16,8 +16,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manas_lite import environment, record
-from manas_lite.record import RunDirectory, hash_files, plain, read_json, read_log, to_json
+from manas_lite.runs import environment, record
+from manas_lite.runs.record import RunDirectory, hash_files, plain, read_json, read_log, to_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +182,7 @@ def test_no_log_is_an_empty_log(tmp_path):
 
 CHILD = """
 import os, sys, time
-from manas_lite.record import RunDirectory
+from manas_lite.runs.record import RunDirectory
 with RunDirectory(sys.argv[1], {"settings": 1}) as run:
     run.log({"step": 0})
     print("ready", flush=True)
@@ -229,7 +229,7 @@ def test_leftovers_of_a_killed_write_are_removed(tmp_path):
 def test_a_full_disk_stops_the_log_with_its_last_whole_record(tmp_path):
     script = f"""
 import resource
-from manas_lite.record import RunDirectory
+from manas_lite.runs.record import RunDirectory
 try:
     with RunDirectory({str(tmp_path)!r}, {{"settings": 1}}) as run:
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from manas_lite.backbone import SuperNet
-from manas_lite.relaxation import Relaxation, gumbel_noise
-from manas_lite.space import SearchSpace
+from manas_lite.networks.nets import SuperNet
+from manas_lite.networks.relaxation import Relaxation, gumbel_noise
+from manas_lite.networks.space import SearchSpace
 
 SMOKE = SearchSpace.preset("smoke")
 SETTINGS = [

@@ -12,7 +12,7 @@ import pytest
 import tiny
 from safetensors import safe_open
 
-from manas_lite import checkpoint as checkpoints
+from manas_lite.runs import checkpoint as checkpoints
 
 PROGRAM = Path(tiny.__file__)
 

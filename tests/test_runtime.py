@@ -7,11 +7,11 @@ import pytest
 import tiny
 import torch
 
-from manas_lite import runtime
-from manas_lite.backbone import DerainNet
-from manas_lite.evaluation import evaluate, validation_psnr
-from manas_lite.inference import derain
-from manas_lite.runtime import Compute, ComputeSettings
+from manas_lite.compute import runtime
+from manas_lite.compute.runtime import Compute, ComputeSettings
+from manas_lite.networks.nets import DerainNet
+from manas_lite.photos.inference import derain
+from manas_lite.training.evaluation import evaluate, validation_psnr
 
 
 @pytest.fixture

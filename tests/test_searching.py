@@ -6,19 +6,20 @@ import pytest
 import tiny
 import torch
 
-from manas_lite import checkpoint, draw
-from manas_lite.backbone import SuperNet
+from manas_lite import draw
+from manas_lite.compute.runtime import ComputeSettings
 from manas_lite.data import LeakError, Split
 from manas_lite.data.pictures import check_seal
-from manas_lite.genotype import Genotype
-from manas_lite.images import write_image
-from manas_lite.loop import DivergedError
-from manas_lite.monitoring import eigenvalue_rise, row_entropy, skip_collapse
-from manas_lite.record import read_json
-from manas_lite.runtime import ComputeSettings
-from manas_lite.schedules import SEARCH_PRESETS, SearchSettings
-from manas_lite.searching import search
-from manas_lite.space import SearchSpace
+from manas_lite.networks.genotype import Genotype
+from manas_lite.networks.nets import SuperNet
+from manas_lite.networks.space import SearchSpace
+from manas_lite.photos.images import write_image
+from manas_lite.runs import checkpoint
+from manas_lite.runs.record import read_json
+from manas_lite.training.loop import DivergedError
+from manas_lite.training.monitoring import eigenvalue_rise, row_entropy, skip_collapse
+from manas_lite.training.schedules import SEARCH_PRESETS, SearchSettings
+from manas_lite.training.searching import search
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +113,7 @@ def test_erratum_08_three_disjoint_scene_lists(split, tmp_path):
 
 def test_weight_and_architecture_steps_read_their_own_scenes(split, tmp_path, monkeypatch):
     """Every picture that a step of one kind reads is of that kind's part."""
-    import manas_lite.loop as loop
+    import manas_lite.training.loop as loop
 
     seen: dict[int, set[str]] = {}
     original = loop.scene_loader
@@ -154,7 +155,7 @@ def test_a_finished_search_is_returned_as_it_was(split, tmp_path):
 
 
 def test_search_stops_on_collapse_and_keeps_the_last_healthy_epoch(split, tmp_path, monkeypatch):
-    import manas_lite.searching as searching
+    import manas_lite.training.searching as searching
 
     answers = iter([None, None, "planted"])
     monkeypatch.setattr(searching, "skip_collapse", lambda *facts: next(answers))
@@ -185,7 +186,7 @@ def test_search_stops_on_collapse_and_keeps_the_last_healthy_epoch(split, tmp_pa
 @pytest.mark.parametrize("every", [1, 2])
 def test_a_risen_eigenvalue_takes_the_architecture_back_to_before_the_rise(split, tmp_path, monkeypatch, every):
     """Ten measurements, of which the last five are risen: the fifth is what is left, whether the run was cut or not."""
-    import manas_lite.searching as searching
+    import manas_lite.training.searching as searching
 
     risen = 1 + 5 * every  # the first epoch, after one of warm-up, whose measurement is a risen one
     monkeypatch.setattr(searching._Search, "_eigenvalue", lambda _, epoch: 2.0 if epoch >= risen else 1.0)
@@ -224,7 +225,7 @@ def test_a_risen_eigenvalue_takes_the_architecture_back_to_before_the_rise(split
 
 
 def test_where_both_rules_hold_the_eigenvalues_goes_back_further(split, tmp_path, monkeypatch):
-    import manas_lite.searching as searching
+    import manas_lite.training.searching as searching
 
     answers = iter([None] * 9 + ["edges too"])
     monkeypatch.setattr(searching, "skip_collapse", lambda *facts: next(answers))
@@ -236,7 +237,7 @@ def test_where_both_rules_hold_the_eigenvalues_goes_back_further(split, tmp_path
 
 @pytest.mark.parametrize("warmup", [1, 0])
 def test_a_first_searching_epoch_that_collapses_leaves_the_architecture_before_it(split, tmp_path, monkeypatch, warmup):
-    import manas_lite.searching as searching
+    import manas_lite.training.searching as searching
 
     monkeypatch.setattr(searching, "skip_collapse", lambda *facts: "planted")
     result = run(split, tmp_path, warmup=warmup, eigenvalue_every=0)
@@ -304,7 +305,7 @@ def test_fp16_leaves_the_architecture_gradients_alone(split, tmp_path):
 
 @pytest.mark.parametrize("precisions", [("fp32", "fp16"), ("fp16", "fp32")])
 def test_a_run_continues_on_a_device_of_another_precision(split, tmp_path, monkeypatch, precisions):
-    import manas_lite.searching as searching
+    import manas_lite.training.searching as searching
 
     original = searching._Search._step
 
@@ -324,7 +325,7 @@ def test_a_run_continues_on_a_device_of_another_precision(split, tmp_path, monke
 
 def test_ruined_weights_do_not_replace_the_last_good_checkpoint(split, tmp_path, monkeypatch):
     """The update of the last step before a checkpoint blows up: its loss was still finite."""
-    import manas_lite.searching as searching
+    import manas_lite.training.searching as searching
 
     original = searching.set_rate
     rates = iter([1e-3] * 7 + [1e30] * 5)  # the second checkpoint would come after step 7

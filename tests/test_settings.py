@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manas_lite.settings import Difference, difference, override, parse, to_dict
+from manas_lite.runs.settings import Difference, difference, override, parse, to_dict
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from benchmarks import cases, kit, report, targets, textbook
 from benchmarks.measure import dispatches, flops, interleaved, ratio, saved_bytes
-from manas_lite.backbone import DerainNet, SuperNet
-from manas_lite.genotype import Genotype
+from manas_lite.compute.runtime import Compute, ComputeSettings
 from manas_lite.losses import DerainLoss
-from manas_lite.runtime import Compute, ComputeSettings
-from manas_lite.space import SearchSpace
+from manas_lite.networks.genotype import Genotype
+from manas_lite.networks.nets import DerainNet, SuperNet
+from manas_lite.networks.space import SearchSpace
 
 SPACE = SearchSpace((16, 32, 48), 2)
 COMPUTE = Compute(ComputeSettings(device="cpu", threads=1))

@@ -10,14 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from manas_lite import inference
-from manas_lite.backbone import Backbone, DerainNet, SuperNet
-from manas_lite.genotype import Genotype
-from manas_lite.inference import derain
-from manas_lite.memory import AllocationPeak, bytes_per_pixel
-from manas_lite.runtime import ComputeSettings
-from manas_lite.space import SearchSpace
-from manas_lite.tiling import restore_tiled
+from manas_lite.compute.footprint import AllocationPeak, bytes_per_pixel
+from manas_lite.compute.runtime import ComputeSettings
+from manas_lite.networks.backbone import Backbone
+from manas_lite.networks.genotype import Genotype
+from manas_lite.networks.nets import DerainNet, SuperNet
+from manas_lite.networks.space import SearchSpace
+from manas_lite.photos import inference
+from manas_lite.photos.inference import derain
+from manas_lite.photos.tiling import restore_tiled
 
 PUBLISHED = SearchSpace((8, 12, 16, 20), 2)
 SPACES = {

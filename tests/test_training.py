@@ -6,15 +6,15 @@ import pytest
 import tiny
 import torch
 
-from manas_lite.backbone import DerainNet
 from manas_lite.data import LeakError, Split, scene_loader
-from manas_lite.evaluation import evaluate
-from manas_lite.genotype import Genotype
-from manas_lite.loop import DivergedError, cosine
 from manas_lite.losses import LossSettings
-from manas_lite.schedules import RetrainSettings
-from manas_lite.training import Average, retrain
-from manas_lite.zoo import fingerprint, load
+from manas_lite.networks.genotype import Genotype
+from manas_lite.networks.nets import DerainNet
+from manas_lite.networks.zoo import fingerprint, load
+from manas_lite.training.evaluation import evaluate
+from manas_lite.training.loop import DivergedError, cosine
+from manas_lite.training.retraining import Average, retrain
+from manas_lite.training.schedules import RetrainSettings
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_erratum_16_two_runs_with_one_seed_are_the_same(split, tmp_path):
 
 def test_erratum_07_every_output_is_scored_against_its_own_scene(split, tmp_path, monkeypatch):
     """The batch that reaches the loss pairs R outputs with the clean picture of the same scene."""
-    import manas_lite.training as training
+    import manas_lite.training.retraining as training
 
     calls = []
     original = training.DerainLoss.__call__

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from manas_lite.video import derain_video
+from manas_lite.photos.video import derain_video
 
 
 class Darker(torch.nn.Module):

@@ -6,10 +6,10 @@ import shutil
 import pytest
 import torch
 
-from manas_lite import DerainNet, Genotype, SearchSpace, load, zoo
-from manas_lite.checkpoint import CheckpointError
-from manas_lite.data.download import sha256_of
-from manas_lite.evaluation import SelfEnsemble
+from manas_lite import DerainNet, Genotype, SearchSpace, load
+from manas_lite.networks import zoo
+from manas_lite.runs.checkpoint import CheckpointError, sha256_of
+from manas_lite.training.evaluation import SelfEnsemble
 
 SPACE = SearchSpace.preset("smoke")
 

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from manas_lite.compute.runtime import ComputeSettings
 from manas_lite.data import Picture, RainyPicture, Scene, Split
-from manas_lite.genotype import Genotype
-from manas_lite.images import write_image
 from manas_lite.losses import LossSettings
-from manas_lite.runtime import ComputeSettings
-from manas_lite.schedules import RetrainSettings, SearchSettings
-from manas_lite.searching import search
-from manas_lite.space import SearchSpace
-from manas_lite.training import retrain
+from manas_lite.networks.genotype import Genotype
+from manas_lite.networks.space import SearchSpace
+from manas_lite.photos.images import write_image
+from manas_lite.training.retraining import retrain
+from manas_lite.training.schedules import RetrainSettings, SearchSettings
+from manas_lite.training.searching import search
 
 COMPUTE = ComputeSettings(device="cpu", threads=1)
 SPACE = SearchSpace((4, 8), modules_per_cell=1, stem="unshuffle", norm="batch", residual=True)

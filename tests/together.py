@@ -67,15 +67,15 @@ def _child(rank: int, count: int, folder: str, inlet: Any, function: Callable[..
 @contextlib.contextmanager
 def in_double() -> Iterator[None]:
     """Searches and retrainings compute in float64."""
-    from manas_lite.batch_norm import share_statistics
+    from manas_lite.compute.batch_norm import share_statistics
 
     def prepare(self, net):
         share_statistics(net.double(), self.processes)
         return net
 
     with (
-        mock.patch("manas_lite.runtime.Compute.prepare", prepare),
-        mock.patch("manas_lite.runtime.Compute.images", lambda self, batch: batch.flatten(0, 1).double()),
+        mock.patch("manas_lite.compute.runtime.Compute.prepare", prepare),
+        mock.patch("manas_lite.compute.runtime.Compute.images", lambda self, batch: batch.flatten(0, 1).double()),
         mock.patch.object(torch.Tensor, "float", torch.Tensor.double),
     ):
         yield
@@ -88,7 +88,7 @@ class Cut(Exception):
 @contextlib.contextmanager
 def cut_after(step: int) -> Iterator[None]:
     """The run within ends, as if killed, right after the checkpoint of `step` steps."""
-    from manas_lite.loop import Loop
+    from manas_lite.training.loop import Loop
 
     save = Loop.checkpoint
 

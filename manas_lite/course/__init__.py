@@ -1,25 +1,20 @@
-"""The course: a registry of notebooks, a strict runner for them, and the few helpers that they import.
-
-    python -m manas_lite.course --help
+"""What the notebooks import: exercise checkers, widgets, ablation arms and their comparison, background runs.
 
 | module | concept |
 |---|---|
-| `registry` | which notebooks there are, where they lie, their presets |
-| `sources` | one text source a notebook -> the student's and the solution version |
-| `parameters` | the parameters cell, read and checked |
-| `runner` | one notebook executed strictly; `reports`: its facts as an HTML page |
-| `sweeps` | a grid of runs, resumable; `distributed_sweeps`: the same on a cluster; `estimates`: cost beforehand |
-| `ablation` | one arm: switches -> search, retraining, scores; `differences`: what arms are worth |
-| `slides` | slides made from executed copies |
-| `grading` | tagged cells of handed-in notebooks, checked |
 | `checks` | the exercises' checkers |
+| `ablation` | one arm: switches -> search, retraining, scores; `differences`: what arms are worth |
+| `jobs` | a search or a retraining in a process of its own |
 | `mirrors` | `data` as a web address: fetched, checked, unpacked |
-| `support` | what notebooks themselves call: `versions`, `runs_folder`, `find_run`, `record_results`, `background` |
+| `support` | what notebooks call themselves: `versions`, `runs_folder`, `find_run`, `record_results`, `background` |
+| `widgets`, `illustrations`, `toy` | interactive pictures, still pictures, and the two-number bilevel problem |
+
+May import every other room. What authors and lecturers run stands in `tools/course`, outside the package.
 """
 
-from . import checks
-from .mirrors import local
-from .support import (
+from manas_lite.course import checks
+from manas_lite.course.mirrors import local
+from manas_lite.course.support import (
     background,
     find_run,
     headless,

@@ -10,16 +10,16 @@ from typing import Any, Literal
 
 from filelock import FileLock
 
-from ..data import Split
-from ..evaluation import evaluate
-from ..genotype import Genotype
-from ..losses import LossSettings
-from ..record import read_json, write_json
-from ..schedules import RetrainSettings, SearchSettings
-from ..searching import search
-from ..settings import to_dict
-from ..space import SearchSpace
-from ..training import retrain
+from manas_lite.data import Split
+from manas_lite.losses import LossSettings
+from manas_lite.networks.genotype import Genotype
+from manas_lite.networks.space import SearchSpace
+from manas_lite.runs.record import read_json, write_json
+from manas_lite.runs.settings import to_dict
+from manas_lite.training.evaluation import evaluate
+from manas_lite.training.retraining import retrain
+from manas_lite.training.schedules import RetrainSettings, SearchSettings
+from manas_lite.training.searching import search
 
 __all__ = ["Arm", "comparable", "results", "run_arm", "write_tables"]
 

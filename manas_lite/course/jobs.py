@@ -15,15 +15,16 @@ from typing import Any, Literal, Self
 
 from filelock import FileLock, Timeout
 
-from .. import draw
-from ..data import open_split
-from ..genotype import Genotype
-from ..record import MANIFEST, BusyError, read_json, read_log, write_json
-from ..schedules import RetrainSettings, SearchSettings
-from ..searching import SearchResult, search
-from ..settings import parse, to_dict
-from ..space import SearchSpace
-from ..training import RetrainResult, retrain
+from manas_lite import draw
+from manas_lite.data import open_split
+from manas_lite.networks.genotype import Genotype
+from manas_lite.networks.space import SearchSpace
+from manas_lite.runs.progress import headless
+from manas_lite.runs.record import MANIFEST, BusyError, read_json, read_log, write_json
+from manas_lite.runs.settings import parse, to_dict
+from manas_lite.training.retraining import RetrainResult, retrain
+from manas_lite.training.schedules import RetrainSettings, SearchSettings
+from manas_lite.training.searching import SearchResult, search
 
 __all__ = ["Background"]
 
@@ -157,8 +158,6 @@ def _run(job: dict[str, Any], path: Path) -> SearchResult | RetrainResult:
 
 def _start(path: Path) -> subprocess.Popen[bytes]:
     """The process that does a run directory's job; it holds its lock, or has ended, when this returns."""
-    from .support import headless  # which imports this module
-
     apart = not headless()  # from the kernel's process group, which Jupyter interrupts and kills as a whole
     with open(path / "output.txt", "ab") as output:
         process = subprocess.Popen(

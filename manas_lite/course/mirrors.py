@@ -5,9 +5,9 @@ import re
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from ..data.download import fetch
-from ..data.registry import Archive, data_folder
-from ..data.unpack import unpack_archive
+from manas_lite.data.download import fetch
+from manas_lite.data.registry import Archive, data_folder
+from manas_lite.data.unpack import unpack_archive
 
 __all__ = ["local"]
 

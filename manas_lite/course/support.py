@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import environment
-from ..images import read_image
-from ..record import plain
-from ..runtime import pick_device
-from .jobs import Background
+from manas_lite.compute.runtime import pick_device
+from manas_lite.course.jobs import Background
+from manas_lite.photos.images import read_image
+from manas_lite.runs import environment
+from manas_lite.runs.progress import headless
+from manas_lite.runs.record import plain
 
 __all__ = [
     "METRICS",
@@ -31,14 +32,8 @@ __all__ = [
 
 METRICS = "application/vnd.manas-lite.metrics+json"
 SHIPPED = Path(__file__).resolve().parents[1] / "assets" / "course"
-HEADLESS = "MANAS_LITE_HEADLESS"  # set by the runner and by tests: no one is looking
 
 background = Background.start
-
-
-def headless() -> bool:
-    """Whether a notebook runs with no one looking: live bars, curves and widgets then give way to static ones."""
-    return bool(os.environ.get(HEADLESS))
 
 
 def versions() -> None:

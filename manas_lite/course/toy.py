@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..bilevel import Order, hypergradient, virtual_sgd
+from manas_lite.bilevel import Order, hypergradient, virtual_sgd
 
 __all__ = ["START", "Path", "descend", "train_loss", "val_loss"]
 

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from manas_lite.data.listing import Listing, Pair
 from manas_lite.data.pictures import LeakError, Picture
-from manas_lite.images import ImageError, conversions
+from manas_lite.photos.images import ImageError, conversions
 
 __all__ = ["Report", "audit_listing", "unmatched"]
 

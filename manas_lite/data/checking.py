@@ -15,8 +15,8 @@ from manas_lite.data.grouping import Parts, group_scenes
 from manas_lite.data.layouts import list_folder
 from manas_lite.data.listing import Listing, Pair, Photo
 from manas_lite.data.registry import DataSet
-from manas_lite.images import to_tensor
 from manas_lite.metrics import psnr
+from manas_lite.photos.images import to_tensor
 
 __all__ = ["CheckReport", "PartReport", "check", "scene_table"]
 

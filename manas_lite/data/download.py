@@ -7,7 +7,6 @@ one must agree.
 
 import datetime
 import errno
-import hashlib
 import json
 import os
 import re
@@ -19,11 +18,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from manas_lite.checkpoint import write_atomic
 from manas_lite.data.registry import Archive
 from manas_lite.data.unpack import is_archive
+from manas_lite.runs.checkpoint import sha256_of, write_atomic
 
-__all__ = ["DownloadError", "fetch", "fetch_drive", "fetch_url", "remember", "sha256_of", "verify"]
+__all__ = ["DownloadError", "fetch", "fetch_drive", "fetch_url", "remember", "verify"]
 
 ATTEMPTS = 6
 TIMEOUT = (15, 60)  # seconds to connect, and between bytes
@@ -174,12 +173,6 @@ def fetch_drive(file_id: str, part: Path, progress: bool = True, wait: Wait = ti
             break
         wait(0.5 * 2**attempt)
     raise DownloadError(f"{reason} (what came is kept in {folder.name})")
-
-
-def sha256_of(path: str | os.PathLike[str]) -> str:
-    """Hex digest of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def looks_like_html(path: Path) -> bool:

@@ -11,7 +11,7 @@ from manas_lite.data.layouts import list_folder
 from manas_lite.data.listing import Listing
 from manas_lite.data.registry import DataSet, archive, data_folder, data_set, manual_steps
 from manas_lite.data.unpack import unpack_archive
-from manas_lite.images import SUFFIXES
+from manas_lite.photos.images import SUFFIXES
 
 __all__ = ["count_differences", "get", "list_set", "locate"]
 

@@ -26,7 +26,7 @@ from manas_lite.data.listing import DataWarning, Listing, Pair, Photo, read_csv,
 from manas_lite.data.matching import level_of, match_names, natural, part_of, role_of, stem_role
 from manas_lite.data.pictures import Picture
 from manas_lite.data.similarity import SAME, signature
-from manas_lite.images import SUFFIXES, ImageError
+from manas_lite.photos.images import SUFFIXES, ImageError
 
 __all__ = ["LAYOUTS", "DataWarning", "Listing", "Pair", "Photo", "list_folder", "rainy_half"]
 

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from manas_lite.data.matching import part_of
 from manas_lite.data.pictures import Picture
-from manas_lite.images import SUFFIXES
+from manas_lite.photos.images import SUFFIXES
 
 __all__ = ["DataWarning", "Listing", "Pair", "Photo", "read_csv", "read_index"]
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from manas_lite.images import ImageError, image_size, read_image
+from manas_lite.photos.images import ImageError, image_size, read_image
 
 __all__ = ["AnyPicture", "LeakError", "Picture", "RainyPicture", "check_seal", "sealed_files", "sealing"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from manas_lite.data.pictures import AnyPicture, LeakError, Picture, RainyPicture, sealing
-from manas_lite.images import ImageError
+from manas_lite.photos.images import ImageError
 
 __all__ = [
     "LeakError",

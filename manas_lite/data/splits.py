@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from manas_lite.checkpoint import write_atomic
 from manas_lite.data.pictures import AnyPicture, Picture, RainyPicture
 from manas_lite.data.scenes import Scene
+from manas_lite.runs.checkpoint import write_atomic
 
 __all__ = ["Split", "split_scenes"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data import Picture
+from manas_lite.data import Picture
 
 __all__ = ["CATEGORIES", "AnnotatedPhoto", "Boxes", "bundled_boxes", "iou", "open_boxes"]
 

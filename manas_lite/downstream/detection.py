@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from ..data.registry import data_folder
-from ..images import to_tensor
-from .boxes import CATEGORIES, Boxes, iou
+from manas_lite.data.registry import data_folder
+from manas_lite.downstream.boxes import CATEGORIES, Boxes, iou
+from manas_lite.photos.images import to_tensor
 
 __all__ = ["CocoSsd", "Detector", "TorchDetector", "default_detector_file", "find_detector", "suppress"]
 

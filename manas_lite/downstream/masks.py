@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..data import Picture
-from ..images import ImageError, refusing
+from manas_lite.data import Picture
+from manas_lite.photos.images import ImageError, refusing
 
 __all__ = ["CAMVID", "COARSE", "IGNORE", "MaskedPhoto", "MaskedSet", "bundled_masks", "open_camvid"]
 

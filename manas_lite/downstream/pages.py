@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from .tasks import GAIN, Row
+from manas_lite.downstream.tasks import GAIN, Row
 
 __all__ = ["page"]
 

@@ -8,19 +8,13 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..backbone import DerainNet
-from ..checkpoint import write_atomic
-from ..draw.sheets import contact_sheet, thumbnail
-from ..images import rgb_array, write_image
-from ..photographs import PHOTOGRAPHS, open_photograph, to_pil
-from ..progress import Progress
-from ..runtime import ComputeSettings
-from .boxes import AnnotatedPhoto, bundled_boxes, open_boxes
-from .detection import CocoSsd, Detector
-from .masks import MaskedPhoto, MaskedSet, bundled_masks, open_camvid
-from .pages import page
-from .pictures import draw_boxes, draw_classes
-from .segmentation import (
+from manas_lite.compute.runtime import ComputeSettings
+from manas_lite.downstream.boxes import AnnotatedPhoto, bundled_boxes, open_boxes
+from manas_lite.downstream.detection import CocoSsd, Detector
+from manas_lite.downstream.masks import MaskedPhoto, MaskedSet, bundled_masks, open_camvid
+from manas_lite.downstream.overlays import draw_boxes, draw_classes
+from manas_lite.downstream.pages import page
+from manas_lite.downstream.segmentation import (
     Segmenter,
     SegmenterSettings,
     load_segmenter,
@@ -29,8 +23,14 @@ from .segmentation import (
     train_segmenter,
     was_trained_so,
 )
-from .sightings import LEVELS, Key, Sighting, Versions, look, save_sightings
-from .tasks import Row, measure_detection, measure_quality, measure_segmentation, quality_scores
+from manas_lite.downstream.sightings import LEVELS, Key, Sighting, Versions, look, save_sightings
+from manas_lite.downstream.tasks import Row, measure_detection, measure_quality, measure_segmentation, quality_scores
+from manas_lite.draw.sheets import contact_sheet, thumbnail
+from manas_lite.networks.nets import DerainNet
+from manas_lite.photos.images import rgb_array, write_image
+from manas_lite.photos.photographs import PHOTOGRAPHS, open_photograph, to_pil
+from manas_lite.runs.checkpoint import write_atomic
+from manas_lite.runs.progress import Progress
 
 __all__ = ["TASKS", "DownstreamSettings", "run_downstream"]
 

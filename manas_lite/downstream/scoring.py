@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .boxes import CATEGORIES, Boxes, iou
+from manas_lite.downstream.boxes import CATEGORIES, Boxes, iou
 
 __all__ = ["AveragePrecision", "Consistency", "consistency", "interval", "resamples"]
 

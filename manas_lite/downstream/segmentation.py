@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .. import checkpoint
-from ..images import to_tensor
-from ..progress import Progress
-from ..runtime import Compute, ComputeSettings
-from ..settings import to_dict
-from .masks import IGNORE, MaskedSet
+from manas_lite.compute.runtime import Compute, ComputeSettings
+from manas_lite.downstream.masks import IGNORE, MaskedSet
+from manas_lite.photos.images import to_tensor
+from manas_lite.runs import checkpoint
+from manas_lite.runs.progress import Progress
+from manas_lite.runs.settings import to_dict
 
 __all__ = [
     "Segmenter",

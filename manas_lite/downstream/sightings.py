@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from ..checkpoint import write_atomic
-from ..data import Picture
-from ..data.pictures import rain_over
-from ..data.scenes import rain_seed
-from ..images import to_tensor
-from ..inference import derain
-from ..metrics import psnr
-from ..progress import Progress
-from ..runtime import ComputeSettings
-from .boxes import AnnotatedPhoto, Boxes
-from .detection import Detector
+from manas_lite.compute.runtime import ComputeSettings
+from manas_lite.data import Picture
+from manas_lite.data.pictures import rain_over
+from manas_lite.data.scenes import rain_seed
+from manas_lite.downstream.boxes import AnnotatedPhoto, Boxes
+from manas_lite.downstream.detection import Detector
+from manas_lite.metrics import psnr
+from manas_lite.photos.images import to_tensor
+from manas_lite.photos.inference import derain
+from manas_lite.runs.checkpoint import write_atomic
+from manas_lite.runs.progress import Progress
 
 __all__ = ["LEVELS", "SHIPPED", "Key", "Sighting", "Versions", "load_sightings", "look", "save_sightings"]
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ..progress import Progress
-from .boxes import AnnotatedPhoto, Boxes
-from .masks import MaskedSet
-from .quality import niqe, piqe
-from .scoring import AveragePrecision, Consistency, consistency, interval, resamples
-from .segmentation import Segmenter, confusion, scores, segment
-from .sightings import LEVELS, Key, Sighting, Versions
+from manas_lite.downstream.boxes import AnnotatedPhoto, Boxes
+from manas_lite.downstream.masks import MaskedSet
+from manas_lite.downstream.quality import niqe, piqe
+from manas_lite.downstream.scoring import AveragePrecision, Consistency, consistency, interval, resamples
+from manas_lite.downstream.segmentation import Segmenter, confusion, scores, segment
+from manas_lite.downstream.sightings import LEVELS, Key, Sighting, Versions
+from manas_lite.runs.progress import Progress
 
 __all__ = ["GAIN", "Row", "measure_detection", "measure_quality", "measure_segmentation", "quality_scores"]
 

@@ -8,11 +8,11 @@ of pyplot is used: a figure shows itself as the last value of a notebook cell, a
 dropped.
 """
 
-from .benchmarks import agreements, best_so_far, clouds, front, table_map
-from .curves import search_curves, training_curves
-from .network import architecture, mixture
-from .pictures import comparison, scene
-from .style import save
+from manas_lite.draw.benchmarks import agreements, best_so_far, clouds, front, table_map
+from manas_lite.draw.comparisons import comparison, scene
+from manas_lite.draw.curves import search_curves, training_curves
+from manas_lite.draw.network import architecture, mixture
+from manas_lite.draw.style import save
 
 __all__ = [
     "agreements",

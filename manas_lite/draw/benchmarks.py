@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from .style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION, Drawing, styled
+from manas_lite.draw.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION, Drawing, styled
 
 COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE)
 DASHES = ("-", "--", "-.", ":")

@@ -9,20 +9,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..ops import OPERATIONS
-from ..space import SearchSpace
-from .style import (
+from manas_lite.draw.style import (
     BLACK,
     BLUE,
     GREEN,
     GREY,
-    OPERATION_COLOURS,
     ORANGE,
     PURPLE,
     VERMILION,
     Drawing,
+    colour_of,
     styled,
 )
+from manas_lite.networks.ops import PUBLISHED_OPERATIONS
+from manas_lite.networks.space import SearchSpace
 
 Log = Sequence[Mapping[str, Any]]
 
@@ -70,7 +70,8 @@ def search_curves(log: Log, space: SearchSpace | None = None) -> Figure:
     _losses(axes, steps, {"train": ("weight step", BLUE), "arch": ("architecture step", ORANGE)})
 
     axes = next(panels)
-    axes.set(title="alpha: weight of the parallel module, a line a module", ylim=(0, 1))
+    drawn = space.modules[0] if space else "parallel"
+    axes.set(title=f"alpha: weight of the {drawn} module, one line per place", ylim=(0, 1))
     axes.axhline(0.5, color=GREY, lw=0.6)
     cells = [branches - 2 for branches in space.module_branches] if space else [0] * alpha.shape[1]
     for row, cell in enumerate(cells):
@@ -84,11 +85,11 @@ def search_curves(log: Log, space: SearchSpace | None = None) -> Figure:
     if attention:
         axes = next(panels)
         axes.set(title="beta: mean weight of each operation over all edges")
-        names = space.operations if space else tuple(OPERATIONS)
+        names = space.operations if space else PUBLISHED_OPERATIONS
         if beta.shape[2] != len(names):
             raise ValueError(f"beta has {beta.shape[2]} operations, {len(names)} are named: pass the search's space")
         for column, name in enumerate(names):
-            look: dict[str, Any] = {"color": OPERATION_COLOURS[name], "ls": OPERATION_DASHES[name]}
+            look: dict[str, Any] = {"color": colour_of(name), "ls": OPERATION_DASHES.get(name, (0, (1, 1)))}
             line = axes.plot(time, beta[:, :, column].mean(1), label=name, marker="o", markersize=2, **look)[0]
             line.set_gid(f"beta:{name}")
         axes.set_ylim(bottom=0)

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, Patch
 
-from ..genotype import Genotype
-from ..space import SearchSpace
-from .style import BLACK, GREY, MODULE_COLOURS, OPERATION_COLOURS, Drawing, styled
+from manas_lite.draw.style import BLACK, BLUE, GREY, Drawing, colour_of, styled
+from manas_lite.networks.genotype import Genotype
+from manas_lite.networks.space import SearchSpace
 
 UNIT = 0.42  # inches a unit of the drawing
 ROW = 0.36  # units a searched edge takes in an attention block
@@ -25,6 +25,7 @@ MODULE, BLOCK = 0.8, 3.4  # units, widths of a module and of an attention block 
 GAP, TURN = 0.25, 1.1  # units between modules, and for a transition to one more branch
 SMALL = 6.5  # points
 THICK = 6.0  # points of a line of weight 1
+KEY = {"parallel": "parallel: a residual block on each branch", "fusion": "fusion: all branches to all"}
 
 ModulePainter = Callable[[Axes, int, float, Sequence[float]], None]  # row of alpha, x, lanes
 EdgePainter = Callable[[Axes, int, float, float], None]  # row of beta, x, y
@@ -41,8 +42,8 @@ def architecture(genotype: Genotype) -> Figure:
 
     def paint_module(axes: Axes, row: int, x: float, lanes: Sequence[float]) -> None:
         name = genotype.modules[row]
-        ink = "white" if name == "parallel" else BLACK
-        _box(axes, x, lanes, MODULE_COLOURS[name]).set_gid(f"module:{row}:{name}")
+        ink = "white" if colour_of(name) == BLUE else BLACK
+        _box(axes, x, lanes, colour_of(name)).set_gid(f"module:{row}:{name}")
         for start, end in _paths(name, lanes) or [(lanes[0], lanes[0])]:
             axes.plot([x + 0.15, x + MODULE - 0.15], [start, end], color=ink, lw=1.2, solid_capstyle="butt")
         axes.text(x + MODULE / 2, lanes[0] + 0.55, name[0].upper(), ha="center", va="bottom", weight="bold")
@@ -53,10 +54,7 @@ def architecture(genotype: Genotype) -> Figure:
         text = axes.text(x + 0.7, y, name, va="center", size=SMALL, color=colour)
         text.set_gid(f"edge:{row}:{name}")
 
-    key = [
-        Patch(color=MODULE_COLOURS["parallel"], label="P  parallel: a residual block a branch"),
-        Patch(color=MODULE_COLOURS["fusion"], label="F  fusion: all branches to all"),
-    ]
+    key = [Patch(color=colour_of(name), label=f"{name[0].upper()}  {KEY.get(name, name)}") for name in space.modules]
     return _network(space, paint_module, paint_edge, f"Architecture {genotype.id}", key)
 
 
@@ -65,36 +63,36 @@ def mixture(alpha_weights: Any, beta_weights: Any, space: SearchSpace) -> Figure
     """A relaxed network: the thickness of a line is the weight of its choice.
 
     Args:
-        alpha_weights: (modules, 2), rows of weights for parallel and fusion that sum to 1.
+        alpha_weights: (modules, candidate modules), rows of weights in the order of `space.modules` that sum to 1.
         beta_weights: (edges, operations), rows of weights in the order of `space.operations` that sum to 1.
             Both are softmax weights and not logits; tensors, arrays or lists.
 
     The strokes of an attention edge stand in the order of `space.operations`. Every line carries an id
     (`module:3:fusion`, `edge:5:SE`).
     """
-    alpha = _weights(alpha_weights, (len(space.module_branches), 2), "alpha_weights")
+    alpha = _weights(alpha_weights, (len(space.module_branches), len(space.modules)), "alpha_weights")
     beta = _weights(beta_weights, (len(space.edge_branch), len(space.operations)), "beta_weights")
 
     def paint_module(axes: Axes, row: int, x: float, lanes: Sequence[float]) -> None:
         _box(axes, x, lanes, "white")
-        for name, weight in zip(MODULE_COLOURS, alpha[row], strict=True):
+        for name, weight in zip(space.modules, alpha[row], strict=True):
             for start, end in _paths(name, lanes):
                 xs = [x + 0.1, x + MODULE - 0.1]
-                line = axes.plot(xs, [start, end], color=MODULE_COLOURS[name], lw=THICK * weight)[0]
+                line = axes.plot(xs, [start, end], color=colour_of(name), lw=THICK * weight)[0]
                 line.set(gid=f"module:{row}:{name}", solid_capstyle="butt")
-        leader = "PF"[int(alpha[row].argmax())]
+        leader = space.modules[int(alpha[row].argmax())][0].upper()
         label = f"{leader} {alpha[row].max():.2f}".replace("0.", ".")
         axes.text(x + MODULE / 2, lanes[0] + 0.55, label, ha="center", va="bottom", size=SMALL)
 
     def paint_edge(axes: Axes, row: int, x: float, y: float) -> None:
         places = np.linspace(x + 0.8, x + BLOCK - GAP - 0.3, len(space.operations))
         for place, name, weight in zip(places, space.operations, beta[row], strict=True):
-            line = axes.plot([place] * 2, [y - 0.13, y + 0.13], color=OPERATION_COLOURS[name], lw=THICK * weight)[0]
+            line = axes.plot([place] * 2, [y - 0.13, y + 0.13], color=colour_of(name), lw=THICK * weight)[0]
             line.set(gid=f"edge:{row}:{name}", solid_capstyle="butt")
 
-    key = [Line2D([], [], color=colour, lw=3, label=name) for name, colour in MODULE_COLOURS.items()]
+    key = [Line2D([], [], color=colour_of(name), lw=3, label=name) for name in space.modules]
     if space.attention:
-        key += [Line2D([], [], color=OPERATION_COLOURS[n], lw=3, label=n) for n in space.operations]
+        key += [Line2D([], [], color=colour_of(n), lw=3, label=n) for n in space.operations]
     return _network(space, paint_module, paint_edge, "Relaxed network: thickness is weight", key)
 
 
@@ -159,7 +157,7 @@ def _attention(axes: Axes, space: SearchSpace, row: int, x: float, lane: float, 
 
 
 def _paths(name: str, lanes: Sequence[float]) -> list[tuple[float, float]]:
-    """The lanes a module connects: each to itself, or each to the others (its own it keeps in both cases)."""
+    """The lanes that a module connects: `parallel` each to itself, every other one each to the others too."""
     return [(a, b) for a in lanes for b in lanes if (a == b) == (name == "parallel")]
 
 

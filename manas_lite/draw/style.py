@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -12,7 +13,7 @@ from typing import Any, ParamSpec
 import matplotlib
 from matplotlib.figure import Figure
 
-from ..checkpoint import write_atomic
+from manas_lite.runs.checkpoint import write_atomic
 
 P = ParamSpec("P")
 
@@ -33,6 +34,15 @@ OPERATION_COLOURS = {
     "SE_A_M": PURPLE,
     "CBAM": ORANGE,
 }
+CYCLE = (PURPLE, GREEN, VERMILION, SKY, YELLOW, BLUE, ORANGE)
+
+
+def colour_of(name: str) -> str:
+    """The colour of a module or an operation. One that is not published always gets the same one of CYCLE."""
+    known = MODULE_COLOURS | OPERATION_COLOURS
+    return known.get(name, CYCLE[zlib.crc32(name.encode()) % len(CYCLE)])
+
+
 STYLE: Any = {
     "axes.grid": False,
     "axes.labelsize": 8,

@@ -19,11 +19,11 @@ Test scores stay locked until `bench.final()`.
 After NAS-Bench-101 (C. Ying et al., ICML 2019, arXiv 1902.09635), on deraining and at toy size.
 """
 
-from .comparing import Comparison, against
-from .ranks import Agreement, agreement, expected_best, noise_ceiling, spread
-from .searches import Trace, at_cost, evolution, gain, random_search, replay
-from .space import ARCHITECTURES, GATES, PATTERNS, SPACE, Architecture, genotype_of
-from .table import SHIPPED, GradientSearch, MicroBench, Training, load
+from manas_lite.micro_bench.architectures import ARCHITECTURES, GATES, PATTERNS, SPACE, Architecture, genotype_of
+from manas_lite.micro_bench.comparing import Comparison, against
+from manas_lite.micro_bench.ranks import Agreement, agreement, expected_best, noise_ceiling, spread
+from manas_lite.micro_bench.searches import Trace, at_cost, evolution, gain, random_search, replay
+from manas_lite.micro_bench.table import SHIPPED, GradientSearch, MicroBench, Training, load
 
 __all__ = [
     "ARCHITECTURES",

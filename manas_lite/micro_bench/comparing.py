@@ -7,9 +7,9 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from .ranks import spread
-from .searches import Trace, at_cost, gain
-from .table import MicroBench
+from manas_lite.micro_bench.ranks import spread
+from manas_lite.micro_bench.searches import Trace, at_cost, gain
+from manas_lite.micro_bench.table import MicroBench
 
 __all__ = ["Comparison", "against"]
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .space import GATES, LETTERS, Architecture
-from .table import GradientSearch, MicroBench
+from manas_lite.micro_bench.architectures import GATES, LETTERS, Architecture
+from manas_lite.micro_bench.table import GradientSearch, MicroBench
 
 __all__ = ["Trace", "at_cost", "evolution", "gain", "random_search", "replay"]
 

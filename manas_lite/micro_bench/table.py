@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..data import LeakError
-from ..settings import to_dict
-from .space import ARCHITECTURES, GATES, SPACE, Architecture, genotype_of
+from manas_lite.data import LeakError
+from manas_lite.micro_bench.architectures import ARCHITECTURES, GATES, SPACE, Architecture, genotype_of
+from manas_lite.runs.settings import to_dict
 
 __all__ = ["SHIPPED", "GradientSearch", "MicroBench", "Training", "load"]
 

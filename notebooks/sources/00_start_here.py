@@ -10,9 +10,11 @@ import time
 import numpy as np
 
 from manas_lite import Genotype, RetrainSettings, SearchSpace, derain, draw, load, metrics
-from manas_lite import open_split, widgets
-from manas_lite.course import checks, estimates
-from manas_lite.images import to_tensor
+from manas_lite import open_split
+from manas_lite.course import widgets
+from manas_lite.course import checks
+from tools.course import estimates
+from manas_lite.photos.images import to_tensor
 
 # %% [markdown]
 # ## What this is about

@@ -9,10 +9,11 @@ pictures_scored = 8  # training scenes over which the convention table is averag
 import numpy as np
 import torch
 
-from manas_lite import draw, metrics, open_split, widgets
-from manas_lite.course import checks, pictures
+from manas_lite import draw, metrics, open_split
+from manas_lite.course import widgets
+from manas_lite.course import checks, illustrations as pictures
 from manas_lite.data import LeakError, scene_loader, sealed
-from manas_lite.images import to_tensor
+from manas_lite.photos.images import to_tensor
 from manas_lite.rain import add_rain, rain_scene, rain_streaks
 
 # %% [markdown]

@@ -7,11 +7,12 @@ samples = 300  # random architectures whose cost is drawn
 import numpy as np
 import torch
 
+from manas_lite.networks.costs import measure_costs
 from manas_lite import DerainNet, Genotype, SearchSpace, SuperNet, draw, losses, open_split
-from manas_lite import widgets
-from manas_lite.costs import count_flops
-from manas_lite.course import checks, pictures
-from manas_lite.modules import FusionModule, ParallelModule
+from manas_lite.course import widgets
+from manas_lite.networks.costs import count_flops
+from manas_lite.course import checks, illustrations as pictures
+from manas_lite.networks.modules import FusionModule, ParallelModule
 
 # %% [markdown]
 # ## A network in lanes
@@ -100,7 +101,7 @@ for kind in (ParallelModule, FusionModule):
 # What do they cost?
 
 # %%
-costs = space.costs("parameters")
+costs = measure_costs(space, "parameters")
 width_row = len(space.edge_branch) - 1  # an edge of the widest branch
 edge_costs = dict(zip(space.operations, costs.edges[width_row].tolist(), strict=True))
 edge_channels = space.channels[space.edge_branch[width_row]] // space.groups

@@ -17,10 +17,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from manas_lite import SearchSettings, SearchSpace, draw, losses, open_split, widgets
-from manas_lite.course import checks, pictures, toy
-from manas_lite.genotype import Genotype
-from manas_lite.record import read_log
+from manas_lite import SearchSettings, SearchSpace, draw, losses, open_split
+from manas_lite.course import widgets
+from manas_lite.course import checks, illustrations as pictures, toy
+from manas_lite.networks.genotype import Genotype
+from manas_lite.runs.record import read_log
 
 # %% [markdown]
 # ## Start it first, read meanwhile

@@ -14,14 +14,14 @@ import torch
 
 from manas_lite import DerainNet, RetrainSettings, SuperNet, derain, draw, evaluate, losses
 from manas_lite import open_split
-from manas_lite.backbone import reestimate_statistics
-from manas_lite.checkpoint import load as load_tensors
-from manas_lite.course import checks, pictures
+from manas_lite.networks.nets import reestimate_statistics
+from manas_lite.runs.checkpoint import load as load_tensors
+from manas_lite.course import checks, illustrations as pictures
 from manas_lite.data import scene_loader
-from manas_lite.evaluation import table
-from manas_lite.genotype import Genotype
-from manas_lite.monitoring import row_entropy
-from manas_lite.record import write_json
+from manas_lite.training.evaluation import table
+from manas_lite.networks.genotype import Genotype
+from manas_lite.training.monitoring import row_entropy
+from manas_lite.runs.record import write_json
 
 # %% [markdown]
 # ## From files

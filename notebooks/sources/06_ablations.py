@@ -39,8 +39,8 @@ from dataclasses import fields
 import numpy as np
 
 from manas_lite import draw, open_split
-from manas_lite.course import ablation, checks, differences, pictures
-from manas_lite.genotype import Genotype
+from manas_lite.course import ablation, checks, differences, illustrations as pictures
+from manas_lite.networks.genotype import Genotype
 
 # %% [markdown]
 # ## The question, before the answer
@@ -104,9 +104,9 @@ print(
 # Many runs are one command; a job array or several Colabs take a shard each:
 #
 # ```
-# python -m manas_lite.course sweep arms.yaml --dry-run          # what will it cost?
-# python -m manas_lite.course sweep arms.yaml --out runs/arms
-# python -m manas_lite.course sweep arms.yaml --out runs/arms --shard 1/4
+# python -m tools.course sweep arms.yaml --dry-run          # what will it cost?
+# python -m tools.course sweep arms.yaml --out runs/arms
+# python -m tools.course sweep arms.yaml --out runs/arms --shard 1/4
 # ```
 #
 # `arms.yaml` (in `notebooks/sweeps`) names thirteen arms. Then set `runs_dir` to the folder `runs/arms/runs` and run this

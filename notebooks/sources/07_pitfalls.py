@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from manas_lite import SearchSpace, SuperNet, load, metrics, open_split
-from manas_lite.course import checks, pictures
+from manas_lite.course import checks, illustrations as pictures
 from manas_lite.data import scene_loader
-from manas_lite.images import to_tensor
-from manas_lite.inference import restore
-from manas_lite.modules import FusionModule, ParallelModule
-from manas_lite.ops import OPERATIONS
-from manas_lite.runtime import Compute, ComputeSettings
+from manas_lite.photos.images import to_tensor
+from manas_lite.photos.inference import restore
+from manas_lite.networks.modules import FusionModule, ParallelModule
+from manas_lite.networks.ops import OPERATIONS
+from manas_lite.compute.runtime import Compute, ComputeSettings
 
 # %% [markdown]
 # ## Why a notebook of mistakes

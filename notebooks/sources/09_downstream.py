@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from manas_lite import load
-from manas_lite.course import checks, pictures
+from manas_lite.course import checks, illustrations as pictures
 from manas_lite.data import Picture
 from manas_lite.downstream import (
     boxes,
@@ -26,10 +26,10 @@ from manas_lite.downstream import (
     segmentation,
     sightings,
 )
-from manas_lite.downstream.pictures import draw_boxes, draw_classes
+from manas_lite.downstream.overlays import draw_boxes, draw_classes
 from manas_lite.downstream.scoring import Consistency, consistency, interval, resamples
 from manas_lite.draw.sheets import contact_sheet
-from manas_lite.folders import pictures_in
+from manas_lite.photos.folders import pictures_in
 
 # %% [markdown]
 # ## Who looks at the picture next?

@@ -12,10 +12,10 @@ import json
 import numpy as np
 
 from manas_lite import draw, micro_bench, open_split
-from manas_lite.course import ablation, checks, differences, pictures, toy
-from manas_lite.genotype import Genotype
+from manas_lite.course import ablation, checks, differences, illustrations as pictures, toy
+from manas_lite.networks.genotype import Genotype
 from manas_lite.rain import rain_scene
-from manas_lite.record import read_json, read_log
+from manas_lite.runs.record import read_json, read_log
 
 # %% [markdown]
 # ## Figures from files

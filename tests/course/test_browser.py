@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from project import ROOT
 
-from manas_lite.course import registry
+from tools.course import contents as registry
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install 'manas_lite[dev]'")
 from selenium.webdriver.common.by import By  # noqa: E402

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from project import ROOT
 
-from manas_lite.course import registry, sources
+from tools.course import contents as registry
+from tools.course import sources
 
 HERE = Path(__file__).resolve().parent
 COLABS = ("ipywidgets==7.7.1", "ipython==7.34.0", "ipykernel==6.17.1", "gdown==5.2.2")

@@ -7,7 +7,8 @@ import nbformat
 import pytest
 from project import tracked_files
 
-from manas_lite.course import parameters, registry, runner, sources, stamping
+from tools.course import contents as registry
+from tools.course import parameters, runner, sources, stamping
 
 NOTEBOOKS = registry.notebooks()
 each = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda n: n.stem)
@@ -194,7 +195,7 @@ def test_notebooks_are_tracked_as_they_lie_here() -> None:
 def test_one_command_moves_every_badge_and_set_up_cell(tmp_path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     import shutil
 
-    from manas_lite.course.__main__ import main
+    from tools.course.__main__ import main
 
     copy = tmp_path / "notebooks"
     shutil.copytree(registry.folder(), copy, ignore=shutil.ignore_patterns(".*", "runs"))

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from manas_lite.course import sweeps
-from manas_lite.settings import parse
+from manas_lite.runs.settings import parse
+from tools.course import sweeps
 
 pytest.importorskip("distributed", reason="the dask extra is not installed: pip install 'manas_lite[dask]'")
 
 
 @pytest.mark.slow
 def test_a_sweep_survives_the_death_of_a_worker(tmp_path: Path) -> None:
-    from manas_lite.course.distributed_sweeps import run_on_cluster
+    from tools.course.distributed_sweeps import run_on_cluster
 
     sweep = parse(sweeps.Sweep, {"notebook": "02", "preset": "smoke", "grid": {"seed": [0, 1, 2]}})
     killed: list[int] = []
@@ -46,7 +46,7 @@ def test_a_sweep_survives_the_death_of_a_worker(tmp_path: Path) -> None:
 
 
 def test_where_must_be_understood(tmp_path: Path) -> None:
-    from manas_lite.course.distributed_sweeps import run_on_cluster
+    from tools.course.distributed_sweeps import run_on_cluster
 
     with pytest.raises(ValueError, match="local:N"):
         run_on_cluster([], tmp_path, "local:many")

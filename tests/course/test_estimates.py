@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from manas_lite import RetrainSettings, SearchSettings, SearchSpace
-from manas_lite.course import estimates, registry, sources, sweeps
-from manas_lite.course.__main__ import main
-from manas_lite.genotype import Genotype
-from manas_lite.record import write_json
-from manas_lite.settings import parse
+from manas_lite.networks.genotype import Genotype
+from manas_lite.runs.record import write_json
+from manas_lite.runs.settings import parse
+from tools.course import contents as registry
+from tools.course import estimates, sources, sweeps
+from tools.course.__main__ import main
 
 SWEEP = {"notebook": "06", "preset": "smoke", "grid": {"search_seed": [0, 1, 2]}, "seeds": ["search_seed"]}
 

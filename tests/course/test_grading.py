@@ -6,8 +6,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from manas_lite.course import grading, registry, sources
-from manas_lite.course.__main__ import main
+from tools.course import contents as registry
+from tools.course import grading, sources
+from tools.course.__main__ import main
 
 NOTEBOOK = registry.notebooks()[0]
 

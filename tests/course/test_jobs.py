@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from manas_lite import Genotype, RetrainSettings, SearchSettings, SearchSpace
 from manas_lite.course import jobs, support
-from manas_lite.record import MANIFEST, BusyError, read_json
+from manas_lite.runs.progress import HEADLESS
+from manas_lite.runs.record import MANIFEST, BusyError, read_json
 
 SPACE = SearchSpace((4, 8), modules_per_cell=1, stem="unshuffle", norm="none", residual=True)
 SETTINGS = SearchSettings.preset("smoke", epochs=2, steps=2, batch=2, patch=16)
@@ -43,7 +44,7 @@ sys.stdin.read()
 def kernel_started_and_killed(runs_dir: Path, **environment: str) -> None:
     """A kernel that starts the search, and is killed as Jupyter does it: with its whole process group."""
     command = [sys.executable, "-c", KERNEL, str(Path(__file__).parent), str(runs_dir)]
-    variables = {**os.environ, support.HEADLESS: "", **environment}
+    variables = {**os.environ, HEADLESS: "", **environment}
     kernel = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=variables, start_new_session=True, text=True
     )
@@ -86,7 +87,7 @@ def test_a_search_that_was_found_and_then_stopped_has_failed(tmp_path: Path) -> 
 
 @posix
 def test_with_no_one_looking_a_search_ends_with_its_kernel(tmp_path: Path) -> None:
-    kernel_started_and_killed(tmp_path, **{support.HEADLESS: "1"})
+    kernel_started_and_killed(tmp_path, **{HEADLESS: "1"})
     with FileLock(tmp_path / "search" / jobs.LOCK, timeout=2):  # its imports alone would take longer
         pass
     assert not (tmp_path / "search" / MANIFEST).exists()

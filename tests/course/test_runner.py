@@ -5,8 +5,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from manas_lite.course import parameters, registry, reports, runner, slides, stamping
-from manas_lite.course.__main__ import main
+from tools.course import contents as registry
+from tools.course import parameters, reports, runner, slides, stamping
+from tools.course.__main__ import main
 
 YAML = """
 repository: {address: someone/something, ref: v9}

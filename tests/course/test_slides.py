@@ -8,9 +8,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from manas_lite.course import registry, runner, slides, sources
-from manas_lite.course.__main__ import main
-from manas_lite.record import read_json, write_json
+from manas_lite.runs.record import read_json, write_json
+from tools.course import contents as registry
+from tools.course import runner, slides, sources
+from tools.course.__main__ import main
 
 NOTEBOOKS = registry.notebooks()
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="

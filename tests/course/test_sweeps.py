@@ -11,10 +11,11 @@ import nbformat
 import pytest
 import yaml
 
-from manas_lite.course import estimates, registry, reports, runner, sweeps
-from manas_lite.course.__main__ import main
-from manas_lite.record import read_json, write_json
-from manas_lite.settings import parse
+from manas_lite.runs.record import read_json, write_json
+from manas_lite.runs.settings import parse
+from tools.course import contents as registry
+from tools.course import estimates, reports, runner, sweeps
+from tools.course.__main__ import main
 
 SPEC = {
     "notebook": "00",

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from manas_lite import Genotype, SearchSpace, micro_bench, open_split, widgets
-from manas_lite.course import support
+from manas_lite import Genotype, SearchSpace, micro_bench, open_split
+from manas_lite.course import support, widgets
 
 ipywidgets = pytest.importorskip("ipywidgets")
 

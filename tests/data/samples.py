@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from manas_lite.images import write_image
+from manas_lite.photos.images import write_image
 
 
 def background(seed: int, height: int = 48, width: int = 64) -> np.ndarray:

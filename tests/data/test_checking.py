@@ -14,7 +14,7 @@ from manas_lite.data.__main__ import main
 from manas_lite.data.audit import audit_listing
 from manas_lite.data.checking import check
 from manas_lite.data.layouts import list_folder
-from manas_lite.images import ImageError
+from manas_lite.photos.images import ImageError
 
 # -- bad files ----------------------------------------------------------------------------------------------------
 

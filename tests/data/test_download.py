@@ -15,8 +15,9 @@ import requests
 from loopback import Loopback, html, serve, status
 from samples import zipped
 
-from manas_lite.data.download import DownloadError, fetch, fetch_drive, fetch_url, sha256_of, verify
+from manas_lite.data.download import DownloadError, fetch, fetch_drive, fetch_url, verify
 from manas_lite.data.registry import Archive
+from manas_lite.runs.checkpoint import sha256_of
 
 BODY = zipped({f"{i}.bin": os.urandom(40_000) for i in range(25)})  # about a megabyte
 OTHER = zipped({f"{i}.bin": os.urandom(40_000) for i in range(25)})

@@ -22,7 +22,7 @@ from manas_lite.data import (
     split_scenes,
     with_extra_rain,
 )
-from manas_lite.images import ImageError
+from manas_lite.photos.images import ImageError
 
 
 def named(name: str, rains: int = 1) -> Scene:

@@ -13,9 +13,9 @@ from manas_lite.downstream.detection import (
     find_detector,
     suppress,
 )
-from manas_lite.downstream.pictures import draw_boxes
+from manas_lite.downstream.overlays import draw_boxes
 from manas_lite.downstream.scoring import AveragePrecision, Consistency, consistency, interval, resamples
-from manas_lite.images import write_image
+from manas_lite.photos.images import write_image
 
 PERSON, CAR = 1, 3
 

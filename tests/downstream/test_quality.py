@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from manas_lite.downstream.quality import _blocky, _halved, niqe, piqe
-from manas_lite.images import read_image
+from manas_lite.photos.images import read_image
 
 # Values of mmagic 1.2.0 (mmagic.evaluation.metrics.niqe.niqe, convert_to="gray") and of pypiqe 1.2, on the bundled
 # photographs decoded by Pillow 13.0. mmagic computes in float32: hence the tolerance.

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
+from manas_lite.compute.runtime import ComputeSettings
 from manas_lite.data import Picture
 from manas_lite.downstream import report
 from manas_lite.downstream.boxes import AnnotatedPhoto, Boxes
@@ -19,8 +20,7 @@ from manas_lite.downstream.segmentation import SegmenterSettings, train_segmente
 from manas_lite.downstream.sightings import SHIPPED as SHIPPED_SIGHTINGS
 from manas_lite.downstream.sightings import Versions, load_sightings, look
 from manas_lite.downstream.tasks import GAIN, measure_detection, measure_quality, quality_scores
-from manas_lite.images import read_image, write_image
-from manas_lite.runtime import ComputeSettings
+from manas_lite.photos.images import read_image, write_image
 
 
 class Identity(torch.nn.Module):

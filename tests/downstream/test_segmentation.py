@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from manas_lite.compute.runtime import ComputeSettings
 from manas_lite.data import Picture
 from manas_lite.downstream.masks import CAMVID, COARSE, IGNORE, MaskedPhoto, MaskedSet, bundled_masks, open_camvid
-from manas_lite.downstream.pictures import draw_classes
+from manas_lite.downstream.overlays import draw_classes
 from manas_lite.downstream.segmentation import (
     SegmenterSettings,
     confusion,
@@ -19,8 +20,7 @@ from manas_lite.downstream.segmentation import (
     segment,
     train_segmenter,
 )
-from manas_lite.images import ImageError, write_image
-from manas_lite.runtime import ComputeSettings
+from manas_lite.photos.images import ImageError, write_image
 
 COMPUTE = ComputeSettings(device="cpu", threads=1)
 TINY = SegmenterSettings(widths=(8, 8), steps=60, batch=4, side=32)

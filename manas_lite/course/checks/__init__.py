@@ -6,8 +6,8 @@ Grouped by what they are about: `basics`, `images`, `spaces`, `searches`, `evide
 `downstream`.
 """
 
-from .base import Check
-from .basics import (
+from manas_lite.course.checks.base import Check
+from manas_lite.course.checks.basics import (
     holm,
     mean_and_deviation,
     padding,
@@ -17,12 +17,12 @@ from .basics import (
     strength,
     tile_starts,
 )
-from .downstream import box_iou, consistent, mean_iou
-from .evidence import mutants, nested_bootstrap
-from .images import psnr_y, screen_blend, split_by_scene
-from .rankings import random_search, rank_agreement
-from .searches import darts_step, derive, internal_loss
-from .spaces import binary_entropy, count_space, expected_cost, gated_edge
+from manas_lite.course.checks.downstream import box_iou, consistent, mean_iou
+from manas_lite.course.checks.evidence import mutants, nested_bootstrap
+from manas_lite.course.checks.images import psnr_y, screen_blend, split_by_scene
+from manas_lite.course.checks.rankings import random_search, rank_agreement
+from manas_lite.course.checks.searches import darts_step, derive, internal_loss
+from manas_lite.course.checks.spaces import binary_entropy, count_space, expected_cost, gated_edge
 
 __all__ = [
     "Check",

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import checker, expect
+from manas_lite.course.checks.base import checker, expect
 
 
 @checker

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from ...downstream.boxes import Boxes, iou
-from ...downstream.scoring import consistency
-from .base import checker, expect
+from manas_lite.course.checks.base import checker, expect
+from manas_lite.downstream.boxes import Boxes, iou
+from manas_lite.downstream.scoring import consistency
 
 __all__ = ["box_iou", "consistent", "mean_iou"]
 

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ...modules import Branches, FusionModule
-from .base import Misconception, checker, expect
+from manas_lite.course.checks.base import Misconception, checker, expect
+from manas_lite.networks.modules import Branches, FusionModule
 
 Interval = Callable[[np.ndarray, np.random.Generator], tuple[float, float]]
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from ...metrics import LUMA, psnr
-from .base import checker, expect
+from manas_lite.course.checks.base import checker, expect
+from manas_lite.metrics import LUMA, psnr
 
 
 @checker

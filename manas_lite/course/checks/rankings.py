@@ -6,9 +6,9 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
-from ...data import LeakError
-from ...micro_bench import Agreement, agreement, expected_best, noise_ceiling
-from .base import checker, expect
+from manas_lite.course.checks.base import checker, expect
+from manas_lite.data import LeakError
+from manas_lite.micro_bench import Agreement, agreement, expected_best, noise_ceiling
 
 
 class Table:

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...ops import OPERATIONS
-from .base import checker, expect
+from manas_lite.course.checks.base import checker, expect
+from manas_lite.networks.ops import OPERATIONS
 
 Derivative = Callable[[float, float], float]
 

@@ -1,0 +1,169 @@
+"""Where and how a run computes: device, precision, memory format, threads. The same call runs on CPU, CUDA, MPS."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from manas_lite.compute.batch_norm import share_statistics
+from manas_lite.compute.processes import ALONE, join
+from manas_lite.networks.recomputing import Checkpoint
+from manas_lite.runs.settings import check
+
+Net = TypeVar("Net", bound=nn.Module)
+WORTH_COMPILING = 500
+"""Steps below which compiling cannot pay: this kit's choice, from warm-ups of two minutes and more on two CPU cores."""
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class ComputeSettings:
+    """device: `auto` (CUDA, else MPS, else CPU) or a torch device name. precision: `auto` trains in bf16 on GPUs
+    that have it, in fp16 with a gradient scaler on older ones, in fp32 on CPU and MPS, and derains whole pictures, to
+    keep or to score them, in fp32 everywhere; `fp32`, `bf16` and `fp16` hold for both. threads: CPU threads of a run,
+    0 to choose by size. workers: loader processes (batches do not depend on it). picture_gib: pictures that would
+    need more memory than this are derained in tiles, with the same result (see photos.tiling). checkpoint: `edges`
+    or `all` saves memory in training by computing twice, with the same gradients (see networks.recomputing).
+    compile: let torch.compile make the kernels of training passes; see `Compute.compiled`. No preset sets it."""
+
+    device: str = "auto"
+    precision: PrecisionName = "auto"
+    threads: int = 0
+    workers: int = 0
+    picture_gib: float = 2.0
+    checkpoint: Checkpoint = "none"
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not self.picture_gib > 0:
+            raise ValueError(f"picture_gib is {self.picture_gib}: give a number of GiB above 0")
+        for name in ("threads", "workers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be 0 or more")
+        if self.compile and self.checkpoint != "none":
+            raise ValueError(f"compile and checkpoint={self.checkpoint!r} exclude each other: leave one of them out")
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device called `name`; ValueError when there is none of that name, or not on this machine."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise ValueError(f"unknown device {name!r}: use auto, cpu, cuda, cuda:1 or mps")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device {name!r} was asked for, but torch sees no CUDA GPU. On Colab: Runtime > Change runtime type > "
+            "GPU. Elsewhere: check `nvidia-smi` and that torch is not a CPU build. Or use device='cpu'"
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ValueError(f"device {name!r} was asked for, but torch sees {count} CUDA GPU(s), counted from cuda:0")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device {name!r} was asked for, but this torch has no MPS: use device='cpu'")
+    return device
+
+
+class Compute:
+    """A device with its precision: `prepare` a network, `autocast` its training passes, `scaler` for fp16,
+    `autocast_pictures` for what it derains.
+
+    width: see `default_threads`. together: work with the other processes of this launch, if there are any.
+    """
+
+    def __init__(self, settings: ComputeSettings, width: int | None = None, *, together: bool = False) -> None:
+        self.device = pick_device(settings.device)
+        self.processes = join(self.device) if together else ALONE
+        self.dtype = _dtype(settings.precision, self.device)
+        self.picture_dtype = torch.float32 if settings.precision == "auto" else self.dtype
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        self.threads = settings.threads or max(1, default_threads(width) // self.processes.local)
+        self.picture_bytes = int(settings.picture_gib * 2**30)
+        self.compile = settings.compile
+        if self.compile and self.processes.count > 1:
+            raise ValueError(f"compile is for one process, not for {self.processes.count}: leave it out")
+
+    def prepare(self, net: Net) -> Net:
+        """Move a network here, in the memory format that its convolutions like best."""
+        net = net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        share_statistics(net, self.processes)
+        return net
+
+    def compiled(self, net: Net, steps: int) -> Net | Callable[..., Any]:
+        """What the training passes of a run of `steps` steps call: `net`, or its compiled form if that is asked for.
+
+        The warm-up of minutes is bounded: short runs go without (see WORTH_COMPILING), all steps share their shapes
+        (one graph a kind of pass, and a break in it is an error, not a silent detour), and torch keeps what it
+        compiled in a cache on disk for the next run of the same network.
+        """
+        if not self.compile or steps < WORTH_COMPILING:
+            return net
+        return torch.compile(net, fullgraph=True, dynamic=False)
+
+    def images(self, batch: Tensor) -> Tensor:
+        """(B, R, 3, h, w) -> (B * R, 3, h, w) in the network's memory format: one forward pass for all."""
+        return batch.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+
+    def autocast(self, *, scaled: bool = True) -> torch.autocast:
+        """The precision of a training pass. Gradients in fp16 vanish unless the loss goes through the scaler: passes
+        that do not (`scaled=False`, the architecture's) run in fp32 there."""
+        half = self.dtype == torch.bfloat16 or (self.dtype == torch.float16 and scaled)
+        return torch.autocast(self.device.type, dtype=self.dtype if half else None, enabled=half)
+
+    def autocast_pictures(self) -> torch.autocast:
+        """The precision of deraining whole pictures: half only where it was asked for by name, since a score must
+        not depend on the machine, and bf16's eight bits are as coarse as the steps of a picture."""
+        half = self.picture_dtype != torch.float32
+        return torch.autocast(self.device.type, dtype=self.picture_dtype if half else None, enabled=half)
+
+    def facts(self) -> dict[str, Any]:
+        """What the manifest says of this: device, its name, precision of training and of whole pictures, threads and
+        processes."""
+        return {
+            "device": str(self.device),
+            "device_name": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
+            "precision": str(self.dtype).removeprefix("torch."),
+            "picture_precision": str(self.picture_dtype).removeprefix("torch."),
+            "threads": self.threads,
+            "processes": self.processes.count,
+        }
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """The threads of this run, for a stretch."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def _dtype(precision: str, device: torch.device) -> torch.dtype:
+    names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision != "auto":
+        if precision not in names:
+            raise ValueError(f"unknown precision {precision!r}: choose one of auto, {', '.join(names)}")
+        return names[precision]
+    if device.type != "cuda":
+        return torch.float32
+    # Turing cards (T4) emulate bf16 slowly: is_bf16_supported() alone would say yes.
+    return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
+
+
+def default_threads(width: int | None = None) -> int:
+    """CPU threads for training a network whose first branch has `width` channels; None: for whole pictures.
+
+    Operations on patches of a narrow network are so small that a second thread only waits for the first.
+    """
+    return 1 if width is not None and width < 32 else min(8, os.cpu_count() or 1)

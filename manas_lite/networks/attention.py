@@ -1,0 +1,106 @@
+"""The attention block (method section 2): a small graph of searched edges, then two 1x1 convolutions and SE.
+
+U_k = o_{k,0}(F_k) + sum_{j=1..k} o_{k,j}(U_{j-1}),      F_0 .. F_{K-1} the channel groups of x
+y   = SE_16( x + BN(conv1(ReLU(BN(conv1([U_0 .. U_{K-1} ; SE_4(sum_k F_k)]))))) )
+"""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from manas_lite.networks.modules import conv_norm
+from manas_lite.networks.ops import OPERATIONS, Descriptors, Gate, SqueezeExciteGate, describe
+from manas_lite.networks.recomputing import recompute
+
+Row = Sequence[Tensor | None]  # a weight for each candidate; None: not sampled this time, so not computed
+
+
+def edge_count(groups: int) -> int:
+    """Searched edges of a block with `groups` channel groups: K(K+1)/2."""
+    return groups * (groups + 1) // 2
+
+
+class EdgeSlot(nn.Module):
+    """A searched edge: x * sum_k w_k gate_k(x) over the candidate operations that it holds.
+
+    The supernet's edges hold every operation; a derived network's hold one, and then no weights are needed.
+    Pooled descriptions of x are computed once and shared by the gates that read them.
+
+    Args:
+        names: the candidates, of `OPERATIONS`.
+        channels: c, the width of the maps.
+        norm: see `norm_layer`.
+    """
+
+    def __init__(self, names: Sequence[str], channels: int, norm: str) -> None:
+        super().__init__()
+        self.candidates = nn.ModuleDict({name: OPERATIONS[name](channels, norm) for name in names})
+        # A sum of gates is as large as its largest gate. Gates of one number, then per channel, then per pixel, are
+        # added in this order, so that the sum grows to a whole map (B, c, H, W) as late as it can.
+        gates = self.gates
+        self.order = sorted(range(len(gates)), key=lambda k: gates[k].extent)
+
+    @property
+    def gates(self) -> list[Gate]:
+        return cast(list[Gate], list(self.candidates.values()))
+
+    def forward(
+        self, x: Tensor, weights: Row | None = None, window: int | None = None, pooled: Descriptors | None = None
+    ) -> Tensor:
+        """Maps (B, c, H, W) to maps of the same shape; `window` and `pooled` as in `describe`."""
+        gates = self.gates
+        if weights is None:
+            return gates[0](x, describe(x, gates[0].needs, window, pooled))
+        chosen = [k for k in self.order if weights[k] is not None]
+        needs = frozenset(need for k in chosen for need in gates[k].needs)
+        seen = describe(x, needs, window, pooled)
+        total = x.new_zeros(())
+        for k in chosen:
+            total = gates[k].add(total, cast(Tensor, weights[k]), x, seen)
+        return x * total
+
+
+class AttentionBlock(nn.Module):
+    """One attention block on a branch of `channels` channels; `names` gives each edge its candidate operations.
+
+    Edges are ordered (k=0, j=0), (k=1, j=0), (k=1, j=1), ...: all that feed U_0, then all that feed U_1.
+    `window` (pixels of this branch) pools the gates locally instead of over the whole map; see ops.spatial_mean.
+    """
+
+    def __init__(self, channels: int, groups: int, names: Sequence[Sequence[str]], norm: str) -> None:
+        super().__init__()
+        width = channels // groups
+        self.groups = groups
+        self.window: int | None = None
+        self.recompute_edges = False
+        self.edges = nn.ModuleList(EdgeSlot(choice, width, norm) for choice in names)
+        self.shared = SqueezeExciteGate(width, reduction=4)
+        self.project = nn.Sequential(
+            conv_norm(width * (groups + 1), channels, 1, norm),
+            nn.ReLU(),
+            conv_norm(channels, channels, 1, norm, last=True),
+        )
+        self.recalibrate = SqueezeExciteGate(channels, reduction=16)
+
+    def forward(self, x: Tensor, rows: Sequence[Row] | None = None) -> Tensor:
+        dense = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        # Copies: every gate would otherwise read slices with gaps between the pixels (channels_last).
+        parts = [part.contiguous(memory_format=dense) for part in x.chunk(self.groups, dim=1)]  # K x (B, C/K, H, W)
+        nodes: list[Tensor] = []
+        edge = 0
+        for k in range(self.groups):
+            total: Tensor | None = None
+            for source in (parts[k], *nodes[:k]):
+                inputs = (source, None if rows is None else rows[edge], self.window)
+                out = recompute(self.edges[edge], *inputs) if self.recompute_edges else self.edges[edge](*inputs)
+                total = out if total is None else total + out
+                edge += 1
+            assert total is not None
+            nodes.append(total)
+        summary = self._squeezed(self.shared, sum(parts[1:], start=parts[0]))
+        return self._squeezed(self.recalibrate, x + self.project(torch.cat([*nodes, summary], dim=1)))
+
+    def _squeezed(self, gate: SqueezeExciteGate, x: Tensor) -> Tensor:
+        return gate(x, describe(x, gate.needs, self.window))

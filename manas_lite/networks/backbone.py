@@ -1,0 +1,136 @@
+"""The one multi-scale network (method section 1). SuperNet and DerainNet are two fillings of it.
+
+rainy -> stem -> T1 -> cell 1 (2 branches) -> attention x2 -> T2 -> cell 2 (3) -> attention x3 -> ...
+      -> fusion to branch 0 -> 1x1 convolution to RGB -> derained
+"""
+
+from collections.abc import Sequence
+from typing import cast, get_args
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from manas_lite.networks.attention import AttentionBlock
+from manas_lite.networks.modules import STEMS, Branches, FusionModule, ModuleSlot, Transition
+from manas_lite.networks.recomputing import Checkpoint, recompute
+from manas_lite.networks.space import SearchSpace
+
+ARCHITECTURE = ("alpha", "beta")
+
+
+class Cell(nn.Module):
+    """A transition, the searched modules of a cell, and an attention block on each of its branches."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        before: Sequence[int],
+        widths: Sequence[int],
+        modules: Sequence[Sequence[str]],
+        edges: Sequence[Sequence[str]],
+    ) -> None:
+        super().__init__()
+        per_block = space.edges_per_block
+        self.transition = Transition(before, widths, space.norm)
+        self.slots = nn.ModuleList(ModuleSlot(names, widths, space.norm) for names in modules)
+        self.attention = nn.ModuleList(
+            AttentionBlock(width, space.groups, edges[per_block * i : per_block * (i + 1)], space.norm)
+            for i, width in enumerate(widths)
+            if space.attention
+        )
+        self.recompute = False
+
+    def forward(self, x: Branches, alpha: Sequence | None, beta: Sequence | None) -> Branches:
+        x = self.transition(x)
+        for slot, row in zip(self.slots, _rows(alpha, len(self.slots)), strict=True):
+            x = recompute(slot, x, row) if self.recompute else slot(x, row)
+        if not self.attention:
+            return x
+        places = zip(self.attention, x, _rows(beta, len(self.attention)), strict=True)
+        if self.recompute:
+            return [recompute(block, branch, rows) for block, branch, rows in places]
+        return [block(branch, rows) for block, branch, rows in places]
+
+
+def _rows(rows: Sequence | None, count: int) -> Sequence:
+    return [None] * count if rows is None else rows
+
+
+class Backbone(nn.Module):
+    """The network, each searched place holding the candidates named for it.
+
+    modules: names for each searched module (a row of alpha each); edges: names for each searched edge (a row of
+    beta each). With one name at each place the network is a derived one and needs no mixture weights.
+    """
+
+    def __init__(self, space: SearchSpace, modules: Sequence[Sequence[str]], edges: Sequence[Sequence[str]]) -> None:
+        super().__init__()
+        self.space = space
+        stem = STEMS[space.stem](space.channels[0], space.norm)
+        self.stem = stem
+        self.cells = nn.ModuleList()
+        widths: Sequence[int] = (stem.width,)
+        modules, edges = list(modules), list(edges)
+        for branches in space.cells:
+            taken = branches * space.edges_per_block if space.attention else 0
+            cell_modules, modules = modules[: space.modules_per_cell], modules[space.modules_per_cell :]
+            cell_edges, edges = edges[:taken], edges[taken:]
+            after = space.channels[:branches]
+            self.cells.append(Cell(space, widths, after, cell_modules, cell_edges))
+            widths = after
+        self.fusion = FusionModule(widths, space.norm, rows=(0,))
+        self.head = nn.Conv2d(widths[0], 3 * space.scale**2, 1, bias=False)
+        self.recompute = False
+        if space.residual:
+            nn.init.zeros_(self.head.weight)  # training starts at the identity
+
+    def mixture(self) -> tuple[list | None, list | None]:
+        """Weights of each cell's modules and attention edges; none in a derived network."""
+        return None, None
+
+    def forward(self, rainy: Tensor) -> Tensor:
+        """Derain images (B, 3, H, W) in [0, 1], of any size from 1x1; the output is not clamped."""
+        if rainy.ndim != 4 or rainy.shape[1] != 3:
+            raise ValueError(f"expected images of shape (B, 3, H, W), got {tuple(rainy.shape)}")
+        alpha, beta = self.mixture()
+        padded = pad_to_multiple(rainy, self.space.multiple)
+        x = [recompute(self.stem, padded) if self.recompute else self.stem(padded)]
+        count = len(self.cells)
+        for cell, a, b in zip(self.cells, _rows(alpha, count), _rows(beta, count), strict=True):
+            x = cell(x, a, b)
+        out = self.head(self.fusion(x)[0])
+        if self.space.scale > 1:
+            out = F.pixel_shuffle(out, self.space.scale)
+        out = out[..., : rainy.shape[2], : rainy.shape[3]]
+        return rainy - out if self.space.residual else out
+
+    def save_memory(self, checkpoint: Checkpoint) -> None:
+        """Which results a training step computes twice instead of keeping them: `none`, `edges` or `all`."""
+        if checkpoint not in get_args(Checkpoint):
+            raise ValueError(f"unknown checkpoint {checkpoint!r}: choose one of {', '.join(get_args(Checkpoint))}")
+        self.recompute = checkpoint == "all"
+        for module in self.modules():
+            if isinstance(module, Cell):
+                module.recompute = checkpoint == "all"
+            elif isinstance(module, AttentionBlock):
+                module.recompute_edges = checkpoint == "edges"
+
+    def pool_locally(self, window: int | None) -> None:
+        """Let the gates pool over windows of `window` image pixels instead of the whole picture (None: whole).
+
+        Gates trained on crops then see on whole pictures what they saw in training (see ops.spatial_mean).
+        """
+        if window is not None and window < 1:
+            raise ValueError(f"window is {window}: give a number of pixels, usually the training patch, or None")
+        for cell in self.cells:
+            for i, block in enumerate(cast(Cell, cell).attention):
+                cast(AttentionBlock, block).window = (
+                    None if window is None else max(1, window // (self.space.scale * 2**i))
+                )
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Pad right and bottom to multiples: by reflection, by repetition where a side is too short to reflect."""
+    down, right = -x.shape[2] % multiple, -x.shape[3] % multiple
+    x = F.pad(x, (0, right, 0, 0), "reflect" if right < x.shape[3] else "replicate") if right else x
+    return F.pad(x, (0, 0, 0, down), "reflect" if down < x.shape[2] else "replicate") if down else x

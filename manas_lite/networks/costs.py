@@ -1,0 +1,110 @@
+"""What every choice costs, in parameters or FLOPs: measured on the modules themselves, looked up by name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from manas_lite.networks.backbone import Backbone
+from manas_lite.networks.modules import MODULES
+from manas_lite.networks.ops import OPERATIONS
+from manas_lite.networks.space import SearchSpace
+
+UNITS = ("parameters", "flops")
+
+
+@dataclass(frozen=True, eq=False)
+class Costs:
+    """Cost of each choice in `unit`; rows as in alpha and beta, columns by name.
+
+    modules: (modules, 2); edges: (edges, operations); fixed: everything that is not searched; largest: the
+    dearest architecture. All float64.
+    """
+
+    unit: str
+    operations: tuple[str, ...]
+    candidates: tuple[str, ...]
+    modules: Tensor
+    edges: Tensor
+    fixed: float
+
+    @property
+    def largest(self) -> float:
+        edges = self.edges.amax(1).sum() if self.edges.numel() else 0.0
+        return float(self.fixed + self.modules.amax(1).sum() + edges)
+
+    def of(self, modules: tuple[str, ...], edges: tuple[str, ...]) -> float:
+        """The cost of the network that makes these choices."""
+        total = self.fixed
+        for table, names, chosen in ((self.modules, self.candidates, modules), (self.edges, self.operations, edges)):
+            total += sum(float(row[names.index(name)]) for row, name in zip(table, chosen, strict=True))
+        return total
+
+
+def count_parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def count_flops(module: nn.Module, *inputs: Any) -> int:
+    """FLOPs of one forward pass, convolutions and matrix products only, a multiply-add counted as two."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(*inputs)
+    return counter.get_total_flops()
+
+
+def measure_costs(space: SearchSpace, unit: str = "parameters", size: tuple[int, int] = (256, 256)) -> Costs:
+    """What every choice of a space costs, by name, measured on the modules themselves.
+
+    Args:
+        space: the space.
+        unit: `parameters`, or `flops` of one image, a multiply-add counted as two.
+        size: height and width of that image, multiples of `space.multiple`.
+
+    Raises ValueError for another unit or size.
+
+    >>> costs = measure_costs(SearchSpace.preset("smoke"), "parameters")
+    >>> costs.modules.shape, costs.edges.shape
+    (torch.Size([2, 2]), torch.Size([6, 9]))
+    """
+    if unit not in UNITS:
+        raise ValueError(f"unknown unit {unit!r}: choose one of {', '.join(UNITS)}")
+    if any(side % space.multiple for side in size):
+        raise ValueError(f"size {size}: both sides must be multiples of {space.multiple}")
+    return _measure(space, unit, tuple(size))
+
+
+@cache
+def _measure(space: SearchSpace, unit: str, size: tuple[int, int]) -> Costs:
+    def branch_map(i: int, width: int) -> Tensor:
+        step = space.scale * 2**i
+        return torch.empty(1, width, size[0] // step, size[1] // step, device="meta")
+
+    def cost(build: Callable[..., nn.Module], settings: tuple, *inputs: Any) -> float:
+        with torch.device("meta"):  # shapes only: nothing is computed or stored
+            module = build(*settings).eval()
+        return float(count_parameters(module) if unit == "parameters" else count_flops(module, *inputs))
+
+    @cache
+    def module_costs(branches: int) -> list[float]:
+        widths = space.channels[:branches]
+        maps = [branch_map(i, width) for i, width in enumerate(widths)]
+        return [cost(MODULES[name], (widths, space.norm), maps) for name in space.modules]
+
+    @cache
+    def operation_costs(branch: int) -> list[float]:
+        width = space.channels[branch] // space.groups
+        x = branch_map(branch, width)
+        return [cost(OPERATIONS[name], (width, space.norm), x) for name in space.operations]
+
+    modules = torch.tensor([module_costs(b) for b in space.module_branches], dtype=torch.float64)
+    edges = torch.tensor([operation_costs(b) for b in space.edge_branch], dtype=torch.float64)
+    edges = edges.reshape(-1, len(space.operations))
+    # What is not searched is a whole network less its choices; the first candidate of each place serves as well as any.
+    first = [space.modules[:1]] * len(space.module_branches), [space.operations[:1]] * len(space.edge_branch)
+    whole = cost(Backbone, (space, *first), torch.empty(1, 3, *size, device="meta"))
+    fixed = whole - float(modules[:, 0].sum()) - float(edges[:, 0].sum())
+    return Costs(unit, space.operations, space.modules, modules, edges, fixed)

@@ -1,0 +1,151 @@
+"""Genotype: one architecture of a search space, frozen, hashable, and kept as JSON."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from manas_lite.networks.costs import measure_costs
+from manas_lite.networks.space import SearchSpace
+from manas_lite.runs.settings import to_dict
+
+FORMAT, VERSION = "manas_lite.genotype", 1
+
+
+@dataclass(frozen=True)
+class Genotype:
+    """The choices of one architecture, in a space.
+
+    Raises ValueError for another number of choices than the space has places, or a name that it does not know.
+    """
+
+    space: SearchSpace
+    """The space that the choices were made in."""
+
+    modules: tuple[str, ...]
+    """The chosen module at each place, cell by cell: one per row of alpha."""
+
+    edges: tuple[str, ...]
+    """The chosen operation on each edge: one per row of beta. Cell by cell, branch by branch, and within a block
+    (k=0, j=0), (k=1, j=0), (k=1, j=1), ... `none` may be written by hand whatever the space allows to win."""
+
+    def __post_init__(self) -> None:
+        for field in ("modules", "edges"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
+        places = {
+            "modules": (len(self.space.module_branches), self.space.modules),
+            "edges": (len(self.space.edge_branch), self.space.operations),
+        }
+        for field, (count, known) in places.items():
+            names = getattr(self, field)
+            if len(names) != count:
+                raise ValueError(f"the space has {count} searched {field}, the genotype {len(names)}")
+            for name in names:
+                if name not in known:
+                    raise ValueError(f"{name!r} is none of the space's {field}: {', '.join(known)}")
+
+    @classmethod
+    def from_logits(cls, space: SearchSpace, alpha: Tensor, beta: Tensor) -> "Genotype":
+        """The choice of the largest logit in each row (method section 3).
+
+        Args:
+            space: the space of the supernet.
+            alpha: (modules, candidate modules), the logits of the modules.
+            beta: (edges, operations), those of the edges. `none` can win only where the space allows it.
+        """
+        banned = torch.tensor([name not in space.choices for name in space.operations], device=beta.device)
+        modules = tuple(space.modules[k] for k in alpha.argmax(1).tolist())
+        edges = tuple(space.operations[k] for k in beta.masked_fill(banned, -torch.inf).argmax(1).tolist())
+        return cls(space, modules, edges)
+
+    @classmethod
+    def random(cls, space: SearchSpace, seed: int) -> "Genotype":
+        """An architecture drawn uniformly from the space (without `none` unless the space allows it)."""
+        rng = np.random.default_rng(seed)
+        modules = rng.choice(list(space.modules), len(space.module_branches))
+        edges = rng.choice(list(space.choices), len(space.edge_branch))
+        return cls(space, tuple(map(str, modules)), tuple(map(str, edges)))
+
+    @classmethod
+    def hand_made(cls, space: SearchSpace, edge: str = "SE") -> "Genotype":
+        """What one would build by hand: parallel modules and a fusion at the end of each cell (HRNet's pattern),
+        squeeze-and-excitation on every edge."""
+        cell = ["parallel"] * (space.modules_per_cell - 1) + ["fusion"]
+        return cls._uniform(space, cell * len(space.cells), edge)
+
+    @classmethod
+    def all_parallel(cls, space: SearchSpace, edge: str = "SE") -> "Genotype":
+        """Parallel modules everywhere; edges as in `hand_made`, so that arms differ in their modules alone."""
+        return cls._uniform(space, ["parallel"] * len(space.module_branches), edge)
+
+    @classmethod
+    def all_fusion(cls, space: SearchSpace, edge: str = "SE") -> "Genotype":
+        """Fusion modules everywhere; edges as in `hand_made`."""
+        return cls._uniform(space, ["fusion"] * len(space.module_branches), edge)
+
+    @classmethod
+    def no_attention(cls, space: SearchSpace) -> "Genotype":
+        """The hand-made modules without any attention block."""
+        return cls.hand_made(replace(space, attention=False))
+
+    @classmethod
+    def _uniform(cls, space: SearchSpace, modules: list[str], edge: str) -> "Genotype":
+        return cls(space, tuple(modules), (edge,) * len(space.edge_branch))
+
+    def cost(self, unit: str = "parameters", size: tuple[int, int] = (256, 256)) -> float:
+        """Parameters of the derived network, or FLOPs (a multiply-add is two) on one image of `size`."""
+        return measure_costs(self.space, unit, size).of(self.modules, self.edges)
+
+    def to_json(self) -> str:
+        """Canonical JSON: equal genotypes give equal texts."""
+        document = {
+            "format": FORMAT,
+            "version": VERSION,
+            "space": to_dict(self.space),
+            "modules": list(self.modules),
+            "edges": list(self.edges),
+        }
+        return json.dumps(document, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Genotype":
+        """Read `to_json`'s text; ValueError when it is something else or of a later version."""
+        try:
+            document = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"not a genotype: the text is not JSON ({error})") from None
+        if not isinstance(document, Mapping) or document.get("format") != FORMAT:
+            raise ValueError(f"not a genotype: expected JSON with format {FORMAT!r}")
+        if document.get("version") != VERSION:
+            raise ValueError(
+                f"genotype version {document.get('version')}: this package reads version {VERSION}; a later one was "
+                "written by a later manas_lite, so update it"
+            )
+        missing = {"space", "modules", "edges"} - set(document)
+        if missing:
+            raise ValueError(f"genotype without {', '.join(sorted(missing))}")
+        for field in ("modules", "edges"):
+            if not isinstance(document[field], list):
+                raise ValueError(f"genotype with {field}={document[field]!r}: expected a list of names")
+        return cls(SearchSpace.from_dict(document["space"]), tuple(document["modules"]), tuple(document["edges"]))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Genotype":
+        """Read a genotype.json file."""
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"no genotype at {path}: search() writes genotype.json in its run directory")
+        try:
+            return cls.from_json(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    @property
+    def id(self) -> str:
+        """Twelve hexadecimal digits that name the architecture: the same on every machine and in every version."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]

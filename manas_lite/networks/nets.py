@@ -1,0 +1,154 @@
+"""The two fillings of the backbone: SuperNet, with every candidate at every place, and DerainNet, with one."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from manas_lite.networks.backbone import Backbone
+from manas_lite.networks.genotype import Genotype
+from manas_lite.networks.relaxation import Relaxation, gumbel_noise
+from manas_lite.networks.space import SearchSpace
+
+ARCHITECTURE = ("alpha", "beta")
+
+
+class SuperNet(Backbone):
+    """The relaxed network: every place holds all its candidates, mixed by softmax(alpha) and softmax(beta).
+
+    alpha (modules, 2) and beta (edges, operations) are parameters, in the state dict, and never in the weight
+    optimiser: `arch_parameters()` and `weight_parameters()` are disjoint and together complete.
+    `seed` fixes the initial weights, `arch_seed` (default: seed) the initial logits 1e-3 N(0, 1).
+    """
+
+    alpha: nn.Parameter
+    beta: nn.Parameter
+    alpha_noise: Tensor | None
+    beta_noise: Tensor | None
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int = 0,
+        arch_seed: int | None = None,
+        relaxation: Relaxation | None = None,
+    ) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # the CPU generator alone: fork_rng restores no other
+            super().__init__(
+                space,
+                [space.modules] * len(space.module_branches),
+                [space.operations] * len(space.edge_branch),
+            )
+        self.relaxation = relaxation or Relaxation()
+        generator = torch.Generator().manual_seed(seed if arch_seed is None else arch_seed)
+        shapes = {
+            "alpha": (len(space.module_branches), len(space.modules)),
+            "beta": (len(space.edge_branch), len(space.operations)),
+        }
+        for name, shape in shapes.items():
+            self.register_parameter(name, nn.Parameter(1e-3 * torch.randn(shape, generator=generator)))
+            self.register_buffer(f"{name}_noise", None, persistent=False)
+
+    def arch_parameters(self) -> list[nn.Parameter]:
+        """alpha and beta."""
+        return [self.alpha, self.beta]
+
+    def weight_parameters(self) -> list[nn.Parameter]:
+        """Everything else, in the order of `named_parameters`."""
+        return [p for name, p in self.named_parameters() if name not in ARCHITECTURE]
+
+    def resample(self, generator: torch.Generator) -> None:
+        """Draw the Gumbel noise of one step; nothing to do for the softmax relaxation."""
+        if self.relaxation.kind == "gumbel":
+            for name in ARCHITECTURE:
+                logits = getattr(self, name)
+                noise = gumbel_noise(tuple(logits.shape), generator, logits.dtype).to(logits.device)
+                setattr(self, f"{name}_noise", noise)
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """Mixture weights (modules, 2) and (edges, operations), each row summing to 1; noisy in train mode alone."""
+        noise = (self.alpha_noise, self.beta_noise) if self.training else (None, None)
+        return self.relaxation.weights(self.alpha, noise[0]), self.relaxation.weights(self.beta, noise[1])
+
+    def mixture(self) -> tuple[list, list]:
+        per_cell, per_block = self.space.modules_per_cell, self.space.edges_per_block
+        modules, edges = ([self.relaxation.chosen(row) for row in rows.unbind()] for rows in self.weights())
+        blocks = [edges[i : i + per_block] for i in range(0, len(edges), per_block)]
+        by_cell, first = [], 0
+        for branches in self.space.cells:
+            by_cell.append(blocks[first : first + branches])
+            first += branches
+        return [modules[i : i + per_cell] for i in range(0, len(modules), per_cell)], by_cell
+
+    def derive(self) -> Genotype:
+        """The genotype of the largest weight in each row; `none` only where the space allows it.
+
+        `discretize.perturbation` decides in another way.
+        """
+        return Genotype.from_logits(self.space, self.alpha.detach(), self.beta.detach())
+
+
+class DerainNet(Backbone):
+    """The derived network of a genotype: only the chosen operations exist. `seed` fixes the initial weights."""
+
+    def __init__(self, genotype: Genotype, *, seed: int = 0) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # the CPU generator alone: fork_rng restores no other
+            super().__init__(
+                genotype.space,
+                [(name,) for name in genotype.modules],
+                [(name,) for name in genotype.edges],
+            )
+        self.genotype = genotype
+
+    def inherit(self, supernet: SuperNet, batches: Iterable[Tensor] | None = None) -> "DerainNet":
+        """Copy the weights of the chosen operations from a supernet of the same space; returns self.
+
+        batches: training images (B, 3, H, W) on which BatchNorm's statistics are measured again. They are needed
+        before the network is judged, if the space normalises by batch (see `reestimate_statistics`).
+        """
+        if supernet.space != self.space:
+            raise ValueError("the supernet is of another space than this network's genotype")
+        theirs = supernet.state_dict()
+        self.load_state_dict({key: theirs[key] for key in self.state_dict()})
+        if batches is not None:
+            reestimate_statistics(self, batches)
+        return self
+
+
+def reestimate_statistics(net: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Replace BatchNorm's running statistics by the mean over `batches` (B, 3, H, W); weights stay as they are.
+
+    A derived network that inherits a supernet's weights sees other activations than the supernet did, so that its
+    statistics must be measured again before it is judged.
+
+    Raises ValueError when there is no batch, and what `batches` or the network raise; where that is before the first
+    batch is through, the statistics stay as they were, too.
+    """
+    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    if not norms:
+        return
+    momenta = [m.momentum for m in norms]
+    before = [[b.clone() for b in m.buffers()] for m in norms]
+    was_training = net.training
+    for m in norms:
+        m.reset_running_stats()
+        m.momentum = None  # a cumulative mean
+    net.train()
+    seen = 0
+    try:
+        with torch.no_grad():
+            for rainy in batches:
+                net(rainy)
+                seen += 1
+    finally:
+        net.train(was_training)
+        for m, momentum, statistics in zip(norms, momenta, before, strict=True):
+            m.momentum = momentum
+            if not seen:
+                for buffer, value in zip(m.buffers(), statistics, strict=True):
+                    buffer.copy_(value)
+    if not seen:
+        raise ValueError("no batches to measure BatchNorm's statistics on: give at least one (B, 3, H, W)")

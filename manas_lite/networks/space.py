@@ -1,0 +1,169 @@
+"""The search space: its sizes, its candidates, its presets, and how many architectures it holds.
+
+space = SearchSpace.preset("lite")
+space.count()                        # architectures
+measure_costs(space, "flops").edges  # what each choice costs, by name: see costs.py
+"""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from manas_lite.networks.attention import edge_count
+from manas_lite.networks.modules import MODULES, PUBLISHED_MODULES, STEMS
+from manas_lite.networks.ops import NORMS, OPERATIONS, PUBLISHED_OPERATIONS
+from manas_lite.runs.settings import LATER, changed, check, parse, to_dict
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Everything that fixes the supernet but the weights. Sizes follow method sections 1-2.
+
+    Raises ValueError for a value of another type, an unknown name, or sizes that do not fit together.
+    """
+
+    channels: tuple[int, ...] = (32, 64, 128, 256)
+    """Width of each branch. Branch i works at 1/2^i of the trunk's resolution."""
+
+    modules_per_cell: int = 4
+    """Searched modules in each cell. There is a cell on 2, 3, .. len(channels) branches."""
+
+    groups: int = 2
+    """K, the channel groups of an attention block, with K(K+1)/2 searched edges."""
+
+    attention: bool = True
+    """False leaves the attention blocks out, for an ablation."""
+
+    operations: tuple[str, ...] = PUBLISHED_OPERATIONS
+    """Candidate operations of an edge, by name; see `ops.operation` for your own."""
+
+    allow_none: bool = False
+    """Whether `none` may win an edge when the supernet is discretised."""
+
+    stem: str = "bottleneck"
+    """`bottleneck` (published, full resolution) or `unshuffle` (2x2 pixels to channels: half resolution)."""
+
+    norm: str = "batch"
+    """Normalisation after each convolution: `batch`, `group` or `none`."""
+
+    residual: bool = False
+    """Predict the rain layer (output = input - network) instead of the clean image."""
+
+    modules: tuple[str, ...] = field(default=PUBLISHED_MODULES, metadata=LATER)
+    """Candidate modules of a cell, by name; see `modules.searched_module` for your own."""
+
+    def __post_init__(self) -> None:
+        check(self)
+        if len(self.channels) < 2:
+            raise ValueError(f"channels={self.channels}: a multi-scale network needs at least two branches")
+        if self.modules_per_cell < 1 or self.groups < 1:
+            raise ValueError("modules_per_cell and groups must be at least 1")
+        for width in self.channels:
+            if width < 1 or width % self.groups:
+                raise ValueError(f"channels={self.channels}: each must be a positive multiple of groups={self.groups}")
+        known: dict[str, Collection[str]] = {
+            "operations": OPERATIONS,
+            "modules": MODULES,
+            "stem": STEMS,
+            "norm": NORMS,
+        }
+        for name, choices in known.items():
+            value = getattr(self, name)
+            for item in value if isinstance(value, tuple) else (value,):
+                if item not in choices:
+                    own = "; import the file that registers one of your own first" if name in REGISTERED else ""
+                    raise ValueError(f"unknown {name} {item!r}: choose among {', '.join(choices)}{own}")
+        for name in REGISTERED:
+            if len(set(getattr(self, name))) != len(getattr(self, name)):
+                raise ValueError(f"{name}={getattr(self, name)}: a name stands there twice")
+        if not self.choices:
+            raise ValueError("operations must hold one besides `none`, or allow_none must be set")
+        if not self.modules:
+            raise ValueError("modules must hold at least one name")
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> "SearchSpace":
+        """The space called `smoke`, `teach`, `lite` or `paper`, with `changes` to its fields.
+
+        >>> SearchSpace.preset("paper").channels
+        (32, 64, 128, 256)
+        """
+        if name not in PRESETS:
+            raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
+        return changed(PRESETS[name], changes)
+
+    @property
+    def cells(self) -> tuple[int, ...]:
+        """Branches of each cell: 2, 3, .. B."""
+        return tuple(range(2, len(self.channels) + 1))
+
+    @property
+    def module_branches(self) -> tuple[int, ...]:
+        """Branches of each searched module: one entry per row of alpha."""
+        return tuple(branches for branches in self.cells for _ in range(self.modules_per_cell))
+
+    @property
+    def block_branch(self) -> tuple[int, ...]:
+        """The branch of each attention block, cell by cell."""
+        return tuple(i for branches in self.cells for i in range(branches)) if self.attention else ()
+
+    @property
+    def edges_per_block(self) -> int:
+        """Searched edges of an attention block: K(K+1)/2."""
+        return edge_count(self.groups)
+
+    @property
+    def edge_branch(self) -> tuple[int, ...]:
+        """The branch of each searched edge: one entry per row of beta."""
+        return tuple(i for i in self.block_branch for _ in range(self.edges_per_block))
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Operations that may win an edge."""
+        return tuple(name for name in self.operations if self.allow_none or name != "none")
+
+    @property
+    def scale(self) -> int:
+        """Pixels of the image per pixel of branch 0."""
+        return STEMS[self.stem].scale
+
+    @property
+    def multiple(self) -> int:
+        """Height and width are padded to multiples of this many pixels."""
+        return self.scale * 2 ** (len(self.channels) - 1)
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> "SearchSpace":
+        """The space of a mapping as in a genotype's file; ValueError names an unknown, missing or wrong field."""
+        needed = [f.name for f in fields(cls) if f.metadata != LATER]
+        if isinstance(document, Mapping) and (missing := [name for name in needed if name not in document]):
+            raise ValueError(f"space: without {', '.join(missing)}")
+        return parse(cls, document, where="space")
+
+    @property
+    def id(self) -> str:
+        """Twelve hexadecimal digits that name the space: the same on every machine and in every version."""
+        return hashlib.sha256(json.dumps(to_dict(self)).encode()).hexdigest()[:12]
+
+    def count(self) -> int:
+        """The number of architectures: (candidate modules)^modules x choices^edges.
+
+        >>> SearchSpace().count() == 2**12 * 8**27
+        True
+        """
+        return len(self.modules) ** len(self.module_branches) * len(self.choices) ** len(self.edge_branch)
+
+
+REGISTERED = ("operations", "modules")  # the fields whose names come from an open registry
+
+PRESETS: dict[str, SearchSpace] = {
+    # Full size, as released: what the published sizes are checked on.
+    "paper": SearchSpace(),
+    # This kit's scaled spaces. Measured choices: no normalisation, rain-layer prediction, half resolution; in `lite`
+    # depth at that resolution before width and branches below it: the trials are in results/models/trials.csv.
+    "lite": SearchSpace((32, 24), 10, stem="unshuffle", norm="none", residual=True),
+    "teach": SearchSpace((16, 24, 32), 2, stem="unshuffle", norm="none", residual=True),
+    "smoke": SearchSpace((8, 12), 2, stem="unshuffle", norm="none", residual=True),
+}

@@ -1,0 +1,73 @@
+"""Networks as files: `load(name_or_path)`, and how a run directory keeps one."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from manas_lite.networks.genotype import Genotype
+from manas_lite.networks.nets import DerainNet
+from manas_lite.runs import checkpoint
+from manas_lite.runs.checkpoint import sha256_of
+from manas_lite.runs.record import read_json
+
+SHIPPED = Path(__file__).resolve().parents[1] / "assets" / "models"
+WEIGHTS = "weights.safetensors"
+
+
+def load(name_or_path: str | Path) -> DerainNet:
+    """A trained network, on the CPU, in eval mode.
+
+    name_or_path: a model shipped with the package, a run directory of `retrain` or the demo, or its
+    weights.safetensors. The genotype is in the file; a genotype.json beside it must be the same one, and a shipped
+    model's weights must have the sha256 that its card states (CheckpointError otherwise).
+
+    >>> sum(p.numel() for p in load("rain-lite").parameters())
+    220940
+    """
+    path = Path(name_or_path)
+    if not path.exists():
+        shipped = sorted(p.name for p in SHIPPED.glob("*") if p.is_dir())
+        if str(name_or_path) not in shipped:
+            known = f"shipped models: {', '.join(shipped)}" if shipped else "this version ships no trained model"
+            raise FileNotFoundError(f"no network at {path}, and {known}. `make demo` trains one into runs/demo")
+        path = SHIPPED / str(name_or_path)
+        stated = read_json(path / "card.json")["sha256"]
+        if (found := sha256_of(path / WEIGHTS)) != stated:
+            raise checkpoint.CheckpointError(
+                f"{path / WEIGHTS} has the sha256 {found}, its card states {stated}: install manas_lite anew"
+            )
+    file = path / WEIGHTS if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(f"{path} holds no {WEIGHTS}: a run writes it when it is done")
+    tensors, meta = checkpoint.load(file)
+    if meta.get("kind") != "network":
+        raise checkpoint.CheckpointError(f"{file} holds no derived network but {meta.get('kind', 'something else')}")
+    genotype = Genotype.from_json(meta["genotype"])
+    beside = file.with_name("genotype.json")
+    if beside.exists() and Genotype.load(beside) != genotype:
+        raise checkpoint.CheckpointError(f"{file} was trained for another genotype than {beside}")
+    net = DerainNet(genotype)
+    net.load_state_dict(tensors["net"])
+    return net.eval()
+
+
+def fingerprint(net: DerainNet) -> str:
+    """sha256 of a network's weights, names and values, wherever it lies."""
+    digest = hashlib.sha256()
+    for name, value in sorted(net.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_network(directory: Path, net: DerainNet) -> None:
+    """Write weights.safetensors, which holds the genotype too, into a directory."""
+    save_tensors(directory / WEIGHTS, net.state_dict(), kind="network", genotype=net.genotype)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, kind: str, genotype: Genotype) -> None:
+    meta: dict[str, Any] = {"kind": kind, "genotype": genotype.to_json()}
+    checkpoint.save(path, {"net": dict(tensors)}, meta)

@@ -1,0 +1,158 @@
+"""Many pictures at once: a folder (the frames of a video, say) in, a folder out; and how long that will take."""
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from manas_lite.compute.footprint import is_out_of_memory
+from manas_lite.compute.runtime import ComputeSettings
+from manas_lite.draw.sheets import contact_sheet, thumbnail
+from manas_lite.photos.images import check_ending, write_image
+from manas_lite.photos.inference import derain, seconds_per_pixel
+from manas_lite.photos.photographs import PHOTOGRAPHS, open_photograph, photograph_size
+from manas_lite.runs.progress import Progress
+
+__all__ = ["FolderResult", "derain_folder", "duration", "pictures_in", "warn_if_long"]
+
+LONG = 10.0
+"""Seconds that somebody waits without having been told."""
+
+SHEET = 200
+"""Pictures of one contact sheet: at most 100 rows of 500 pixels, of the 65,500 that a JPEG can hold."""
+
+QUICK = 500_000
+"""Pixels that no network of this kit needs `LONG` seconds for: not worth a measurement."""
+
+
+@dataclass(frozen=True)
+class FolderResult:
+    """written: the derained files. failed: (file, reason) of those left out."""
+
+    written: tuple[Path, ...]
+    failed: tuple[tuple[Path, str], ...]
+
+    def __str__(self) -> str:
+        total = len(self.written) + len(self.failed)
+        return f"{len(self.written)} of {total} pictures derained"
+
+
+def derain_folder(
+    folder: Path,
+    output: Path,
+    net: nn.Module,
+    *,
+    sheet: Path | None = None,
+    say: Callable[[str], None] = print,
+    complain: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
+    **options: Any,
+) -> FolderResult:
+    """Derain every picture directly in `folder` into `output`, under its own name; `options` are those of `derain`.
+
+    A picture that cannot be read, or needs more memory than there is, or whose result is there already, is left out
+    and counted; the others are done.
+    sheet: also write a contact sheet, before and after, to this file; of more than SHEET pictures several, numbered.
+    How long it will take is said beforehand.
+    Raises, before any work, ValueError for a folder without pictures, where `output` is a file, or for a sheet's
+    ending that cannot be written; FileExistsError; OSError for a folder that cannot be written.
+    """
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"{folder} is a folder, so {output} must be one too, and it is a file")
+    pictures = pictures_in(folder)
+    sheets = _sheets(sheet, len(pictures)) if sheet is not None else []
+    for path in sheets:
+        if path.exists() and not options.get("overwrite"):
+            raise FileExistsError(f"{path} exists: name another contact sheet, or set overwrite (--overwrite)")
+    for place in {output, *(path.parent for path in sheets)}:
+        place.mkdir(parents=True, exist_ok=True)
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise PermissionError(f"{place}: may not be written to; name another folder")
+    warn_if_long(pictures, net, scale=options.get("scale", 1.0), compute=options.get("compute"), say=say)
+    written: list[Path] = []
+    failed: list[tuple[Path, str]] = []
+    rows: list[tuple[str, list[np.ndarray]]] = []
+    with Progress(len(pictures), "derain") as bar:
+        for picture in pictures:
+            try:
+                path = derain(picture, net, output=output / picture.name, **options)
+                if sheet is not None:
+                    rows.append((picture.name, [thumbnail(open_photograph(p).pixels) for p in (picture, path)]))
+            except (ValueError, OSError, MemoryError, RuntimeError) as error:
+                full = is_out_of_memory(error)
+                if isinstance(error, RuntimeError) and not full:
+                    raise
+                reason = f"{picture}: needs more memory than there is {error}".rstrip() if full else str(error)
+                failed.append((picture, reason))
+                complain(f"skipped: {reason}")
+            else:
+                written.append(path)
+                if not bar.live:
+                    say(str(path))
+            bar.step()
+    for i, path in enumerate(sheets):
+        if part := rows[i * SHEET : (i + 1) * SHEET]:
+            say(f"contact sheet: {write_image(path, contact_sheet(part))}")
+    return FolderResult(tuple(written), tuple(failed))
+
+
+def _sheets(sheet: Path, pictures: int) -> list[Path]:
+    """The files of a contact sheet: itself, and `name-2.jpg`, ... where one cannot hold all."""
+    check_ending(sheet)
+    more = range(2, -(-pictures // SHEET) + 1)
+    return [sheet, *(sheet.with_stem(f"{sheet.stem}-{i}") for i in more)]
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures directly in a folder, by name; ValueError when there is none."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    pictures = sorted(p for p in folder.iterdir() if p.suffix.lower() in PHOTOGRAPHS)
+    if not pictures:
+        raise ValueError(f"{folder} holds no image ({', '.join(sorted(PHOTOGRAPHS))})")
+    return pictures
+
+
+def warn_if_long(
+    pictures: list[Path],
+    net: nn.Module,
+    *,
+    scale: float = 1.0,
+    compute: ComputeSettings | None = None,
+    say: Callable[[str], None] = print,
+    rate: Callable[[nn.Module, ComputeSettings | None], float] = seconds_per_pixel,
+) -> float | None:
+    """Say how long deraining these files will take, where that is longer than `LONG` seconds; returns the seconds.
+
+    rate: measures seconds a pixel. It is not called, and None returned, for what is quick anywhere. Files that cannot
+    be read count nothing.
+    """
+    pixels = 0
+    for picture in pictures:
+        try:
+            height, width = photograph_size(picture)
+        except (ValueError, OSError):
+            continue
+        pixels += height * width
+    if pixels * scale**2 <= QUICK:
+        return None
+    seconds = rate(net, compute) * pixels * scale**2
+    if seconds > LONG:
+        count = "1 picture" if len(pictures) == 1 else f"{len(pictures)} pictures"
+        at = "" if scale == 1 else f" at scale {scale:g}"
+        say(f"{count}, {pixels / 1e6:.1f} megapixels{at}: about {duration(seconds)} here")
+    return seconds
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(42), duration(200), duration(9000)
+    ('40 s', '3 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{round(seconds, -1):.0f} s" if seconds >= 10 else f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

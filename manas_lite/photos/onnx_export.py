@@ -1,0 +1,132 @@
+"""A derived network as one ONNX file, for programs without PyTorch: any batch, any height and width.
+
+The file takes `rainy`, float32 (N, 3, H, W) in [0, 1], and returns `derained`, the same shape, clamped to [0, 1].
+BatchNorm is folded, and the padding to whole multiples is part of the graph.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from manas_lite.networks.nets import DerainNet
+from manas_lite.photos.folding import fold
+from manas_lite.runs.checkpoint import write_atomic
+
+TOLERANCE = 1e-4
+"""Largest difference between the file's output and the network's, of values in [0, 1]."""
+
+CHECKED = (37, 50)
+"""Size of the picture on which a file is compared before it is written: no multiple of anything."""
+
+
+class ExportError(RuntimeError):
+    """The file would not compute what the network does."""
+
+
+def export_onnx(net: DerainNet, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write `net` to `path` as ONNX, after running it once in onnxruntime beside the network.
+
+    Takes a minute or several: every size is a symbol, and torch.export (2.6 or newer) proves the graph right for all.
+    Raises FileExistsError for an existing file unless `overwrite`, ModuleNotFoundError without the extra `onnx`,
+    ExportError where the file would not compute what the network does; then nothing is written.
+    """
+    path = Path(path)
+    if path.suffix != ".onnx":
+        raise ValueError(f"{path}: name a file that ends in .onnx")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists: name another file, or set overwrite (--overwrite) to replace it")
+    whole = AnySize(fold(net).cpu()).eval()
+    data = _translate(whole, {"genotype": net.genotype.to_json(), "genotype_id": net.genotype.id})
+    gap = _gap(data, whole)
+    if not gap <= TOLERANCE:
+        raise ExportError(
+            f"onnxruntime's output differs from the network's by {gap:.2g}, more than {TOLERANCE:.0e}: not written. "
+            "Try other versions of onnxruntime or torch"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, data)
+    return path
+
+
+class AnySize(nn.Module):
+    """The network with its padding in the form of a gather, which no Python branch on the size decides."""
+
+    def __init__(self, net: DerainNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, rainy: Tensor) -> Tensor:
+        height, width = rainy.shape[2:]
+        multiple = self.net.space.multiple
+        padded = rainy.index_select(2, padded_positions(height, multiple, rainy.device))
+        padded = padded.index_select(3, padded_positions(width, multiple, rainy.device))
+        return self.net(padded)[..., :height, :width].clamp(0, 1)
+
+
+def padded_positions(length: int, multiple: int, device: torch.device) -> Tensor:
+    """Where each of `length` pixels, rounded up to a multiple, is read: `backbone.pad_to_multiple` as an index.
+
+    Reflection at the end; repetition of the last pixel where the side is too short to reflect.
+    """
+    total = (length + multiple - 1) // multiple * multiple  # no -(-a // b): ONNX rounds quotients towards zero
+    position = torch.arange(total, device=device)
+    mirrored = torch.where(position < length, position, 2 * (length - 1) - position)
+    return torch.where(mirrored.min() < 0, position.clamp(max=length - 1), mirrored)
+
+
+def _translate(net: AnySize, facts: dict[str, str]) -> bytes:
+    _require("onnx", "onnxscript")
+    any_size = torch.export.Dim.DYNAMIC
+    with _quiet():
+        program: Any = torch.onnx.export(
+            net,
+            (torch.rand(2, 3, 40, 48),),  # an example: nothing of its size is kept
+            input_names=["rainy"],
+            output_names=["derained"],
+            dynamic_shapes=({0: any_size, 2: any_size, 3: any_size},),
+            dynamo=True,
+            verbose=False,
+        )
+        program.model.metadata_props.update(facts)
+        return program.model_proto.SerializeToString()
+
+
+def _gap(data: bytes, net: AnySize) -> float:
+    _require("onnxruntime")
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    rainy = torch.rand((1, 3, *CHECKED), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = net(rainy).numpy()
+    (found,) = session.run(None, {"rainy": rainy.numpy()})
+    return float(np.abs(found - expected).max()) if found.shape == expected.shape else float("inf")
+
+
+def _require(*names: str) -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in names if find_spec(name) is None]
+    if missing:
+        raise ModuleNotFoundError(f"ONNX export needs {' and '.join(missing)}: pip install 'manas_lite[onnx]'")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter remarks on packages it could also know, and on its own future; neither concerns this kit."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,304 @@
+"""The run directory: what a run was started with, what it logged, and what it cost.
+
+    manifest.json   kind, settings, data hashes, versions, git commit, machine, seconds, peak memory
+    log.jsonl       one JSON record a line
+    anything else   written whole or not at all
+
+A directory belongs to the settings it was started with, and to one process at a time.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+
+from manas_lite.runs.checkpoint import write_atomic
+from manas_lite.runs.environment import describe_environment, peak_memory
+from manas_lite.runs.settings import difference, to_dict
+
+MANIFEST, LOG, LOCK = "manifest.json", "log.jsonl", ".lock"
+MANIFEST_EVERY = 15.0  # seconds between its updates while logging: what a killed run loses of its time
+LOCK_PATIENCE = 10.0  # seconds: data workers outlive a killed run by a few, and hold its lock till then
+
+
+class BusyError(RuntimeError):
+    """Another process is writing the run directory."""
+
+
+class RunDirectory:
+    """A run's folder, open for writing within a `with` block; the same call on the same folder continues it.
+
+    Args:
+        path: the folder; made if missing.
+        record: what the run is started with (settings, data hashes): anything JSON can hold, and
+            dataclasses. It goes into the manifest, and a folder started with another record is refused.
+        kind: what sort of run it is, such as "search".
+
+    Raises ValueError when the folder was started with another record or kind, naming what differs;
+    BusyError when another process is writing it (the system frees the lock of one that died).
+
+    >>> with RunDirectory("runs/try", {"settings": {"seed": 0}}) as run:    # doctest: +SKIP
+    ...     run.log({"step": 0, "loss": 0.5})
+    ...     seconds = run.finish()
+    """
+
+    def __init__(self, path: str | Path, record: Mapping[str, Any], *, kind: str = "run") -> None:
+        self.path = Path(path)
+        self.record: dict[str, Any] = plain(record)
+        self.kind = kind
+        self.manifest: dict[str, Any] = {}
+        self._lock = FileLock(self.path / LOCK, timeout=LOCK_PATIENCE)
+        self._log: BinaryIO | None = None
+        self._began = self._saved = 0.0  # of this stretch, on the monotonic clock
+        self._seconds_before = 0.0
+
+    # --- opening and closing ---
+
+    def __enter__(self) -> Self:
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise BusyError(
+                f"{self.path} is being written by another run{self._holder()}: wait for it, stop it, or use another "
+                "name or runs_dir"
+            ) from None
+        try:
+            self._open()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._close_log()
+            if error is not None:
+                self.manifest["stopped"] = f"{type(error).__name__}: {error}".removesuffix(": ")
+                with contextlib.suppress(OSError):  # a full disk must not hide the error itself
+                    self._save_manifest()
+            elif self.manifest["finished"] is None:
+                self._save_manifest()
+        finally:
+            self._lock.release()
+
+    def _open(self) -> None:
+        for leftover in self.path.glob(".*.tmp"):  # of a process killed while writing
+            leftover.unlink()
+        self._began = time.monotonic()
+        now = _now()
+        if (self.path / MANIFEST).exists():
+            self.manifest = read_json(self.path / MANIFEST)
+            self._check()
+            self._seconds_before = self.manifest["seconds"]
+        else:
+            own: dict[str, Any] = {"kind": self.kind, "started": now, "finished": None, "stopped": None}
+            own |= {"seconds": 0.0, "peak_memory": {}, "seeds": dict(_seeds(self.record))}
+            own |= {"notes": {}, "stretches": []}
+            clash = sorted({*own, *describe_environment()} & set(self.record))
+            if clash:
+                raise ValueError(f"the record uses names of the manifest itself: {', '.join(clash)}; rename them")
+            self.manifest = {**own, **self.record}
+        self.manifest |= {"finished": None, "stopped": None}
+        self.manifest["stretches"].append({"started": now, "seconds": 0.0, **describe_environment()})
+        self._repair_log()
+        self._save_manifest()
+
+    def _check(self) -> None:
+        if self.manifest["kind"] != self.kind:
+            raise ValueError(
+                f"{self.path} holds a run of kind {self.manifest['kind']!r}, not {self.kind!r}: use another name"
+            )
+        # A setting that older runs did not have, and that is off here, is no difference.
+        here = {key: value for key, value in self.record.items() if value is not None or key in self.manifest}
+        found = difference(here, {key: self.manifest[key] for key in here if key in self.manifest})
+        if found:
+            raise ValueError(
+                f"{self.path} was started with other settings: {'; '.join(map(str, found))}. Use another name or "
+                "runs_dir, or delete the folder to start again"
+            )
+
+    def _holder(self) -> str:
+        with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
+            stretch = read_json(self.path / MANIFEST)["stretches"][-1]
+            return f" (process {stretch['process']} on {stretch['host']}, since {stretch['started']})"
+        return ""
+
+    # --- the manifest ---
+
+    @property
+    def seconds(self) -> float:
+        """Seconds this run has taken, over all stretches; a killed one counts up to its last saved manifest."""
+        return self._seconds_before + time.monotonic() - self._began
+
+    def note(self, **facts: Any) -> None:
+        """Add facts to the manifest's `notes`."""
+        self.manifest["notes"].update(plain(facts))
+        self._save_manifest()
+
+    def finish(self) -> float:
+        """Mark the run as done. Returns the seconds it took, over all stretches."""
+        self.manifest["finished"] = _now()
+        self._save_manifest()
+        return self.manifest["seconds"]
+
+    def _save_manifest(self) -> None:
+        self._saved = time.monotonic()
+        total, stretch = self.seconds, self.manifest["stretches"][-1]
+        stretch |= {"seconds": round(total - self._seconds_before, 3), "threads": torch.get_num_threads()}
+        peak = self.manifest["peak_memory"]
+        for name, size in peak_memory().items():
+            peak[name] = max(size, peak.get(name, 0))
+        self.manifest["seconds"] = round(total, 3)
+        self.manifest |= {key: value for key, value in stretch.items() if key not in ("started", "seconds")}
+        self.write_json(MANIFEST, self.manifest)
+
+    # --- the log ---
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Append one record to log.jsonl; it holds an integer `step`, by which `truncate_log` knows it."""
+        if type(record.get("step")) is not int:
+            raise ValueError(f"log record {dict(record)!r} has no integer 'step'")
+        self._log = self._log or open(self.path / LOG, "ab", buffering=0)  # noqa: SIM115 - till __exit__
+        data = memoryview((to_json(record) + "\n").encode())
+        while data:  # an unbuffered write may take part of it; the next one says why
+            data = data[self._log.write(data) :]
+        if time.monotonic() - self._saved > MANIFEST_EVERY:
+            self._save_manifest()
+
+    def truncate_log(self, step: int) -> None:
+        """Drop the records of `step` and later: a run that continues at `step` will write them again."""
+        self._close_log()
+        self._rewrite_log([line for line in self._lines() if json.loads(line)["step"] < step])
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """All records so far."""
+        return read_log(self.path)
+
+    def _lines(self) -> list[bytes]:
+        path = self.path / LOG
+        return path.read_bytes().splitlines(keepends=True) if path.exists() else []
+
+    def _rewrite_log(self, lines: list[bytes]) -> None:
+        if lines != self._lines():
+            write_atomic(self.path / LOG, b"".join(lines))
+
+    def _repair_log(self) -> None:
+        """Drop a last line that was cut in the middle."""
+        self._rewrite_log([line for line in self._lines() if line.endswith(b"\n")])
+
+    def _close_log(self) -> None:
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    # --- other files ---
+
+    def write_json(self, name: str, data: Any) -> None:
+        write_json(self.path / name, data)
+
+    def write_text(self, name: str, text: str) -> None:
+        write_atomic(self.path / name, text.encode())
+
+
+# --- files ---
+
+
+def write_json(path: str | Path, data: Any) -> None:
+    """Write a JSON file, atomically; see `plain` for what it may hold."""
+    write_atomic(path, (to_json(data, indent=2) + "\n").encode())
+
+
+def read_json(path: str | Path) -> Any:
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is no JSON ({error}): restore it, or delete it to start again") from None
+
+
+def read_log(path: str | Path) -> list[dict[str, Any]]:
+    """The records of a run directory's log.jsonl; a last line that was cut in the middle is left out."""
+    file = Path(path) / LOG
+    lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
+    records = []
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith(b"\n"):
+            break
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            raise ValueError(f"{file}, line {number}: not a JSON record") from None
+    return records
+
+
+def to_json(data: Any, indent: int | None = None) -> str:
+    return json.dumps(plain(data), indent=indent, allow_nan=False, ensure_ascii=False)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it: tensors, arrays, numpy numbers, paths and dataclasses in their plain form.
+
+    JSON has no NaN and no infinities: they become "NaN", "Infinity" and "-Infinity", which `float()` reads
+    back.
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        if math.isnan(value):
+            return "NaN"
+        return value if math.isfinite(value) else ("Infinity" if value > 0 else "-Infinity")
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, torch.Tensor):
+        return plain(value.detach().tolist())
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return plain(to_dict(value))
+    raise TypeError(f"cannot write {type(value).__name__} {value!r} as JSON")
+
+
+def hash_files(paths: Iterable[str | Path], root: str | Path | None = None) -> dict[str, Any]:
+    """One sha256 over the names, sizes and contents of files, in any order: {"sha256", "files", "bytes"}.
+
+    Names are relative to `root`, or the files' own names without their folders.
+    """
+    entries = []
+    for path in map(Path, paths):
+        name = path.relative_to(root).as_posix() if root is not None else path.name
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        entries.append((name, path.stat().st_size, digest))
+    total = hashlib.sha256(json.dumps(sorted(entries)).encode()).hexdigest()
+    return {"sha256": total, "files": len(entries), "bytes": sum(size for _, size, _ in entries)}
+
+
+def _seeds(record: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, int]]:
+    """Every integer named `seed` or `..._seed` in a record, with its dotted place."""
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            yield from _seeds(value, f"{where}{key}.")
+        elif (key == "seed" or key.endswith("_seed")) and isinstance(value, int):
+            yield f"{where}{key}", value
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

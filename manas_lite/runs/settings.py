@@ -1,0 +1,326 @@
+"""Strict settings: frozen dataclasses, one a concern, read from mappings without guessing.
+
+An unknown key, a missing one or a value of another type is an error that says where, what was expected and
+which valid key is nearest. Nothing is dropped and nothing is converted silently, but for int -> float and
+list -> tuple.
+"""
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar, Union
+
+T = TypeVar("T")
+
+LATER = {"later": True}
+"""Metadata of a field that came after files with its dataclass were written. `to_dict` leaves it out where it has its
+default, so that older files, and the ids made from them, stay what they were."""
+
+
+def parse(cls: type[T], mapping: Mapping[str, Any], *, where: str = "", text: bool = False) -> T:
+    """A settings dataclass from a mapping (JSON, YAML, a notebook's parameters).
+
+    Args:
+        cls: a dataclass; its fields may be bool, int, float, str, Path, Literal, tuples, lists, dicts by
+            str, other dataclasses, and unions of those with None.
+        mapping: field name -> value; fields left out take their defaults. Nested settings are mappings too.
+        where: prefix of the names in error messages, such as "search".
+        text: values that are strings are read as the field's type: "1e-3" (which YAML takes for a string),
+            "true", "32,64", "none".
+
+    Raises ValueError for unknown or missing keys and wrong types, and passes on the dataclass's own
+    ValueErrors.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Sgd:
+    ...     rate: float = 0.1
+    ...     momentum: float = 0.9
+    >>> parse(Sgd, {"rate": 1})
+    Sgd(rate=1.0, momentum=0.9)
+    >>> parse(Sgd, {"momentom": 0.5})
+    Traceback (most recent call last):
+    ValueError: unknown setting 'momentom': did you mean 'momentum'? Valid: rate, momentum
+    """
+    if not isinstance(mapping, Mapping):
+        raise ValueError(f"{where or cls.__name__}: expected a mapping of settings, got {_shown(mapping)}")
+    hints, fields = _fields(cls)
+    for key in mapping:
+        if key not in fields:
+            raise ValueError(f"unknown setting {_join(where, key)!r}: {_nearest(key, fields)}")
+    missing = [name for name, field in fields.items() if name not in mapping and _required(field)]
+    if missing:
+        names = ", ".join(repr(_join(where, name)) for name in missing)
+        raise ValueError(f"missing setting {names}: it has no default")
+    values = {key: _convert(hints[key], value, _join(where, key), text) for key, value in mapping.items()}
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}" if where else str(error)) from error
+
+
+def override(settings: T, assignments: Iterable[str] | Mapping[str, str]) -> T:
+    """New settings with some values replaced, from text: `["weights.rate=1e-3", "seed=2"]`, as after `--set`.
+
+    Each text is read as the type of the field it names; dots lead into nested settings. `settings` is
+    unchanged.
+    """
+    if isinstance(assignments, Mapping):
+        pairs = list(assignments.items())
+    else:
+        pairs = []
+        for assignment in assignments:
+            key, equals, value = assignment.partition("=")
+            if not equals:
+                raise ValueError(f"cannot read {assignment!r}: write key=value, such as seed=1")
+            pairs.append((key.strip(), value.strip()))
+    for key, value in pairs:
+        settings = _replaced(settings, key.split("."), value, where="")
+    return settings
+
+
+def check(settings: Any) -> None:
+    """Raise ValueError where a field of a settings dataclass holds a value of another type than it states.
+
+    For `__post_init__`: settings built in Python are then as strict as those read by `parse`.
+    """
+    hints, fields = _fields(type(settings))
+    for name in fields:
+        value = _convert(hints[name], getattr(settings, name), name, text=False)
+        object.__setattr__(settings, name, value)  # an int given for a float is the float
+
+
+def changed(settings: T, changes: Mapping[str, Any]) -> T:
+    """`settings` with some fields replaced; ValueError naming the nearest field where one is unknown."""
+    _, fields = _fields(type(settings))
+    for key in changes:
+        if key not in fields:
+            raise ValueError(f"unknown setting {key!r}: {_nearest(key, fields)}")
+    return dataclasses.replace(settings, **changes)  # type: ignore[type-var]
+
+
+def to_dict(settings: Any) -> dict[str, Any]:
+    """Settings as nested dicts, lists, texts, numbers and None: what JSON holds and `parse` reads back."""
+    if not dataclasses.is_dataclass(settings) or isinstance(settings, type):
+        raise ValueError(f"expected a settings dataclass, got {_shown(settings)}")
+    fields = (field for field in dataclasses.fields(settings) if field.init)
+    values = {field: getattr(settings, field.name) for field in fields}
+    return {f.name: _plain(v) for f, v in values.items() if not (f.metadata == LATER and v == f.default)}
+
+
+class Difference(NamedTuple):
+    """One field in which two settings differ; `absent` stands for a field one of them lacks."""
+
+    field: str
+    here: Any
+    there: Any
+
+    def __str__(self) -> str:
+        return f"{self.field} {self.here} here, {self.there} there"
+
+
+ABSENT = "absent"
+
+
+def difference(here: Any, there: Any, *, ignore: Sequence[str] = ()) -> list[Difference]:
+    """The fields in which two settings (dataclasses, or the dicts made from them) differ, nested ones dotted.
+
+    `ignore` lists dotted fields to leave out; naming a group leaves out all of it.
+
+    >>> [str(d) for d in difference({"sgd": {"rate": 0.01}}, {"sgd": {"rate": 0.1}})]
+    ['sgd.rate 0.01 here, 0.1 there']
+    """
+    found: list[Difference] = []
+    _compare("", _plain(here), _plain(there), set(ignore), found)
+    return found
+
+
+# --- reading one value ---
+
+
+def _convert(kind: Any, value: Any, where: str, text: bool) -> Any:
+    """`value` as the type `kind`, or a ValueError that names the place."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return _convert_union(kind, arguments, value, where, text)
+    if origin is Literal:
+        return _convert_literal(arguments, value, where, text)
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return value if isinstance(value, kind) else parse(kind, value, where=where, text=text)
+    if text and isinstance(value, str):
+        value = _from_text(kind, origin, value, where)
+    if origin in (tuple, list):
+        return _convert_sequence(kind, origin, arguments, value, where, text)
+    if origin is dict:
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise _wrong(where, kind, value)
+        return {key: _convert(arguments[1], item, _join(where, key), text) for key, item in value.items()}
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise ValueError(f"{where}: expected a finite number, got {value}")
+        return float(value)
+    if kind is Path and isinstance(value, str | Path):
+        return Path(value)
+    # bool is a subclass of int, but True is no count
+    if isinstance(kind, type) and isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+        return value
+    raise _wrong(where, kind, value)
+
+
+def _convert_union(kind: Any, options: tuple[Any, ...], value: Any, where: str, text: bool) -> Any:
+    if type(None) in options:
+        if value is None or (text and isinstance(value, str) and value.lower() in ("none", "null")):
+            return None
+        options = tuple(option for option in options if option is not type(None))
+    for option in options:
+        try:
+            return _convert(option, value, where, text)
+        except _WrongTypeError as error:
+            if error.where != where:  # inside a nested value: nearer to the mistake than this union is
+                raise
+    raise _wrong(where, kind, value)
+
+
+def _convert_literal(choices: tuple[Any, ...], value: Any, where: str, text: bool) -> Any:
+    for choice in choices:
+        if (type(value) is type(choice) and value == choice) or (text and value == str(choice)):
+            return choice
+    raise ValueError(f"{where}: unknown choice {value!r}: {_nearest(str(value), [str(c) for c in choices])}")
+
+
+def _convert_sequence(
+    kind: Any, origin: Any, arguments: tuple[Any, ...], value: Any, where: str, text: bool
+) -> list[Any] | tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise _wrong(where, kind, value)
+    if origin is tuple and not (len(arguments) == 2 and arguments[1] is Ellipsis):
+        if len(value) != len(arguments):
+            raise ValueError(f"{where}: expected {len(arguments)} values, {_name(kind)}, got {len(value)}: {value}")
+        kinds = arguments
+    else:
+        kinds = (arguments[0],) * len(value)
+    return origin(_convert(k, v, f"{where}[{i}]", text) for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+
+
+_SWITCHES = {
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
+
+
+def _from_text(kind: Any, origin: Any, value: str, where: str) -> Any:
+    """Text of a command line as the value it writes; other kinds keep it for the check that follows."""
+    try:
+        if kind is bool:
+            return _SWITCHES[value.lower()]
+        if kind is int:
+            return int(value)
+        if kind is float:
+            return float(value)
+    except (ValueError, KeyError):
+        raise _wrong(where, kind, value) from None
+    if origin in (tuple, list):
+        inner = value.strip("()[] ")
+        return [part.strip() for part in inner.split(",") if part.strip()]
+    return value
+
+
+def _replaced(settings: Any, path: list[str], value: str, where: str) -> Any:
+    hints, fields = _fields(type(settings))
+    name, *rest = path
+    if name not in fields:
+        raise ValueError(f"unknown setting {_join(where, name)!r}: {_nearest(name, fields)}")
+    current, place = getattr(settings, name), _join(where, name)
+    if rest:
+        if not dataclasses.is_dataclass(current):
+            raise ValueError(f"{place}: it holds no settings of its own, so {'.'.join(path)!r} names nothing")
+        new = _replaced(current, rest, value, place)
+    elif dataclasses.is_dataclass(current):
+        inner = ", ".join(_join(place, key) for key in _fields(type(current))[1])
+        raise ValueError(f"{place}: a group of settings cannot be set from text; set one of {inner}")
+    else:
+        new = _convert(hints[name], value, place, text=True)
+    try:
+        return dataclasses.replace(settings, **{name: new})
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}" if where else str(error)) from error
+
+
+# --- small helpers ---
+
+
+def _fields(cls: Any) -> tuple[dict[str, Any], dict[str, dataclasses.Field[Any]]]:
+    if not dataclasses.is_dataclass(cls):
+        raise TypeError(f"{cls!r} is not a dataclass")
+    return typing.get_type_hints(cls), {field.name: field for field in dataclasses.fields(cls) if field.init}
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return to_dict(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _compare(where: str, here: Any, there: Any, ignore: set[str], found: list[Difference]) -> None:
+    if where in ignore:
+        return
+    if isinstance(here, dict) and isinstance(there, dict):
+        for key in [*here, *(key for key in there if key not in here)]:
+            _compare(_join(where, key), here.get(key, ABSENT), there.get(key, ABSENT), ignore, found)
+    elif here != there or isinstance(here, bool) != isinstance(there, bool):
+        found.append(Difference(where, here, there))
+
+
+def _join(where: str, key: object) -> str:
+    return f"{where}.{key}" if where else str(key)
+
+
+def _nearest(key: object, valid: Iterable[str]) -> str:
+    valid = list(valid)
+    close = difflib.get_close_matches(str(key), valid, n=1, cutoff=0.0)
+    suggestion = f"did you mean {close[0]!r}? " if close else ""
+    return f"{suggestion}Valid: {', '.join(valid) or 'none'}"
+
+
+def _name(kind: Any) -> str:
+    if kind is type(None):
+        return "None"
+    origin = typing.get_origin(kind)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_name(option) for option in typing.get_args(kind))
+    return kind.__name__ if isinstance(kind, type) and origin is None else str(kind).replace("typing.", "")
+
+
+def _shown(value: Any) -> str:
+    return "None" if value is None else f"{type(value).__name__} {value!r}"
+
+
+class _WrongTypeError(ValueError):
+    """A value of another type at the place `where`."""
+
+    def __init__(self, where: str, message: str) -> None:
+        super().__init__(message)
+        self.where = where
+
+
+def _wrong(where: str, kind: Any, value: Any) -> _WrongTypeError:
+    return _WrongTypeError(where, f"{where}: expected {_name(kind)}, got {_shown(value)}")

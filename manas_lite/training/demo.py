@@ -1,0 +1,172 @@
+"""The main job, end to end: search -> derive -> retrain -> evaluate, on photographs or on the user's own pairs."""
+
+import json
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from manas_lite import draw
+from manas_lite.compute.runtime import ComputeSettings
+from manas_lite.data import Scene, Split, open_split
+from manas_lite.networks.genotype import Genotype
+from manas_lite.networks.nets import DerainNet
+from manas_lite.networks.space import SearchSpace
+from manas_lite.networks.zoo import save_network
+from manas_lite.photos.inference import derain
+from manas_lite.runs.record import RunDirectory
+from manas_lite.runs.settings import to_dict
+from manas_lite.training.evaluation import EvaluationResult, evaluate, table
+from manas_lite.training.loop import settings_record
+from manas_lite.training.retraining import retrain
+from manas_lite.training.schedules import RetrainSettings, SearchSettings
+from manas_lite.training.searching import SearchResult, search
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """The space, and the two schedules; both genotypes are retrained with the same one."""
+
+    space: SearchSpace = field(default_factory=lambda: SearchSpace.preset("teach"))
+    search: SearchSettings = field(
+        default_factory=lambda: SearchSettings.preset("teach", epochs=6, steps=30, warmup=2, eigenvalue_every=1)
+    )
+    retrain: RetrainSettings = field(default_factory=lambda: RetrainSettings.preset("teach"))
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """net: the searched network, retrained; results: evaluations on pictures never trained on, by network."""
+
+    net: DerainNet = field(repr=False)
+    search: SearchResult
+    results: dict[str, EvaluationResult]
+    path: Path
+    seconds: float
+
+
+def run_demo(
+    data: Split | str | Path = "photos",
+    settings: DemoSettings | None = None,
+    *,
+    runs_dir: str | Path = "runs",
+    name: str = "demo",
+    progress: bool = True,
+    parallel: bool = False,
+) -> DemoResult:
+    """Search, retrain the genotype found and a hand-made one alike, and compare them on the test pictures.
+
+    data: see `data.open_split`. Leaves in `runs_dir/name`: genotype.json, weights.safetensors (the searched network),
+    metrics.json, manifest.json, log.jsonl, and genotype.png, search.png, comparison-*.png; the three runs themselves
+    in its folders search, hand_made and searched. parallel: train the hand-made network in a second process meanwhile
+    (from a script, call this under `if __name__ == "__main__"`). Calling it again continues; what is
+    done is not trained again, only evaluated and drawn; on another device or with other threads too. Evaluated is
+    where the networks are trained.
+    """
+    settings = settings or DemoSettings()
+    split = open_split(data)
+    path = Path(runs_dir) / name
+    parts = {"search": settings_record(settings.search), "retrain": settings_record(settings.retrain)}
+    record = {"settings": {"space": to_dict(settings.space), **parts}, "split": split.sha256}
+    compute = settings.retrain.compute
+    hand_made = Genotype.hand_made(settings.space)
+    options: dict[str, Any] = {"data": split, "settings": settings.retrain, "runs_dir": path}
+
+    with RunDirectory(path, record, kind="demo") as run, ExitStack() as stack:
+        run.note(data="a Split" if isinstance(data, Split) else str(data))
+        began = time.monotonic()
+        say = print if progress else _silent
+        aside = stack.enter_context(_beside(hand_made, options)) if parallel else None
+        scenes = f"{len(split.train)} training, {len(split.val)} validation and {len(split.test)} test scenes"
+        say(f"1/4 search an architecture, one of {settings.space.count():.1e}, on {scenes}")
+        found = search(settings.space, split, settings.search, runs_dir=path, name="search", progress=progress)
+        say(f"2/4 train the searched network ({found.genotype.cost():,.0f} parameters)")
+        searched = retrain(found.genotype, name="searched", progress=progress, **options)
+        say(f"3/4 train a hand-made network alike ({hand_made.cost():,.0f} parameters)")
+        if aside is not None:
+            aside.join()
+        by_hand = retrain(hand_made, name="hand_made", progress=progress, **options)  # done already, if it went well
+        trained = {"hand_made": by_hand.net, "searched": searched.net}
+        say("4/4 evaluate on pictures never trained on")
+        results = {
+            label: evaluate(net, split.test, compute=compute, progress=progress) for label, net in trained.items()
+        }
+
+        net = trained["searched"]
+        save_network(run.path, net)
+        run.write_text("genotype.json", net.genotype.to_json())
+        run.write_text("log.jsonl", "".join(_joined_logs(path, ["search", *trained])))
+        run.write_json("metrics.json", collect_metrics(results, trained))
+        draw_pictures(path, found, net, split.test, compute)
+        seconds = run.finish()
+        say("\n" + table({f"derained, {label.replace('_', '-')}": r for label, r in results.items()}))
+        say(f"\n{time.monotonic() - began:.0f} s. The files and pictures are in {path}")
+    return DemoResult(net, found, results, path, seconds)
+
+
+@contextmanager
+def _beside(genotype: Genotype, options: dict[str, Any]) -> Iterator[BaseProcess]:
+    """Train the hand-made network in a second process, on the second core. It is ended with this one."""
+    process = multiprocessing.get_context("spawn").Process(target=_train_beside, args=(genotype, options), daemon=True)
+    process.start()
+    try:
+        yield process
+    finally:
+        process.terminate()
+
+
+def _train_beside(genotype: Genotype, options: dict[str, Any]) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    retrain(genotype, name="hand_made", progress=False, **options)
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot end its child, and an orphan would hold the run directory's lock."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def collect_metrics(results: dict[str, EvaluationResult], nets: dict[str, DerainNet]) -> dict[str, Any]:
+    """What metrics.json holds: means over all test pictures and per rain level, and the costs, by network."""
+    return {
+        label: {
+            "genotype": nets[label].genotype.id,
+            "parameters": nets[label].genotype.cost(),
+            "flops_256": nets[label].genotype.cost("flops"),
+            "all": result.means(),
+            "levels": {level: result.means(level) for level in result.labels},
+            "pictures": result.rows,
+        }
+        for label, result in results.items()
+    }
+
+
+def draw_pictures(
+    path: Path, found: SearchResult, net: DerainNet, test: tuple[Scene, ...], compute: ComputeSettings
+) -> None:
+    """Draw the genotype, the search, and for the first test scene rainy / derained / clean at each rain level."""
+    draw.save(draw.architecture(found.genotype), path / "genotype.png")
+    draw.save(draw.search_curves(found.log, found.genotype.space), path / "search.png")
+    scene = test[0]
+    rainy, clean = scene.read()
+    for label, image in zip(scene.labels, rainy, strict=True):
+        draw.save(draw.comparison(image, derain(image, net, compute=compute), clean), path / f"comparison-{label}.png")
+
+
+def _joined_logs(path: Path, names: list[str]) -> Iterator[str]:
+    """The records of the three runs in one file, each saying which it is of."""
+    for name in names:
+        for line in (path / name / "log.jsonl").read_text().splitlines():
+            yield json.dumps({"run": name, **json.loads(line)}) + "\n"
+
+
+def _silent(*_: object) -> None:
+    pass

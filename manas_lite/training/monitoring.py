@@ -1,0 +1,79 @@
+"""What a search tells of itself each epoch, and when it should stop: entropy, skip share, expected cost, collapse."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from manas_lite.networks.costs import Costs
+from manas_lite.networks.genotype import Genotype
+from manas_lite.networks.nets import SuperNet
+
+WINDOW = 5  # RobustDARTS's k: measurements in a mean of eigenvalues, and how many of them a stop goes back
+
+
+@torch.no_grad()
+def report(net: SuperNet, costs: Costs) -> dict[str, Any]:
+    """Facts of the present architecture weights, without sampling noise.
+
+    alpha, beta: mixture weights, rounded to 6 digits; alpha_entropy, beta_entropy: see `row_entropy`; skip_share:
+    mean weight of `skip_connect`; skip_edges: share of the edges where it is the choice; expected_cost: of the
+    relaxed network, as a share of the largest; genotype: id of what argmax would derive now.
+    """
+    space = net.space
+    soft = replace(net.relaxation, hard=False)
+    alpha, beta = (soft.weights(p).cpu().double() for p in net.arch_parameters())
+    genotype = Genotype.from_logits(space, net.alpha, net.beta)
+    expected = costs.fixed + float((alpha * costs.modules).sum() + (beta * costs.edges).sum())
+    edges = max(1, len(genotype.edges))
+    skips = [k for k, name in enumerate(space.operations) if name == "skip_connect"]
+    return {
+        "alpha": _rounded(alpha),
+        "beta": _rounded(beta),
+        "alpha_entropy": row_entropy(alpha),
+        "beta_entropy": row_entropy(beta),
+        "skip_share": float(beta[:, skips].sum()) / edges,
+        "skip_edges": genotype.edges.count("skip_connect") / edges,
+        "expected_cost": expected / costs.largest,
+        "genotype": genotype.id,
+    }
+
+
+def _rounded(weights: Tensor) -> list[list[float]]:
+    return [[round(w, 6) for w in row] for row in weights.tolist()]
+
+
+@torch.no_grad()
+def row_entropy(weights: Tensor) -> float:
+    """Mean entropy of rows of weights (n, k) as a share of the largest, log k: 1 undecided, 0 decided.
+
+    0 too where nothing is to be decided: no rows, or k = 1.
+    """
+    if not weights.numel() or weights.shape[1] == 1:
+        return 0.0
+    entropy = -(weights * weights.clamp_min(1e-30).log()).sum(1).mean()
+    return float(entropy) / math.log(weights.shape[1])
+
+
+def skip_collapse(skip_edges: float, limit: float) -> str | None:
+    """Why a search should stop and go back one epoch, or None: a share above `limit` of its edges choose skipping."""
+    if skip_edges > limit:
+        return f"{skip_edges:.0%} of the edges choose skip_connect (limit {limit:.0%})"
+    return None
+
+
+def eigenvalue_rise(eigenvalues: list[float], ratio: float | None = 0.75) -> str | None:
+    """Why a search should stop and go back `WINDOW` measurements, or None (always, without a `ratio`).
+
+    RobustDARTS's rule (Zela et al., ICLR 2020): the mean of the last five eigenvalues against that of the five before
+    them, a ratio of old to new below `ratio`. What they return is the architecture of five measurements earlier, the
+    last that has no part in the risen mean. `eigenvalues`: all so far, oldest first; fewer than ten decide nothing.
+    """
+    if ratio is not None and len(eigenvalues) >= 2 * WINDOW:
+        magnitudes = [abs(value) for value in eigenvalues]
+        old, new = sum(magnitudes[-2 * WINDOW : -WINDOW]) / WINDOW, sum(magnitudes[-WINDOW:]) / WINDOW
+        if new > 0 and old / new < ratio:
+            return f"the architecture Hessian's dominant eigenvalue rose from {old:.3g} to {new:.3g}"
+    return None

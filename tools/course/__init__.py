@@ -1,0 +1,13 @@
+"""Tools for those who write, run and grade the course: python -m tools.course --help
+
+| module | concept |
+|---|---|
+| `contents` | which notebooks there are, where they lie, their presets |
+| `sources` | one text source per notebook -> the student's version and the solution |
+| `parameters` | the parameters cell, read and checked |
+| `runner` | one notebook executed strictly; `reports`: its facts as an HTML page |
+| `sweeps` | a grid of runs, resumable; `distributed_sweeps`: the same on a cluster; `estimates`: cost beforehand |
+| `stamping` | the student's notebooks made from their sources |
+| `slides` | slides made from executed copies |
+| `grading` | tagged cells of handed-in notebooks, checked |
+"""

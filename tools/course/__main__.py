@@ -1,0 +1,249 @@
+"""Command line of the course: python -m tools.course {run,sweep,cost,index,slides,grade,strip,stamp} --help."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tools.course import contents as registry
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse and run; 0 when all went well, 1 when a run failed, 2 for a user's mistake, told in one line."""
+    options = parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except KeyboardInterrupt:
+        print("stopped" + ("; the same command goes on where it was" if options.run is _sweep else ""), file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        extra = "dask" if error.name in ("dask", "distributed") else "course"
+        print(f"error: {error.name} is missing: pip install 'manas_lite[{extra}]'", file=sys.stderr)
+        return 2
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m tools.course", description="Run and keep the course's notebooks.")
+    commands = top.add_subparsers(required=True, metavar="command")
+    names = ", ".join(notebook.number for notebook in registry.notebooks())
+
+    p = _command(commands, "run", _run, "execute notebooks strictly, and write an index page")
+    p.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help=f"numbers or names ({names}), or `all`")
+    p.add_argument("--preset", default="teach", choices=registry.presets(), help="parameters (default: %(default)s)")
+    p.add_argument("-p", "--param", action="append", default=[], metavar="NAME=VALUE", help="one parameter; repeatable")
+    p.add_argument("--out", type=Path, default=Path("runs/course"), help="folder of the copies (default: %(default)s)")
+    p.add_argument("--runs-dir", type=Path, help="the notebooks' runs_dir (default: OUT/runs/PRESET)")
+    p.add_argument("--timeout", type=int, help="seconds a cell may take (default: by preset)")
+    p.add_argument("--version", choices=("solution", "student"), default="solution", help="default: %(default)s")
+    p.add_argument(
+        "--record", action="store_true", help="take costs (and outputs that nbval compares) into the notebooks"
+    )
+
+    p = _command(commands, "sweep", _sweep, "run a grid of one notebook's parameters, from a YAML file")
+    p.add_argument("file", help="the sweep file; its format stands in tools/course/sweeps.py")
+    p.add_argument("--out", type=Path, default=Path("runs/sweep"), help="folder of the copies (default: %(default)s)")
+    p.add_argument("--shard", metavar="i/n", help="only the i-th of n parts, for job arrays or several machines")
+    p.add_argument(
+        "--dask", metavar="WHERE", help="hand the runs to a dask scheduler's address, or to local:N processes"
+    )
+    p.add_argument("--timeout", type=int, help="seconds a cell may take (default: by preset)")
+    p.add_argument(
+        "--dry-run", action="store_true", help="time a few steps and print runs, hours and disk; run nothing"
+    )
+
+    p = _command(commands, "cost", _cost, "put an extrapolated row into a cost table: a few steps timed, multiplied")
+    p.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="those that train")
+    p.add_argument("--preset", default="paper", choices=registry.presets(), help="default: %(default)s")
+    p.add_argument("--steps", type=int, default=20, help="steps to time (default: %(default)s)")
+    p.add_argument("--scenes", type=int, help="scenes of the batch really computed (default: all)")
+
+    p = _command(commands, "index", _index, "write the index page over executed copies")
+    p.add_argument("out", type=Path, nargs="?", default=Path("runs/course"), help="default: %(default)s")
+
+    p = _command(commands, "slides", _slides, "make slides of notebooks from their executed copies")
+    p.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help=f"numbers or names ({names}), or `all`")
+    p.add_argument(
+        "--preset",
+        choices=registry.presets(),
+        help="to run those that have no finished copy of the present source (default: as their last run, else smoke)",
+    )
+    p.add_argument("--out", type=Path, default=Path("runs/course"), help="folder of the copies (default: %(default)s)")
+
+    p = _command(commands, "grade", _grade, "grade handed-in notebooks: tagged cells only; runs other people's code")
+    p.add_argument("folder", type=Path, help="folder with the .ipynb files")
+    p.add_argument("--csv", type=Path, required=True, help="the table to write")
+    p.add_argument("--timeout", type=int, default=120, help="seconds a notebook is given (default: %(default)s)")
+
+    p = _command(commands, "strip", _strip, "make notebook files fit to be committed")
+    p.add_argument("files", type=Path, nargs="+")
+
+    p = _command(commands, "stamp", _stamp, "make the notebooks from their sources: badges, cost tables, blanks")
+    p.add_argument(
+        "--check", action="store_true", help="write nothing; exit 1 where a notebook is not what its source makes"
+    )
+    p.add_argument("--repository", metavar="OWNER/NAME", help="where the project lives from now on")
+    p.add_argument("--ref", metavar="TAG", help="the branch or tag that badges open from now on")
+    return top
+
+
+def _command(commands: argparse._SubParsersAction, name: str, run: object, text: str) -> argparse.ArgumentParser:
+    p = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    p.set_defaults(run=run)
+    return p
+
+
+def _run(options: argparse.Namespace) -> int:
+    from tools.course import reports, runner, stamping
+
+    if options.record and (options.param or options.version == "student"):
+        raise ValueError("--record takes what a preset costs as it is: leave out -p and --version student")
+    chosen = _chosen(options.notebooks)
+    given = dict(_pair(text) for text in options.param)
+    failed = 0
+    for notebook in chosen:
+        outcome = runner.run(
+            notebook,
+            preset=options.preset,
+            parameters=given,
+            out=options.out,
+            runs_dir=options.runs_dir,
+            timeout=options.timeout,
+            version=options.version,
+        )
+        reports.render(outcome.copy)
+        failed += not outcome.done
+        print(f"{notebook.stem:<24} {outcome.status:<7}{outcome.seconds:>7.1f} s  {outcome.reason}", flush=True)
+        if options.record and outcome.done:
+            stamping.record_run(outcome, notebook)
+    if options.record:
+        stamping.stamp()
+    print(f"index: {reports.write_index(options.out)}")
+    return int(failed > 0)
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from tools.course import reports, sweeps
+
+    file = sweeps.find(options.file)
+    print(f"sweep file: {file}", flush=True)
+    sweep = sweeps.load(file)
+    runs = sweep.runs()
+    mine = sweeps.shard(runs, options.shard) if options.shard else runs
+    if options.dry_run:
+        from tools.course.estimates import describe
+
+        print(describe(sweep, mine, options.out))
+        return 0
+    if options.dask:
+        from tools.course.distributed_sweeps import run_on_cluster
+
+        facts = run_on_cluster(mine, options.out, options.dask, timeout=options.timeout)
+    else:
+        facts = sweeps.run_all(mine, options.out, timeout=options.timeout)
+    results, summary = sweeps.collect(sweep, options.out)
+    for run in runs:
+        copy = options.out / f"{run.name}.ipynb"
+        ended = copy.is_file() and copy.with_suffix(".json").is_file()  # another shard's may be running
+        if ended and _older(copy.with_suffix(".html"), copy):
+            reports.render(copy)
+    failed = len(mine) - sum(fact["status"] == "done" for fact in facts)
+    print(f"{results}\n{summary}\nindex: {reports.write_index(options.out)}")
+    if failed:
+        print(f"{failed} of {len(mine)} runs failed; the same command tries them again", file=sys.stderr)
+    return int(failed > 0)
+
+
+def _cost(options: argparse.Namespace) -> int:
+    from tools.course import stamping
+    from tools.course.estimates import extrapolated
+
+    for notebook in _chosen(options.notebooks):
+        row = extrapolated(notebook, options.preset, steps=options.steps, scenes=options.scenes)
+        stamping.record_cost(notebook, row)
+        print(f"{notebook.stem}: {row['seconds'] / 3600:,.1f} hours, {row['bytes'] / 2**30:.1f} GiB on {row['device']}")
+    stamping.stamp()
+    return 0
+
+
+def _slides(options: argparse.Namespace) -> int:
+    from manas_lite.runs.record import read_json
+    from tools.course import runner
+    from tools.course.slides import unfit, write_slides
+
+    failed = 0
+    for notebook in _chosen(options.notebooks):
+        copy = options.out / f"{notebook.stem}.ipynb"
+        if why := unfit(notebook, copy):
+            preset, parameters = options.preset or "smoke", {}
+            if not options.preset and copy.with_suffix(".json").is_file():
+                last = read_json(copy.with_suffix(".json"))
+                preset, parameters = last["preset"], last["parameters"]
+            print(f"{notebook.stem}: {why}, running it at size {preset}", flush=True)
+            outcome = runner.run(notebook, preset=preset, parameters=parameters, out=options.out)
+            if not outcome.done:
+                print(f"{notebook.stem} failed: {outcome.reason}", file=sys.stderr)
+                failed += 1
+                continue
+        print(write_slides(notebook, copy, options.out / f"{notebook.stem}.slides.html"))
+    return int(failed > 0)
+
+
+def _index(options: argparse.Namespace) -> int:
+    from tools.course import reports
+
+    print(reports.write_index(options.out))
+    return 0
+
+
+def _grade(options: argparse.Namespace) -> int:
+    from tools.course import grading
+
+    print(grading.WARNING.format(seconds=options.timeout), file=sys.stderr)
+    count = grading.grade_folder(options.folder, options.csv, options.timeout)
+    print(f"{count} notebooks graded: {options.csv}")
+    return 0
+
+
+def _strip(options: argparse.Namespace) -> int:
+    from tools.course import stamping
+
+    for path in options.files:
+        stamping.strip(path)
+    return 0
+
+
+def _stamp(options: argparse.Namespace) -> int:
+    from tools.course import stamping
+
+    if options.check:
+        stale = stamping.stale()
+        for path in stale:
+            print(f"{path.name} is not what its source makes: run `python -m tools.course stamp`", file=sys.stderr)
+        return int(bool(stale))
+    stamping.set_repository(options.repository, options.ref)
+    for path in stamping.stamp():
+        print(path.name)
+    return 0
+
+
+def _chosen(names: Sequence[str]) -> tuple[registry.Notebook, ...]:
+    return registry.notebooks() if list(names) == ["all"] else tuple(map(registry.find, names))
+
+
+def _older(file: Path, than: Path) -> bool:
+    """Whether a file is missing or older than another one."""
+    return not file.is_file() or file.stat().st_mtime < than.stat().st_mtime
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"cannot read {text!r}: write -p name=value")
+    return name.strip(), value.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""Which notebooks there are, where they lie, and their presets: from a clone and an installed wheel alike."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from manas_lite.runs.settings import parse
+
+__all__ = ["Notebook", "Repository", "find", "folder", "notebooks", "preset", "presets", "repository"]
+
+TABLE = "course.yaml"
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """One notebook as course.yaml describes it.
+
+    number, name: "03" and "bilevel_search". title, purpose: its first lines. learn: what one can do afterwards.
+    before: what to know first. exercises: names of its checkers. trains: whether a run that took no training step
+    has failed. next: the number of the notebook to go on with.
+    """
+
+    number: str
+    name: str
+    title: str
+    purpose: str
+    learn: tuple[str, ...]
+    before: str
+    next: str
+    exercises: tuple[str, ...] = ()
+    trains: bool = False
+
+    @property
+    def stem(self) -> str:
+        return f"{self.number}_{self.name}"
+
+    @property
+    def path(self) -> Path:
+        """The student's notebook: what badges and JupyterLab open."""
+        return folder() / f"{self.stem}.ipynb"
+
+    @cached_property
+    def source(self) -> str:
+        """The text that both versions are made from."""
+        return (folder() / "sources" / f"{self.stem}.py").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Repository:
+    """Where the project lives, and the branch or tag that badges point to: stated once, in course.yaml."""
+
+    address: str
+    ref: str
+
+    def badge(self, notebook: Notebook) -> str:
+        """The Open-in-Colab badge, in Markdown."""
+        target = (
+            f"https://colab.research.google.com/github/{self.address}/blob/{self.ref}/notebooks/{notebook.path.name}"
+        )
+        return f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({target})"
+
+    @property
+    def requirement(self) -> str:
+        """What pip installs where the package is missing."""
+        return f"manas_lite @ git+https://github.com/{self.address}@{self.ref}"
+
+
+def folder() -> Path:
+    """The folder of the notebooks, `notebooks/` of this clone."""
+    return Path(__file__).resolve().parents[2] / "notebooks"
+
+
+def notebooks() -> tuple[Notebook, ...]:
+    """All notebooks, in order."""
+    entries = _table()["notebooks"]
+    return tuple(parse(Notebook, {"number": number, **entries[number]}, where=number) for number in sorted(entries))
+
+
+def find(name: str) -> Notebook:
+    """A notebook by number ("03", "3"), name, or file name; ValueError names the nearest."""
+    wanted = Path(name).stem
+    wanted = wanted.zfill(2) if wanted.isdecimal() else wanted
+    known = notebooks()
+    for notebook in known:
+        if wanted in (notebook.number, notebook.name, notebook.stem):
+            return notebook
+    names = [notebook.stem for notebook in known]
+    near = difflib.get_close_matches(wanted, [*names, *(n.name for n in known)], n=1, cutoff=0.0)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ValueError(f"no notebook {name!r}: {hint}There are {', '.join(names)}")
+
+
+def repository() -> Repository:
+    return Repository(**_table()["repository"])
+
+
+def presets() -> tuple[str, ...]:
+    """Names of the presets: the files of `notebooks/params`."""
+    order = ("smoke", "teach", "paper")
+    names = {path.stem for path in (folder() / "params").glob("*.yaml")}
+    return tuple(sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name)))
+
+
+def preset(name: str, notebook: Notebook) -> Mapping[str, Any]:
+    """The parameters that a preset sets in a notebook: those under its number."""
+    path = folder() / "params" / f"{name}.yaml"
+    if not path.is_file():
+        raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(presets())}")
+    table = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    return table.get(notebook.number, {})
+
+
+def _table() -> dict[str, Any]:
+    return yaml.safe_load((folder() / TABLE).read_text(encoding="utf-8"))

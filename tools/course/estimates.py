@@ -1,0 +1,179 @@
+"""What a sweep, or a preset too long to run, will cost: a few steps timed here, everything else multiplied."""
+
+import json
+import shutil
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from manas_lite.compute.footprint import estimate_memory
+from manas_lite.compute.runtime import Compute
+from manas_lite.course.ablation import Arm
+from manas_lite.course.differences import detectable
+from manas_lite.course.support import device_name
+from manas_lite.data import open_split, scene_loader
+from manas_lite.losses import DerainLoss
+from manas_lite.networks.genotype import Genotype
+from manas_lite.networks.nets import DerainNet, SuperNet
+from manas_lite.networks.space import SearchSpace
+from manas_lite.training.schedules import RetrainSettings, SearchSettings
+from tools.course import runner, sources, sweeps
+from tools.course.contents import Notebook, find, preset
+
+__all__ = ["StepTime", "describe", "extrapolated", "time_step"]
+
+STEPS = 20
+SEED_DEVIATION = 0.55  # dB between searches: a probe on Rain100L with small networks found 0.5 to 0.65
+
+Network = SearchSpace | Genotype
+Settings = SearchSettings | RetrainSettings
+
+
+class StepTime(NamedTuple):
+    """Seconds of a training step: on the clock, and of computing by this process (on all its threads)."""
+
+    seconds: float
+    cpu_seconds: float
+
+
+def time_step(
+    network: Network, settings: Settings, data: str = "photos", *, steps: int = STEPS, scenes: int | None = None
+) -> StepTime:
+    """Medians over `steps` weight steps of a space's supernet or a genotype's network, here.
+
+    scenes: how many of the settings' `batch` scenes are really computed; the time is multiplied accordingly. For
+    batches that would take this machine minutes a step.
+    """
+    scenes = settings.batch if scenes is None else min(scenes, settings.batch)
+    space = network if isinstance(network, SearchSpace) else network.space
+    compute = Compute(settings.compute, space.channels[0])
+    net = compute.prepare(SuperNet(network) if isinstance(network, SearchSpace) else DerainNet(network, seed=0))
+    weights = net.weight_parameters() if isinstance(net, SuperNet) else list(net.parameters())
+    loss = DerainLoss(settings.loss)
+    loader = scene_loader(open_split(data).train, batch=scenes, patch=settings.patch, seed=0, steps=steps + 1)
+    times, computed = [], []
+    with compute.session():
+        for batch in loader:
+            batch = batch.to(compute.device)
+            began, before = time.perf_counter(), time.process_time()
+            outputs = net(compute.images(batch.rainy)).unflatten(0, batch.rainy.shape[:2])
+            total, _ = loss(outputs.float(), batch.clean, epoch=settings.epochs)
+            torch.autograd.grad(total, weights, allow_unused=True)
+            float(total.detach())  # waits for a GPU
+            times.append(time.perf_counter() - began)
+            computed.append(time.process_time() - before)
+    scale = settings.batch / scenes  # the first step warms up
+    return StepTime(scale * statistics.median(times[1:]), scale * statistics.median(computed[1:]))
+
+
+def extrapolated(
+    notebook: Notebook, preset_name: str, *, steps: int = STEPS, scenes: int | None = None
+) -> dict[str, Any]:
+    """The row of a cost table that was not run: seconds a step, measured here, times the steps of its trainings.
+
+    Seconds of computing where there is no GPU, of one thread: other work on the machine does not count, nor how long
+    threads wait for each other beside it (which took ten times what they computed). An architecture step (first
+    order) is counted as a weight step of the supernet. Memory is the estimate of `compute.footprint` for the largest of
+    the trainings. Raises ValueError for a notebook that trains nothing, whose costs can be measured.
+    """
+    rows = []
+    for network, settings in _trainings(notebook, preset_name):
+        count = settings.epochs * settings.steps
+        if isinstance(settings, SearchSettings):
+            count += (settings.epochs - settings.warmup) * settings.steps
+        alone = replace(settings, compute=replace(settings.compute, threads=1))
+        step = time_step(network, alone, steps=steps, scenes=scenes)
+        seconds = count * (step.seconds if torch.cuda.is_available() else step.cpu_seconds)
+        space, genotype = (network, None) if isinstance(network, SearchSpace) else (network.space, network)
+        memory = estimate_memory(space, settings.batch, settings.patch, genotype=genotype)
+        rows.append((seconds, memory.bytes))
+    if not rows:
+        raise ValueError(f"notebook {notebook.number} trains nothing: `course run {notebook.number}` measures its cost")
+    return {
+        "preset": preset_name,
+        "device": device_name(),
+        "seconds": round(sum(row[0] for row in rows)),
+        "bytes": max(row[1] for row in rows),
+        "extrapolated": True,
+    }
+
+
+def _trainings(notebook: Notebook, preset_name: str) -> Sequence[tuple[Network, Settings]]:
+    """What a notebook trains at a preset: (space or genotype, settings) of each search and retraining."""
+    built = sources.build(notebook, "solution")
+    values = {p.name: p.default for p in runner.parameters_of(built)}
+    values |= runner.settle(notebook, built, preset_name, {}, Path("."))
+    if not notebook.trains:
+        return []
+    if "architecture" in values:  # an arm
+        arm = Arm(**{field.name: values[field.name] for field in fields(Arm)})
+        return [
+            (arm.space, arm.search_settings()),
+            (Genotype.hand_made(arm.space), arm.retrain_settings()),
+        ]
+    schedule = {"epochs": values["epochs"], "steps": values["steps"]}
+    space = SearchSpace.preset(values["size"])
+    if "search_name" in values:  # two retrainings, multi-to-one and one-to-one
+        settings = RetrainSettings.preset(values["size"], **schedule)
+        return 2 * [(Genotype.hand_made(space), settings)]
+    warmup = min(max(1, values["epochs"] // 4), SearchSettings.preset(values["size"]).warmup)  # as notebook 03 has it
+    return [(space, SearchSettings.preset(values["size"], warmup=warmup, **schedule))]
+
+
+def describe(sweep: sweeps.Sweep, runs: Sequence[sweeps.Run], out: Path) -> str:
+    """Runs, hours, disk, what is done already, and what the searches will be able to tell apart.
+
+    Seconds a run: those of finished runs of this sweep; else those recorded for the notebook at this preset; else steps
+    times what a step takes here.
+    """
+    notebook = find(sweep.notebook)
+    todo = [run for run in runs if not sweeps.finished(run, out)]
+    defaults = {p.name: p.default for p in runner.parameters_of(sources.build(notebook, "solution"))}
+    values = {**defaults, **preset(sweep.preset, notebook), **sweep.parameters}
+    size = str(values.get("size", "teach"))
+    step = time_step(SearchSpace.preset(size), SearchSettings.preset(size)).seconds
+    lines = [f"{len(runs)} runs of notebook {notebook.number} at preset {sweep.preset}: {len(todo)} still to do"]
+    lines.append(f"{1000 * step:.0f} ms a supernet step of size `{size}` here (median of {STEPS})")
+    seconds, source = _seconds_a_run(sweep, runs, out, step, values)
+    if seconds is not None:
+        lines.append(f"{len(todo) * seconds / 3600:.1f} hours, one after another ({seconds:.0f} s a run, {source})")
+    sizes = [file.stat().st_size for file in out.rglob("*") if file.is_file()] if out.exists() else []
+    existing = out if out.exists() else next(parent for parent in out.resolve().parents if parent.exists())
+    lines.append(f"disk: {sum(sizes) / 2**20:.0f} MiB used, {shutil.disk_usage(existing).free / 2**30:.0f} GiB free")
+    if "search_seed" in sweep.grid:
+        n = len(sweep.grid["search_seed"])
+        spread = np.linspace(-1, 1, n).reshape(n, 1, 1) if n > 1 else np.zeros((1, 1, 1))
+        # A difference holds two runs; that they share a seed makes them no more alike (see notebook 06).
+        differences = 2**0.5 * SEED_DEVIATION * spread / (spread.std(ddof=1) if n > 1 else 1)
+        found = detectable(differences, comparisons=max(1, len(sweep.arms) - 1))
+        lines.append(
+            f"{n} searches an arm find differences from about {found:.1f} dB, 4 times in 5 (runs of one arm differ by "
+            f"{SEED_DEVIATION} dB)"
+        )
+    return "\n".join(lines)
+
+
+def _seconds_a_run(
+    sweep: sweeps.Sweep, runs: Sequence[sweeps.Run], out: Path, step: float, values: Mapping[str, Any]
+) -> tuple[float | None, str]:
+    measured = _measured(runs, out)
+    if measured is not None:
+        return measured, "measured on the runs that are done"
+    rows = [r["seconds"] for r in sources.measured_costs(find(sweep.notebook)) if r["preset"] == sweep.preset]
+    if rows:
+        return rows[0], f"as notebook {sweep.notebook} took at `{sweep.preset}`"
+    if {"search_steps", "retrain_steps"} <= set(values):  # an architecture step costs about a weight step
+        steps = 2 * values["search_steps"] + values["retrain_steps"]
+        return steps * step, f"extrapolated: {steps} steps, an architecture step counted as a supernet step"
+    return None, ""
+
+
+def _measured(runs: Sequence[sweeps.Run], out: Path) -> float | None:
+    done = [json.loads((out / f"{run.name}.json").read_text()) for run in runs if sweeps.finished(run, out)]
+    return sum(fact["seconds"] for fact in done) / len(done) if done else None

@@ -1,0 +1,232 @@
+"""One notebook, executed strictly, over papermill.
+
+Unknown parameters and wrong types are refused before anything runs; each cell has a time limit; the executed copy is
+kept whether the run succeeded or not; and a run that "succeeded" without doing its work has failed: no recorded
+metric, no figure, no training step where there should be one, or an exercise whose solution does not pass.
+"""
+
+import base64
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from manas_lite.course.checks.base import CHECK
+from manas_lite.course.support import METRICS, device_name
+from manas_lite.runs.progress import HEADLESS
+from manas_lite.runs.record import write_json
+from tools.course import sources
+from tools.course.contents import Notebook, preset
+from tools.course.parameters import Parameter, cast, read
+
+__all__ = ["Outcome", "parameters_of", "prepare", "run", "settle"]
+
+TIMEOUTS = {"smoke": 300, "teach": 7200}  # seconds a cell, by preset; none elsewhere
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run: `status` is "done" or "failed" (then `reason` says why); `seconds` from kernel start to end.
+
+    cpu_seconds: what its processes computed, the kernel's background ones included: on a machine that does other
+    things beside, nearer to what a quiet one would take. memory: peak resident bytes of the kernel. metrics: what the
+    last cell recorded. checks: exercise -> passed. copy: the executed notebook.
+    """
+
+    notebook: str
+    preset: str
+    parameters: dict[str, Any]
+    status: str
+    reason: str
+    seconds: float
+    memory: int
+    device: str
+    copy: Path
+    metrics: dict[str, Any] = field(default_factory=dict)
+    checks: dict[str, bool] = field(default_factory=dict)
+    figures: int = 0
+    cpu_seconds: float = 0.0
+
+    @property
+    def done(self) -> bool:
+        return self.status == "done"
+
+
+def parameters_of(notebook: Any) -> tuple[Parameter, ...]:
+    """The parameters that a built notebook (nbformat) defines."""
+    cells = [cell for cell in notebook.cells if "parameters" in sources.tags(cell)]
+    if len(cells) != 1:
+        raise ValueError(f"a notebook has one cell tagged `parameters`, this one has {len(cells)}")
+    return read(cells[0].source)
+
+
+def settle(
+    notebook: Notebook, built: Any, preset_name: str, given: Mapping[str, Any], runs_dir: Path
+) -> dict[str, Any]:
+    """The parameters of a run: the preset's, then `given`, checked against the notebook's own."""
+    known = parameters_of(built)
+    values = cast(known, {**preset(preset_name, notebook), **given})
+    if "runs_dir" in {parameter.name for parameter in known}:
+        values.setdefault("runs_dir", str(runs_dir.resolve()))
+    return values
+
+
+def run(
+    notebook: Notebook,
+    *,
+    preset: str = "teach",
+    parameters: Mapping[str, Any] | None = None,
+    out: str | Path = "runs/course",
+    name: str | None = None,
+    runs_dir: str | Path | None = None,
+    timeout: int | None = None,
+    version: sources.Version = "solution",
+) -> Outcome:
+    """Execute a notebook; writes NAME.ipynb (also of a failed run) and NAME.json, the facts, into `out`.
+
+    A run that is cut from outside (Ctrl-C) leaves a half copy and no facts.
+
+    preset, parameters: see `settle`. name: default, the notebook's stem. runs_dir: what the notebook's parameter of
+    that name is set to unless given (default: `out`/runs/`preset`; a run directory takes no other size's settings).
+    timeout: seconds a cell may take.
+
+    Raises ValueError for unknown parameters or wrong types; a notebook that fails is an Outcome, not an exception.
+    """
+    import papermill
+
+    folder = Path(out)
+    built = sources.build(notebook, version)
+    values = settle(notebook, built, preset, parameters or {}, Path(runs_dir or folder / "runs" / preset))
+    folder.mkdir(parents=True, exist_ok=True)
+    copy = folder / f"{name or notebook.stem}.ipynb"
+    facts = copy.with_suffix(".json")
+    facts.unlink(missing_ok=True)  # an earlier run's: were this one cut, they would speak for its half copy
+    reason, began, computed = "", time.monotonic(), _children_seconds()
+    with _environment():
+        try:
+            papermill.execute_notebook(
+                built,
+                str(copy),
+                parameters=values,
+                kernel_name="python3",
+                progress_bar=False,
+                cwd=str(folder),
+                execution_timeout=timeout or TIMEOUTS.get(preset),
+                start_timeout=180,
+            )
+        except Exception as error:  # papermill's, nbclient's and the kernel's own: the copy shows what happened
+            reason = _reason(error)
+    seconds = (time.monotonic() - began, _children_seconds() - computed)
+    outcome = _judge(notebook, preset, values, version, reason, seconds, copy)
+    write_json(facts, asdict(outcome))
+    return outcome
+
+
+def prepare(notebook: Notebook, path: Path, *, preset: str, runs_dir: Path, stored: Any = None) -> None:
+    """Write the solution version with its parameters injected and nothing run: what `pytest --nbval-lax` is given."""
+    import papermill
+
+    built = sources.build(notebook, "solution", stored=stored)
+    values = settle(notebook, built, preset, {}, runs_dir)
+    papermill.execute_notebook(built, str(path), parameters=values, kernel_name="python3", prepare_only=True)
+
+
+def _children_seconds() -> float:
+    """CPU seconds of this process's ended children, and theirs; 0 on Windows, which does not tell."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+@contextlib.contextmanager
+def _environment() -> Iterator[None]:
+    """The kernel inherits these; they are put back after."""
+    before = os.environ.get(HEADLESS)
+    os.environ[HEADLESS] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[HEADLESS]
+        else:
+            os.environ[HEADLESS] = before
+
+
+def _judge(
+    notebook: Notebook,
+    preset: str,
+    values: dict[str, Any],
+    version: str,
+    reason: str,
+    seconds: tuple[float, float],
+    copy: Path,
+) -> Outcome:
+    outputs = list(_outputs(copy))
+    metrics: dict[str, Any] = next((o[METRICS] for o in reversed(outputs) if METRICS in o), {})
+    checks = {o[CHECK]["exercise"]: o[CHECK]["passed"] for o in outputs if CHECK in o}
+    figures = sum("image/png" in output for output in outputs)
+    memory = metrics.pop("peak_memory", {}).get("resident_bytes", 0)
+    if not reason:
+        reason = "; ".join(_lacks(notebook, version, metrics, checks, figures))
+    return Outcome(
+        notebook=notebook.stem,
+        preset=preset,
+        parameters=values,
+        status="failed" if reason else "done",
+        reason=reason,
+        seconds=round(seconds[0], 1),
+        cpu_seconds=round(seconds[1], 1),
+        memory=memory,
+        device=device_name(),
+        copy=copy,
+        metrics=metrics,
+        checks=checks,
+        figures=figures,
+    )
+
+
+def _lacks(
+    notebook: Notebook, version: str, metrics: Mapping[str, Any], checks: Mapping[str, bool], figures: int
+) -> Iterator[str]:
+    """Why a run that raised nothing has failed all the same."""
+    if not metrics:
+        yield "no metric was recorded: the last cell calls course.record_results(...)"
+    if not figures:
+        yield "no figure was shown"
+    if notebook.trains and not metrics.get("steps"):
+        yield "no training step was taken: the metric `steps` is missing or 0"
+    if version == "solution":
+        missing = [name for name in notebook.exercises if name not in checks]
+        wrong = [name for name, passed in checks.items() if not passed]
+        if missing:
+            yield f"exercises without a check: {', '.join(missing)}"
+        if wrong:
+            yield f"solutions that do not pass: {', '.join(wrong)}"
+
+
+def _outputs(copy: Path) -> Iterator[dict[str, Any]]:
+    """The mimebundles of an executed copy, in order."""
+    import nbformat
+
+    if not copy.is_file():
+        return
+    for cell in nbformat.read(copy, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            if "data" in output:
+                yield dict(output["data"])
+
+
+def last_picture(copy: Path) -> bytes | None:
+    """The last picture that a run shows, a PNG: its thumbnail."""
+    pictures = [output["image/png"] for output in _outputs(copy) if "image/png" in output]
+    return base64.b64decode(pictures[-1]) if pictures else None
+
+
+def _reason(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    name = getattr(error, "ename", None)
+    if name:  # papermill's report of an exception in a cell
+        return f"{name}: {getattr(error, 'evalue', '')}".strip()[:500]
+    return f"{type(error).__name__}: {lines[-1] if lines else ''}"[:500]

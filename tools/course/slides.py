@@ -1,0 +1,153 @@
+"""Slides of a notebook, made from its executed copy: for the lecturer who teaches from the same source.
+
+A section (`## `) is a slide: its heading, first paragraph, lists, tables and formulas; pictures and printed facts below
+one another under it; exercises with their blank. What a section says besides, and every "What you should see", goes
+into the speaker's notes (key S). A cell tagged `slides:skip` in its source is left out.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from manas_lite.runs.record import read_json
+from tools.course import sources
+from tools.course.contents import Notebook
+
+__all__ = ["deck", "unfit", "write_slides"]
+
+CHANGING = {"facts", "injected-parameters"}  # cells that differ between runs of one source
+UNSPOKEN = {"facts", "setup", "versions", "parameters", "injected-parameters", "imports", "check", "record"}
+SKIPPED_SECTIONS = ("## Exercises", "## Summary", "## From files")
+BARE = "slides:output-only"
+LONGEST = 14  # lines of printed text that a slide holds
+STYLE = """<style>
+.reveal, .reveal .jp-RenderedHTMLCommon { font-size: 28px }
+.reveal h1 { font-size: 1.9em } .reveal h2 { font-size: 1.4em } .reveal pre { font-size: 19px }
+.reveal .slides { text-align: left } .reveal img { max-height: 62vh; width: auto }
+.reveal .jp-OutputArea-prompt, .reveal .jp-InputPrompt { display: none }
+</style>"""
+
+
+def write_slides(notebook: Notebook, executed: Path, page: Path) -> Path:
+    """Write the slides of an executed copy as an HTML page, whose reveal.js comes from the web; returns its path."""
+    import nbformat
+    from nbconvert import SlidesExporter
+    from traitlets.config import Config
+
+    config = Config({"TagRemovePreprocessor": {"enabled": True, "remove_input_tags": {BARE}}})
+    exporter = SlidesExporter(config=config, reveal_scroll=True, reveal_number="c/t")
+    body, _ = exporter.from_notebook_node(deck(notebook, nbformat.read(executed, as_version=4)))
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(body.replace("</head>", f"{STYLE}</head>", 1), encoding="utf-8")
+    return page
+
+
+def unfit(notebook: Notebook, copy: Path) -> str:
+    """Why no slides can be made from an executed copy: missing, cut or failed, or its code and text are not those of
+    the notebook's solution as it is now. Empty where they can."""
+    import nbformat
+
+    facts = copy.with_suffix(".json")
+    if not (copy.is_file() and facts.is_file()):
+        return f"no executed copy in {copy.parent}"
+    if read_json(facts)["status"] != "done":
+        return f"its run in {copy.parent} failed"
+    if _lasting(nbformat.read(copy, as_version=4)) != _lasting(sources.build(notebook, "solution")):
+        return f"the copy in {copy.parent} is of another source"
+    return ""
+
+
+def _lasting(notebook: Any) -> list[str]:
+    return [cell.source for cell in notebook.cells if not CHANGING & set(sources.tags(cell))]
+
+
+def deck(notebook: Notebook, executed: Any) -> Any:
+    """The cells of the slides (nbformat), each with its `slide_type`, from an executed copy of the notebook."""
+    from nbformat.v4 import new_notebook
+
+    blanks = {_exercise(cell): cell.source for cell in sources.build(notebook, "student").cells}
+    cells: list[Any] = []
+    for cell in executed.cells:
+        tags = set(sources.tags(cell))
+        if tags & UNSPOKEN or "slides:skip" in tags:
+            continue
+        if cell.cell_type == "markdown":
+            cells.extend(_prose(cell.source))
+        elif "exercise" in tags:
+            cells.append(_code(blanks[_exercise(cell)], [], "-"))
+        elif shown := [output for output in cell.outputs if _fits(output)]:
+            cells.append(_code(cell.source, shown, "-" if _text_only(shown) else "subslide"))
+    return new_notebook(cells=cells, metadata=executed.metadata)
+
+
+def _exercise(cell: Any) -> str | None:
+    """The tag `exercise:NAME` of a cell that has one."""
+    return next((tag for tag in sources.tags(cell) if tag.startswith("exercise:")), None)
+
+
+def _prose(source: str) -> Iterator[Any]:
+    """A slide for every heading; blocks that are shown, and those that are said."""
+    spoken: list[str] = []
+    leads = True  # the next plain paragraph is the section's first
+    for block in _blocks(source):
+        if block.startswith("**Stop here"):
+            continue
+        if block.startswith("#"):
+            yield from _notes(spoken)
+            leads = True
+            if not block.startswith(SKIPPED_SECTIONS):
+                yield _markdown(block, "slide")
+        elif block.startswith("> **Predict"):
+            yield _markdown(block, "fragment")
+        elif re.match(r"\*\*\d+\. ", block):  # an exercise's text
+            yield _markdown(block, "slide")
+            leads = False
+        elif block.startswith(("|", "```", "* ", "1. ", "[![")) or (leads and not block.startswith("**What you")):
+            yield _markdown(block, "-")
+            leads = leads and block.startswith("[![")
+        else:
+            spoken.append(block)
+    yield from _notes(spoken)
+
+
+def _blocks(source: str) -> Iterator[str]:
+    """Paragraphs, lists, tables and fenced text, each whole."""
+    lines: list[str] = []
+    fenced = False
+    for line in [*source.splitlines(), ""]:
+        fenced ^= line.startswith("```")
+        if line.strip() or fenced:
+            lines.append(line)
+        elif lines:
+            yield "\n".join(lines)
+            lines = []
+
+
+def _notes(spoken: list[str]) -> Iterator[Any]:
+    if spoken:
+        yield _markdown("\n\n".join(spoken), "notes")
+        spoken.clear()
+
+
+def _fits(output: Any) -> bool:
+    if output.output_type == "stream":
+        return output.name == "stdout" and len(output.text.splitlines()) <= LONGEST
+    return "image/png" in output.get("data", {})
+
+
+def _text_only(outputs: list[Any]) -> bool:
+    return all(output.output_type == "stream" for output in outputs)
+
+
+def _markdown(source: str, slide_type: str) -> Any:
+    from nbformat.v4 import new_markdown_cell
+
+    return new_markdown_cell(source, metadata={"slideshow": {"slide_type": slide_type}})
+
+
+def _code(source: str, outputs: list[Any], slide_type: str) -> Any:
+    from nbformat.v4 import new_code_cell
+
+    metadata = {"slideshow": {"slide_type": slide_type}, "tags": [BARE] if outputs else []}
+    return new_code_cell(source, outputs=outputs, metadata=metadata)

@@ -1,0 +1,175 @@
+"""One source a notebook: text in jupytext's percent format -> the student's and the solution version.
+
+An exercise is a cell tagged `exercise` whose answer stands between `# BEGIN SOLUTION` and `# END SOLUTION`: the
+student's version raises NotImplementedError there. The head of every notebook (title, badge, what one learns, cost
+table, set-up, versions) is made from course.yaml and costs.json, so that it is the same everywhere and cannot drift.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from tools.course import contents as registry
+from tools.course.contents import Notebook
+
+__all__ = ["build", "clean", "compared", "cost_table", "dumps", "head", "same_parameters", "tags"]
+
+Version = Literal["student", "solution"]
+
+COMPARE = "# NBVAL_CHECK_OUTPUT"
+SOLUTION = re.compile(r"^([ \t]*)# BEGIN SOLUTION\n.*?^[ \t]*# END SOLUTION\n?", re.MULTILINE | re.DOTALL)
+MARKER = re.compile(r"^[ \t]*# (?:BEGIN|END) SOLUTION\n?", re.MULTILINE)
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+
+SET_UP = """\
+# Set-up: does nothing where the package is installed; on Colab it installs this package and nothing else.
+import importlib.util
+import os
+import subprocess
+import sys
+
+if importlib.util.find_spec("manas_lite") is None:
+    address = "{requirement}"
+    package = os.environ.get("MANAS_LITE_PACKAGE", address)
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", package], check=True)"""
+
+VERSIONS = """\
+from manas_lite import course
+
+course.versions()"""
+
+
+def build(notebook: Notebook, version: Version = "student", *, stored: Any = None) -> Any:
+    """A notebook (nbformat 4) from its source.
+
+    stored: an earlier build, whose outputs of compared cells are kept where the code is the same.
+    Raises ValueError where the source holds an exercise without a solution.
+    """
+    import jupytext
+    from nbformat.v4 import new_notebook
+
+    body = jupytext.reads(notebook.source, fmt="py:percent").cells
+    cells = head(notebook) + [_versioned(cell, version) for cell in body]
+    kept = _outputs(stored)
+    for number, cell in enumerate(cells):
+        cell["id"] = f"{notebook.number}-{number:03d}"
+        cell["metadata"] = {"tags": tags(cell)} if tags(cell) else {}
+        if cell.cell_type == "code":
+            cell["outputs"] = kept.get(cell.source, [])
+            cell["execution_count"] = _count(cell)
+    return new_notebook(cells=cells, metadata={"kernelspec": KERNEL, "language_info": {"name": "python"}})
+
+
+def dumps(notebook: Any) -> str:
+    """The text of an .ipynb file, the same for equal notebooks."""
+    return json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def tags(cell: Any) -> list[str]:
+    return list(cell.get("metadata", {}).get("tags", []))
+
+
+def clean(notebook: Any) -> Any:
+    """A notebook without what running leaves behind: outputs (but compared ones), counts, and the metadata of
+    papermill and of widgets, which break GitHub's rendering."""
+    notebook.metadata = {
+        key: notebook.metadata[key] for key in ("kernelspec", "language_info") if key in notebook.metadata
+    }
+    for cell in notebook.cells:
+        cell["metadata"] = {"tags": tags(cell)} if tags(cell) else {}
+        if cell.cell_type == "code":
+            cell["outputs"] = [_bare(output) for output in cell.outputs] if compared(cell) else []
+            cell["execution_count"] = _count(cell)
+    return notebook
+
+
+def compared(cell: Any) -> bool:
+    """Whether nbval compares this cell's output."""
+    return cell.cell_type == "code" and COMPARE in cell.source
+
+
+def head(notebook: Notebook) -> list[Any]:
+    """The cells that every notebook begins with."""
+    from nbformat.v4 import new_code_cell, new_markdown_cell
+
+    home = registry.repository()
+    title = f"# {notebook.number} · {notebook.title}\n\n{home.badge(notebook)}\n\n{notebook.purpose}"
+    learn = "\n".join(f"* {item}" for item in notebook.learn)
+    facts = f"**Afterwards you can**\n\n{learn}\n\n**Before**: {notebook.before}\n\n{cost_table(notebook)}"
+    return [
+        new_markdown_cell(title, metadata={"tags": ["title"]}),
+        new_markdown_cell(facts, metadata={"tags": ["facts"]}),
+        new_code_cell(SET_UP.format(requirement=home.requirement), metadata={"tags": ["setup"]}),
+        new_code_cell(VERSIONS, metadata={"tags": ["versions"]}),
+    ]
+
+
+def measured_costs(notebook: Notebook) -> list[dict[str, Any]]:
+    """What runs of a notebook cost, as the runner measured: preset, device, seconds, bytes, extrapolated."""
+    path = registry.folder() / "costs.json"
+    table = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return table.get(notebook.number, [])
+
+
+def cost_table(notebook: Notebook) -> str:
+    """Minutes and memory, in Markdown, from measured runs alone; what was not measured has no row."""
+    rows = measured_costs(notebook)
+    if not rows:
+        return "*Minutes and memory: not measured yet.*"
+    lines = ["| preset | device | minutes | of computing | peak memory |", "|---|---|---|---|---|"]
+    for row in rows:
+        note = " *(extrapolated)*" if row.get("extrapolated") else ""
+        memory = f"{row['bytes'] / 2**30:.1f} GiB" if row.get("bytes") else "–"
+        computed = _minutes(row["cpu_seconds"]) if row.get("cpu_seconds") else "–"
+        names = ", ".join(f"`{name}`" for name in same_parameters(notebook, row["preset"]))
+        lines.append(f"| {names} | {row['device']} | {_minutes(row['seconds'])}{note} | {computed} | {memory} |")
+    words = "Measured by the course's runner, kernel start included, on a machine busy with other work: "
+    words += "*of computing* is what the processors spent on it, closer to what a quiet one takes."
+    if any(row.get("extrapolated") for row in rows):
+        words += " Extrapolated: seconds of computing a step, measured there, times the steps; memory is an estimate."
+    if not any("core" not in row["device"] for row in rows):
+        words += " No GPU has been measured yet."
+    return "\n".join([*lines, "", words])
+
+
+def same_parameters(notebook: Notebook, name: str) -> tuple[str, ...]:
+    """The presets that set the same parameters in a notebook: what one costs, the others cost."""
+    wanted = registry.preset(name, notebook)
+    return tuple(other for other in registry.presets() if registry.preset(other, notebook) == wanted)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f}" if seconds < 36000 else f"{seconds / 60:,.0f} ({seconds / 3600:,.0f} h)"
+
+
+def _versioned(cell: Any, version: Version) -> Any:
+    if "exercise" not in tags(cell):
+        return cell
+    if version == "solution":
+        cell.source = MARKER.sub("", cell.source + "\n").rstrip("\n")
+        return cell
+    blank = r'\1raise NotImplementedError("your turn")\n'
+    cell.source, count = SOLUTION.subn(blank, cell.source + "\n")
+    if count != 1:
+        raise ValueError(f"an exercise needs one solution between the two markers, this has {count}:\n{cell.source}")
+    cell.source = cell.source.rstrip("\n")
+    return cell
+
+
+def _outputs(stored: Any) -> Mapping[str, list[Any]]:
+    if stored is None:
+        return {}
+    return {cell.source: [_bare(output) for output in cell.outputs] for cell in stored.cells if compared(cell)}
+
+
+def _count(cell: Any) -> int | None:
+    """nbval takes a cell with outputs but without a count for a mistake."""
+    return 1 if cell.outputs else None
+
+
+def _bare(output: Any) -> Any:
+    if "execution_count" in output:
+        output["execution_count"] = None
+    output.pop("transient", None)
+    return output

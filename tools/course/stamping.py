@@ -1,0 +1,110 @@
+"""What is made from the sources: the student's notebooks, their badges and cost tables, and the table of the README."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tools.course import contents as registry
+from tools.course import sources
+from tools.course.contents import Notebook
+from tools.course.runner import Outcome
+
+__all__ = ["record_cost", "record_run", "set_repository", "stale", "stamp", "strip"]
+
+TABLE_START, TABLE_END = "<!-- table: made by `course stamp` -->", "<!-- end of table -->"
+
+
+def stamp() -> list[Path]:
+    """Write what differs from its sources: notebooks and the README's table. Returns the paths written."""
+    written = []
+    for path, text in _wanted().items():
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            written.append(path)
+    return written
+
+
+def stale() -> list[Path]:
+    """The files that `stamp` would write."""
+    return [p for p, text in _wanted().items() if not p.is_file() or p.read_text(encoding="utf-8") != text]
+
+
+def set_repository(address: str | None, ref: str | None) -> None:
+    """Change where badges and the set-up cell point to, in course.yaml; `stamp` then carries it everywhere."""
+    import re
+
+    path = registry.folder() / registry.TABLE
+    text = path.read_text(encoding="utf-8")
+    for key, value in (("address", address), ("ref", ref)):
+        if value is not None:
+            if not re.fullmatch(r"[\w./-]+", value) or (key == "address" and value.count("/") != 1):
+                raise ValueError(f"{key} {value!r}: the address is OWNER/NAME, the ref a branch or tag")
+            text, count = re.subn(rf"(?m)^  {key}: .*$", f"  {key}: {value}", text, count=1)
+            if count != 1:
+                raise ValueError(f"{path} has no line `  {key}: ...` under `repository`")
+    path.write_text(text, encoding="utf-8")
+
+
+def record_run(outcome: Outcome, notebook: Notebook) -> None:
+    """Take a run's cost into costs.json, and at smoke size the outputs that nbval compares into the notebook."""
+    import nbformat
+
+    row = {
+        "preset": outcome.preset,
+        "device": outcome.device,
+        "seconds": outcome.seconds,
+        "cpu_seconds": outcome.cpu_seconds,
+        "bytes": outcome.memory,
+    }
+    record_cost(notebook, row)
+    if outcome.preset == "smoke":
+        executed = nbformat.read(outcome.copy, as_version=4)
+        notebook.path.write_text(sources.dumps(sources.build(notebook, stored=executed)), encoding="utf-8")
+
+
+def record_cost(notebook: Notebook, row: Mapping[str, Any]) -> None:
+    """Put a row into costs.json, in place of an earlier one of that device and preset, or of one that sets the same."""
+    path = registry.folder() / "costs.json"
+    table: dict[str, list[Mapping[str, Any]]] = json.loads(path.read_text()) if path.is_file() else {}
+    earlier = table.get(notebook.number, [])
+    same = sources.same_parameters(notebook, row["preset"])
+    kept = [old for old in earlier if old["preset"] not in same or old["device"] != row["device"]]
+    order = registry.presets()
+    table[notebook.number] = sorted([*kept, row], key=lambda r: (order.index(r["preset"]), r["device"]))
+    path.write_text(json.dumps(dict(sorted(table.items())), indent=1) + "\n", encoding="utf-8")
+
+
+def strip(path: Path) -> None:
+    """Make a notebook file fit to be committed: see `sources.clean`."""
+    import nbformat
+
+    path.write_text(sources.dumps(sources.clean(nbformat.read(path, as_version=4))), encoding="utf-8")
+
+
+def _wanted() -> dict[Path, str]:
+    import nbformat
+
+    wanted = {}
+    for notebook in registry.notebooks():
+        stored = nbformat.read(notebook.path, as_version=4) if notebook.path.is_file() else None
+        wanted[notebook.path] = sources.dumps(sources.build(notebook, stored=stored))
+    readme = registry.folder() / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    before, _, rest = text.partition(TABLE_START)
+    _, _, after = rest.partition(TABLE_END)
+    wanted[readme] = f"{before}{TABLE_START}\n{_table()}\n{TABLE_END}{after}"
+    return wanted
+
+
+def _table() -> str:
+    lines = ["| notebook | goal | minutes of computing (teach, CPU) | exercises | next |", "|---|---|---|---|---|"]
+    for notebook in registry.notebooks():
+        teach = sources.same_parameters(notebook, "teach")
+        rows = [row for row in sources.measured_costs(notebook) if row["preset"] in teach and "cores" in row["device"]]
+        minutes = f"{rows[0].get('cpu_seconds', rows[0]['seconds']) / 60:.1f}" if rows else "not measured yet"
+        lines.append(
+            f"| [{notebook.number} {notebook.title}]({notebook.path.name}) | {notebook.purpose} | {minutes} "
+            f"| {len(notebook.exercises) or '–'} | {notebook.next} |"
+        )
+    return "\n".join(lines)

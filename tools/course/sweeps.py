@@ -1,0 +1,209 @@
+"""A grid of runs of one notebook, from a YAML file: resumable, failures listed, metrics collected.
+
+    notebook: "06"
+    preset: smoke                 # optional: teach
+    parameters: {loss_phase: both}
+    arms:                         # optional: named changes to the parameters
+      full: {}
+      no_tv: {w_tv: 0.0}
+    grid:                         # optional: every combination
+      search_seed: [0, 1, 2]
+    seeds: [search_seed]          # optional: parameters over which mean and deviation are taken
+
+Each run leaves an executed copy and its facts; starting the sweep again skips what is done with the same parameters.
+All runs share one `runs_dir`. What a notebook names its runs by (`arm`, `name`, `retrain_name`) is set where the file
+leaves it open: to the arm's name, or to the run's.
+"""
+
+import csv
+import hashlib
+import itertools
+import json
+import math
+import re
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from manas_lite.runs.record import read_json, to_json
+from manas_lite.runs.settings import parse
+from tools.course import contents as registry
+from tools.course import runner, sources
+
+__all__ = ["Run", "Sweep", "collect", "find", "finished", "load", "run_all", "run_one", "shard"]
+
+DIRECTORIES = ("name", "retrain_name")  # parameters that name a run directory, which takes no other run's settings
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep file says; see the top of this module."""
+
+    notebook: str
+    preset: str = "teach"
+    parameters: dict[str, Any] = field(default_factory=dict)
+    arms: dict[str, dict[str, Any]] = field(default_factory=dict)
+    grid: dict[str, list[Any]] = field(default_factory=dict)
+    seeds: tuple[str, ...] = ()
+
+    def runs(self) -> tuple["Run", ...]:
+        """Every run, its parameters checked against the notebook: nothing starts if one of them is wrong."""
+        notebook = registry.find(self.notebook)
+        built = sources.build(notebook, "solution")
+        known = {parameter.name for parameter in runner.parameters_of(built)}
+        for name in self.seeds:
+            if name not in known:
+                raise ValueError(f"seeds: {name!r} is no parameter of {notebook.stem}")
+        runs = []
+        for arm, changes in (self.arms or {"": {}}).items():
+            for values in itertools.product(*self.grid.values()):
+                point = dict(zip(self.grid, values, strict=True))
+                given = {**self.parameters, **changes, **point}
+                if arm and "arm" in known:
+                    given.setdefault("arm", arm)
+                runner.settle(notebook, built, self.preset, given, Path("."))
+                label = "-".join([*filter(None, [arm]), *(f"{k}={v}" for k, v in point.items())]) or "run"
+                digest = hashlib.sha256(to_json([notebook.stem, self.preset, sorted(given.items())]).encode())
+                name = f"{_slug(label)}-{digest.hexdigest()[:6]}"
+                given = {**{parameter: name for parameter in DIRECTORIES if parameter in known}, **given}
+                runs.append(Run(name, arm, point, given, self))
+        return tuple(runs)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a sweep. The name is fit for files and ends in a hash of notebook, preset and parameters: other ones,
+    another name."""
+
+    name: str
+    arm: str
+    point: dict[str, Any]
+    parameters: dict[str, Any]
+    sweep: Sweep = field(repr=False)
+
+
+def find(path: str | Path) -> Path:
+    """A sweep file; one that is given by its bare name and does not lie here is taken from the notebooks' sweeps."""
+    file = Path(path)
+    bare = len(file.parts) == 1
+    if bare and not file.is_file():
+        file = registry.folder() / "sweeps" / file
+    if not file.is_file():
+        raise FileNotFoundError(f"no sweep file {path}{', here or among those of the notebooks' if bare else ''}")
+    return file
+
+
+def load(path: str | Path) -> Sweep:
+    """Read a sweep file, looked for as `find` does; ValueError names what it does not understand."""
+    file = find(path)
+    try:
+        return parse(Sweep, yaml.safe_load(file.read_text(encoding="utf-8")))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is no YAML: {' '.join(str(error).split())}") from None
+
+
+def shard(runs: Iterable[Run], part: str) -> tuple[Run, ...]:
+    """The i-th of n parts, written "i/n" with i from 1: every n-th run, so that each part has every arm."""
+    index, slash, count = part.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise ValueError(f"shard {part!r}: write i/n with 1 <= i <= n, such as 2/8")
+    return tuple(runs)[int(index) - 1 :: int(count)]
+
+
+def finished(run: Run, out: Path) -> bool:
+    """Whether a run is done: its facts are there and say so."""
+    facts = out / f"{run.name}.json"
+    return facts.is_file() and read_json(facts)["status"] == "done"
+
+
+def run_one(run: Run, out: Path, timeout: int | None = None) -> dict[str, Any]:
+    """Execute one run and return its facts; one that is done is not repeated."""
+    if not finished(run, out):
+        runner.run(
+            registry.find(run.sweep.notebook),
+            preset=run.sweep.preset,
+            parameters=run.parameters,
+            out=out,
+            name=run.name,
+            runs_dir=out / "runs",
+            timeout=timeout,
+        )
+    return read_json(out / f"{run.name}.json")
+
+
+def run_all(
+    runs: Iterable[Run], out: Path, *, timeout: int | None = None, say: Callable[[str], None] = print
+) -> list[dict[str, Any]]:
+    """Execute runs one after another; a failed one stops nothing. Returns the facts of each."""
+    runs = tuple(runs)
+    facts = []
+    for number, run in enumerate(runs, start=1):
+        skipped = finished(run, out)
+        fact = run_one(run, out, timeout)
+        facts.append(fact)
+        state = "was done" if skipped else f"{fact['status']} in {fact['seconds']:.0f} s"
+        say(f"{number}/{len(runs)} {run.name}: {state}{': ' + fact['reason'] if fact['reason'] else ''}")
+    return facts
+
+
+def collect(sweep: Sweep, out: Path) -> tuple[Path, Path]:
+    """Write results.csv, a row a run (failed and missing ones too), and summary.csv: mean and standard deviation of
+    every number over `seeds`, with how many runs they are of."""
+    rows = []
+    for run in sweep.runs():
+        file = out / f"{run.name}.json"
+        fact: dict[str, Any] = {"status": "missing", "reason": "", "seconds": "", "metrics": {}}
+        if file.is_file():
+            fact = read_json(file)
+        facts = {"run": run.name, "arm": run.arm, **run.point, **{k: fact[k] for k in ("status", "reason", "seconds")}}
+        rows.append(facts | flat(fact["metrics"]) | facts)  # first, and not replaced by a metric of the same name
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    results, summary = out / "results.csv", out / "summary.csv"
+    _write(results, columns, rows)
+
+    keys = ["arm", *(name for name in sweep.grid if name not in sweep.seeds)]
+    facts_of = {"run", "status", "reason", *keys, *sweep.seeds}
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    lines = []
+    for key, members in groups.items():
+        done = [row for row in members if row["status"] == "done"]
+        line = {**dict(zip(keys, key, strict=True)), "runs": len(members), "done": len(done)}
+        for column in columns:
+            values = [row[column] for row in done if isinstance(row.get(column), int | float)]
+            if column in facts_of or not values or any(isinstance(value, bool) for value in values):
+                continue
+            line[f"{column} mean"] = statistics.fmean(values)
+            line[f"{column} sd"] = statistics.stdev(values) if len(values) > 1 else math.nan
+        lines.append(line)
+    _write(summary, list(dict.fromkeys(column for line in lines for column in line)), lines)
+    return results, summary
+
+
+def flat(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested metrics with dotted names."""
+    found: dict[str, Any] = {}
+    for key, value in metrics.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value if isinstance(value, int | float | str) else json.dumps(value)
+    return found
+
+
+def _slug(label: str) -> str:
+    """A label as the beginning of a file's name."""
+    return re.sub(r"[^\w.=+-]+", "_", label)[:80]
+
+
+def _write(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, columns, restval="")
+        table.writeheader()
+        table.writerows(rows)
