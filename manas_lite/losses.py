@@ -1,22 +1,31 @@
-"""The four loss terms (method section 4): external, internal, architecture regularisation, model complexity.
+"""The loss terms (method section 4): external, internal, architecture regularisation, model complexity.
 
 Notation: a scene has R rainy versions, the network's outputs are T_1 .. T_R, its one clean image is Y.
 Every term is a batched function of tensors that returns a scalar, an average over scenes. The published
-sums are for R = 3; they are scaled by 3/R and by 3/(number of pairs), so that another R changes the data
+sums are for R = 3. They are scaled by 3/R and by 3/(number of pairs), so that another R changes the data
 and not the scale of the loss.
+
+Both registries below are open. A distance of your own is at once a value of the setting `loss.external`, and a
+term of your own has at once the setting `loss.terms.NAME`, its weight:
+
+    @distance("huber")
+    def huber(outputs, target): ...
+
+    @term("edges")
+    def edges(outputs, clean): ...
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from manas_lite.metrics import structural_similarity
+from manas_lite.runs.settings import LATER, check
 
-ExternalKind = Literal["mse+ssim", "mse", "ssim", "l1", "l1+ssim", "charbonnier", "charbonnier+ssim"]
 CostUnit = Literal["parameters", "flops"]
 
 PUBLISHED_RAINS = 3  # the sums of the paper run over three rainy versions, and so over three pairs
@@ -24,10 +33,10 @@ CHARBONNIER_EPSILON = 1e-3
 
 
 class Costs(Protocol):
-    """What `complexity` reads: the cost of every choice, rows as those of the logits, columns by operation."""
+    """What `complexity` reads: the cost of every choice, rows as those of the logits, columns by name."""
 
     @property
-    def modules(self) -> Tensor: ...  # (n_modules, 2): parallel, fusion
+    def modules(self) -> Tensor: ...  # (n_modules, candidate modules)
 
     @property
     def edges(self) -> Tensor: ...  # (n_edges, n_operations)
@@ -36,16 +45,69 @@ class Costs(Protocol):
     def fixed(self) -> float: ...  # what every network of the space has
 
     @property
-    def largest(self) -> float: ...  # the dearest network of the space
+    def largest(self) -> float: ...  # the most expensive network of the space
+
+
+# --- distances between outputs and the clean image ---
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+D = TypeVar("D", bound=Distance)
+
+DISTANCES: dict[str, Distance] = {}
+"""Every distance that `external` knows, by name."""
+
+
+def distance(name: str) -> Callable[[D], D]:
+    """Register the function below as a distance; `loss.external` then takes its name, alone or joined by `+`.
+
+    The function maps outputs (B, R, 3, h, w) and a target of the same shape to a scalar, a mean over all of them.
+    """
+
+    def register(function: D) -> D:
+        DISTANCES[name] = function
+        return function
+
+    return register
+
+
+@distance("mse")
+def mean_squared(outputs: Tensor, target: Tensor) -> Tensor:
+    """Return the mean of (T - Y)^2: the method's pixel distance."""
+    return (outputs - target).square().mean()
+
+
+@distance("l1")
+def mean_absolute(outputs: Tensor, target: Tensor) -> Tensor:
+    """Return the mean of |T - Y|."""
+    return (outputs - target).abs().mean()
+
+
+@distance("charbonnier")
+def charbonnier(outputs: Tensor, target: Tensor) -> Tensor:
+    """Return the mean of sqrt((T - Y)^2 + 1e-3^2), which is smooth at 0."""
+    return ((outputs - target).square() + CHARBONNIER_EPSILON**2).sqrt().mean()
+
+
+@distance("ssim")
+def dissimilarity(outputs: Tensor, target: Tensor) -> Tensor:
+    """Return the mean of 1 - SSIM(T, Y): 11x11 Gaussian, sigma 1.5, valid area, RGB."""
+    return 1 - structural_similarity(outputs.flatten(0, 1), target.flatten(0, 1), data_range=1.0).mean()
+
+
+def distances_of(kind: str) -> tuple[str, ...]:
+    """Return the names in a text such as "mse+ssim"; ValueError for an unknown or a repeated one."""
+    parts = tuple(kind.split("+"))
+    for part in parts:
+        if part not in DISTANCES or parts.count(part) > 1:
+            raise ValueError(f"unknown external loss {kind!r}: join some of {', '.join(DISTANCES)} by +")
+    return parts
 
 
 # --- image terms ---
 
 
-def external(
-    outputs: Tensor, clean: Tensor, *, kind: ExternalKind = "mse+ssim", tv: float = 1e-4, ssim: float = 1.0
-) -> Tensor:
-    """Distance of every output to the clean image, and a little smoothness.
+def external(outputs: Tensor, clean: Tensor, *, kind: str = "mse+ssim", tv: float = 1e-4, ssim: float = 1.0) -> Tensor:
+    """Return the distance of every output to the clean image, and a little smoothness.
 
         L_ext = 3/R * sum_k [ MSE(T_k, Y) + (1 - SSIM(T_k, Y)) ] + tv * TV(T)
 
@@ -54,56 +116,49 @@ def external(
     Args:
         outputs: (B, R, 3, h, w), the R derained versions of B scenes; any range, aimed at [0, 1].
         clean: (B, 3, h, w), in [0, 1].
-        kind: the distance, parts joined by `+`: `mse`, `l1` (mean |T - Y|), `charbonnier`
-            (mean sqrt((T - Y)^2 + 1e-3^2)) and `ssim` (1 - SSIM, 11x11 Gaussian, sigma 1.5, valid area, RGB).
+        kind: the distance, names of DISTANCES joined by `+`.
         tv: weight of the total variation; 0 leaves it out.
-        ssim: weight of the `ssim` part beside the other one (1 in the method).
+        ssim: weight of the `ssim` distance beside the others (1 in the method).
 
-    Raises ValueError on other shapes or an unknown kind. Source: method section 4; `l1` and `charbonnier`
-    are this kit's additions.
+    Raises:
+        ValueError: for other shapes or an unknown kind.
 
+    Example:
     >>> external(torch.zeros(2, 3, 3, 16, 16), torch.ones(2, 3, 16, 16), kind="mse")
     tensor(3.)
+
+    Source: method section 4. `l1` and `charbonnier` are this kit's additions.
     """
     _check_scenes(outputs, clean)
-    if kind not in get_args(ExternalKind):
-        raise ValueError(f"unknown external loss {kind!r}: choose one of {', '.join(get_args(ExternalKind))}")
     outputs, clean = _at_least_float32(outputs), _at_least_float32(clean)
     target = clean.unsqueeze(1).expand_as(outputs)  # (B, R, 3, h, w)
-    difference = outputs - target
-    distance = outputs.new_zeros(())
-    for part in kind.split("+"):
-        if part == "mse":
-            distance = distance + difference.square().mean()
-        elif part == "l1":
-            distance = distance + difference.abs().mean()
-        elif part == "charbonnier":
-            distance = distance + (difference.square() + CHARBONNIER_EPSILON**2).sqrt().mean()
-        else:
-            distance = distance + ssim * _dissimilarity(outputs, target)
+    total = outputs.new_zeros(())
+    for part in distances_of(kind):
+        total = total + (ssim if part == "ssim" else 1) * DISTANCES[part](outputs, target)
     # a mean over the R versions is 1/R of their sum, so 3/R * sum = 3 * mean
-    loss = PUBLISHED_RAINS * distance
+    loss = PUBLISHED_RAINS * total
     return loss + tv * total_variation(outputs) if tv else loss
 
 
 def internal(outputs: Tensor, *, ssim: bool = False) -> Tensor:
-    """Agreement between the derained versions of one scene.
+    """Return how far the derained versions of one scene lie apart.
 
         L_int = 3/P * sum_{k<l} MSE(T_k, T_l)          P = R (R - 1) / 2 pairs
 
-    averaged over scenes; `ssim=True` adds 1 - SSIM(T_k, T_l) to each pair. With R = 1 there is no pair:
-    exactly 0.
+    averaged over scenes. With R = 1 there is no pair, and the loss is exactly 0.
 
     The mean squared distance over pairs is twice the unbiased variance over the versions, so the first part
     costs R images instead of P: L_int = 6 * mean Var_k(T_k).
 
     Args:
-        outputs: (B, R, 3, h, w).
+        outputs: (B, R, 3, h, w), the R derained versions of B scenes.
+        ssim: also add 1 - SSIM(T_k, T_l) for each pair.
 
-    Source: method section 4; the SSIM of pairs is this kit's ablation arm.
-
+    Example:
     >>> internal(torch.stack([torch.zeros(3, 8, 8), torch.ones(3, 8, 8)]).unsqueeze(0))
     tensor(3.)
+
+    Source: method section 4. The SSIM of pairs is this kit's ablation arm.
     """
     _check_scenes(outputs)
     outputs = _at_least_float32(outputs)
@@ -113,12 +168,14 @@ def internal(outputs: Tensor, *, ssim: bool = False) -> Tensor:
     loss = 2 * PUBLISHED_RAINS * outputs.var(dim=1, correction=1).mean()
     if ssim:
         first, second = torch.triu_indices(versions, versions, offset=1, device=outputs.device)
-        loss = loss + PUBLISHED_RAINS * _dissimilarity(outputs[:, first], outputs[:, second])
+        loss = loss + PUBLISHED_RAINS * dissimilarity(outputs[:, first], outputs[:, second])
     return loss
 
 
 def total_variation(images: Tensor) -> Tensor:
-    """TV = 2 * (mean squared difference of vertical neighbours + that of horizontal ones), images (..., h, w).
+    """Return how much neighbouring pixels of images (..., h, w) differ.
+
+        TV = 2 * (mean squared difference of vertical neighbours + that of horizontal ones)
 
     A side of one pixel has no neighbours and adds nothing.
     """
@@ -131,14 +188,15 @@ def total_variation(images: Tensor) -> Tensor:
 
 
 def binary_entropy(logits: Tensor) -> Tensor:
-    """Entropy of every softmax weight taken as a yes-or-no choice, in decimal digits.
+    """Return the entropy of every softmax weight, taken as a yes-or-no choice, in decimal digits.
 
         H(p) = -p log10 p - (1 - p) log10(1 - p),  p = softmax(logits) along a row
 
-    elementwise, (n, k) -> (n, k). Computed from log p = log_softmax and log(1 - p) = logsumexp of the row's
+    for each element, (n, k) -> (n, k). It is computed from log p = log_softmax and log(1 - p) = logsumexp of the row's
     *other* logits, never from 1 - p, so value and gradient stay finite at any finite logits. A logit of
     -inf is a masked choice: weight, entropy and gradient are 0 there.
 
+    Example:
     >>> binary_entropy(torch.zeros(1, 2))
     tensor([[0.3010, 0.3010]])
     """
@@ -157,15 +215,18 @@ def binary_entropy(logits: Tensor) -> Tensor:
 def architecture_regularisation(
     alpha_logits: Tensor, beta_logits: Tensor, weight_alpha: float = 0.01, weight_beta: float = 0.01
 ) -> Tensor:
-    """Pushes the weights of the search towards 0 or 1.
+    """Return what pushes the weights of the search towards 0 or 1; for the architecture step only.
 
-        L_arch = weight_alpha * mean H(softmax(alpha)) + weight_beta * mean H(softmax(beta)),  H =
-        `binary_entropy`
+        L_arch = weight_alpha * mean H(softmax(alpha)) + weight_beta * mean H(softmax(beta))
+
+    with H = `binary_entropy`.
 
     Args:
-        alpha_logits: (n_modules, 2).    beta_logits: (n_edges, n_operations). Either may have no rows.
+        alpha_logits: (n_modules, candidate modules); may have no rows.
+        beta_logits: (n_edges, n_operations); may have no rows.
+        weight_alpha, weight_beta: the weights of the two means.
 
-    For the architecture step only. Source: method section 4.
+    Source: method section 4.
     """
     terms = [
         weight * (binary_entropy(logits).mean() if logits.numel() else logits.sum())
@@ -175,17 +236,21 @@ def architecture_regularisation(
 
 
 def complexity(alpha_weights: Tensor, beta_weights: Tensor, costs: Costs) -> Tensor:
-    """Expected cost of the relaxed network, as a share of the largest network's.
+    """Return the expected cost of the relaxed network, as a share of the cost of the largest network.
 
         L_cost = ( fixed + sum alpha_w * cost_modules + sum beta_w * cost_edges ) / largest
 
-    linear and so differentiable in the weights; in (0, 1] for weights that sum to 1 per row.
+    It is linear in the weights, and lies in (0, 1] where each row of them sums to 1.
 
     Args:
-        alpha_weights: (n_modules, 2) and beta_weights: (n_edges, n_operations), *after* the relaxation.
-        costs: parameters or FLOPs of each choice, looked up by operation name (`SearchSpace`).
+        alpha_weights: (n_modules, candidate modules), *after* the relaxation.
+        beta_weights: (n_edges, n_operations), *after* the relaxation.
+        costs: parameters or FLOPs of each choice, by name (`networks.costs.measure_costs`).
 
-    Raises ValueError where a row or column of the costs has no weight. Source: method section 4.
+    Raises:
+        ValueError: where a row or column of the costs has no weight.
+
+    Source: method section 4.
     """
     for name, weights, table in (
         ("alpha", alpha_weights, costs.modules),
@@ -201,6 +266,46 @@ def complexity(alpha_weights: Tensor, beta_weights: Tensor, costs: Costs) -> Ten
     return (costs.fixed + modules + edges) / costs.largest
 
 
+# --- terms of your own ---
+
+
+class Term(NamedTuple):
+    """A registered term: `image` ones are called with (outputs, clean) in every step, `architecture` ones with
+    (alpha_logits, beta_logits, alpha_weights, beta_weights, costs) in the architecture step."""
+
+    on: Literal["image", "architecture"]
+    function: Callable[..., Tensor]
+
+
+F = TypeVar("F", bound=Callable[..., Tensor])
+
+TERMS: dict[str, Term] = {}
+"""Every term beyond the published ones, by name. Its weight is the setting `loss.terms.NAME`."""
+
+PUBLISHED_TERMS = ("external", "internal", "regularisation", "complexity")
+
+
+def term(name: str, on: Literal["image", "architecture"] = "image") -> Callable[[F], F]:
+    """Register the function below as a loss term; the setting `loss.terms.NAME` is then its weight.
+
+    Args:
+        name: what settings, logs and curves call it.
+        on: `image` for a function of outputs (B, R, 3, h, w) and clean images (B, 3, h, w); `architecture` for a
+            function of the same arguments as `DerainLoss.architecture`. Both return a scalar, a mean over scenes.
+
+    Raises:
+        ValueError: for the name of a published term.
+    """
+    if name in PUBLISHED_TERMS:
+        raise ValueError(f"{name!r} is a published term: choose another name")
+
+    def register(function: F) -> F:
+        TERMS[name] = Term(on, function)
+        return function
+
+    return register
+
+
 # --- all together ---
 
 
@@ -208,37 +313,58 @@ def complexity(alpha_weights: Tensor, beta_weights: Tensor, costs: Costs) -> Ten
 class LossSettings:
     """Which terms count, and how much; a weight of 0 switches its term off and does not compute it.
 
-    Defaults are the method's (section 4). `internal_from` is the first epoch, counted from 0, with an
-    internal loss.
+    The defaults are the method's (section 4).
     """
 
-    external: ExternalKind = "mse+ssim"
+    external: str = "mse+ssim"
+    """Distance to the clean image: some of mse, l1, charbonnier and ssim, joined by +."""
+
     external_weight: float = 1.0
+    """Weight of the external loss."""
+
     external_ssim: float = 1.0
+    """Weight of the ssim distance beside the pixel distance."""
+
     tv: float = 1e-4
+    """Weight of the total variation, within the external loss."""
+
     internal_weight: float = 1.0
+    """Weight of the agreement between the derained versions of a scene."""
+
     internal_from: int = 5
+    """First epoch with an internal loss, counted from 0."""
+
     internal_ssim: bool = False
+    """Also count 1 - SSIM between the derained versions."""
+
     alpha_entropy_weight: float = 0.01
+    """Weight of the entropy of alpha, in the architecture step."""
+
     beta_entropy_weight: float = 0.01
-    complexity_weight: float = 0.01  # lambda; 0.01 and 0.1 are the values seen
+    """Weight of the entropy of beta, in the architecture step."""
+
+    complexity_weight: float = 0.01
+    """Weight of the expected cost, lambda; 0.01 and 0.1 are the values seen."""
+
     complexity_unit: CostUnit = "parameters"
+    """What the expected cost counts."""
+
+    terms: dict[str, float] = field(default_factory=dict, hash=False, metadata=LATER)
+    """Weights of registered terms, by name: loss.terms.NAME=0.1."""
 
     def __post_init__(self) -> None:
-        if self.external not in get_args(ExternalKind):
-            known = ", ".join(get_args(ExternalKind))
-            raise ValueError(f"unknown external loss {self.external!r}: choose one of {known}")
-        if self.complexity_unit not in get_args(CostUnit):
-            known = ", ".join(get_args(CostUnit))
-            raise ValueError(f"unknown complexity_unit {self.complexity_unit!r}: choose one of {known}")
-        for name in ("external", "internal", "alpha_entropy", "beta_entropy", "complexity"):
-            weight = getattr(self, f"{name}_weight")
-            if not (math.isfinite(weight) and weight >= 0):
-                raise ValueError(f"{name}_weight is {weight}: it must be a finite number, 0 (off) or more")
-        for name in ("tv", "external_ssim"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} is {value}: it must be a finite number, 0 (off) or more")
+        check(self)
+        distances_of(self.external)
+        if unknown := [name for name in self.terms if name not in TERMS]:
+            known = ", ".join(TERMS) or "none is registered"
+            raise ValueError(
+                f"unknown loss term {unknown[0]!r}: {known}; import the file that registers one of your own first"
+            )
+        weights = {name: value for name, value in vars(self).items() if name.endswith("_weight")}
+        weights |= {"tv": self.tv, "external_ssim": self.external_ssim, **self.terms}
+        for name, weight in weights.items():
+            if weight < 0:
+                raise ValueError(f"{name} is {weight}: it must be 0 (off) or more")
         if self.internal_from < 0:
             raise ValueError(f"internal_from is {self.internal_from}: it must be an epoch, 0 or later")
 
@@ -246,20 +372,21 @@ class LossSettings:
 class DerainLoss:
     """The weighted sum of the terms that are on.
 
+    Both methods also return each term *before* its weight, as detached scalar tensors for the log. Nothing here waits
+    for a GPU.
+
+    Example:
     >>> loss = DerainLoss(LossSettings(internal_from=0))
     >>> total, terms = loss(torch.rand(2, 3, 3, 16, 16), torch.rand(2, 3, 16, 16), epoch=0)
     >>> sorted(terms)
     ['external', 'internal']
-
-    `terms` holds each term *before* its weight, as detached scalar tensors for the log; nothing here waits
-    for a GPU.
     """
 
     def __init__(self, settings: LossSettings | None = None) -> None:
         self.settings = settings or LossSettings()
 
     def __call__(self, outputs: Tensor, clean: Tensor, *, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Image terms, for weight and architecture steps: outputs (B, R, 3, h, w), clean (B, 3, h, w)."""
+        """Return the image terms of a weight or architecture step: outputs (B, R, 3, h, w), clean (B, 3, h, w)."""
         settings = self.settings
         terms: dict[str, tuple[float, Tensor]] = {}
         if settings.external_weight:
@@ -267,6 +394,7 @@ class DerainLoss:
             terms["external"] = settings.external_weight, value
         if settings.internal_weight and epoch >= settings.internal_from:
             terms["internal"] = settings.internal_weight, internal(outputs, ssim=settings.internal_ssim)
+        terms |= self._registered("image", outputs, clean)
         return _weighted_sum(terms, outputs)
 
     def architecture(
@@ -277,7 +405,13 @@ class DerainLoss:
         beta_weights: Tensor,
         costs: Costs,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Terms of the architecture alone, to add in the architecture step; `costs` in `complexity_unit`."""
+        """Return the terms of the architecture alone, to add in the architecture step.
+
+        Args:
+            alpha_logits, beta_logits: the logits, (n_modules, candidate modules) and (n_edges, n_operations).
+            alpha_weights, beta_weights: the same after the relaxation.
+            costs: the cost of each choice, in `complexity_unit`.
+        """
         settings = self.settings
         terms: dict[str, tuple[float, Tensor]] = {}
         if settings.alpha_entropy_weight or settings.beta_entropy_weight:
@@ -287,7 +421,12 @@ class DerainLoss:
             terms["regularisation"] = 1.0, entropy
         if settings.complexity_weight:
             terms["complexity"] = settings.complexity_weight, complexity(alpha_weights, beta_weights, costs)
+        terms |= self._registered("architecture", alpha_logits, beta_logits, alpha_weights, beta_weights, costs)
         return _weighted_sum(terms, alpha_logits)
+
+    def _registered(self, on: str, *inputs: Any) -> dict[str, tuple[float, Tensor]]:
+        weighed = {name: weight for name, weight in self.settings.terms.items() if weight and TERMS[name].on == on}
+        return {name: (weight, TERMS[name].function(*inputs)) for name, weight in weighed.items()}
 
 
 def _weighted_sum(terms: Mapping[str, tuple[float, Tensor]], like: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -295,13 +434,8 @@ def _weighted_sum(terms: Mapping[str, tuple[float, Tensor]], like: Tensor) -> tu
     return total, {name: value.detach() for name, (_, value) in terms.items()}
 
 
-def _dissimilarity(x: Tensor, y: Tensor) -> Tensor:
-    """Mean of 1 - SSIM over the images of x and y, both (B, R, 3, h, w)."""
-    return 1 - structural_similarity(x.flatten(0, 1), y.flatten(0, 1), data_range=1.0).mean()
-
-
 def _at_least_float32(x: Tensor) -> Tensor:
-    """Half-precision outputs (autocast) are widened: squares of small differences vanish in 16 bits."""
+    """Widen half-precision outputs (autocast): squares of small differences vanish in 16 bits."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
@@ -313,5 +447,5 @@ def _check_scenes(outputs: Tensor, clean: Tensor | None = None) -> None:
         if tuple(clean.shape) != expected:
             raise ValueError(
                 f"clean is {tuple(clean.shape)} but outputs {tuple(outputs.shape)} ask for {expected}: "
-                "one clean image a scene"
+                "one clean image per scene"
             )

@@ -1,15 +1,20 @@
-"""Strict settings: frozen dataclasses, one a concern, read from mappings without guessing.
+"""Strict settings: frozen dataclasses, one per concern, read from mappings without guessing.
 
-An unknown key, a missing one or a value of another type is an error that says where, what was expected and
-which valid key is nearest. Nothing is dropped and nothing is converted silently, but for int -> float and
-list -> tuple.
+An unknown key, a missing one or a value of another type is an error. It says where the value stands, what was expected
+and which valid key is nearest. Nothing is dropped, and nothing is converted silently but int to float and list to
+tuple. A dataclass may give the old names of renamed fields in a class attribute `RENAMED`, from old to new: they are
+still read, with a FutureWarning.
 """
 
+import ast
 import dataclasses
 import difflib
+import inspect
 import math
+import textwrap
 import types
 import typing
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, Union
@@ -22,19 +27,20 @@ default, so that older files, and the ids made from them, stay what they were.""
 
 
 def parse(cls: type[T], mapping: Mapping[str, Any], *, where: str = "", text: bool = False) -> T:
-    """A settings dataclass from a mapping (JSON, YAML, a notebook's parameters).
+    """Make a settings dataclass from a mapping (JSON, YAML, a notebook's parameters).
 
     Args:
-        cls: a dataclass; its fields may be bool, int, float, str, Path, Literal, tuples, lists, dicts by
-            str, other dataclasses, and unions of those with None.
-        mapping: field name -> value; fields left out take their defaults. Nested settings are mappings too.
+        cls: a dataclass. Its fields may be bool, int, float, str, Path, Literal, tuples, lists, dicts by str, other
+            dataclasses, and unions of those with None.
+        mapping: field name -> value. Fields that are left out take their defaults. Nested settings are mappings too.
         where: prefix of the names in error messages, such as "search".
-        text: values that are strings are read as the field's type: "1e-3" (which YAML takes for a string),
-            "true", "32,64", "none".
+        text: read values that are strings as the field's type: "1e-3" (which YAML takes for a string), "true",
+            "32,64", "none".
 
-    Raises ValueError for unknown or missing keys and wrong types, and passes on the dataclass's own
-    ValueErrors.
+    Raises:
+        ValueError: for unknown or missing keys and wrong types; also the dataclass's own ValueErrors.
 
+    Example:
     >>> @dataclasses.dataclass(frozen=True)
     ... class Sgd:
     ...     rate: float = 0.1
@@ -48,9 +54,7 @@ def parse(cls: type[T], mapping: Mapping[str, Any], *, where: str = "", text: bo
     if not isinstance(mapping, Mapping):
         raise ValueError(f"{where or cls.__name__}: expected a mapping of settings, got {_shown(mapping)}")
     hints, fields = _fields(cls)
-    for key in mapping:
-        if key not in fields:
-            raise ValueError(f"unknown setting {_join(where, key)!r}: {_nearest(key, fields)}")
+    mapping = {_current(cls, key, where): value for key, value in mapping.items()}
     missing = [name for name, field in fields.items() if name not in mapping and _required(field)]
     if missing:
         names = ", ".join(repr(_join(where, name)) for name in missing)
@@ -63,10 +67,15 @@ def parse(cls: type[T], mapping: Mapping[str, Any], *, where: str = "", text: bo
 
 
 def override(settings: T, assignments: Iterable[str] | Mapping[str, str]) -> T:
-    """New settings with some values replaced, from text: `["weights.rate=1e-3", "seed=2"]`, as after `--set`.
+    """Return new settings with some values replaced, from texts as after `--set`: `["sgd.rate=1e-3", "seed=2"]`.
 
-    Each text is read as the type of the field it names; dots lead into nested settings. `settings` is
-    unchanged.
+    Args:
+        settings: a settings dataclass; it stays as it is.
+        assignments: texts "name=value", or a mapping of such names to texts. Each value is read as the type of the
+            field that it is for. Dots lead into nested settings and into dicts.
+
+    Raises:
+        ValueError: for an unknown name, a value of another type, or a text without "=".
     """
     if isinstance(assignments, Mapping):
         pairs = list(assignments.items())
@@ -85,7 +94,7 @@ def override(settings: T, assignments: Iterable[str] | Mapping[str, str]) -> T:
 def check(settings: Any) -> None:
     """Raise ValueError where a field of a settings dataclass holds a value of another type than it states.
 
-    For `__post_init__`: settings built in Python are then as strict as those read by `parse`.
+    A dataclass calls this in `__post_init__`. Settings made in Python are then as strict as those read by `parse`.
     """
     hints, fields = _fields(type(settings))
     for name in fields:
@@ -94,25 +103,77 @@ def check(settings: Any) -> None:
 
 
 def changed(settings: T, changes: Mapping[str, Any]) -> T:
-    """`settings` with some fields replaced; ValueError naming the nearest field where one is unknown."""
-    _, fields = _fields(type(settings))
-    for key in changes:
-        if key not in fields:
-            raise ValueError(f"unknown setting {key!r}: {_nearest(key, fields)}")
+    """Return `settings` with some fields replaced; ValueError names the nearest field where one is unknown."""
+    changes = {_current(type(settings), key): value for key, value in changes.items()}
     return dataclasses.replace(settings, **changes)  # type: ignore[type-var]
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
-    """Settings as nested dicts, lists, texts, numbers and None: what JSON holds and `parse` reads back."""
+    """Return settings as nested dicts, lists, texts, numbers and None: what JSON holds and `parse` reads back."""
     if not dataclasses.is_dataclass(settings) or isinstance(settings, type):
         raise ValueError(f"expected a settings dataclass, got {_shown(settings)}")
-    fields = (field for field in dataclasses.fields(settings) if field.init)
-    values = {field: getattr(settings, field.name) for field in fields}
-    return {f.name: _plain(v) for f, v in values.items() if not (f.metadata == LATER and v == f.default)}
+    values = {field: getattr(settings, field.name) for field in dataclasses.fields(settings) if field.init}
+    return {f.name: _plain(v) for f, v in values.items() if not (f.metadata == LATER and v == default_of(f))}
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """Return the default of a dataclass field; `dataclasses.MISSING` where it has none."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+class Described(NamedTuple):
+    """One setting as a help text shows it."""
+
+    name: str
+    kind: str
+    default: Any
+    text: str
+
+
+def describe(settings: Any, where: str = "") -> list[Described]:
+    """List every setting of a dataclass, nested ones dotted, with the docstring that stands under its field.
+
+    Args:
+        settings: a settings dataclass. Its values are the defaults that are shown.
+        where: prefix of the names.
+    """
+    hints, fields = _fields(type(settings))
+    texts = _field_docstrings(type(settings))
+    rows = []
+    for name in fields:
+        value, place = getattr(settings, name), _join(where, name)
+        if dataclasses.is_dataclass(value):
+            rows += describe(value, place)
+        else:
+            rows.append(Described(place, _name(hints[name]), value, texts.get(name, "")))
+    return rows
+
+
+def _field_docstrings(cls: type) -> dict[str, str]:
+    """Return the text under each field of a dataclass. Python keeps no such text, so it is read from the source."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    assert isinstance(definition, ast.ClassDef)
+    texts = {}
+    for field, below in zip(definition.body, definition.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
+            texts[field.target.id] = " ".join(str(ast.literal_eval(below.value)).split())
+    return texts
+
+
+def completed(stored: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return stored settings with those that they lack, nested ones too, taken from `defaults`.
+
+    A setting that did not exist when a file was written had its default in effect.
+    """
+    full = {**defaults, **stored}
+    for key, value in stored.items():
+        if isinstance(value, Mapping) and isinstance(defaults.get(key), Mapping):
+            full[key] = completed(value, defaults[key])
+    return full
 
 
 class Difference(NamedTuple):
-    """One field in which two settings differ; `absent` stands for a field one of them lacks."""
+    """One field in which two settings differ; `absent` stands for a field that one of them lacks."""
 
     field: str
     here: Any
@@ -126,10 +187,13 @@ ABSENT = "absent"
 
 
 def difference(here: Any, there: Any, *, ignore: Sequence[str] = ()) -> list[Difference]:
-    """The fields in which two settings (dataclasses, or the dicts made from them) differ, nested ones dotted.
+    """List the fields in which two settings differ, nested ones dotted.
 
-    `ignore` lists dotted fields to leave out; naming a group leaves out all of it.
+    Args:
+        here, there: dataclasses, or the dicts made from them.
+        ignore: dotted fields to leave out; naming a group leaves out all of it.
 
+    Example:
     >>> [str(d) for d in difference({"sgd": {"rate": 0.01}}, {"sgd": {"rate": 0.1}})]
     ['sgd.rate 0.01 here, 0.1 there']
     """
@@ -142,7 +206,7 @@ def difference(here: Any, there: Any, *, ignore: Sequence[str] = ()) -> list[Dif
 
 
 def _convert(kind: Any, value: Any, where: str, text: bool) -> Any:
-    """`value` as the type `kind`, or a ValueError that names the place."""
+    """Return `value` as the type `kind`, or raise a ValueError that names the place."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return value
@@ -220,7 +284,7 @@ _SWITCHES = {
 
 
 def _from_text(kind: Any, origin: Any, value: str, where: str) -> Any:
-    """Text of a command line as the value it writes; other kinds keep it for the check that follows."""
+    """Return the value that a text of a command line writes; other kinds keep it for the check that follows."""
     try:
         if kind is bool:
             return _SWITCHES[value.lower()]
@@ -237,12 +301,14 @@ def _from_text(kind: Any, origin: Any, value: str, where: str) -> Any:
 
 
 def _replaced(settings: Any, path: list[str], value: str, where: str) -> Any:
-    hints, fields = _fields(type(settings))
+    hints, _ = _fields(type(settings))
     name, *rest = path
-    if name not in fields:
-        raise ValueError(f"unknown setting {_join(where, name)!r}: {_nearest(name, fields)}")
+    name = _current(type(settings), name, where)
     current, place = getattr(settings, name), _join(where, name)
-    if rest:
+    if rest and isinstance(current, dict):
+        key = ".".join(rest)
+        new = {**current, key: _convert(typing.get_args(hints[name])[1], value, _join(place, key), text=True)}
+    elif rest:
         if not dataclasses.is_dataclass(current):
             raise ValueError(f"{place}: it holds no settings of its own, so {'.'.join(path)!r} names nothing")
         new = _replaced(current, rest, value, place)
@@ -266,8 +332,24 @@ def _fields(cls: Any) -> tuple[dict[str, Any], dict[str, dataclasses.Field[Any]]
     return typing.get_type_hints(cls), {field.name: field for field in dataclasses.fields(cls) if field.init}
 
 
+def _current(cls: type, key: Any, where: str = "") -> str:
+    """Return a field's name as it is now; ValueError for a name that the dataclass never had."""
+    renamed = getattr(cls, "RENAMED", {})
+    if key in renamed:
+        warnings.warn(
+            f"the setting {_join(where, key)!r} is now called {renamed[key]!r}; the old name goes with the next release",
+            FutureWarning,
+            stacklevel=3,
+        )
+        return renamed[key]
+    _, fields = _fields(cls)
+    if key not in fields:
+        raise ValueError(f"unknown setting {_join(where, key)!r}: {_nearest(key, fields)}")
+    return key
+
+
 def _required(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    return default_of(field) is dataclasses.MISSING
 
 
 def _plain(value: Any) -> Any:
@@ -305,6 +387,8 @@ def _name(kind: Any) -> str:
     if kind is type(None):
         return "None"
     origin = typing.get_origin(kind)
+    if origin is Literal:
+        return "|".join(map(str, typing.get_args(kind)))
     if origin in (Union, types.UnionType):
         return " or ".join(_name(option) for option in typing.get_args(kind))
     return kind.__name__ if isinstance(kind, type) and origin is None else str(kind).replace("typing.", "")
