@@ -1,8 +1,8 @@
-"""Reading and writing image files: uint8 arrays (H, W, 3), RGB, whatever the file held.
+"""Image files as uint8 arrays (H, W, 3) in RGB, whatever the file held, and those arrays as tensors.
 
 What is converted, and how (this kit's choices):
 
-* an EXIF orientation is applied, so that height and width are those a viewer shows;
+* an EXIF orientation is applied, so that height and width are those that a viewer shows;
 * greyscale becomes three equal channels, a palette is looked up, CMYK loses its colour profile;
 * transparency is laid over white;
 * 16-bit samples keep their high byte (65535 -> 255);
@@ -24,28 +24,12 @@ from PIL import Image, UnidentifiedImageError
 
 from manas_lite.runs.checkpoint import write_atomic
 
-__all__ = [
-    "SUFFIXES",
-    "ImageError",
-    "check_ending",
-    "conversions",
-    "exif_of",
-    "image_size",
-    "open_image",
-    "read_image",
-    "refusing",
-    "rgb_array",
-    "to_array",
-    "to_tensor",
-    "upright",
-    "write_image",
-]
-
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif"})
 """File name endings (lower case) that are taken for images when a folder is listed."""
 
-_ORIENTATION = 0x0112
-_PHOTOMETRIC = 262
+ORIENTATION = 0x0112
+"""Tag of EXIF that says how a camera was held."""
+
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -56,7 +40,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = {5, 6, 7, 8}  # those that swap height and width
-_LATE = (b"eXIf", b"tEXtRaw profile type exif", b"zTXtRaw profile type exif", b"iTXtXML:com.adobe.xmp")
+_LATE_EXIF = (b"eXIf", b"tEXtRaw profile type exif", b"zTXtRaw profile type exif", b"iTXtXML:com.adobe.xmp")
 
 
 class ImageError(ValueError):
@@ -64,50 +48,79 @@ class ImageError(ValueError):
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """The picture in a file as uint8 (H, W, 3) RGB in 0..255; conversions as listed above.
+    """Return the picture in a file as uint8 (H, W, 3), RGB in 0..255, converted as listed above.
 
-    Raises FileNotFoundError for a missing file and ImageError for one that is no readable picture.
+    Raises:
+        FileNotFoundError: the file is missing.
+        ImageError: the file is no readable picture.
     """
-    path = Path(path)
-    with refusing(path), open_image(path) as image:
-        image.load()
+    with opened(path) as image:
         return rgb_array(image, path)
 
 
-def rgb_array(image: Image.Image, path: str | os.PathLike[str] = "the picture") -> np.ndarray:
-    """A loaded PIL image as uint8 (H, W, 3), converted as `read_image` converts a file; `path` names it in errors."""
-    return np.array(_to_rgb(upright(image), path))
+def rgb_array(image: Image.Image, name: str | os.PathLike[str] = "the picture") -> np.ndarray:
+    """Return a PIL image as uint8 (H, W, 3), converted as `read_image` converts a file; `name` stands in errors."""
+    image = upright(image)
+    levels = integer_samples(image, name)
+    if levels is not None:
+        return np.repeat((levels >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    return np.array(over_white(image).convert("RGB"))
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """A PIL image, loaded and turned as its EXIF says; the image itself where nothing is to turn.
+    """Decode a PIL image and turn it as its EXIF says; return the image itself where nothing is to turn.
 
-    16-bit grey whose 0 is white, which Pillow leaves as it is, is turned round too.
+    16-bit grey whose 0 is white, which Pillow leaves as it is, is inverted too.
     """
     image.load()
-    turn = _TURNS.get(exif_of(image).get(_ORIENTATION, 1))
-    if image.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:
+    turn = _TURNS.get(exif_of(image).get(ORIENTATION, 1))
+    photometric = getattr(image, "tag_v2", {}).get(262)
+    if image.mode.startswith("I;16") and photometric == 0:
         image = Image.fromarray(65535 - np.asarray(image))
     return image if turn is None else image.transpose(turn)
 
 
+def integer_samples(image: Image.Image, name: str | os.PathLike[str]) -> np.ndarray | None:
+    """Return the samples (H, W) in 0..65535 of a grey image of more than 8 bits, or None for an 8-bit image.
+
+    Raises:
+        ImageError: the samples are floating point, or lie outside 0..65535; `name` stands in the message.
+    """
+    advice = "save it as 8 or 16 bits a channel"
+    if image.mode == "F":
+        raise ImageError(f"{name}: floating-point samples have no known range; {advice}")
+    if not image.mode.startswith("I"):
+        return None
+    values = np.asarray(image)
+    if values.size and (values.min() < 0 or values.max() > 65535):
+        raise ImageError(f"{name}: integer samples outside 0..65535; {advice}")
+    return values
+
+
+def over_white(image: Image.Image) -> Image.Image:
+    """Lay a transparent 8-bit image over white; return an opaque one as it is."""
+    if not image.has_transparency_data:
+        return image
+    layer = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+
+
 def exif_of(image: Image.Image) -> Image.Exif:
-    """EXIF, as far as the file has been read; empty where there is none, or none that can be understood."""
+    """Return EXIF as far as the file has been read; empty where there is none, or none that can be understood."""
     try:
-        exif = Image.Image.getexif(image)  # PNG's own would decode the picture first
-        hash(exif.get(_ORIENTATION))  # values are looked at when asked for
+        exif = Image.Image.getexif(image)  # PNG's own method would decode the picture first
+        hash(exif.get(ORIENTATION))  # values are looked at when asked for
     except Exception:  # whatever Pillow stumbles over in damaged EXIF
         return Image.Exif()
     return exif
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """(height, width) as `read_image` would return them, from the header alone; raises the same errors.
+    """Return (height, width) as `read_image` would, from the header alone; raise the same errors.
 
     Only a PNG with its EXIF behind the pixels is decoded for it.
     """
-    path = Path(path)
-    with refusing(path), open_image(path) as image:
+    with opened(path) as image:
         width, height = image.size
         if image.format == "TIFF":  # some versions of Pillow turn the size of these already
             width, height = (int(image.tag_v2[tag]) for tag in (256, 257))  # type: ignore[attr-defined]
@@ -116,26 +129,33 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 
 def conversions(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """What `read_image` converts in a file, from its header: any of rotated, greyscale, palette, CMYK, transparency,
-    16-bit; empty for plain 8-bit RGB."""
-    path = Path(path)
-    with refusing(path), open_image(path) as image:
-        raw_mode = str(image.tile[0][3]) if image.tile else ""  # type: ignore[attr-defined]
+    """Return what `read_image` converts in a file, found in its header alone.
+
+    Returns:
+        Any of rotated, greyscale, palette, CMYK, transparency and 16-bit; empty for plain 8-bit RGB.
+    """
+    with opened(path) as image:
         found = {
             "rotated": _orientation(image, path) in _TURNS,
             "greyscale": image.mode in ("1", "L", "LA") or image.mode.startswith("I"),
             "palette": image.mode in ("P", "PA"),
             "CMYK": image.mode == "CMYK",
             "transparency": image.has_transparency_data,
-            "16-bit": image.mode.startswith("I") or "16" in raw_mode,
+            "16-bit": image.mode.startswith("I") or "16" in raw_mode(image),
         }
     return tuple(kind for kind, holds in found.items() if holds)
 
 
-def write_image(path: str | os.PathLike[str], array: np.ndarray) -> Path:
-    """Writes uint8 (H, W, 3) or (H, W) to `path`, in the format of its ending, and returns the path.
+def raw_mode(image: Image.Image) -> str:
+    """Return Pillow's name for the samples in the file of an image that is not decoded yet, such as RGB;16B."""
+    arguments = image.tile[0][3] if getattr(image, "tile", None) else ""  # type: ignore[attr-defined]
+    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
 
-    Atomic: a full disk leaves the old file as it was.
+
+def write_image(path: str | os.PathLike[str], array: np.ndarray) -> Path:
+    """Write uint8 (H, W, 3) or (H, W) to `path`, in the format of its ending, and return the path.
+
+    The write is atomic: a full disk leaves the old file as it was.
     """
     path = Path(path)
     array = np.asarray(array)
@@ -153,7 +173,7 @@ def write_image(path: str | os.PathLike[str], array: np.ndarray) -> Path:
 
 
 def check_ending(path: Path) -> str:
-    """The format that `write_image` would write to `path`; ValueError for an ending that it does not know."""
+    """Return the format that `write_image` would write to `path`; raise ValueError for an unknown ending."""
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind not in Image.SAVE:
         raise ValueError(f"{path}: unknown image ending {path.suffix!r}; use .png (lossless) or .jpg")
@@ -161,10 +181,11 @@ def check_ending(path: Path) -> str:
 
 
 def to_tensor(array: np.ndarray) -> torch.Tensor:
-    """uint8 (..., H, W, 3) in 0..255 -> float32 (..., 3, H, W) in [0, 1].
+    """Turn uint8 (..., H, W, 3) in 0..255 into float32 (..., 3, H, W) in [0, 1].
 
-    >>> to_tensor(np.full((2, 4, 3), 255, np.uint8)).shape
-    torch.Size([3, 2, 4])
+    Example:
+        >>> to_tensor(np.full((2, 4, 3), 255, np.uint8)).shape
+        torch.Size([3, 2, 4])
     """
     if array.dtype != np.uint8 or array.ndim < 3 or array.shape[-1] != 3:
         raise ValueError(f"to_tensor expects uint8 (..., H, W, 3), got {array.dtype} {array.shape}")
@@ -172,10 +193,11 @@ def to_tensor(array: np.ndarray) -> torch.Tensor:
 
 
 def to_array(tensor: torch.Tensor) -> np.ndarray:
-    """Float (..., 3, H, W) -> uint8 (..., H, W, 3): clamped to [0, 1], then rounded to 256 levels.
+    """Turn a float tensor (..., 3, H, W) into uint8 (..., H, W, 3): clamped to [0, 1], then rounded to 256 levels.
 
-    >>> bool((to_array(to_tensor(np.eye(3, dtype=np.uint8)[None])) == np.eye(3, dtype=np.uint8)).all())
-    True
+    Example:
+        >>> bool((to_array(to_tensor(np.eye(3, dtype=np.uint8)[None])) == np.eye(3, dtype=np.uint8)).all())
+        True
     """
     if not tensor.is_floating_point() or tensor.ndim < 3 or tensor.shape[-3] != 3:
         raise ValueError(f"to_array expects a float tensor (..., 3, H, W), got {tensor.dtype} {tuple(tensor.shape)}")
@@ -187,8 +209,8 @@ def to_array(tensor: torch.Tensor) -> np.ndarray:
 
 
 @contextmanager
-def refusing(path: Path) -> Iterator[None]:
-    """Turns whatever a decoder raises over a broken file into an ImageError that names it."""
+def refusing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn whatever a decoder raises inside the block over a broken file into an ImageError that names the file."""
     try:
         yield
     except (ImageError, FileNotFoundError, MemoryError):
@@ -197,62 +219,53 @@ def refusing(path: Path) -> Iterator[None]:
         raise ImageError(f"{path}: cannot be decoded ({_reason(error)}); copy or download it again") from error
 
 
-def open_image(path: Path) -> Image.Image:
-    """A file as a PIL image, not decoded yet; a folder, an animation and an empty or foreign file are refused."""
-    if path.is_dir():
-        raise ImageError(f"{path}: is a folder, not an image file")
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such image file")
-    if path.stat().st_size == 0:
-        raise ImageError(f"{path}: is empty (0 bytes); copy or download it again")
-    try:
-        image = Image.open(path)
-        frames = getattr(image, "n_frames", 1)
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{path}: is no image that Pillow can read") from error
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise ImageError(f"{path}: is no image that Pillow can read ({_reason(error)})") from error
-    # A camera's MPO holds its picture first and previews after it; any other second frame is an animation.
-    if frames > 1 and image.format != "MPO":
-        image.close()
-        raise ImageError(f"{path}: holds {frames} frames; save the one you mean as a PNG")
-    return image
+@contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """Open a file as a PIL image that is not decoded yet, and close it after the block.
+
+    A folder, an animation, an empty or foreign file, and one that breaks inside the block raise ImageError.
+    """
+    path = Path(path)
+    with refusing(path):
+        if path.is_dir():
+            raise ImageError(f"{path}: is a folder, not an image file")
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such image file")
+        if path.stat().st_size == 0:
+            raise ImageError(f"{path}: is empty (0 bytes); copy or download it again")
+        try:
+            image = Image.open(path)
+            frames = getattr(image, "n_frames", 1)
+        except MemoryError:
+            raise
+        except Exception as error:
+            detail = "" if isinstance(error, UnidentifiedImageError) else f" ({_reason(error)})"
+            raise ImageError(f"{path}: is no image that Pillow can read{detail}") from error
+        with image:
+            # A camera's MPO holds its picture first and previews after it; any other second frame is an animation.
+            if frames > 1 and image.format != "MPO":
+                raise ImageError(f"{path}: holds {frames} frames; save the one you mean as a PNG")
+            yield image
 
 
-def _orientation(image: Image.Image, path: Path) -> object:
-    """EXIF's, of an image just opened."""
-    if image.format == "PNG" and "exif" not in image.info and _speaks_late(path):
+def _orientation(image: Image.Image, path: str | os.PathLike[str]) -> object:
+    """Return EXIF's orientation of an image just opened."""
+    if image.format == "PNG" and "exif" not in image.info and _has_late_exif(path):
         image.load()
-    return exif_of(image).get(_ORIENTATION, 1)
+    return exif_of(image).get(ORIENTATION, 1)
 
 
-def _speaks_late(path: Path) -> bool:
-    """Whether a PNG holds EXIF or XMP behind its pixels; of its chunks only the beginnings are read."""
+def _has_late_exif(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a PNG holds EXIF or XMP behind its pixels; only the beginnings of its chunks are read."""
     with open(path, "rb") as file:
         file.seek(8)
         pixels = False
         while head := file.read(32):  # length, kind, first bytes
             pixels = pixels or head[4:8] == b"IDAT"
-            if pixels and head[4:].startswith(_LATE):
+            if pixels and head[4:].startswith(_LATE_EXIF):
                 return True
             file.seek(int.from_bytes(head[:4], "big") + 12 - len(head), os.SEEK_CUR)
     return False
-
-
-def _to_rgb(image: Image.Image, path: str | os.PathLike[str]) -> Image.Image:
-    if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.size and (values.min() < 0 or values.max() > 65535):
-            raise ImageError(f"{path}: integer samples outside 0..65535; save it as 8 or 16 bits a channel")
-        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise ImageError(f"{path}: floating-point samples have no known range; save it as 8 or 16 bits a channel")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return image.convert("RGB")
 
 
 def _reason(error: BaseException) -> str:
