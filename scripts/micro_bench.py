@@ -20,7 +20,7 @@ from experiments import ONE_THREAD, append, check_protocol, rewrite, rows, timed
 from manas_lite import DerainNet, RetrainSettings, SearchSettings, SuperNet
 from manas_lite.compute.runtime import Compute
 from manas_lite.data import SceneBatch, open_split
-from manas_lite.micro_bench import ARCHITECTURES, GATES, SHIPPED, SPACE, genotype_of
+from manas_lite.micro_bench import ARCHITECTURES, GATES, SPACE, TABLE_FOLDER, genotype_of
 from manas_lite.networks.costs import count_parameters
 from manas_lite.runs.environment import describe_environment
 from manas_lite.runs.progress import Progress
@@ -122,7 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("table", "search"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=SHIPPED)
+    parser.add_argument("--out", type=Path, default=TABLE_FOLDER)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)

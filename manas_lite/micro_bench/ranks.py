@@ -1,26 +1,23 @@
 """What a ranking of architectures is worth: rank agreement, the noise ceiling, spread, the expected best of n."""
 
-import itertools
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-__all__ = ["Agreement", "Spread", "agreement", "expected_best", "noise_ceiling", "spread"]
-
-Verdict = Literal["agrees", "undecided", "disagrees"]
+Pairs = list[tuple[np.ndarray, np.ndarray]]  # pairs of rankings of the same architectures
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Kendall's tau between two rankings with its 95 % interval: 1 the same order, 0 none, -1 reversed."""
+    """Kendall's tau between two rankings with its 95 % interval: 1 is the same order, 0 none, -1 the reverse."""
 
     tau: float
     low: float
     high: float
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Literal["agrees", "undecided", "disagrees"]:
         """`undecided` where the interval holds 0."""
         return "agrees" if self.low > 0 else "disagrees" if self.high < 0 else "undecided"
 
@@ -29,37 +26,44 @@ class Agreement:
 
 
 def agreement(proxy: np.ndarray, scores: np.ndarray, *, draws: int = 1000, seed: int = 0) -> Agreement:
-    """Mean Kendall's tau (b: ties are allowed for) between a proxy and each training's scores.
+    """Return the mean Kendall's tau (b: ties are allowed for) between a proxy and each training's scores.
 
-    proxy: (architectures,), or (n, architectures) for n repetitions of it, such as supernets. scores: (architectures,
-    seeds). Each seed by itself, and not their mean, so that the number compares with `noise_ceiling`. The interval is
-    that of a bootstrap over architectures and repetitions: supernets that disagree say little of the next one. Over a
-    handful of repetitions it is too narrow. ValueError for a constant proxy, which ranks nothing.
+    Each training counts by itself, and not their mean, so that the number compares with `noise_ceiling`. The interval
+    comes from a bootstrap over architectures and repetitions of the proxy: supernets that disagree say little of the
+    next one. With a handful of repetitions it is too narrow.
+
+    Args:
+        proxy: (architectures,), or (n, architectures) for n repetitions of it, such as supernets.
+        scores: (architectures, seeds).
+        draws, seed: number and seed of the bootstrap's resamples.
+
+    Raises:
+        ValueError: the numbers of architectures differ, or a ranking is constant and so ranks nothing.
     """
     proxies = np.atleast_2d(np.asarray(proxy, dtype=float))
     return _bootstrapped([[(each, column) for column in scores.T] for each in proxies], draws, seed)
 
 
 def noise_ceiling(scores: np.ndarray, *, draws: int = 1000, seed: int = 0) -> Agreement:
-    """How far two trainings of the same architectures agree: mean tau over the pairs of seeds, (architectures, seeds).
+    """Return how far two trainings of the same architectures agree: the mean tau over the pairs of seeds.
 
-    A proxy that does as well is as good as a training; one without any noise of its own could pass it. ValueError for
-    a single seed.
+    A proxy that does as well is as good as a training. Only one without any noise of its own could pass it. The scores
+    are (architectures, seeds), with at least two seeds; `draws` and `seed` are those of `agreement`.
     """
     count = scores.shape[1]
     if count < 2:
         raise ValueError("the noise ceiling needs trainings with two seeds at least")
-    pairs = [(scores[:, k], scores[:, j]) for k in range(count) for j in range(k)]
-    return _bootstrapped([pairs], draws, seed)
+    return _bootstrapped([[(scores[:, k], scores[:, j]) for k in range(count) for j in range(k)]], draws, seed)
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Standard deviations in the scores' unit: between architectures (the noise taken off), and of the noise between
-    trainings of one architecture (the seeds' common shift taken off)."""
+    """Standard deviations of scores, in the scores' unit."""
 
     architectures: float
+    """Between architectures, with the noise taken off."""
     noise: float
+    """Between trainings of one architecture, with the common shift of each seed taken off."""
 
     @property
     def reliability(self) -> float:
@@ -69,7 +73,10 @@ class Spread:
 
 
 def spread(scores: np.ndarray) -> Spread:
-    """Two-way analysis of variance without repetition, (architectures, seeds): architecture + seed + noise."""
+    """Split the variance of scores, (architectures, seeds), into architecture + seed + noise.
+
+    Source: two-way analysis of variance without repetition.
+    """
     count, seeds = scores.shape
     if count < 2 or seeds < 2:
         raise ValueError(f"{count} architectures and {seeds} seeds: at least two of each are needed")
@@ -80,10 +87,14 @@ def spread(scores: np.ndarray) -> Spread:
 
 
 def expected_best(values: np.ndarray, n: int, *, replacement: bool = False) -> float:
-    """Expected maximum of n draws from `values`, exactly: the mean of an order statistic.
+    """Return the expected maximum of n draws from N values, exactly: the mean of an order statistic.
 
-    Without replacement the i-th smallest of N is the best with probability C(i-1, n-1) / C(N, n); with replacement with
-    (i/N)^n - ((i-1)/N)^n (J. Dodge et al., *Show Your Work*, EMNLP 2019, arXiv 1909.03004).
+    The i-th smallest value is the best of n draws with probability
+
+        C(i-1, n-1) / C(N, n)            without replacement
+        (i / N)^n - ((i-1) / N)^n        with replacement
+
+    Source: J. Dodge et al., *Show Your Work*, EMNLP 2019, arXiv 1909.03004.
     """
     ordered = np.sort(np.ravel(values))
     count = len(ordered)
@@ -97,18 +108,21 @@ def expected_best(values: np.ndarray, n: int, *, replacement: bool = False) -> f
     return float(np.diff(below) @ ordered)
 
 
-def _bootstrapped(groups: list[list[tuple[np.ndarray, np.ndarray]]], draws: int, seed: int) -> Agreement:
-    """Mean over groups of the mean tau over their pairs of rankings of the same architectures; the interval redraws
-    architectures, for all alike, and groups."""
+def _bootstrapped(groups: list[Pairs], draws: int, seed: int) -> Agreement:
+    """Return the mean over groups of the mean tau over their pairs; the interval redraws architectures and groups.
+
+    A resample is a row of counts: how often each architecture was drawn. All pairs share it, and the first row draws
+    each architecture once, which gives tau itself.
+    """
     count = len(groups[0][0][0])
-    for x, y in itertools.chain(*groups):
+    for x, y in (pair for pairs in groups for pair in pairs):
         if len(x) != count or len(y) != count:
             raise ValueError(f"rankings of {len(x)} and {len(y)} architectures")
         if np.ptp(x) == 0 or np.ptp(y) == 0:
             raise ValueError("a constant ranks nothing: tau is not defined")
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(count, np.full(count, 1 / count), size=draws)
-    counts = np.concatenate([np.ones((1, count)), drawn])  # how often each architecture is in; first: each once
+    counts = np.concatenate([np.ones((1, count)), drawn])
     taus = np.array([np.mean([_taus(x, y, counts) for x, y in pairs], axis=0) for pairs in groups])
     shares = rng.multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=draws) / len(groups)
     low, high = np.nanquantile((shares.T * taus[:, 1:]).sum(0), [0.025, 0.975])
@@ -116,10 +130,12 @@ def _bootstrapped(groups: list[list[tuple[np.ndarray, np.ndarray]]], draws: int,
 
 
 def _taus(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Kendall's tau-b of resamples of (x, y), (draws,), from how often each entry is drawn, (draws, entries).
+    """Return Kendall's tau-b of resamples of (x, y), (draws,), from how often each entry is drawn, (draws, entries).
 
-    (concordant - discordant) / sqrt(pairs untied in x * pairs untied in y). Every pair's sign is computed once and
-    weighed by the counts, which a thousand resamples share; a draw whose pairs are all tied gives NaN.
+    The sign of every pair is computed once and weighed by the counts, which a thousand resamples share. That is why
+    `scipy.stats.kendalltau`, called for each resample, is not used. A draw whose pairs are all tied gives NaN.
+
+        (concordant - discordant) / sqrt(pairs untied in x * pairs untied in y)
     """
     sx, sy = (np.sign(v[:, None] - v[None, :]) for v in (x, y))
     agree, in_x, in_y = (((counts @ signs) * counts).sum(1) for signs in (sx * sy, sx**2, sy**2))

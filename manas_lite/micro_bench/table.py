@@ -1,14 +1,12 @@
-"""The table of trained architectures: read, checked, queried; its test columns stay locked until `final()`."""
+"""The table of trained architectures: read, checked and queried. Its test scores stay locked until `final()`."""
 
 import csv
 import json
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -16,15 +14,14 @@ from manas_lite.data import LeakError
 from manas_lite.micro_bench.architectures import ARCHITECTURES, GATES, SPACE, Architecture, genotype_of
 from manas_lite.runs.settings import to_dict
 
-__all__ = ["SHIPPED", "GradientSearch", "MicroBench", "Training", "load"]
-
-SHIPPED = Path(__file__).resolve().parents[1] / "assets" / "micro_bench"
-SCORES = ("val_psnr", "val_ssim", "test_psnr", "test_ssim")
-COLUMNS = (*SCORES, "parameters", "flops", "seconds")
+TABLE_FOLDER = Path(__file__).resolve().parents[1] / "assets" / "micro_bench"
+COLUMNS = ("val_psnr", "val_ssim", "test_psnr", "test_ssim", "parameters", "flops", "seconds")
+WHOLE = ("seed", "epoch")  # columns of whole numbers
+PLACES = {architecture: place for place, architecture in enumerate(ARCHITECTURES)}
 
 
 class Training(NamedTuple):
-    """What a search may learn from training one architecture: scores in dB (RGB) and SSIM, CPU seconds."""
+    """What a search may learn from training one architecture: PSNR in dB (RGB), SSIM, costs, CPU seconds."""
 
     val_psnr: float
     val_ssim: float
@@ -35,32 +32,33 @@ class Training(NamedTuple):
 
 @dataclass(frozen=True)
 class GradientSearch:
-    """A supernet's search, epoch by epoch: what would have been derived from it, after how many CPU seconds."""
+    """A recorded search on one supernet, epoch by epoch."""
 
     seed: int
     seconds: tuple[float, ...]
+    """CPU seconds from the start to the end of each epoch."""
     derived: tuple[Architecture, ...]
+    """The architecture that would be derived after each epoch."""
 
 
 @dataclass(frozen=True, eq=False)
 class MicroBench:
-    """The table. Arrays are (architectures, seeds), in the order of `architectures` and `seeds`.
-
-    seeds: training seeds that every architecture has. incomplete: architectures trained so far, for seeds that lack
-    some; their rows are left out. manifest: data, recipe, versions, device, date and the rainy input's scores, as
-    the run that made the table wrote them.
-    """
+    """The table. Its arrays are (architectures, seeds), in the order of `architectures` and `seeds`."""
 
     seeds: tuple[int, ...]
+    """The training seeds that every architecture has."""
     incomplete: Mapping[int, int]
+    """How many architectures are trained so far, for each seed that lacks some. Their rows are left out."""
     manifest: Mapping[str, Any]
+    """Data, recipe, versions, device, date and the scores of the rainy input, as written by the run that made it."""
     folder: Path
-    architectures: tuple[Architecture, ...] = ARCHITECTURES
     opened: bool = False
+    """Whether the test scores may be read."""
     _columns: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+    architectures: ClassVar[tuple[Architecture, ...]] = ARCHITECTURES
 
     def scores(self, column: str = "val_psnr") -> np.ndarray:
-        """A column, (architectures, seeds). LeakError for test scores before `final()`."""
+        """Return a copy of a column, (architectures, seeds); raise LeakError for test scores before `final()`."""
         if column not in self._columns:
             raise ValueError(f"no column {column!r}: there are {', '.join(COLUMNS)}")
         if column.startswith("test_") and not self.opened:
@@ -71,110 +69,86 @@ class MicroBench:
         return self._columns[column].copy()
 
     def final(self) -> "MicroBench":
-        """The same table with its test scores open: for the end, when nothing is chosen any more."""
+        """Return the same table with its test scores open: for the end, when nothing is chosen any more."""
         return replace(self, opened=True)
 
     def row(self, architecture: Architecture) -> int:
-        """Where an architecture stands; ValueError where it does not."""
-        try:
-            return self._rows[architecture]
-        except KeyError:
-            raise ValueError(
-                f"{tuple(architecture)} is not in the table: it holds patterns such as "
-                f"{self.architectures[0].modules!r}, with one of {', '.join(GATES)}"
-            ) from None
+        """Return the row of an architecture; raise ValueError for one that is not in the table."""
+        return _place(architecture)
 
     def query(self, architecture: Architecture, seed: int) -> Training:
-        """What training this architecture with this seed gave, without its test scores."""
+        """Return what training this architecture with this seed gave, without its test scores."""
         if seed not in self.seeds:
             raise ValueError(f"seed {seed} is not in the table: there are {', '.join(map(str, self.seeds))}")
         place = self.row(architecture), self.seeds.index(seed)
         return Training(*(float(self._columns[name][place]) for name in Training._fields))
 
     def by_genotype(self, column: str = "val_psnr") -> dict[str, float]:
-        """Mean over the seeds by genotype id: what `widgets.genotype_editor` shows."""
-        means = self.scores(column).mean(1)
-        genotypes = (genotype_of(*architecture) for architecture in self.architectures)
-        return {genotype.id: float(mean) for genotype, mean in zip(genotypes, means, strict=True)}
+        """Return the mean over the seeds by genotype id, as `widgets.genotype_editor` shows it."""
+        means = self.scores(column).mean(1).tolist()
+        return {genotype_of(*each).id: mean for each, mean in zip(ARCHITECTURES, means, strict=True)}
 
     def gradient_searches(self) -> tuple[GradientSearch, ...]:
-        """The searches by gradient in this space (searches.csv), by seed."""
-        name = "searches.csv"
-        by_seed: dict[int, list[tuple[int, float, Architecture]]] = {}
-        for line, row in _lines(self.folder / name, ("seed", "epoch", "modules", "gate", "seconds")):
-            where = f"{name}, line {line}"
-            architecture = self._known(row, where)
-            step = (_whole(row, "epoch", where), _number(row, "seconds", where), architecture)
-            by_seed.setdefault(_whole(row, "seed", where), []).append(step)
+        """Return the gradient searches in this space by seed, from searches.csv."""
+        steps: dict[int, list[tuple[float, float, Architecture]]] = {}
+        for _, architecture, row in _rows(self.folder / "searches.csv", ("seed", "epoch", "seconds")):
+            steps.setdefault(int(row["seed"]), []).append((row["epoch"], row["seconds"], architecture))
         searches = []
-        for seed, steps in sorted(by_seed.items()):
-            epochs, seconds, derived = zip(*sorted(steps), strict=True)
+        for seed, found in sorted(steps.items()):
+            epochs, seconds, derived = zip(*sorted(found), strict=True)
             if len(set(epochs)) < len(epochs) or list(seconds) != sorted(seconds):
-                raise ValueError(f"{name}, seed {seed}: an epoch stands there twice, or its seconds fall")
+                raise ValueError(f"searches.csv, seed {seed}: an epoch stands there twice, or its seconds fall")
             searches.append(GradientSearch(seed, seconds, derived))
         return tuple(searches)
 
     def one_shot(self) -> np.ndarray:
-        """Validation PSNR with weights inherited from a supernet, untrained (one_shot.csv): (supernets, architectures),
-        by the supernets' seeds."""
-        name = "one_shot.csv"
-        found: dict[int, dict[Architecture, float]] = {}
-        for line, row in _lines(self.folder / name, ("seed", "modules", "gate", "val_psnr")):
-            where = f"{name}, line {line}"
-            _put(found.setdefault(_whole(row, "seed", where), {}), self._known(row, where), row, "val_psnr", where)
-        for seed, scores in found.items():
-            if len(scores) != len(self.architectures):
-                raise ValueError(f"{name}, seed {seed}: {len(scores)} of {len(self.architectures)} architectures")
-        return np.array([[found[seed][each] for each in self.architectures] for seed in sorted(found)])
+        """Return validation PSNR (dB) with weights inherited from a supernet and not trained on, from one_shot.csv.
 
-    @cached_property
-    def _rows(self) -> Mapping[Architecture, int]:
-        return {each: place for place, each in enumerate(self.architectures)}
-
-    def _known(self, row: Mapping[str, str], where: str) -> Architecture:
-        architecture = Architecture(row["modules"], row["gate"])
-        try:
-            self.row(architecture)
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from None
-        return architecture
+        The result is (supernets, architectures), in the order of the supernets' seeds.
+        """
+        found = _by_seed(self.folder / "one_shot.csv", ("val_psnr",))
+        for seed, scored in found.items():
+            if len(scored) != len(ARCHITECTURES):
+                raise ValueError(f"one_shot.csv, seed {seed}: {len(scored)} of {len(ARCHITECTURES)} architectures")
+        return np.array([[found[seed][each]["val_psnr"] for each in ARCHITECTURES] for seed in sorted(found)])
 
 
-def load(folder: str | Path | None = None) -> MicroBench:
-    """Read a table; default: the one that the package brings.
+def open_bench(folder: str | Path | None = None) -> MicroBench:
+    """Read a table and check it.
 
-    folder: holds table.csv (a row an architecture and seed) and manifest.json. Raises FileNotFoundError, or ValueError
-    naming file, line and what was expected: for missing columns, unknown architectures, values that are no finite
-    numbers, the same training twice, architectures whose cost depends on the seed, a table of another space, and one
-    in which no seed is whole.
+    Args:
+        folder: holds table.csv (one row per architecture and seed) and manifest.json. The package's own by default.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: the file and line are named. A column is missing, an architecture is unknown, a value is no finite
+            number, the same training stands there twice, the costs of an architecture depend on the seed, the table
+            is of another space, or no seed has every architecture.
     """
-    folder = SHIPPED if folder is None else Path(folder)
-    manifest = _manifest(folder / "manifest.json")
-    bench = MicroBench((), {}, manifest, folder)
-    found: dict[str, dict[tuple[Architecture, int], float]] = {name: {} for name in COLUMNS}
-    for line, row in _lines(folder / "table.csv", ("modules", "gate", "seed", *COLUMNS)):
-        where = f"table.csv, line {line}"
-        key = bench._known(row, where), _whole(row, "seed", where)
-        for name in COLUMNS:
-            _put(found[name], key, row, name, where)
-    trained = Counter(seed for _, seed in found["val_psnr"])
-    whole = tuple(sorted(seed for seed, count in trained.items() if count == len(bench.architectures)))
-    incomplete = {seed: count for seed, count in sorted(trained.items()) if seed not in whole}
+    folder = TABLE_FOLDER if folder is None else Path(folder)
+    manifest, table = _manifest(folder / "manifest.json"), folder / "table.csv"
+    trained = _by_seed(table, COLUMNS)
+    whole = tuple(seed for seed in sorted(trained) if len(trained[seed]) == len(ARCHITECTURES))
+    incomplete = {seed: len(found) for seed, found in sorted(trained.items()) if seed not in whole}
     if not whole:
         raise ValueError(
-            f"{folder / 'table.csv'}: no seed has all {len(bench.architectures)} architectures (seed: trained: "
-            f"{incomplete}): let the run that makes the table go on"
+            f"{table}: no seed has all {len(ARCHITECTURES)} architectures (seed: trained: {incomplete}): let the run "
+            "that makes the table go on"
         )
-    columns = {
-        name: np.array([[values[each, seed] for seed in whole] for each in bench.architectures])
-        for name, values in found.items()
-    }
+    columns = {n: np.array([[trained[seed][each][n] for seed in whole] for each in ARCHITECTURES]) for n in COLUMNS}
     for name in ("parameters", "flops"):
-        if (columns[name] != columns[name][:, :1]).any():
-            raise ValueError(f"{folder / 'table.csv'}: {name} of one architecture differ between seeds")
+        if np.ptp(columns[name], axis=1).any():
+            raise ValueError(f"{table}: {name} of one architecture differ between seeds")
     if (columns["seconds"] <= 0).any():
-        raise ValueError(f"{folder / 'table.csv'}: seconds must be positive: they are what a training costs")
-    return replace(bench, seeds=whole, incomplete=incomplete, _columns=columns)
+        raise ValueError(f"{table}: seconds must be positive: they are what a training costs")
+    return MicroBench(whole, incomplete, manifest, folder, _columns=columns)
+
+
+def _place(architecture: Architecture, where: str = "") -> int:
+    if architecture not in PLACES:
+        known = f"patterns such as {ARCHITECTURES[0].modules!r}, with one of {', '.join(GATES)}"
+        raise ValueError(f"{where}{tuple(architecture)} is not in the table: it holds {known}")
+    return PLACES[architecture]
 
 
 def _manifest(path: Path) -> Mapping[str, Any]:
@@ -191,37 +165,41 @@ def _manifest(path: Path) -> Mapping[str, Any]:
     return manifest
 
 
-def _lines(path: Path, columns: Iterable[str]) -> Iterable[tuple[int, dict[str, str]]]:
-    """Line numbers and rows of a CSV that has (at least) these columns."""
+def _by_seed(path: Path, columns: Sequence[str]) -> dict[int, dict[Architecture, dict[str, float]]]:
+    """Return the rows of a CSV by seed and architecture, each of which may stand there once."""
+    found: dict[int, dict[Architecture, dict[str, float]]] = {}
+    for where, architecture, row in _rows(path, ("seed", *columns)):
+        of_seed = found.setdefault(int(row["seed"]), {})
+        if architecture in of_seed:
+            raise ValueError(f"{where}: the same architecture and seed a second time")
+        of_seed[architecture] = row
+    return found
+
+
+def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Architecture, dict[str, float]]]:
+    """Yield the line, the architecture and the numbers of each row of a CSV that has at least these columns."""
     if not path.is_file():
         raise FileNotFoundError(f"no {path.name} in {path.parent}: scripts/micro_bench.py makes it")
     with open(path, newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file)
-        missing = [name for name in columns if name not in (rows.fieldnames or ())]
+        missing = {"modules", "gate", *columns} - {*(rows.fieldnames or ())}
         if missing:
-            raise ValueError(f"{path}: no column {', '.join(missing)}; there are {', '.join(rows.fieldnames or ())}")
+            raise ValueError(
+                f"{path}: no column {', '.join(sorted(missing))}; there are {', '.join(rows.fieldnames or ())}"
+            )
         for row in rows:
-            yield rows.line_num, row
+            where, architecture = f"{path.name}, line {rows.line_num}", Architecture(row["modules"], row["gate"])
+            _place(architecture, f"{where}: ")
+            yield where, architecture, {name: _number(row[name], name, where) for name in columns}
 
 
-def _put(values: dict[Any, float], key: Any, row: Mapping[str, str], name: str, where: str) -> None:
-    if key in values:
-        raise ValueError(f"{where}: the same architecture and seed a second time")
-    values[key] = _number(row, name, where)
-
-
-def _number(row: Mapping[str, str], name: str, where: str) -> float:
+def _number(text: str | None, name: str, where: str) -> float:
     try:
-        value = float(row[name])
-    except (TypeError, ValueError):  # None: the line is too short
+        value = float(text or "")  # None: the line is too short
+    except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"{where}: {name}={row[name]!r} is no finite number")
+        raise ValueError(f"{where}: {name}={text!r} is no finite number")
+    if name in WHOLE and (value < 0 or not value.is_integer()):
+        raise ValueError(f"{where}: {name}={text!r}: expected a whole number from 0 on")
     return value
-
-
-def _whole(row: Mapping[str, str], name: str, where: str) -> int:
-    value = _number(row, name, where)
-    if value != int(value) or value < 0:
-        raise ValueError(f"{where}: {name}={row[name]!r}: expected a whole number from 0 on")
-    return int(value)
