@@ -163,7 +163,7 @@ def saved() -> dict[str, int]:
     twin, x = kit.twin(net), torch.rand(3, 3, 64, 64)
     result = {"textbook": saved_bytes(twin, x)}
     for checkpoint in ("none", "edges", "all"):
-        net.save_memory(checkpoint)  # type: ignore[arg-type]
+        net.set_recompute(checkpoint)  # type: ignore[arg-type]
         result[f"kit, {checkpoint} recomputed" if checkpoint != "none" else "kit"] = saved_bytes(net, x)
     return result
 

@@ -14,7 +14,7 @@ from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.nets import DerainNet, SuperNet
 from manas_lite.networks.space import SearchSpace
 from manas_lite.photos.folding import fold
-from manas_lite.photos.tiling import restore_tiled
+from manas_lite.photos.tiling import derain_tiled
 
 from . import kit, textbook
 
@@ -60,7 +60,7 @@ def search_textbook(size: Size) -> Callable[[], Any]:
 def search_kit(size: Size, checkpoint: str = "none", precision: str = "fp32", **options: Any) -> Callable[[], Any]:
     runtime = compute(precision)
     net: SuperNet = runtime.prepare(SuperNet(size.space, **options).train())
-    net.save_memory(checkpoint)  # type: ignore[arg-type]
+    net.set_recompute(checkpoint)  # type: ignore[arg-type]
     net.resample(torch.Generator().manual_seed(0))
     sgd = torch.optim.SGD(net.weight_parameters(), 2e-3, 0.9, weight_decay=3e-4)
     adam = torch.optim.Adam(net.arch_parameters(), 3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
@@ -84,7 +84,7 @@ def retrain_textbook(size: Size) -> Callable[[], Any]:
 def retrain_kit(size: Size, checkpoint: str = "none", precision: str = "fp32") -> Callable[[], Any]:
     runtime = compute(precision)
     net = runtime.prepare(DerainNet(genotype_of(size.space)).train())
-    net.save_memory(checkpoint)  # type: ignore[arg-type]
+    net.set_recompute(checkpoint)  # type: ignore[arg-type]
     adam = torch.optim.Adam(net.parameters(), 1e-3)
     (batch,) = size.batches(runtime.device, 1)
     return lambda: kit.retraining_step(net, adam, batch, runtime)
@@ -143,7 +143,7 @@ def derain_kit(
 
     def run() -> Tensor:
         with torch.inference_mode() if not compiled else torch.no_grad(), runtime.autocast():
-            output = whole(x) if tile is None else restore_tiled(net, x, tile=tile, carry=carry)
+            output = whole(x) if tile is None else derain_tiled(net, x, tile=tile, carry=carry)
         return output.float()
 
     return run

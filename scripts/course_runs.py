@@ -14,7 +14,7 @@ from pathlib import Path
 
 from manas_lite import DerainNet, SuperNet, evaluate, load, open_split
 from manas_lite.networks.genotype import Genotype
-from manas_lite.runs.checkpoint import load as load_tensors
+from manas_lite.runs.checkpoint import read as read_tensors
 
 TARGET = Path(__file__).resolve().parents[1] / "manas_lite" / "assets" / "course"
 FILES = ("genotype.json", "log.jsonl", "metrics.json", "weights.safetensors", "supernet.safetensors")
@@ -40,7 +40,7 @@ def ship_gap(scenes: int = 4) -> Path:
     """PSNR of the shipped search's mixture, of its derived network with inherited weights, and of that retrained."""
     genotype = Genotype.load(TARGET / "search" / "genotype.json")
     supernet = SuperNet(genotype.space)
-    supernet.load_state_dict(load_tensors(TARGET / "search" / "supernet.safetensors")[0]["net"])
+    supernet.load_state_dict(read_tensors(TARGET / "search" / "supernet.safetensors")[0]["net"])
     networks = {
         "supernet, mixed": supernet,
         "derived, inherited": DerainNet(genotype).inherit(supernet),

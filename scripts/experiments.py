@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from manas_lite import RetrainSettings, SearchResult, SearchSettings, SearchSpace, search
 from manas_lite.compute.runtime import Compute, ComputeSettings
 from manas_lite.data import SceneBatch, Split
 from manas_lite.losses import DerainLoss
 from manas_lite.runs.record import plain, read_json, write_json
-from manas_lite.training.loop import cosine, set_rate, update
+from manas_lite.training.loop import cosine, set_rate, weight_step
 from manas_lite.training.retraining import Average
 
 ONE_THREAD = ComputeSettings(device="cpu", threads=1)
@@ -32,10 +32,12 @@ def train(net: nn.Module, batches: Iterable[SceneBatch], recipe: RetrainSettings
     total = recipe.epochs * recipe.steps
     for step, batch in enumerate(batches):
         set_rate(optimizer, cosine(step, total, recipe.rate, recipe.rate_end, recipe.warmup))
-        part = batch.to(compute.device)
-        outputs = net(compute.images(part.rainy)).unflatten(0, part.rainy.shape[:2])
-        value, _ = loss(outputs, part.clean, epoch=step // recipe.steps)
-        update(optimizer, compute.scaler, iter([value]), list(net.parameters()), recipe.clip)
+
+        def loss_of(part: SceneBatch, epoch: int = step // recipe.steps) -> tuple[Tensor, dict[str, Tensor]]:
+            outputs = net(compute.images(part.rainy)).unflatten(0, part.rainy.shape[:2])
+            return loss(outputs, part.clean, epoch=epoch)
+
+        weight_step(optimizer, loss_of, batch.to(compute.device), clip=recipe.clip, scaler=compute.scaler)
         average.follow(net, step)
     return average.net.eval()
 

@@ -52,8 +52,8 @@ def same(a, b) -> bool:
 @given(tree=st.dictionaries(KEYS, TREES, max_size=4), meta=st.dictionaries(st.text(), JSON, max_size=3))
 def test_what_is_saved_is_loaded(tmp_path, tree, meta):
     path = tmp_path / "a.safetensors"
-    checkpoint.save(path, tree, meta)
-    loaded, loaded_meta = checkpoint.load(path)
+    checkpoint.write(path, tree, meta)
+    loaded, loaded_meta = checkpoint.read(path)
     assert same(tree, loaded)
     assert same(meta, loaded_meta)
 
@@ -67,8 +67,8 @@ def test_views_shared_and_strided_tensors_are_kept_whole(tmp_path):
         "turned": base.T,
         "infinite": torch.tensor([torch.inf]),
     }
-    checkpoint.save(tmp_path / "a", tree, {})
-    loaded, _ = checkpoint.load(tmp_path / "a")
+    checkpoint.write(tmp_path / "a", tree, {})
+    loaded, _ = checkpoint.read(tmp_path / "a")
     for name, tensor in tree.items():
         assert torch.equal(loaded[name], tensor)
     loaded["base"].add_(1)  # loaded tensors are ordinary, writable ones of their own
@@ -78,34 +78,34 @@ def test_views_shared_and_strided_tensors_are_kept_whole(tmp_path):
 def test_any_length_of_header_is_read(tmp_path):
     """The file starts with that length: at 0x0480 and 0x0580 with the bytes of a pickle."""
     for padding in range(0, 1600, 8):
-        checkpoint.save(tmp_path / "a", {}, {"text": "x" * padding})
-        assert checkpoint.load(tmp_path / "a")[1] == {"text": "x" * padding}
+        checkpoint.write(tmp_path / "a", {}, {"text": "x" * padding})
+        assert checkpoint.read(tmp_path / "a")[1] == {"text": "x" * padding}
 
 
 def test_equal_content_gives_equal_bytes(tmp_path):
     for name in ("a", "b"):
-        checkpoint.save(tmp_path / name, {"x": torch.ones(3), "y": torch.zeros(2)}, {"step": 3})
+        checkpoint.write(tmp_path / name, {"x": torch.ones(3), "y": torch.zeros(2)}, {"step": 3})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_infinities_in_meta_survive(tmp_path):
-    checkpoint.save(tmp_path / "a", {}, {"best": -torch.inf})
-    assert checkpoint.load(tmp_path / "a")[1] == {"best": -torch.inf}
+    checkpoint.write(tmp_path / "a", {}, {"best": -torch.inf})
+    assert checkpoint.read(tmp_path / "a")[1] == {"best": -torch.inf}
 
 
 def test_the_file_is_plain_safetensors(tmp_path):
-    checkpoint.save(tmp_path / "a", {"net": {"w": torch.ones(2)}}, {})
+    checkpoint.write(tmp_path / "a", {"net": {"w": torch.ones(2)}}, {})
     assert torch.equal(safetensors.torch.load_file(tmp_path / "a")["net/w"], torch.ones(2))
 
 
 def test_what_cannot_be_kept_is_refused_before_anything_is_written(tmp_path):
     path = tmp_path / "a"
     with pytest.raises(ValueError, match="tensor name 'a/b' under '': expected text without '/'"):
-        checkpoint.save(path, {"a/b": torch.ones(1)}, {})
+        checkpoint.write(path, {"a/b": torch.ones(1)}, {})
     with pytest.raises(TypeError, match=r"net/w is float: expected a tensor"):
-        checkpoint.save(path, {"net": {"w": 1.0}}, {})
+        checkpoint.write(path, {"net": {"w": 1.0}}, {})
     with pytest.raises(TypeError, match="not JSON serializable"):
-        checkpoint.save(path, {}, {"when": object()})
+        checkpoint.write(path, {}, {"when": object()})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -115,7 +115,7 @@ def test_what_cannot_be_kept_is_refused_before_anything_is_written(tmp_path):
 @pytest.fixture
 def saved(tmp_path) -> Path:
     path = tmp_path / "checkpoint.safetensors"
-    checkpoint.save(path, {"w": torch.ones(1000)}, {"step": 7}, identity="genotype-a")
+    checkpoint.write(path, {"w": torch.ones(1000)}, {"step": 7}, identity="genotype-a")
     return path
 
 
@@ -123,16 +123,16 @@ def saved(tmp_path) -> Path:
 def test_a_truncated_file_is_named(saved, share):
     saved.write_bytes(saved.read_bytes()[: int(share * saved.stat().st_size)])
     with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors is truncated or damaged .* start again"):
-        checkpoint.load(saved)
+        checkpoint.read(saved)
 
 
 def test_an_empty_and_a_missing_file_are_named(saved):
     saved.write_bytes(b"")
     with pytest.raises(CheckpointError, match="is empty"):
-        checkpoint.load(saved)
+        checkpoint.read(saved)
     saved.unlink()
     with pytest.raises(FileNotFoundError, match="no checkpoint at"):
-        checkpoint.load(saved)
+        checkpoint.read(saved)
 
 
 class Bomb:
@@ -148,37 +148,37 @@ def test_a_pickle_is_refused_unopened(saved, tmp_path, protocol):
     trap = tmp_path / "exploded"
     saved.write_bytes(pickle.dumps(Bomb(str(trap)), protocol=protocol))
     with pytest.raises(CheckpointError, match=r"is a pickle .* not opened"):
-        checkpoint.load(saved)
+        checkpoint.read(saved)
     assert not trap.exists()
 
 
 def test_a_torch_file_and_a_web_page_are_refused(saved):
     torch.save({"w": torch.ones(3)}, saved)
     with pytest.raises(CheckpointError, match=r"is a pickle \(\.pt, \.pth\)"):
-        checkpoint.load(saved)
+        checkpoint.read(saved)
     saved.write_text("\n<!DOCTYPE html><html>Quota exceeded</html>")
     with pytest.raises(CheckpointError, match="is a web page, not a checkpoint: the download failed"):
-        checkpoint.load(saved)
+        checkpoint.read(saved)
 
 
 def test_foreign_safetensors_and_later_formats_are_refused(saved):
     safetensors.torch.save_file({"w": torch.ones(3)}, saved)
     with pytest.raises(CheckpointError, match="not written by manas_lite"):
-        checkpoint.load(saved)
+        checkpoint.read(saved)
     later = json.dumps({"format": 99})
     safetensors.torch.save_file({"w": torch.ones(3)}, saved, metadata={"manas_lite": later})
     with pytest.raises(CheckpointError, match="has format 99, this version reads up to 1: update"):
-        checkpoint.load(saved)
+        checkpoint.read(saved)
 
 
 def test_a_checkpoint_of_another_genotype_is_refused(saved):
-    assert checkpoint.load(saved, identity="genotype-a")[1] == {"step": 7}
-    assert checkpoint.load(saved)[1] == {"step": 7}
+    assert checkpoint.read(saved, identity="genotype-a")[1] == {"step": 7}
+    assert checkpoint.read(saved)[1] == {"step": 7}
     with pytest.raises(CheckpointError, match="belongs to genotype-a, expected genotype-b"):
-        checkpoint.load(saved, identity="genotype-b")
-    checkpoint.save(saved, {}, {})
+        checkpoint.read(saved, identity="genotype-b")
+    checkpoint.write(saved, {}, {})
     with pytest.raises(CheckpointError, match="belongs to nothing named, expected genotype-b"):
-        checkpoint.load(saved, identity="genotype-b")
+        checkpoint.read(saved, identity="genotype-b")
 
 
 # --- atomic writes ---
@@ -192,7 +192,7 @@ import resource, torch
 from manas_lite.runs import checkpoint
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:
-    checkpoint.save({str(saved)!r}, {{"w": torch.ones(100_000)}}, {{"step": 8}})
+    checkpoint.write({str(saved)!r}, {{"w": torch.ones(100_000)}}, {{"step": 8}})
 except OSError as error:
     print(error)
 """
@@ -200,7 +200,7 @@ except OSError as error:
     assert "could not write 400," in done.stdout
     assert "the file from before is kept" in done.stdout
     assert saved.read_bytes() == before
-    assert checkpoint.load(saved)[1] == {"step": 7}
+    assert checkpoint.read(saved)[1] == {"step": 7}
     assert [p.name for p in saved.parent.iterdir()] == [saved.name]  # no half-written file stays
 
 
@@ -211,9 +211,9 @@ def test_a_failure_at_any_moment_keeps_the_last_good_file(saved, monkeypatch, br
 
     monkeypatch.setattr(os, broken, fail)
     with pytest.raises(OSError, match=r"No space left on device\); the file from before is kept"):
-        checkpoint.save(saved, {"w": torch.zeros(1000)}, {"step": 8})
+        checkpoint.write(saved, {"w": torch.zeros(1000)}, {"step": 8})
     monkeypatch.undo()
-    assert checkpoint.load(saved)[1] == {"step": 7}
+    assert checkpoint.read(saved)[1] == {"step": 7}
     assert [p.name for p in saved.parent.iterdir()] == [saved.name]
 
 
@@ -233,7 +233,7 @@ def test_contents_are_synced_before_the_rename_and_the_folder_after(saved, monke
 
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(OSError, match=r"No such file or directory\); nothing was written"):
-        checkpoint.save(tmp_path / "absent" / "a", {}, {})
+        checkpoint.write(tmp_path / "absent" / "a", {}, {})
 
 
 # --- states ---
@@ -270,11 +270,11 @@ def test_a_resumed_training_is_the_uninterrupted_one(tmp_path, kind, age, dtype)
     train(net, optimizer, 0, age, dtype)
     parts = {"net": net, "optimizer": optimizer}
     dumped = {name: checkpoint.dump(part) for name, part in parts.items()}
-    checkpoint.save(tmp_path / "a", {n: d[0] for n, d in dumped.items()}, {n: d[1] for n, d in dumped.items()})
+    checkpoint.write(tmp_path / "a", {n: d[0] for n, d in dumped.items()}, {n: d[1] for n, d in dumped.items()})
     expected_state = optimizer.state_dict()["param_groups"]
 
     new_net, new_optimizer = make(kind, seed=1, dtype=dtype)
-    tensors, meta = checkpoint.load(tmp_path / "a")
+    tensors, meta = checkpoint.read(tmp_path / "a")
     for name, part in {"net": new_net, "optimizer": new_optimizer}.items():
         checkpoint.restore(part, tensors.get(name, {}), meta[name])
     assert same(new_optimizer.state_dict()["param_groups"], expected_state)  # betas a tuple, rates as they were

@@ -115,8 +115,8 @@ def test_what_cannot_be_compiled_is_refused_beforehand(changes):
 
 
 def test_compiling_and_recomputing_exclude_each_other():
-    with pytest.raises(ValueError, match="compile and checkpoint='edges' exclude each other"):
-        ComputeSettings(compile=True, checkpoint="edges")
+    with pytest.raises(ValueError, match="compile and recompute='edges' exclude each other"):
+        ComputeSettings(compile=True, recompute="edges")
 
 
 def test_compiling_is_for_one_process(monkeypatch):

@@ -275,6 +275,6 @@ class TestLoad:
             load(tmp_path)
 
     def test_something_else_of_ours(self, tmp_path):
-        checkpoint.save(tmp_path / "weights.safetensors", {"net": {}}, {"kind": "supernet"})
+        checkpoint.write(tmp_path / "weights.safetensors", {"net": {}}, {"kind": "supernet"})
         with pytest.raises(ValueError, match="supernet"):
             load(tmp_path)

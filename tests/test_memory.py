@@ -9,11 +9,11 @@ from torch import nn
 
 from manas_lite.bilevel import functional_loss, hypergradient
 from manas_lite.compute import footprint as memory
+from manas_lite.compute.allocations import AllocationPeak
 from manas_lite.compute.footprint import (
-    AllocationPeak,
     OutOfMemoryError,
     bytes_per_pixel,
-    estimate_memory,
+    estimate_footprint,
     explain_out_of_memory,
     free_bytes,
     shortage,
@@ -43,7 +43,7 @@ def test_the_peak_counts_what_lives_at_once():
 def real_search_step(batch: int, patch: int, checkpoint: str = "none") -> int:
     with AllocationPeak() as count:
         net = SuperNet(SPACE)
-        net.save_memory(checkpoint)
+        net.set_recompute(checkpoint)
         for tensor in (*net.parameters(), *net.buffers()):
             count.track(tensor)
         weights, arch = net.weight_parameters(), net.arch_parameters()
@@ -59,14 +59,14 @@ def real_search_step(batch: int, patch: int, checkpoint: str = "none") -> int:
 @pytest.mark.parametrize("checkpoint", ["none", "edges", "all"])
 def test_a_search_step_needs_what_was_estimated(checkpoint):
     real = real_search_step(2, 32, checkpoint)
-    assert estimate_memory(SPACE, 2, 32, checkpoint=checkpoint).bytes == pytest.approx(real, rel=0.05)
+    assert estimate_footprint(SPACE, 2, 32, recompute=checkpoint).bytes == pytest.approx(real, rel=0.05)
 
 
 def test_what_saves_memory_saves_it_in_the_estimate():
-    full = estimate_memory(SPACE, 4, 32)
-    assert estimate_memory(SPACE, 8, 32).bytes > 1.8 * full.bytes
+    full = estimate_footprint(SPACE, 4, 32)
+    assert estimate_footprint(SPACE, 8, 32).bytes > 1.8 * full.bytes
     assert replace(full, accumulate=4).bytes < 0.4 * full.bytes
-    assert replace(full, checkpoint="all").bytes < replace(full, checkpoint="edges").bytes < 0.85 * full.bytes
+    assert replace(full, recompute="all").bytes < replace(full, recompute="edges").bytes < 0.85 * full.bytes
     assert replace(full, precision="bf16").bytes < 0.75 * full.bytes
     assert replace(full, order="exact").bytes > 1.5 * full.bytes
     assert replace(full, genotype=Genotype.hand_made(SPACE)).bytes < full.bytes
@@ -82,7 +82,7 @@ def test_a_picture_needs_what_was_estimated():
 
 
 def test_advice_fits():
-    step = estimate_memory(SPACE, 8, 32)
+    step = estimate_footprint(SPACE, 8, 32)
     limit = int(0.6 * step.bytes)
     advice = step.advice(limit)
     assert len(advice) == 3
@@ -90,13 +90,13 @@ def test_advice_fits():
     for settings in ({"accumulate": parts}, {"batch": batch}):
         assert replace(step, **settings).bytes <= limit * 1.01
     assert replace(step, batch=batch + 2).bytes > limit
-    assert f"checkpoint={'all'!r}" in advice[0]
-    assert replace(step, checkpoint="all").bytes <= limit
+    assert f"recompute={'all'!r}" in advice[0]
+    assert replace(step, recompute="all").bytes <= limit
     assert step.advice(1000) == []
 
 
 def test_a_shortage_names_what_to_lower(monkeypatch):
-    step = estimate_memory(SPACE, 12, 32)
+    step = estimate_footprint(SPACE, 12, 32)
     monkeypatch.setattr(memory, "free_bytes", lambda device: step.bytes // 2)
     text = shortage(step, CPU)
     assert "a search step of 12 scenes x 3 rains of 32x32 pixels needs about" in text
@@ -125,7 +125,7 @@ def test_free_memory_of_a_gpu_is_what_no_tensor_holds(monkeypatch):
 
 def test_a_failed_allocation_is_explained():
     """A real one: more than any machine has."""
-    step = estimate_memory(SPACE, 4, 32)
+    step = estimate_footprint(SPACE, 4, 32)
     message = r"cpu ran out of memory. a search step of 4 scenes .* batch=\d"
     with pytest.raises(OutOfMemoryError, match=message), explain_out_of_memory(step, CPU):
         torch.empty(2**50)
@@ -136,7 +136,7 @@ def test_a_failed_allocation_is_explained():
 
 
 def test_other_errors_pass():
-    step = estimate_memory(SPACE, 1, 32)
+    step = estimate_footprint(SPACE, 1, 32)
     with pytest.raises(RuntimeError, match="size mismatch"), explain_out_of_memory(step, CPU):
         raise RuntimeError("size mismatch")
     with pytest.raises(KeyError), explain_out_of_memory(step, CPU):

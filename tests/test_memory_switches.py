@@ -9,7 +9,8 @@ import tiny
 import torch
 
 from benchmarks.measure import Dispatches
-from manas_lite.compute.footprint import AllocationPeak, OutOfMemoryError, StepMemory
+from manas_lite.compute.allocations import AllocationPeak
+from manas_lite.compute.footprint import OutOfMemoryError, StepFootprint
 from manas_lite.compute.runtime import ComputeSettings
 from manas_lite.data import SceneBatch
 from manas_lite.networks.nets import SuperNet
@@ -20,7 +21,7 @@ from manas_lite.training.retraining import retrain
 from manas_lite.training.searching import search
 
 SPACE = replace(tiny.SPACE, norm="none")
-SAVING = replace(tiny.COMPUTE, checkpoint="all")
+SAVING = replace(tiny.COMPUTE, recompute="all")
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def test_a_search_that_recomputes_is_the_same_search(split, tmp_path, order):
 
 def test_recomputing_may_start_in_the_middle_of_a_run(split, tmp_path):
     """It is a matter of the machine, not of the run: a search cut for want of memory can go on with it."""
-    settings = replace(tiny.SEARCH, compute=replace(tiny.COMPUTE, checkpoint="edges"))
+    settings = replace(tiny.SEARCH, compute=replace(tiny.COMPUTE, recompute="edges"))
     search(tiny.SPACE, split, tiny.SEARCH, runs_dir=tmp_path, name="run", progress=False)
     search(tiny.SPACE, split, settings, runs_dir=tmp_path, name="run", progress=False)
 
@@ -119,7 +120,7 @@ SAMPLED = {"relaxation": "gumbel", "hard": True, "sampled": True}
 SHORT = replace(tiny.SEARCH, epochs=2, steps=2, eigenvalue_every=0)
 SWITCHES = {
     "plain": {},
-    "edges recomputed": {"compute": replace(tiny.COMPUTE, checkpoint="edges")},
+    "edges recomputed": {"compute": replace(tiny.COMPUTE, recompute="edges")},
     "all recomputed": {"compute": SAVING},
     "in parts": {"accumulate": 2},
     "sampled": SAMPLED,
@@ -231,8 +232,8 @@ def test_running_out_of_memory_is_a_clear_message(split, tmp_path, monkeypatch, 
     def full(*_args, **_kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(f"manas_lite.training.{'searching' if what == 'search' else 'retraining'}.update", full)
-    monkeypatch.setattr(StepMemory, "advice", lambda step, limit: ["batch=1"])  # tested with the estimate
+    monkeypatch.setattr(f"manas_lite.training.{'searching' if what == 'search' else 'retraining'}.weight_step", full)
+    monkeypatch.setattr(StepFootprint, "advice", lambda step, limit: ["batch=1"])  # tested with the estimate
     run = {"search": partial(search, tiny.SPACE), "retrain": partial(retrain, tiny.GENOTYPE)}[what]
     settings = {"search": tiny.SEARCH, "retrain": tiny.RETRAIN}[what]
     message = r"cpu ran out of memory\. a .* step of 2 scenes x 2 rains of .*: set batch=1"
@@ -243,7 +244,7 @@ def test_running_out_of_memory_is_a_clear_message(split, tmp_path, monkeypatch, 
 
 def test_a_step_too_large_is_announced(split, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("manas_lite.compute.footprint.free_bytes", lambda device: 10**6)
-    monkeypatch.setattr(StepMemory, "advice", lambda step, limit: ["batch=1"])
+    monkeypatch.setattr(StepFootprint, "advice", lambda step, limit: ["batch=1"])
     settings = replace(tiny.SEARCH, patch=24, batch=30, epochs=2, steps=1, warmup=1, eigenvalue_every=0)
     search(tiny.SPACE, split, settings, runs_dir=tmp_path)
     shown = capsys.readouterr()
@@ -251,23 +252,26 @@ def test_a_step_too_large_is_announced(split, tmp_path, monkeypatch, capsys):
 
 
 def test_the_level_is_checked_with_the_settings():
-    with pytest.raises(ValueError, match="checkpoint"):
-        ComputeSettings(checkpoint="some")
+    with pytest.raises(ValueError, match="recompute"):
+        ComputeSettings(recompute="some")
 
 
 def test_one_graph_lives_at_a_time():
     """Each loss is differentiated before the next is made."""
-    weight = torch.nn.Parameter(torch.ones(()))
+    weight = torch.nn.Parameter(torch.ones((), dtype=torch.float64))
     events = []
 
-    def losses():
-        for i in range(3):
-            events.append(f"made {i}")
-            loss = weight * (i + 1.0)
-            loss.register_hook(lambda _, i=i: events.append(f"differentiated {i}"))
-            yield loss
+    def loss_of(part):
+        i = int(part.index)
+        events.append(f"made {i}")
+        loss = weight * (i + 1.0)
+        loss.register_hook(lambda _: events.append(f"differentiated {i}"))
+        return loss, {"own": loss.detach()}
 
     optimizer = torch.optim.SGD([weight], 0.5)
-    loop.update(optimizer, torch.amp.GradScaler("cpu", enabled=False), losses(), [weight], None)
+    batch = SceneBatch(torch.zeros(3, 1, 3, 4, 4), torch.zeros(3, 3, 4, 4), torch.arange(3))
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    terms = loop.weight_step(optimizer, loss_of, batch, parts=3, scaler=scaler)
     assert events == [f"{verb} {i}" for i in range(3) for verb in ("made", "differentiated")]
-    assert weight.item() == 1 - 0.5 * 6
+    assert weight.item() == pytest.approx(1 - 0.5 * (1 + 2 + 3) / 3)
+    assert terms["train"].item() == terms["own"].item() == pytest.approx(2)

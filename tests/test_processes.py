@@ -25,7 +25,7 @@ from manas_lite.networks.nets import SuperNet
 from manas_lite.photos.images import write_image
 from manas_lite.runs import checkpoint as checkpoints
 from manas_lite.runs.record import read_log
-from manas_lite.training.loop import DivergedError, step_memory
+from manas_lite.training.loop import DivergedError, step_footprint
 from manas_lite.training.retraining import retrain
 from manas_lite.training.searching import search
 
@@ -261,7 +261,7 @@ CASES = {
         _search,
         replace(
             SEARCH, relaxation="gumbel", hard=True, sampled=True, discretize="perturbation", eigenvalue_every=0,
-            compute=replace(tiny.COMPUTE, checkpoint="all"),
+            compute=replace(tiny.COMPUTE, recompute="all"),
         ),
     ),
     "one to one": (_search, replace(SEARCH, multi_to_one=False, eigenvalue_every=0)),
@@ -361,10 +361,10 @@ def test_single_images_are_shared_where_scenes_are_fewer_than_the_processes(spli
     """One scene of two rains is two images for two processes, where each image is trained on its own."""
     compute = SimpleNamespace(processes=Processes(1, 2), dtype=torch.float32)
     settings = replace(RETRAIN, batch=1, multi_to_one=False, accumulate=2)
-    step = step_memory(tiny.SPACE, settings, compute, split.train, tiny.GENOTYPE)
+    step = step_footprint(tiny.SPACE, settings, compute, split.train, tiny.GENOTYPE)
     assert (step.batch, step.accumulate) == (1, 1)
     with pytest.raises(ValueError, match="cannot be shared evenly"):
-        step_memory(tiny.SPACE, replace(settings, multi_to_one=True), compute, split.train, tiny.GENOTYPE)
+        step_footprint(tiny.SPACE, replace(settings, multi_to_one=True), compute, split.train, tiny.GENOTYPE)
 
 
 def _different_files(split, folder):

@@ -27,7 +27,7 @@ def images(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Te
 def network(checkpoint: str, **changes) -> SuperNet:
     net = SuperNet(SPACE, **changes).double().train()
     textbook.randomise(net)
-    net.save_memory(checkpoint)
+    net.set_recompute(checkpoint)
     return net
 
 
@@ -112,7 +112,7 @@ def test_saved_bytes_fall():
         x = torch.empty(3, 3, 64, 64)
     held = {}
     for checkpoint in ("none", "edges", "all"):
-        net.save_memory(checkpoint)
+        net.set_recompute(checkpoint)
         held[checkpoint] = saved_bytes(lambda: net(x))
     weights = sum(p.nbytes for p in net.parameters())
     activations = {name: total - weights for name, total in held.items()}
@@ -125,7 +125,7 @@ def test_nothing_is_recomputed_without_gradients():
     x = images(1, 3, 8, 8)
     with torch.no_grad(), Count() as with_it:
         net(x)
-    net.save_memory("none")
+    net.set_recompute("none")
     with torch.no_grad(), Count() as without:
         net(x)
     assert with_it.calls == without.calls
@@ -133,7 +133,7 @@ def test_nothing_is_recomputed_without_gradients():
 
 def test_an_unknown_level_is_refused():
     with pytest.raises(ValueError, match="unknown checkpoint 'some': choose one of none, edges, all"):
-        SuperNet(SPACE).save_memory("some")
+        SuperNet(SPACE).set_recompute("some")
 
 
 # --- sampling: only the chosen candidate runs ---

@@ -171,11 +171,11 @@ def test_search_stops_on_collapse_and_keeps_the_last_healthy_epoch(split, tmp_pa
     for name, value in metrics.items():  # it describes what was derived, not what collapsed
         assert name not in healthy or value == healthy[name], name
     file = tmp_path / "search" / "checkpoint.safetensors"
-    tensors, meta = checkpoint.load(file)
+    tensors, meta = checkpoint.read(file)
     del meta["memory"]["back"], meta["memory"]["measured"]  # as in a run of before these were kept
     for before in (None, meta):
         if before:
-            checkpoint.save(file, tensors, before, identity=tiny.SPACE.id)
+            checkpoint.write(file, tensors, before, identity=tiny.SPACE.id)
         again = run(split, tmp_path, **changes)  # stays stopped
         assert again.stopped == "planted"
         assert again.genotype == result.genotype
@@ -332,7 +332,7 @@ def test_ruined_weights_do_not_replace_the_last_good_checkpoint(split, tmp_path,
     monkeypatch.setattr(searching, "set_rate", lambda optimizer, _: original(optimizer, next(rates)))
     with pytest.raises(DivergedError, match=r"after the update .* at step 7; the last good checkpoint"):
         run(split, tmp_path, clip=None, optimizer="sgd")
-    tensors, meta = checkpoint.load(tmp_path / "search" / "checkpoint.safetensors")
+    tensors, meta = checkpoint.read(tmp_path / "search" / "checkpoint.safetensors")
     assert meta["step"] == 4
     assert all(torch.isfinite(t).all() for t in tensors["supernet"].values())
 

@@ -120,7 +120,7 @@ def test_the_supernet_keeps_fewer_bytes():
     theirs = saved_bytes(twin, x)
     kept = {}
     for checkpoint in ("none", "edges", "all"):
-        net.save_memory(checkpoint)
+        net.set_recompute(checkpoint)
         kept[checkpoint] = saved_bytes(net, x)
     assert kept["none"] < 0.87 * theirs
     assert kept["edges"] < 0.62 * theirs

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from manas_lite.compute.footprint import AllocationPeak, bytes_per_pixel
+from manas_lite.compute.allocations import AllocationPeak
+from manas_lite.compute.footprint import bytes_per_pixel
 from manas_lite.compute.runtime import ComputeSettings
 from manas_lite.networks.backbone import Backbone
 from manas_lite.networks.genotype import Genotype
@@ -18,7 +19,7 @@ from manas_lite.networks.nets import DerainNet, SuperNet
 from manas_lite.networks.space import SearchSpace
 from manas_lite.photos import inference
 from manas_lite.photos.inference import derain
-from manas_lite.photos.tiling import restore_tiled
+from manas_lite.photos.tiling import derain_tiled
 
 PUBLISHED = SearchSpace((8, 12, 16, 20), 2)
 SPACES = {
@@ -43,7 +44,7 @@ def network(space: SearchSpace, seed: int | None = 0) -> Backbone:
 @torch.no_grad()
 def largest_gap(net: Backbone, x: Tensor, **options) -> float:
     whole = net(x)
-    tiled = restore_tiled(net, x, **options)
+    tiled = derain_tiled(net, x, **options)
     assert tiled.shape == whole.shape
     return float((tiled - whole).abs().max() / whole.abs().max())
 
@@ -112,12 +113,12 @@ def test_channels_last_stays():
 )
 def test_what_cannot_be_tiled_is_refused(space, options, message):
     with pytest.raises(ValueError, match=message):
-        restore_tiled(network(space), images(1, 3, 32, 32), **options)
+        derain_tiled(network(space), images(1, 3, 32, 32), **options)
 
 
 def test_training_mode_is_refused():
     with pytest.raises(ValueError, match=r"net\.eval"):
-        restore_tiled(network(PUBLISHED).train(), images(1, 3, 32, 32))
+        derain_tiled(network(PUBLISHED).train(), images(1, 3, 32, 32))
 
 
 # --- deraining chooses tiles by itself ---
@@ -129,9 +130,9 @@ def tiled_calls(monkeypatch) -> list[tuple[int, ...]]:
 
     def spy(net: Backbone, rainy: Tensor) -> Tensor:
         calls.append(tuple(rainy.shape))
-        return restore_tiled(net, rainy, tile=16)
+        return derain_tiled(net, rainy, tile=16)
 
-    monkeypatch.setattr(inference, "restore_tiled", spy)
+    monkeypatch.setattr(inference, "derain_tiled", spy)
     monkeypatch.setattr(inference, "SMALL", 0)
     return calls
 
@@ -164,7 +165,7 @@ def test_tiles_hold_a_fraction_of_the_whole():
     net = network(SearchSpace((16, 24), 1)).float()
     x = images(1, 3, 256, 320).float()
     peaks = []
-    for run in (lambda: net(x), lambda: restore_tiled(net, x, tile=64)):
+    for run in (lambda: net(x), lambda: derain_tiled(net, x, tile=64)):
         with torch.inference_mode(), AllocationPeak() as count:
             run()
         peaks.append(count.peak)

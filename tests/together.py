@@ -90,7 +90,7 @@ def cut_after(step: int) -> Iterator[None]:
     """The run within ends, as if killed, right after the checkpoint of `step` steps."""
     from manas_lite.training.loop import Loop
 
-    save = Loop.checkpoint
+    save = Loop.save
 
     def checkpoint(self, done, probe):
         save(self, done, probe)

@@ -4,7 +4,6 @@ A pass is played through with tensors that have shapes and no data, and every al
 peak is that of the real pass, but for the scratch space of single kernels.
 """
 
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -14,16 +13,13 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from manas_lite.bilevel import Order, functional_loss, hypergradient, virtual_step
 from manas_lite.losses import DerainLoss, LossSettings
 from manas_lite.networks.backbone import Backbone
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.nets import DerainNet, SuperNet
-from manas_lite.networks.recomputing import Checkpoint
+from manas_lite.networks.recomputing import Recompute
 from manas_lite.networks.space import SearchSpace
 
 GIB = 2**30
@@ -36,41 +32,14 @@ class OutOfMemoryError(RuntimeError):
     """A device ran out of memory; the message says what was being done and what to lower."""
 
 
-# --- counting ---
-
-
-class AllocationPeak(TorchDispatchMode):
-    """Counts the bytes of the tensors that live at once, from the moment it is entered: `peak`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live = self.peak = 0
-        self.known: weakref.WeakSet[Any] = weakref.WeakSet()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                self.track(leaf)
-        return result
-
-    def track(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        if storage in self.known:
-            return
-        self.known.add(storage)
-        size = storage.nbytes()
-        self.live += size
-        self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._release, size)
-
-    def _release(self, size: int) -> None:
-        self.live -= size
+# --- estimates ---
 
 
 @lru_cache(maxsize=64)
 def bytes_per_pixel(network: Genotype | SearchSpace) -> float:
-    """Peak bytes a pixel of deraining one whole picture in float32, its weights left out."""
+    """Return the peak bytes per pixel of deraining one whole picture in float32, without the network's weights."""
+    from manas_lite.compute.allocations import AllocationPeak
+
     side = 256
     with torch.device("meta"), torch.inference_mode(), AllocationPeak() as count:
         net = SuperNet(network) if isinstance(network, SearchSpace) else DerainNet(network)
@@ -80,45 +49,64 @@ def bytes_per_pixel(network: Genotype | SearchSpace) -> float:
 
 
 @dataclass(frozen=True)
-class StepMemory:
-    """What decides the memory of a training step; `bytes` is its peak.
-
-    genotype: retraining of that network; None: search in `space`. batch: scenes a step, in `accumulate` parts one
-    after the other. order: of the architecture gradient. precision: of the passes (`fp32`, `bf16`, `fp16`).
-    """
+class StepFootprint:
+    """What decides the memory of a training step; `bytes` is its peak."""
 
     space: SearchSpace
+    """The space that is searched, or the genotype's."""
+
     batch: int
+    """Scenes per step."""
+
     rains: int = 3
+    """Rainy versions per scene."""
+
     patch: int = 64
+    """Side of a patch, in pixels."""
+
     genotype: Genotype | None = None
+    """The network that is retrained; None for a search."""
+
     accumulate: int = 1
-    checkpoint: Checkpoint = "none"
+    """Parts in which a step takes its scenes."""
+
+    recompute: Recompute = "none"
+    """What is computed twice."""
+
     order: Order = "first"
+    """Order of the architecture gradient."""
+
     precision: str = "fp32"
+    """Numbers of the passes: fp32, bf16 or fp16."""
+
     optimizer: str = "sgd"
+    """sgd keeps one number per weight, adam two."""
+
     ema: bool = False
+    """Whether an average of the weights, and the best one so far, are kept too."""
 
     @property
     def bytes(self) -> int:
+        """Peak bytes of the step."""
         return _step_bytes(self)
 
     @property
     def pixels(self) -> int:
-        """Of the images that are in the network at once."""
+        """Pixels of the images that are in the network at once."""
         return -(-self.batch // self.accumulate) * self.rains * self.patch**2
 
     @property
     def kind(self) -> str:
+        """What the step belongs to, for a message."""
         return "search" if self.genotype is None else "retraining"
 
     def advice(self, limit: int) -> list[str]:
-        """Settings to change, each enough on its own to stay within `limit` bytes; empty when none is."""
+        """List settings to change, each enough on its own to stay within `limit` bytes; none where none is."""
         advice = []
-        for checkpoint in get_args(Checkpoint)[get_args(Checkpoint).index(self.checkpoint) + 1 :]:
-            less = replace(self, checkpoint=checkpoint).bytes
+        for more in get_args(Recompute)[get_args(Recompute).index(self.recompute) + 1 :]:
+            less = replace(self, recompute=more).bytes
             if less <= limit:
-                advice.append(f"checkpoint={checkpoint!r} ({_gib(less)}; slower, the same gradients)")
+                advice.append(f"recompute={more!r} ({_gib(less)}; slower, the same gradients)")
                 break
         fitting = self._fitting(limit)
         if fitting and self.order == "first":
@@ -129,7 +117,7 @@ class StepMemory:
         return advice
 
     def _fitting(self, limit: int) -> int:
-        """The most scenes at once within `limit`: memory grows by the same with each."""
+        """Return the most scenes at once within `limit`: memory grows by the same with each."""
         scenes = -(-self.batch // self.accumulate)
         one = replace(self, batch=1, accumulate=1).bytes
         if one > limit or scenes == 1:
@@ -138,19 +126,28 @@ class StepMemory:
         return min(scenes - 1, 1 + int((limit - one) / each))
 
 
-def estimate_memory(
+def estimate_footprint(
     space: SearchSpace, batch: int, patch: int = 64, rains: int = 3, *, genotype: Genotype | None = None, **options: Any
-) -> StepMemory:
-    """The memory of a search step in `space`, or of a retraining step of `genotype`; options as in StepMemory.
+) -> StepFootprint:
+    """Return the memory of a search step in `space`, or of a retraining step of `genotype`.
 
-    >>> estimate_memory(SearchSpace.preset("smoke"), batch=2, patch=32).bytes < 100 * 2**20
+    Args:
+        space, batch, patch, rains, genotype: see StepFootprint.
+        options: its other fields.
+
+    Example:
+    >>> estimate_footprint(SearchSpace.preset("smoke"), batch=2, patch=32).bytes < 100 * 2**20
     True
     """
-    return StepMemory(space, batch, rains, patch, genotype, **options)
+    return StepFootprint(space, batch, rains, patch, genotype, **options)
 
 
 @lru_cache(maxsize=256)
-def _step_bytes(step: StepMemory) -> int:
+def _step_bytes(step: StepFootprint) -> int:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from manas_lite.compute.allocations import AllocationPeak
+
     share = -(-step.batch // step.accumulate)
     half = {"bf16": torch.bfloat16, "fp16": torch.bfloat16}.get(step.precision)
     autocast = torch.autocast("cpu", dtype=half) if half else nullcontext()
@@ -159,7 +156,7 @@ def _step_bytes(step: StepMemory) -> int:
     empty = FakeTensorMode() if half else torch.device("meta")
     with empty, AllocationPeak() as count:
         net: Backbone = SuperNet(step.space) if step.genotype is None else DerainNet(step.genotype)
-        net.save_memory(step.checkpoint)
+        net.set_recompute(step.recompute)
         for tensor in (*net.parameters(), *net.buffers()):
             count.track(tensor)
         copies = 2 if step.ema else 0  # the average of the weights, and the best so far
@@ -191,7 +188,7 @@ def _step_bytes(step: StepMemory) -> int:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Bytes that a process can still take on `device`; None where the system does not tell."""
+    """Return the bytes that a process can still take on `device`; None where the system does not tell."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # live tensors stay
         return torch.cuda.mem_get_info(device)[0] + cached
@@ -210,10 +207,10 @@ def free_bytes(device: torch.device) -> int | None:
         return free
 
 
-def shortage(step: StepMemory, device: torch.device) -> str | None:
-    """A warning with what to change, if `step` needs more than `device` has free; None if it fits.
+def shortage(step: StepFootprint, device: torch.device) -> str | None:
+    """Return a warning with what to change, if `step` needs more than `device` has free; None if it fits.
 
-    Steps so small that they fit anywhere are not estimated, which takes a second or several.
+    The estimate takes seconds. It is not made for steps so small that they fit anywhere.
     """
     free = free_bytes(device)
     if free is None or step.pixels < 2**15 or OVERHEAD * step.bytes <= free:
@@ -222,8 +219,8 @@ def shortage(step: StepMemory, device: torch.device) -> str | None:
 
 
 @contextmanager
-def explain_out_of_memory(step: StepMemory, device: torch.device) -> Iterator[None]:
-    """Turns an allocation that failed into an OutOfMemoryError that names the setting to lower."""
+def explain_out_of_memory(step: StepFootprint, device: torch.device) -> Iterator[None]:
+    """Turn an allocation that failed into an OutOfMemoryError that names the setting to lower."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -234,21 +231,21 @@ def explain_out_of_memory(step: StepMemory, device: torch.device) -> Iterator[No
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on a GPU or on the CPU."""
+    """Tell whether an exception says that memory ran out, on a GPU or on the CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(error)
     return isinstance(error, RuntimeError) and ("not enough memory" in text or "can't allocate memory" in text)
 
 
-def _needs(step: StepMemory) -> str:
+def _needs(step: StepFootprint) -> str:
     return (
         f"a {step.kind} step of {step.batch} scenes x {step.rains} rains of {step.patch}x{step.patch} pixels "
         f"needs about {_gib(int(OVERHEAD * step.bytes))}"
     )
 
 
-def _advice(step: StepMemory, limit: int) -> str:
+def _advice(step: StepFootprint, limit: int) -> str:
     choices = step.advice(limit)
     return "set " + ", or ".join(choices) if choices else "lower patch, or use a smaller space"
 

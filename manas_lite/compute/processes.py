@@ -95,9 +95,11 @@ class Processes:
 
         return common
 
-    def open(self, path: Path, record: Mapping[str, Any], *, kind: str) -> RunDirectory:
-        """The run directory; for all processes but the first, one that keeps nothing."""
-        return (RunDirectory if self.first else _NoDirectory)(path, record, kind=kind)
+    def open(
+        self, path: Path, record: Mapping[str, Any], *, kind: str, defaults: Mapping[str, Any] | None = None
+    ) -> RunDirectory:
+        """Return the run directory; for all processes but the first, one that keeps nothing."""
+        return (RunDirectory if self.first else _NoDirectory)(path, record, kind=kind, defaults=defaults)
 
 
 ALONE = Processes()

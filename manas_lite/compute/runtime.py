@@ -4,14 +4,14 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from manas_lite.compute.batch_norm import share_statistics
 from manas_lite.compute.processes import ALONE, join
-from manas_lite.networks.recomputing import Checkpoint
+from manas_lite.networks.recomputing import Recompute
 from manas_lite.runs.settings import check
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -22,21 +22,31 @@ PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
 @dataclass(frozen=True)
 class ComputeSettings:
-    """device: `auto` (CUDA, else MPS, else CPU) or a torch device name. precision: `auto` trains in bf16 on GPUs
-    that have it, in fp16 with a gradient scaler on older ones, in fp32 on CPU and MPS, and derains whole pictures, to
-    keep or to score them, in fp32 everywhere; `fp32`, `bf16` and `fp16` hold for both. threads: CPU threads of a run,
-    0 to choose by size. workers: loader processes (batches do not depend on it). picture_gib: pictures that would
-    need more memory than this are derained in tiles, with the same result (see photos.tiling). checkpoint: `edges`
-    or `all` saves memory in training by computing twice, with the same gradients (see networks.recomputing).
-    compile: let torch.compile make the kernels of training passes; see `Compute.compiled`. No preset sets it."""
+    """Where and how a run computes. What a run finds does not depend on it, but for the precision."""
+
+    RENAMED: ClassVar = {"checkpoint": "recompute"}
 
     device: str = "auto"
+    """auto (CUDA, else MPS, else CPU), cpu, mps, cuda, or cuda:1."""
+
     precision: PrecisionName = "auto"
+    """Numbers of a training pass: auto takes bf16 on GPUs that have it, fp16 with a gradient scaler on older ones, and
+    fp32 elsewhere, and derains whole pictures in fp32; a precision that is named holds for both."""
+
     threads: int = 0
+    """CPU threads of a run; 0 chooses by the size of the network."""
+
     workers: int = 0
+    """Processes that load data; batches do not depend on it."""
+
     picture_gib: float = 2.0
-    checkpoint: Checkpoint = "none"
+    """GiB above which a picture is derained in tiles, with the same result."""
+
+    recompute: Recompute = "none"
+    """What a training step computes twice to save memory, with the same gradients."""
+
     compile: bool = False
+    """Let torch.compile make the kernels of training passes; no preset does."""
 
     def __post_init__(self) -> None:
         check(self)
@@ -45,12 +55,16 @@ class ComputeSettings:
         for name in ("threads", "workers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be 0 or more")
-        if self.compile and self.checkpoint != "none":
-            raise ValueError(f"compile and checkpoint={self.checkpoint!r} exclude each other: leave one of them out")
+        if self.compile and self.recompute != "none":
+            raise ValueError(f"compile and recompute={self.recompute!r} exclude each other: leave one of them out")
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device called `name`; ValueError when there is none of that name, or not on this machine."""
+    """Return the device called `name`.
+
+    Raises:
+        ValueError: for a name that no device has, or whose device is not on this machine.
+    """
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -75,10 +89,12 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 class Compute:
-    """A device with its precision: `prepare` a network, `autocast` its training passes, `scaler` for fp16,
-    `autocast_pictures` for what it derains.
+    """A device with its precision: it prepares a network, and says in what numbers each pass is computed.
 
-    width: see `default_threads`. together: work with the other processes of this launch, if there are any.
+    Args:
+        settings: what was asked for.
+        width: channels of the network's first branch, for the number of threads (see `default_threads`).
+        together: work with the other processes of this launch, if there are any.
     """
 
     def __init__(self, settings: ComputeSettings, width: int | None = None, *, together: bool = False) -> None:
@@ -94,13 +110,13 @@ class Compute:
             raise ValueError(f"compile is for one process, not for {self.processes.count}: leave it out")
 
     def prepare(self, net: Net) -> Net:
-        """Move a network here, in the memory format that its convolutions like best."""
+        """Move a network to the device, in the memory format that is fastest for its convolutions."""
         net = net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         share_statistics(net, self.processes)
         return net
 
     def compiled(self, net: Net, steps: int) -> Net | Callable[..., Any]:
-        """What the training passes of a run of `steps` steps call: `net`, or its compiled form if that is asked for.
+        """Return what the training passes of a run of `steps` steps call: `net`, or its compiled form if asked for.
 
         The warm-up of minutes is bounded: short runs go without (see WORTH_COMPILING), all steps share their shapes
         (one graph a kind of pass, and a break in it is an error, not a silent detour), and torch keeps what it
@@ -111,24 +127,29 @@ class Compute:
         return torch.compile(net, fullgraph=True, dynamic=False)
 
     def images(self, batch: Tensor) -> Tensor:
-        """(B, R, 3, h, w) -> (B * R, 3, h, w) in the network's memory format: one forward pass for all."""
+        """Turn (B, R, 3, h, w) into (B * R, 3, h, w) in the network's memory format: one forward pass for all."""
         return batch.flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
     def autocast(self, *, scaled: bool = True) -> torch.autocast:
-        """The precision of a training pass. Gradients in fp16 vanish unless the loss goes through the scaler: passes
-        that do not (`scaled=False`, the architecture's) run in fp32 there."""
+        """Return the context that sets the precision of a training pass.
+
+        Gradients in fp16 vanish unless the loss goes through the scaler. Passes whose loss does not (`scaled=False`,
+        those of the architecture) are therefore computed in fp32 there.
+        """
         half = self.dtype == torch.bfloat16 or (self.dtype == torch.float16 and scaled)
         return torch.autocast(self.device.type, dtype=self.dtype if half else None, enabled=half)
 
     def autocast_pictures(self) -> torch.autocast:
-        """The precision of deraining whole pictures: half only where it was asked for by name, since a score must
-        not depend on the machine, and bf16's eight bits are as coarse as the steps of a picture."""
+        """Return the context that sets the precision of deraining whole pictures.
+
+        It is half only where it was asked for by name: a score must not depend on the machine, and bf16's eight bits
+        are as coarse as the steps of a picture.
+        """
         half = self.picture_dtype != torch.float32
         return torch.autocast(self.device.type, dtype=self.picture_dtype if half else None, enabled=half)
 
     def facts(self) -> dict[str, Any]:
-        """What the manifest says of this: device, its name, precision of training and of whole pictures, threads and
-        processes."""
+        """Return what the manifest says of the machine: device, its name, precisions, threads and processes."""
         return {
             "device": str(self.device),
             "device_name": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
@@ -140,7 +161,7 @@ class Compute:
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """The threads of this run, for a stretch."""
+        """Use the threads of this run within a `with` block."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
@@ -162,8 +183,9 @@ def _dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def default_threads(width: int | None = None) -> int:
-    """CPU threads for training a network whose first branch has `width` channels; None: for whole pictures.
+    """Return how many CPU threads to use for training a network whose first branch has `width` channels.
 
-    Operations on patches of a narrow network are so small that a second thread only waits for the first.
+    Without a width, the number is for whole pictures. Operations on patches of a narrow network are so small that a
+    second thread only waits for the first.
     """
     return 1 if width is not None and width < 32 else min(8, os.cpu_count() or 1)

@@ -166,13 +166,13 @@ def scores(matrix: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
 
 def save_segmenter(path: Path, net: Segmenter, settings: SegmenterSettings, data: MaskedSet) -> None:
     """Weights, classes and what it was trained by and on, in one safetensors file."""
-    checkpoint.save(path, {"net": net.state_dict()}, {"kind": "segmenter", **_origin(settings, data)})
+    checkpoint.write(path, {"net": net.state_dict()}, {"kind": "segmenter", **_origin(settings, data)})
 
 
 def was_trained_so(path: Path, settings: SegmenterSettings, data: MaskedSet) -> bool:
     """Whether a saved segmenter comes of these settings and of the training frames and masks that `data` holds."""
     origin = _origin(settings, data)
-    _, meta = checkpoint.load(path)
+    _, meta = checkpoint.read(path)
     return {name: meta.get(name) for name in origin} == origin
 
 
@@ -192,7 +192,7 @@ def _origin(settings: SegmenterSettings, data: MaskedSet) -> dict[str, Any]:
 
 def load_segmenter(path: Path, data: MaskedSet | None = None) -> Segmenter:
     """A saved segmenter, in eval mode; ValueError where it was trained on other pictures or classes than `data`'s."""
-    tensors, meta = checkpoint.load(path)
+    tensors, meta = checkpoint.read(path)
     if meta.get("kind") != "segmenter":
         raise checkpoint.CheckpointError(f"{path} holds no segmenter but {meta.get('kind', 'something else')}")
     if data is not None:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from manas_lite.networks.attention import AttentionBlock
 from manas_lite.networks.modules import STEMS, Branches, FusionModule, ModuleSlot, Transition
-from manas_lite.networks.recomputing import Checkpoint, recompute
+from manas_lite.networks.recomputing import Recompute, recompute
 from manas_lite.networks.space import SearchSpace
 
 ARCHITECTURE = ("alpha", "beta")
@@ -104,16 +104,16 @@ class Backbone(nn.Module):
         out = out[..., : rainy.shape[2], : rainy.shape[3]]
         return rainy - out if self.space.residual else out
 
-    def save_memory(self, checkpoint: Checkpoint) -> None:
-        """Which results a training step computes twice instead of keeping them: `none`, `edges` or `all`."""
-        if checkpoint not in get_args(Checkpoint):
-            raise ValueError(f"unknown checkpoint {checkpoint!r}: choose one of {', '.join(get_args(Checkpoint))}")
-        self.recompute = checkpoint == "all"
+    def set_recompute(self, what: Recompute) -> None:
+        """Choose which results a training step computes twice instead of keeping them: `none`, `edges` or `all`."""
+        if what not in get_args(Recompute):
+            raise ValueError(f"unknown recompute {what!r}: choose one of {', '.join(get_args(Recompute))}")
+        self.recompute = what == "all"
         for module in self.modules():
             if isinstance(module, Cell):
-                module.recompute = checkpoint == "all"
+                module.recompute = what == "all"
             elif isinstance(module, AttentionBlock):
-                module.recompute_edges = checkpoint == "edges"
+                module.recompute_edges = what == "edges"
 
     def pool_locally(self, window: int | None) -> None:
         """Let the gates pool over windows of `window` image pixels instead of the whole picture (None: whole).

@@ -7,17 +7,19 @@ from torch import nn
 from torch.func import functional_call
 from torch.utils import checkpoint as checkpointing
 
-Checkpoint = Literal["none", "edges", "all"]
+Recompute = Literal["none", "edges", "all"]
 """`edges` recomputes the gates of the attention edges (they hold most of the memory and little of the time);
 `all` recomputes attention blocks, searched modules and the stem."""
 
 
 def recompute(module: nn.Module, *inputs: Any) -> Any:
-    """`module(*inputs)`; where gradients are asked for, only the inputs are kept.
+    """Return `module(*inputs)`; where gradients are asked for, only the inputs are kept.
 
     Values and gradients, second ones too, are those of the plain call. The second run uses the parameters of the
-    first, also when `torch.func.functional_call` had put others in their place, and works on copies of the buffers:
-    BatchNorm's running statistics move once. Source: Chen et al., arXiv 1604.06174.
+    first, also when `torch.func.functional_call` had put others in their place. It works on copies of the buffers, so
+    that BatchNorm's running statistics move once.
+
+    Source: Chen et al., arXiv 1604.06174.
     """
     if not torch.is_grad_enabled():
         return module(*inputs)

@@ -42,7 +42,7 @@ def load(name_or_path: str | Path) -> DerainNet:
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(f"{path} holds no {WEIGHTS}: a run writes it when it is done")
-    tensors, meta = checkpoint.load(file)
+    tensors, meta = checkpoint.read(file)
     if meta.get("kind") != "network":
         raise checkpoint.CheckpointError(f"{file} holds no derived network but {meta.get('kind', 'something else')}")
     genotype = Genotype.from_json(meta["genotype"])
@@ -70,4 +70,4 @@ def save_network(directory: Path, net: DerainNet) -> None:
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, kind: str, genotype: Genotype) -> None:
     meta: dict[str, Any] = {"kind": kind, "genotype": genotype.to_json()}
-    checkpoint.save(path, {"net": dict(tensors)}, meta)
+    checkpoint.write(path, {"net": dict(tensors)}, meta)

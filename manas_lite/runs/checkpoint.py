@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file each, tensors and JSON together, replaced atomically; never a pickle.
 
-`save` and `load` keep nested dicts of tensors and a JSON-able `meta`. `dump` and `restore` turn anything
-with a `state_dict` (networks, optimisers, gradient scalers) into such a pair and back, exactly.
+`write` and `read` keep nested dicts of tensors and a `meta` that JSON can hold. `dump` and `restore` turn anything with
+a `state_dict` (networks, optimisers, gradient scalers) into such a pair and back, exactly.
 """
 
 import contextlib
@@ -36,28 +36,37 @@ class Stateful(Protocol):
 # --- files ---
 
 
-def save(path: str | Path, tensors: Mapping[str, Any], meta: Mapping[str, Any], *, identity: str | None = None) -> None:
-    """Write a checkpoint, atomically: a process killed or a disk filled meanwhile leaves the file from
-    before.
+def write(
+    path: str | Path, tensors: Mapping[str, Any], meta: Mapping[str, Any], *, identity: str | None = None
+) -> None:
+    """Write a checkpoint, atomically: a process killed or a disk filled meanwhile leaves the file from before.
 
     Args:
         path: the file; its folder must exist.
         tensors: nested dicts of tensors, on any device. Keys are strings without `/`.
         meta: what JSON can hold (tuples come back as lists), kept in the file's header.
-        identity: what the checkpoint belongs to, such as a genotype's id; `load` can ask for it.
+        identity: what the checkpoint belongs to, such as a genotype's id; `read` can ask for it.
 
-    Raises OSError (full disk, no such folder), ValueError or TypeError for what cannot be kept.
+    Raises:
+        OSError: for a full disk, or where there is no such folder.
+        ValueError, TypeError: for what cannot be kept.
     """
     flat, empty = _flatten(tensors)
     header = json.dumps({"format": FORMAT, "identity": identity, "meta": meta, "empty": empty})
     write_atomic(path, safetensors.torch.save(flat, metadata={_HEADER: header}))
 
 
-def load(path: str | Path, *, identity: str | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read a checkpoint as (tensors, meta): the nested dicts that were saved, tensors on the CPU.
+def read(path: str | Path, *, identity: str | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read a checkpoint as (tensors, meta): the nested dicts that were written, tensors on the CPU.
 
-    Raises FileNotFoundError, and CheckpointError for a file that is truncated, was written by something
-    else (a pickle, a web page), or belongs to another `identity` than the one asked for.
+    Args:
+        path: the file.
+        identity: what the checkpoint must belong to; None takes any.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        CheckpointError: for a file that is truncated, was written by something else (a pickle, a web page) or by a
+            later version, or belongs to another identity.
     """
     path = Path(path)
     if not path.is_file():
@@ -86,7 +95,7 @@ def load(path: str | Path, *, identity: str | None = None) -> tuple[dict[str, An
 def write_atomic(path: str | Path, data: bytes) -> None:
     """Replace a file in one step: a temporary file beside it, synced, then renamed over it.
 
-    Whatever goes wrong, the file from before is still there and whole. Raises OSError saying so.
+    Whatever goes wrong, the file from before is still there and whole. An OSError says so.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -118,9 +127,9 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 
 def _diagnosis(data: bytes, error: Exception) -> str:
-    """What a file is that safetensors cannot read, by its first bytes, and what to do.
+    """Tell from its first bytes what a file is that safetensors cannot read, and what to do.
 
-    Only for such files: a good one starts with the length of its header, which can look like anything.
+    This is only for such files: a good one starts with the length of its header, which can look like anything.
     """
     if not data:
         return "is empty: restore it from a copy, or delete it to start again"
@@ -135,7 +144,7 @@ def _diagnosis(data: bytes, error: Exception) -> str:
 
 
 def _flatten(tensors: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
-    """Nested dicts as {"a/b": tensor}, and the paths of the empty dicts, which that form would lose."""
+    """Turn nested dicts into {"a/b": tensor}, and the paths of the empty dicts, which that form would lose."""
     flat: dict[str, Tensor] = {}
     empty: list[str] = []
 
@@ -172,10 +181,10 @@ def _unflatten(flat: Mapping[str, Tensor], empty: list[str]) -> dict[str, Any]:
 
 
 def dump(holder: Stateful) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The state of a network, an optimiser or a scaler as (tensors, JSON-able rest), for `save`.
+    """Return the state of a network, an optimiser or a scaler as (tensors, what JSON can hold), for `write`.
 
-    Of optimisers, the shapes of the parameters are kept too: their state goes by position, so another order
-    of parameters would be read without a word.
+    Of optimisers, the shapes of the parameters are kept too: their state goes by position, so that another order of
+    parameters would be read without a word.
     """
     tensors: dict[str, Any] = {}
     rest = {"class": type(holder).__name__, "state": _split(holder.state_dict(), tensors, ())}
@@ -185,7 +194,7 @@ def dump(holder: Stateful) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def restore(holder: Stateful, tensors: Mapping[str, Any], rest: Mapping[str, Any]) -> None:
-    """Give `holder` the state that `dump` took from its like; CheckpointError where it does not fit."""
+    """Give `holder` the state that `dump` took from another of its kind; CheckpointError where it does not fit."""
     name = type(holder).__name__
     if rest["class"] != name:
         raise CheckpointError(f"the checkpoint holds the state of {rest['class']}, not of {name}")
@@ -200,8 +209,10 @@ def restore(holder: Stateful, tensors: Mapping[str, Any], rest: Mapping[str, Any
 
 
 def _lay_as_parameters(optimizer: torch.optim.Optimizer) -> None:
-    """Give moments the memory format of their parameters, as in a run that was not cut: norms over them sum in the
-    order of memory, and would differ in the last bit."""
+    """Give moments the memory format of their parameters, as in a run that was not cut.
+
+    Norms over them are sums in the order of memory, which would otherwise differ in the last bit.
+    """
     for parameter, state in optimizer.state.items():
         for key, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:

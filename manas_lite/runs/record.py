@@ -1,10 +1,11 @@
 """The run directory: what a run was started with, what it logged, and what it cost.
 
     manifest.json   kind, settings, data hashes, versions, git commit, machine, seconds, peak memory
-    log.jsonl       one JSON record a line
+    log.jsonl       one JSON record per line
     anything else   written whole or not at all
 
-A directory belongs to the settings it was started with, and to one process at a time.
+A directory belongs to the settings it was started with, and to one process at a time. It outlives versions of this
+kit: a setting that did not exist when it was started had its default in effect.
 """
 
 import contextlib
@@ -26,9 +27,10 @@ from filelock import FileLock, Timeout
 
 from manas_lite.runs.checkpoint import write_atomic
 from manas_lite.runs.environment import describe_environment, peak_memory
-from manas_lite.runs.settings import difference, to_dict
+from manas_lite.runs.settings import completed, difference, to_dict
 
 MANIFEST, LOG, LOCK = "manifest.json", "log.jsonl", ".lock"
+FORMAT = 2  # of the manifest and the log; manifests of format 1 do not say so
 MANIFEST_EVERY = 15.0  # seconds between its updates while logging: what a killed run loses of its time
 LOCK_PATIENCE = 10.0  # seconds: data workers outlive a killed run by a few, and hold its lock till then
 
@@ -42,21 +44,34 @@ class RunDirectory:
 
     Args:
         path: the folder; made if missing.
-        record: what the run is started with (settings, data hashes): anything JSON can hold, and
-            dataclasses. It goes into the manifest, and a folder started with another record is refused.
+        record: what the run is started with (settings, data hashes): anything JSON can hold, and dataclasses. It goes
+            into the manifest, and a folder that was started with another record is refused.
         kind: what sort of run it is, such as "search".
+        defaults: values that parts of the record have by default, in the same nested form. They stand for what an
+            older run's record lacks.
 
-    Raises ValueError when the folder was started with another record or kind, naming what differs;
-    BusyError when another process is writing it (the system frees the lock of one that died).
+    Raises:
+        ValueError: where the folder was started with another record or kind, naming what differs, or by a later
+            version of this kit.
+        BusyError: where another process is writing it (the system frees the lock of one that died).
 
+    Example:
     >>> with RunDirectory("runs/try", {"settings": {"seed": 0}}) as run:    # doctest: +SKIP
     ...     run.log({"step": 0, "loss": 0.5})
     ...     seconds = run.finish()
     """
 
-    def __init__(self, path: str | Path, record: Mapping[str, Any], *, kind: str = "run") -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        record: Mapping[str, Any],
+        *,
+        kind: str = "run",
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
         self.path = Path(path)
         self.record: dict[str, Any] = plain(record)
+        self.defaults: dict[str, Any] = plain(defaults or {})
         self.kind = kind
         self.manifest: dict[str, Any] = {}
         self._lock = FileLock(self.path / LOCK, timeout=LOCK_PATIENCE)
@@ -106,7 +121,8 @@ class RunDirectory:
             self._check()
             self._seconds_before = self.manifest["seconds"]
         else:
-            own: dict[str, Any] = {"kind": self.kind, "started": now, "finished": None, "stopped": None}
+            own: dict[str, Any] = {"kind": self.kind, "format": FORMAT, "started": now}
+            own |= {"finished": None, "stopped": None}
             own |= {"seconds": 0.0, "peak_memory": {}, "seeds": dict(_seeds(self.record))}
             own |= {"notes": {}, "stretches": []}
             clash = sorted({*own, *describe_environment()} & set(self.record))
@@ -119,14 +135,20 @@ class RunDirectory:
         self._save_manifest()
 
     def _check(self) -> None:
+        """Refuse to continue a run that is another one, or whose files a later version has written."""
+        if (found := self.manifest.get("format", 1)) > FORMAT:
+            raise ValueError(
+                f"{self.path} has format {found}, this version reads up to {FORMAT}: a later manas_lite wrote it, so "
+                "update this one"
+            )
         if self.manifest["kind"] != self.kind:
             raise ValueError(
                 f"{self.path} holds a run of kind {self.manifest['kind']!r}, not {self.kind!r}: use another name"
             )
-        # A setting that older runs did not have, and that is off here, is no difference.
+        # What older runs did not have, and what is off or has its default here, differs in nothing.
         here = {key: value for key, value in self.record.items() if value is not None or key in self.manifest}
-        found = difference(here, {key: self.manifest[key] for key in here if key in self.manifest})
-        if found:
+        there = {key: self.manifest[key] for key in here if key in self.manifest}
+        if found := difference(completed(here, self.defaults), completed(there, self.defaults)):
             raise ValueError(
                 f"{self.path} was started with other settings: {'; '.join(map(str, found))}. Use another name or "
                 "runs_dir, or delete the folder to start again"
@@ -142,7 +164,7 @@ class RunDirectory:
 
     @property
     def seconds(self) -> float:
-        """Seconds this run has taken, over all stretches; a killed one counts up to its last saved manifest."""
+        """Seconds that this run has taken, over all stretches; a killed one counts up to its last saved manifest."""
         return self._seconds_before + time.monotonic() - self._began
 
     def note(self, **facts: Any) -> None:
@@ -151,7 +173,7 @@ class RunDirectory:
         self._save_manifest()
 
     def finish(self) -> float:
-        """Mark the run as done. Returns the seconds it took, over all stretches."""
+        """Mark the run as done; return the seconds that it took, over all stretches."""
         self.manifest["finished"] = _now()
         self._save_manifest()
         return self.manifest["seconds"]
@@ -170,7 +192,7 @@ class RunDirectory:
     # --- the log ---
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Append one record to log.jsonl; it holds an integer `step`, by which `truncate_log` knows it."""
+        """Append one record to log.jsonl. It must hold an integer `step`, by which `truncate_log` knows it."""
         if type(record.get("step")) is not int:
             raise ValueError(f"log record {dict(record)!r} has no integer 'step'")
         self._log = self._log or open(self.path / LOG, "ab", buffering=0)  # noqa: SIM115 - till __exit__
@@ -181,12 +203,12 @@ class RunDirectory:
             self._save_manifest()
 
     def truncate_log(self, step: int) -> None:
-        """Drop the records of `step` and later: a run that continues at `step` will write them again."""
+        """Drop the records of `step` and later: a run that continues at `step` writes them again."""
         self._close_log()
         self._rewrite_log([line for line in self._lines() if json.loads(line)["step"] < step])
 
     def read_log(self) -> list[dict[str, Any]]:
-        """All records so far."""
+        """Return all records so far."""
         return read_log(self.path)
 
     def _lines(self) -> list[bytes]:
@@ -209,9 +231,11 @@ class RunDirectory:
     # --- other files ---
 
     def write_json(self, name: str, data: Any) -> None:
+        """Write a JSON file into the folder, atomically."""
         write_json(self.path / name, data)
 
     def write_text(self, name: str, text: str) -> None:
+        """Write a text file into the folder, atomically."""
         write_atomic(self.path / name, text.encode())
 
 
@@ -224,6 +248,7 @@ def write_json(path: str | Path, data: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
+    """Return what a JSON file holds; ValueError names a file that is none."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -231,7 +256,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def read_log(path: str | Path) -> list[dict[str, Any]]:
-    """The records of a run directory's log.jsonl; a last line that was cut in the middle is left out."""
+    """Return the records of a run directory's log.jsonl; a last line that was cut in the middle is left out."""
     file = Path(path) / LOG
     lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
     records = []
@@ -246,14 +271,14 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
 
 
 def to_json(data: Any, indent: int | None = None) -> str:
+    """Return data as JSON; see `plain` for what it may hold."""
     return json.dumps(plain(data), indent=indent, allow_nan=False, ensure_ascii=False)
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON can hold it: tensors, arrays, numpy numbers, paths and dataclasses in their plain form.
+    """Return a value as JSON can hold it: tensors, arrays, numpy numbers, paths and dataclasses in their plain form.
 
-    JSON has no NaN and no infinities: they become "NaN", "Infinity" and "-Infinity", which `float()` reads
-    back.
+    JSON has no NaN and no infinities: they become "NaN", "Infinity" and "-Infinity", which `float()` reads back.
     """
     if value is None or isinstance(value, bool | int | str):
         return value
@@ -277,9 +302,14 @@ def plain(value: Any) -> Any:
 
 
 def hash_files(paths: Iterable[str | Path], root: str | Path | None = None) -> dict[str, Any]:
-    """One sha256 over the names, sizes and contents of files, in any order: {"sha256", "files", "bytes"}.
+    """Return one sha256 over the names, sizes and contents of files, in any order.
 
-    Names are relative to `root`, or the files' own names without their folders.
+    Args:
+        paths: the files.
+        root: a folder that names are relative to; None takes the files' own names without their folders.
+
+    Returns:
+        {"sha256": hexadecimal digits, "files": their number, "bytes": their size}.
     """
     entries = []
     for path in map(Path, paths):
@@ -292,7 +322,7 @@ def hash_files(paths: Iterable[str | Path], root: str | Path | None = None) -> d
 
 
 def _seeds(record: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, int]]:
-    """Every integer named `seed` or `..._seed` in a record, with its dotted place."""
+    """Yield every integer named `seed` or `..._seed` in a record, with its dotted place."""
     for key, value in record.items():
         if isinstance(value, Mapping):
             yield from _seeds(value, f"{where}{key}.")

@@ -337,7 +337,7 @@ def _current(cls: type, key: Any, where: str = "") -> str:
     renamed = getattr(cls, "RENAMED", {})
     if key in renamed:
         warnings.warn(
-            f"the setting {_join(where, key)!r} is now called {renamed[key]!r}; the old name goes with the next release",
+            f"the setting {_join(where, key)!r} is now called {renamed[key]!r}; the next release drops the old name",
             FutureWarning,
             stacklevel=3,
         )

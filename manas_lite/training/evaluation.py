@@ -16,7 +16,7 @@ from manas_lite.data import Scene, Split, open_split
 from manas_lite.metrics import CONVENTIONS, psnr, ssim
 from manas_lite.networks.backbone import Backbone
 from manas_lite.photos.images import to_tensor
-from manas_lite.photos.inference import borrowed, restore
+from manas_lite.photos.inference import borrowed, derain_batch
 from manas_lite.runs.progress import Progress
 
 SMALLEST = 11  # the side of SSIM's window
@@ -127,7 +127,7 @@ def evaluate(
             target = to_tensor(clean)[None]
             for label, image in zip(scene.labels, rainy, strict=True):
                 source = to_tensor(image)[None]
-                output = restore(net, source.to(runtime.device), runtime).cpu()
+                output = derain_batch(net, source.to(runtime.device), runtime).cpu()
                 row: dict[str, Any] = {"scene": scene.name, "label": label}
                 for prefix, picture in (("", output), ("rainy_", source)):
                     for measure in measures:
@@ -207,7 +207,7 @@ def mean_scores(
         rainy, clean = scene.read()
         target = to_tensor(clean)[None].to(runtime.device)
         for image in rainy:
-            output = restore(net, to_tensor(image)[None].to(runtime.device), runtime)
+            output = derain_batch(net, to_tensor(image)[None].to(runtime.device), runtime)
             for measure in measures:
                 values[measure].append(MEASURES[measure](output, target, "rgb")[0])
     net.train(was_training)

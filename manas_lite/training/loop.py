@@ -1,21 +1,24 @@
-"""The loop that search and retraining share: it can be cut at any moment, and the same call continues it exactly.
+"""What search and retraining share: one way to open a run, one loop over its steps, one step of the weights.
 
-Everything random in a run is a function of (seed, step), so a checkpoint holds weights, optimisers, scaler and the
-number of steps done, and nothing of loaders, schedules or generators.
+A run can be cut at any moment, and the same call continues it exactly. Everything random in a run is a function of
+(seed, step), so a checkpoint holds weights, optimisers, scaler and the number of steps done, and nothing of loaders,
+schedules or generators.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from manas_lite.compute.footprint import StepMemory
+from manas_lite.compute.footprint import StepFootprint, explain_out_of_memory, shortage
 from manas_lite.compute.processes import ALONE, Processes
 from manas_lite.compute.runtime import Compute
-from manas_lite.data import Scene, SceneBatch, one_to_one, scene_loader
+from manas_lite.data import Scene, SceneBatch, Split, one_to_one, scene_loader, sealed
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.space import SearchSpace
 from manas_lite.runs import checkpoint
@@ -24,18 +27,104 @@ from manas_lite.runs.record import RunDirectory, hash_files
 from manas_lite.runs.settings import to_dict
 from manas_lite.training.schedules import RetrainSettings, SearchSettings
 
+Settings = SearchSettings | RetrainSettings
+LossOf = Callable[[SceneBatch], tuple[Tensor, dict[str, Tensor]]]  # a batch -> its loss, and the terms for the log
+
 
 class DivergedError(RuntimeError):
     """A loss became NaN or infinite; the last good checkpoint is kept."""
 
 
+# --- opening a run ---
+
+
+@contextmanager
+def open_run(
+    path: Path,
+    record: Mapping[str, Any],
+    settings: Settings,
+    *,
+    kind: str,
+    split: Split,
+    scenes: Iterable[Scene],
+    compute: Compute,
+    footprint: StepFootprint,
+) -> Iterator[RunDirectory]:
+    """Open the folder of a search or a retraining, for the length of a `with` block.
+
+    Within the block the folder is locked, the test scenes are sealed, the threads are those of the run, and an
+    allocation that fails is explained.
+
+    Args:
+        path: the run directory.
+        record: what the run is started with, beside its settings; see `RunDirectory`.
+        settings: the run's settings.
+        kind: `search` or `retrain`.
+        split: its test scenes are sealed.
+        scenes: the scenes that the run reads; their files are hashed, and must be the same when it is continued.
+        compute: the machine.
+        footprint: the memory of a step, for the explanation.
+
+    Raises:
+        ValueError: where the folder was started with another record or on other data.
+        BusyError: where another process writes the folder.
+    """
+    record = {**record, "settings": settings_record(settings), "split": split.sha256}
+    defaults = {"settings": settings_record(type(settings)())}
+    with (
+        explain_out_of_memory(footprint, compute.device),
+        compute.processes.open(path, record, kind=kind, defaults=defaults) as run,
+        sealed(split.test),
+        compute.session(),
+    ):
+        run.note(compute=compute.facts())
+        note_data(run, scenes, compute.processes)
+        yield run
+
+
+def settings_record(settings: Settings) -> dict[str, Any]:
+    """Return the settings as a run directory compares them: without those of the machine, which may change."""
+    return {name: value for name, value in to_dict(settings).items() if name not in ("compute", "checkpoint_every")}
+
+
+def note_data(run: RunDirectory, scenes: Iterable[Scene], processes: Processes = ALONE) -> None:
+    """Put a hash over the files of `scenes` into the manifest.
+
+    Raises:
+        ValueError: where a continued run, or another of the run's processes, finds other files.
+    """
+    now, before = hash_files({file for scene in scenes for file in scene.files()}), run.manifest["notes"].get("data")
+    if processes.ask_first(lambda: now) != now:
+        raise ValueError(
+            f"process {processes.rank} of {processes.count} reads other data than the first: "
+            f"{now['files']} files of {now['bytes']:,} bytes here. Give every machine the same files"
+        )
+    if before not in (None, now):
+        raise ValueError(
+            f"{run.path} was started on other data: {before['files']} files of {before['bytes']:,} bytes there, "
+            f"{now['files']} of {now['bytes']:,} here, or changed contents. Use another name or runs_dir"
+        )
+    run.note(data=now)
+
+
+# --- the loop ---
+
+
 class Loop:
     """Iterates over the steps still to do, and keeps the run's log and checkpoints.
 
-    run: the run directory, open. state: what a checkpoint saves, by name; the scaler too where fp16 needs it.
-    memory: plain values (numbers, strings, lists) saved along, such as the best score so far; the caller may change
-    them in place. identity: what a checkpoint must have been made by (the genotype's or the space's id).
-    processes: those of the run; the first one reads and writes for all.
+    Args:
+        run: the run directory, open.
+        total: steps of the whole run.
+        state: what a checkpoint saves, by name; the scaler too where fp16 needs it.
+        saved: plain values (numbers, texts, lists) that are saved along, such as the best score so far. The caller may
+            change them in place.
+        compute: the machine; its first process reads and writes for all.
+        footprint: the memory of a step; a warning is shown where the machine has less.
+        identity: what a checkpoint must have been made by (the genotype's or the space's id).
+        title: name of the progress bar.
+        log_every: steps between writes of the log.
+        progress: show a progress bar.
     """
 
     def __init__(
@@ -44,37 +133,40 @@ class Loop:
         *,
         total: int,
         state: Mapping[str, checkpoint.Stateful],
-        scaler: torch.amp.GradScaler,
-        memory: dict[str, Any],
+        saved: dict[str, Any],
+        compute: Compute,
+        footprint: StepFootprint,
         identity: str,
         title: str,
         log_every: int = 10,
         progress: bool = True,
-        processes: Processes = ALONE,
     ) -> None:
-        self.run, self.total, self.memory, self.processes = run, total, memory, processes
-        self.state = {"scaler": scaler, **state} if scaler.is_enabled() else dict(state)
+        self.run, self.total, self.saved, self.processes = run, total, saved, compute.processes
+        self.state = {"scaler": compute.scaler, **state} if compute.scaler.is_enabled() else dict(state)
         self.identity, self.log_every = identity, log_every
         self.path = run.path / "checkpoint.safetensors"
         self.pending: list[tuple[int, dict[str, Tensor]]] = []
         self.start = self._resume()
-        self.progress = Progress(total, title, start=self.start, show=progress and processes.first)
+        self.progress = Progress(total, title, start=self.start, show=progress and self.processes.first)
         if 0 < self.start < total:
             self.progress.say(f"continues from step {self.start}")
+        if short := shortage(footprint, compute.device):
+            self.progress.say(f"warning: {short}")
 
     def _resume(self) -> int:
-        saved = self.processes.ask_first(
-            lambda: checkpoint.load(self.path, identity=self.identity) if self.path.exists() else None
+        """Take over the last checkpoint, if there is one; return the number of steps that are done."""
+        found = self.processes.ask_first(
+            lambda: checkpoint.read(self.path, identity=self.identity) if self.path.exists() else None
         )
-        if saved is None:
+        if found is None:
             self.run.truncate_log(0)
             return 0
-        tensors, meta = saved
+        tensors, meta = found
         for name, holder in self.state.items():
             if name == "scaler" and name not in meta["state"]:
                 continue  # the run began where no scaler was needed; this one starts afresh
             checkpoint.restore(holder, tensors.get(name, {}), meta["state"][name])
-        self.memory.update(meta["memory"])
+        self.saved.update(meta["memory"])
         self.run.truncate_log(meta["step"])
         return meta["step"]
 
@@ -88,14 +180,14 @@ class Loop:
             self.flush()
 
     def log(self, step: int, terms: Mapping[str, Tensor]) -> None:
-        """Note a step's scalars; they are fetched from the device in bulk, so that no step waits for another.
+        """Note a step's scalars; of several processes, the log holds the mean.
 
-        Of several processes, the log holds the mean.
+        They are fetched from the device many at once, so that no step waits for another.
         """
         self.pending.append((step, dict(terms)))
 
     def flush(self) -> None:
-        """Write the steps noted so far. Raises DivergedError at the first that is not finite."""
+        """Write the steps noted so far; DivergedError at the first that is not finite."""
         if not self.pending:
             return
         names = [name for _, terms in self.pending for name in terms]
@@ -122,11 +214,16 @@ class Loop:
         self.run.log({"kind": "epoch", "step": step, **record})
         self.progress.say(summary({name: record[name] for name in shown if record.get(name) is not None}))
 
-    def checkpoint(self, done: int, probe: Tensor) -> None:
-        """Save everything after `done` steps, atomically; what was logged so far is on disk first.
+    def save(self, done: int, probe: Tensor) -> None:
+        """Write a checkpoint after `done` steps, atomically; what was logged so far is on disk first.
 
-        probe: a loss of the weights as they are now. The harm of an update shows only in the loss after it, and
-        weights without a finite loss must not replace the last good checkpoint.
+        Args:
+            done: the number of steps that are done.
+            probe: a loss of the weights as they are now. The harm of an update shows only in the loss after it, and
+                weights without a finite loss must not replace the last good checkpoint.
+
+        Raises:
+            DivergedError: where the probe is not finite.
         """
         self.flush()
         self.processes.average([probe])
@@ -137,41 +234,103 @@ class Loop:
         tensors, plain = {}, {}
         for name, holder in self.state.items():
             tensors[name], plain[name] = checkpoint.dump(holder)
-        meta = {"step": done, "memory": self.memory, "state": plain}
-        checkpoint.save(self.path, tensors, meta, identity=self.identity)
+        meta = {"step": done, "memory": self.saved, "state": plain}
+        checkpoint.write(self.path, tensors, meta, identity=self.identity)
 
 
-def note_data(run: RunDirectory, scenes: Iterable[Scene], processes: Processes = ALONE) -> None:
-    """Put a hash over the files of `scenes` into the manifest; ValueError where a continued run, or another of the
-    run's processes, finds other files."""
-    now, before = hash_files({file for scene in scenes for file in scene.files()}), run.manifest["notes"].get("data")
-    if processes.ask_first(lambda: now) != now:
-        raise ValueError(
-            f"process {processes.rank} of {processes.count} reads other data than the first: "
-            f"{now['files']} files of {now['bytes']:,} bytes here. Give every machine the same files"
-        )
-    if before not in (None, now):
-        raise ValueError(
-            f"{run.path} was started on other data: {before['files']} files of {before['bytes']:,} bytes there, "
-            f"{now['files']} of {now['bytes']:,} here, or changed contents. Use another name or runs_dir"
-        )
-    run.note(data=now)
+# --- one step ---
+
+
+def weight_step(
+    optimizer: torch.optim.Optimizer,
+    loss_of: LossOf,
+    batch: SceneBatch,
+    *,
+    parts: int = 1,
+    clip: float | None = None,
+    scaler: torch.amp.GradScaler,
+    processes: Processes = ALONE,
+) -> dict[str, Tensor]:
+    """Take one step of the weights: forward, backward, clip, step.
+
+    Args:
+        optimizer: its parameters are the weights.
+        loss_of: returns the loss of a batch, and its terms for the log.
+        batch: the scenes of this step, or this process's share of them.
+        parts: pieces in which the batch is taken, one after the other. One piece's graph lives at a time.
+        clip: largest norm of the gradient; None does not clip.
+        scaler: scales the loss where gradients are fp16; otherwise it does nothing.
+        processes: gradients are the mean over them.
+
+    Returns:
+        The terms of the loss, and `train`, their weighted sum.
+    """
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    terms: dict[str, Tensor] = {}
+    for weight in weights:
+        weight.grad = None
+    for share, part in parts_of(batch, parts):
+        loss, found = loss_of(part)  # forward
+        # Not loss.backward(): in a search it would also fill the gradients of alpha and beta.
+        gradients = torch.autograd.grad(scaler.scale(share * loss), weights, allow_unused=True)  # backward
+        for weight, gradient in zip(weights, gradients, strict=True):
+            weight.grad = gradient if weight.grad is None or gradient is None else weight.grad + gradient
+        add_terms(terms, share, {"train": loss.detach(), **found})
+        del loss, gradients
+    processes.average([weight.grad for weight in weights])
+    if clip is not None:
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(weights, clip)  # clip
+    scaler.step(optimizer)  # step
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+    return terms
+
+
+def parts_of(batch: SceneBatch, count: int) -> list[tuple[float, SceneBatch]]:
+    """Cut a batch into `count` parts or fewer, each with its share of the scenes: the weight of its mean loss."""
+    scenes = len(batch.rainy)
+    pieces = zip(*(tensor.chunk(count) for tensor in batch), strict=True)
+    return [(len(piece[0]) / scenes, SceneBatch(*piece)) for piece in pieces]
+
+
+def add_terms(total: dict[str, Tensor], share: float, terms: Mapping[str, Tensor]) -> None:
+    """Add the terms of a part of a batch, by their share, to those of the whole."""
+    for name, value in terms.items():
+        total[name] = total.get(name, 0.0) + share * value
+
+
+def cosine(step: int, total: int, high: float, low: float, warmup: int = 0) -> float:
+    """Return the learning rate at `step` of `total`: a linear rise over `warmup` steps, then a half cosine down."""
+    if step < warmup:
+        return high * (step + 1) / warmup
+    share = (step - warmup) / max(1, total - warmup)
+    return low + (high - low) * (1 + math.cos(math.pi * share)) / 2
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of all parameters."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def seed_of(*numbers: int) -> int:
+    """Return one 63-bit seed from several numbers (a run's seed, a step): the same on every machine."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+# --- batches, and the memory that they take ---
 
 
 def training_batches(
-    scenes: tuple[Scene, ...],
-    settings: SearchSettings | RetrainSettings,
-    *,
-    seed: int,
-    start: int,
-    processes: Processes = ALONE,
+    scenes: tuple[Scene, ...], settings: Settings, *, seed: int, start: int, processes: Processes = ALONE
 ) -> Iterator[SceneBatch]:
-    """The batches of a run from step `start` on; of each, the scenes that are this process's.
+    """Yield the batches of a run from step `start` on; of each, the scenes that are this process's.
 
-    With `multi_to_one=False` every rainy image is a scene of its own, and a batch holds as many images as before:
+    With `multi_to_one=False` every rainy image is a scene of its own. A batch then holds as many images as before:
     `batch` times the versions that a scene would have had.
     """
-    batch, rains, fresh = _scenes_a_step(settings, scenes), settings.rains, settings.fresh_rain
+    batch, rains, fresh = _scenes_per_step(settings, scenes), settings.rains, settings.fresh_rain
     if not settings.multi_to_one:
         if fresh:
             raise ValueError(
@@ -194,104 +353,39 @@ def training_batches(
     return iter(loader)
 
 
-def _scenes_a_step(settings: SearchSettings | RetrainSettings, scenes: tuple[Scene, ...]) -> int:
-    """The scenes of a batch of all processes; of single rainy images where `multi_to_one` is off."""
+def _scenes_per_step(settings: Settings, scenes: tuple[Scene, ...]) -> int:
+    """Return the scenes in a batch of all processes; they are single rainy images where `multi_to_one` is off."""
     return settings.batch if settings.multi_to_one else settings.batch * _rains(settings, scenes)
 
 
-def _rains(settings: SearchSettings | RetrainSettings, scenes: tuple[Scene, ...]) -> int:
+def _rains(settings: Settings, scenes: tuple[Scene, ...]) -> int:
     return min(len(scene.rainy) for scene in scenes) if settings.rains is None else settings.rains
 
 
-def step_memory(
+def step_footprint(
     space: SearchSpace,
-    settings: SearchSettings | RetrainSettings,
+    settings: Settings,
     compute: Compute,
     scenes: tuple[Scene, ...],
     genotype: Genotype | None = None,
-) -> StepMemory:
-    """What decides the memory of a step of this run, for an estimate and for advice.
+) -> StepFootprint:
+    """Return what decides the memory of a step of this run, for an estimate and for advice.
 
-    Raises ValueError for a batch that the processes cannot share: here, before anything is made.
+    Raises:
+        ValueError: for a batch that the processes cannot share: here, before anything is made.
     """
-    compute.processes.share(_scenes_a_step(settings, scenes))
+    compute.processes.share(_scenes_per_step(settings, scenes))
     batch = -(-settings.batch // compute.processes.count)
-    return StepMemory(
+    return StepFootprint(
         space,
         batch,
         _rains(settings, scenes) + len(settings.fresh_rain),
         settings.patch,
         genotype,
         accumulate=min(settings.accumulate, batch),
-        checkpoint=settings.compute.checkpoint,
+        recompute=settings.compute.recompute,
         order=settings.order if isinstance(settings, SearchSettings) else "first",
         precision={torch.bfloat16: "bf16", torch.float16: "fp16"}.get(compute.dtype, "fp32"),
         optimizer=settings.optimizer if isinstance(settings, SearchSettings) else "adam",
         ema=isinstance(settings, RetrainSettings) and settings.ema is not None,
     )
-
-
-def settings_record(settings: SearchSettings | RetrainSettings) -> dict[str, Any]:
-    """The settings as a run directory compares them: without those of the machine, which may change on resuming."""
-    return {name: value for name, value in to_dict(settings).items() if name not in ("compute", "checkpoint_every")}
-
-
-def cosine(step: int, total: int, high: float, low: float, warmup: int = 0) -> float:
-    """Learning rate at `step` of `total`: a linear rise over `warmup` steps, then a half cosine from high to low."""
-    if step < warmup:
-        return high * (step + 1) / warmup
-    share = (step - warmup) / max(1, total - warmup)
-    return low + (high - low) * (1 + math.cos(math.pi * share)) / 2
-
-
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-
-
-def parts_of(batch: SceneBatch, count: int) -> list[tuple[float, SceneBatch]]:
-    """The scenes of a batch in `count` parts or fewer, each with its share of them: the weight of its mean loss."""
-    scenes = len(batch.rainy)
-    pieces = zip(*(tensor.chunk(count) for tensor in batch), strict=True)
-    return [(len(piece[0]) / scenes, SceneBatch(*piece)) for piece in pieces]
-
-
-def add_terms(total: dict[str, Tensor], share: float, terms: Mapping[str, Tensor]) -> None:
-    """Add the terms of a part of a batch, by their share, to those of the whole."""
-    for name, value in terms.items():
-        total[name] = total.get(name, 0.0) + share * value
-
-
-def update(
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    losses: Iterable[Tensor],
-    parameters: Sequence[nn.Parameter],
-    clip: float | None,
-    processes: Processes = ALONE,
-) -> None:
-    """One optimiser step down the sum of `losses`, with gradient clipping, through the scaler (which does nothing
-    unless fp16). Each loss is differentiated before the next is asked for, so that one graph lives at a time.
-    Gradients are the mean over the processes."""
-    for parameter in parameters:
-        parameter.grad = None
-    for loss in losses:
-        gradients = torch.autograd.grad(scaler.scale(loss), parameters, allow_unused=True)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            if parameter.grad is None:
-                parameter.grad = gradient
-            elif gradient is not None:
-                parameter.grad += gradient
-        del loss, gradients
-    processes.average([parameter.grad for parameter in parameters])
-    if clip is not None:
-        scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(parameters, clip)
-    scaler.step(optimizer)
-    scaler.update()
-    optimizer.zero_grad(set_to_none=True)
-
-
-def seed_of(*numbers: int) -> int:
-    """One 63-bit seed from several numbers (a run's seed, a step): the same on every machine."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,7 +1,6 @@
 """Retraining a derived network (method section 7) on multi-to-one scenes (section 5), or tuning it: `retrain()`."""
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -10,53 +9,55 @@ from typing import Any, Generic
 import torch
 from torch import Tensor, nn
 
-from manas_lite.compute.footprint import explain_out_of_memory, shortage
 from manas_lite.compute.runtime import Compute, Net
-from manas_lite.data import SceneBatch, Split, open_split, sealed
+from manas_lite.data import SceneBatch, Split, open_split
 from manas_lite.losses import DerainLoss
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.nets import DerainNet
 from manas_lite.networks.zoo import fingerprint, save_network
-from manas_lite.runs.checkpoint import Stateful
 from manas_lite.training.evaluation import validation_psnr
-from manas_lite.training.loop import (
-    Loop,
-    add_terms,
-    cosine,
-    note_data,
-    parts_of,
-    set_rate,
-    settings_record,
-    step_memory,
-    training_batches,
-    update,
-)
+from manas_lite.training.loop import Loop, cosine, open_run, set_rate, step_footprint, training_batches, weight_step
 from manas_lite.training.schedules import RetrainSettings
 
 
 @dataclass(frozen=True)
 class RetrainResult:
-    """net: the best network, on the CPU, in eval mode; best_psnr (RGB, validation pictures) at best_epoch; log: the
-    records of log.jsonl; seconds: over all resumed stretches."""
+    """What a retraining returns."""
 
     net: DerainNet = field(repr=False)
+    """The best network, on the CPU, in eval mode."""
+
     genotype: Genotype = field(repr=False)
+    """Its architecture."""
+
     path: Path
+    """The run directory."""
+
     best_psnr: float
+    """PSNR (RGB, dB) of the best network on the validation pictures."""
+
     best_epoch: int
+    """The epoch that it is from; -1 where the start of a tuning was never surpassed."""
+
     log: list[dict[str, Any]] = field(repr=False)
+    """The records of log.jsonl."""
+
     seconds: float
+    """Time over all resumed stretches."""
 
 
 class Average(Generic[Net]):
-    """Exponential moving average of a network's weights; buffers are copied. Its decay rises from 0 with its age,
-    so that the random start is soon forgotten."""
+    """Exponential moving average of a network's weights; buffers are copied.
+
+    Its decay rises from 0 with its age, so that the random start is soon forgotten.
+    """
 
     def __init__(self, net: Net, decay: float) -> None:
         self.net, self.decay = copy.deepcopy(net), decay
 
     @torch.no_grad()
     def follow(self, net: nn.Module, step: int) -> None:
+        """Move the average towards `net` after `step`, counted from 0."""
         share = 1 - min(self.decay, (1 + step) / (10 + step))
         for mine, theirs in zip(self.net.parameters(), net.parameters(), strict=True):
             mine.data.lerp_(theirs, share)
@@ -74,124 +75,160 @@ def retrain(
     name: str = "retrain",
     progress: bool = True,
 ) -> RetrainResult:
-    """Train a genotype's network from scratch; the same call on the same run directory continues one that was cut.
+    """Train a genotype's network; the same call on the same run directory continues one that was cut.
 
-    start: a trained network of this genotype, whose weights are then tuned: on other data, with another loss. On the
-    validation pictures the result is never worse than its start.
-    data: see `data.open_split`; the test scenes are sealed, the validation scenes choose the best checkpoint.
-    settings: RetrainSettings or a preset's name.
-    Writes weights.safetensors, genotype.json, metrics.json, manifest.json, log.jsonl in `runs_dir/name`.
+    Writes weights.safetensors, genotype.json, metrics.json, manifest.json and log.jsonl in `runs_dir/name`.
 
-    Raises DivergedError on NaN, ValueError when the run directory was started with other settings or another start,
-    and for a start of another genotype.
+    Args:
+        genotype: the architecture.
+        data: see `data.open_split`. The test scenes are sealed, the validation scenes choose the best network.
+        settings: RetrainSettings, or the name of a preset.
+        start: a trained network of this genotype, whose weights are then tuned: on other data, with another loss. On
+            the validation pictures the result is never worse than its start. None trains from scratch.
+        runs_dir: folder of all runs.
+        name: name of this run.
+        progress: show a progress bar.
+
+    Raises:
+        DivergedError: where a loss becomes NaN or infinite.
+        ValueError: where the run directory was started with other settings or another start, where the start is of
+            another genotype, and where the split has no validation scenes.
     """
     settings = RetrainSettings.preset(settings) if isinstance(settings, str) else settings
-    split = open_split(data)
-    if not split.val:
-        raise ValueError(
-            "the split has no validation scenes, and the best checkpoint is chosen on them: move some there"
-        )
-    compute = Compute(settings.compute, genotype.space.channels[0], together=True)
-    processes = compute.processes
-    net = compute.prepare(DerainNet(genotype, seed=settings.seed))
-    if start is not None:
-        if start.genotype != genotype:
+    return _Retraining(genotype, open_split(data), settings, start, Path(runs_dir) / name, progress).run()
+
+
+class _Retraining:
+    """One retraining: what its steps share."""
+
+    def __init__(
+        self,
+        genotype: Genotype,
+        split: Split,
+        settings: RetrainSettings,
+        start: DerainNet | None,
+        path: Path,
+        progress: bool,
+    ) -> None:
+        if not split.val:
+            raise ValueError(
+                "the split has no validation scenes, and the best checkpoint is chosen on them: move some there"
+            )
+        if start is not None and start.genotype != genotype:
             raise ValueError(f"the start is a network of genotype {start.genotype.id}, not of {genotype.id}")
-        net.load_state_dict(start.state_dict())
-    net.save_memory(settings.compute.checkpoint)
-    fast = compute.compiled(net, settings.epochs * settings.steps)
-    average = Average(net, settings.ema) if settings.ema is not None else None
-    judged = average.net if average is not None else net
-    best = copy.deepcopy(judged)
-    optimizer = torch.optim.Adam(net.parameters(), settings.rate, weight_decay=settings.weight_decay)
-    loss = DerainLoss(settings.loss)
-    memory: dict[str, Any] = {"best_psnr": float("-inf"), "best_epoch": -1}
-    record = {
-        "genotype": genotype.id,
-        "settings": settings_record(settings),
-        "split": split.sha256,
-        "start": None if start is None else fingerprint(start),
-    }
-    path = Path(runs_dir) / name
+        self.genotype, self.split, self.settings, self.start = genotype, split, settings, start
+        self.path, self.show = path, progress
+        self.compute = Compute(settings.compute, genotype.space.channels[0], together=True)
+        self.processes = self.compute.processes
+        self.net = self.compute.prepare(DerainNet(genotype, seed=settings.seed))
+        if start is not None:
+            self.net.load_state_dict(start.state_dict())
+        self.net.set_recompute(settings.compute.recompute)
+        self.total = settings.epochs * settings.steps
+        self.fast = self.compute.compiled(self.net, self.total)
+        self.average = None if settings.ema is None else Average(self.net, settings.ema)
+        self.judged = self.net if self.average is None else self.average.net
+        self.best = copy.deepcopy(self.judged)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), settings.rate, weight_decay=settings.weight_decay)
+        self.loss = DerainLoss(settings.loss)
+        self.footprint = step_footprint(genotype.space, settings, self.compute, split.train, genotype)
 
-    memory_needed = step_memory(genotype.space, settings, compute, split.train, genotype)
-    with (
-        explain_out_of_memory(memory_needed, compute.device),
-        processes.open(path, record, kind="retrain") as run,
-        sealed(split.test),
-        compute.session(),
-    ):
-        run.write_text("genotype.json", genotype.to_json())
-        run.note(compute=compute.facts())
-        note_data(run, (*split.train, *split.val), processes)
-        state: dict[str, Stateful] = {"net": net, "judged": judged, "best": best, "optimizer": optimizer}
-        total = settings.epochs * settings.steps
-        loop = Loop(
-            run,
-            total=total,
-            state=state,
-            scaler=compute.scaler,
-            memory=memory,
-            identity=genotype.id,
-            title="retrain",
-            progress=progress,
-            processes=processes,
+    def run(self) -> RetrainResult:
+        settings, split = self.settings, self.split
+        record = {"genotype": self.genotype.id, "start": None if self.start is None else fingerprint(self.start)}
+        saved: dict[str, Any] = {"best_psnr": float("-inf"), "best_epoch": -1}
+        with open_run(
+            self.path,
+            record,
+            settings,
+            kind="retrain",
+            split=split,
+            scenes=(*split.train, *split.val),
+            compute=self.compute,
+            footprint=self.footprint,
+        ) as run:
+            run.write_text("genotype.json", self.genotype.to_json())
+            loop = Loop(
+                run,
+                total=self.total,
+                state={"net": self.net, "judged": self.judged, "best": self.best, "optimizer": self.optimizer},
+                saved=saved,
+                compute=self.compute,
+                footprint=self.footprint,
+                identity=self.genotype.id,
+                title="retrain",
+                progress=self.show,
+            )
+            if self.start is not None and loop.start == 0:
+                saved["best_psnr"] = self._score()
+            batches = training_batches(
+                split.train, settings, seed=settings.seed, start=loop.start, processes=self.processes
+            )
+            for step in loop:
+                epoch = step // settings.steps
+                batch = next(batches).to(self.compute.device)
+                loop.log(step, self._step(step, epoch, batch))
+                if (step + 1) % settings.steps == 0:
+                    self._end_epoch(step, epoch, batch, loop)
+            return self._finish(run, saved)
+
+    def _step(self, step: int, epoch: int, batch: SceneBatch) -> dict[str, Tensor]:
+        """Take one step; return its terms for the log."""
+        settings = self.settings
+        self.net.train()
+        set_rate(self.optimizer, cosine(step, self.total, settings.rate, settings.rate_end, settings.warmup))
+        terms = weight_step(
+            self.optimizer,
+            lambda part: self._loss(part, epoch),
+            batch,
+            parts=settings.accumulate,
+            clip=settings.clip,
+            scaler=self.compute.scaler,
+            processes=self.processes,
         )
-        if short := shortage(memory_needed, compute.device):
-            loop.progress.say(f"warning: {short}")
-        batches = training_batches(split.train, settings, seed=settings.seed, start=loop.start, processes=processes)
+        if self.average is not None:
+            self.average.follow(self.net, step)
+        return terms
 
-        def batch_loss(batch: SceneBatch, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
-            with compute.autocast():
-                outputs = (fast if net.training else net)(compute.images(batch.rainy))
-            return loss(outputs.float().unflatten(0, batch.rainy.shape[:2]), batch.clean, epoch=epoch)
+    def _loss(self, batch: SceneBatch, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
+        with self.compute.autocast():
+            outputs = (self.fast if self.net.training else self.net)(self.compute.images(batch.rainy))
+        return self.loss(outputs.float().unflatten(0, batch.rainy.shape[:2]), batch.clean, epoch=epoch)
 
-        def part_losses(batch: SceneBatch, epoch: int, terms: dict[str, Tensor]) -> Iterator[Tensor]:
-            for share, part in parts_of(batch, settings.accumulate):
-                value, found = batch_loss(part, epoch)
-                add_terms(terms, share, {"train": value.detach(), **found})
-                yield share * value
+    def _end_epoch(self, step: int, epoch: int, batch: SceneBatch, loop: Loop) -> None:
+        """Score the network, keep it where it is the best so far, and save the run, each as often as it is due."""
+        settings, saved, last = self.settings, loop.saved, step + 1 == self.total
+        if (epoch + 1) % settings.validate_every == 0 or last:
+            score = self._score()
+            if score > saved["best_psnr"]:
+                saved.update(best_psnr=score, best_epoch=epoch)
+                self.best.load_state_dict(self.judged.state_dict())
+            facts = {"epoch": epoch, "val_psnr_rgb": score, "best_psnr": saved["best_psnr"]}
+            loop.report(step, facts, ["val_psnr_rgb", "best_psnr"])
+        if (epoch + 1) % settings.checkpoint_every == 0 or last:
+            with torch.no_grad():
+                self.net.eval()
+                loop.save(step + 1, self._loss(batch, epoch)[0])
 
-        scored = split.val[: settings.val_scenes]
-        if start is not None and loop.start == 0:
-            memory["best_psnr"] = processes.ask_first(partial(validation_psnr, judged, scored, compute))
-        for step in loop:
-            epoch = step // settings.steps
-            net.train()
-            set_rate(optimizer, cosine(step, total, settings.rate, settings.rate_end, settings.warmup))
-            batch = next(batches).to(compute.device)
-            terms: dict[str, Tensor] = {}
+    def _score(self) -> float:
+        """Return the PSNR (RGB) of the network as it is now, on the validation pictures."""
+        scored = self.split.val[: self.settings.val_scenes]
+        return self.processes.ask_first(partial(validation_psnr, self.judged, scored, self.compute))
 
-            losses = part_losses(batch, epoch, terms)
-            update(optimizer, compute.scaler, losses, list(net.parameters()), settings.clip, processes)
-            if average is not None:
-                average.follow(net, step)
-            loop.log(step, terms)
-            if (step + 1) % settings.steps == 0:
-                if (epoch + 1) % settings.validate_every == 0 or step + 1 == total:
-                    score = processes.ask_first(partial(validation_psnr, judged, scored, compute))
-                    if score > memory["best_psnr"]:
-                        memory.update(best_psnr=score, best_epoch=epoch)
-                        best.load_state_dict(judged.state_dict())
-                    facts = {"epoch": epoch, "val_psnr_rgb": score, "best_psnr": memory["best_psnr"]}
-                    loop.report(step, facts, ["val_psnr_rgb", "best_psnr"])
-                if (epoch + 1) % settings.checkpoint_every == 0 or step + 1 == total:
-                    with torch.no_grad():
-                        net.eval()
-                        loop.checkpoint(step + 1, batch_loss(batch, epoch)[0])
-        best = best.cpu().eval()
-        if processes.first:
+    def _finish(self, run: Any, saved: dict[str, Any]) -> RetrainResult:
+        genotype, best = self.genotype, self.best.cpu().eval()
+        if self.processes.first:
             save_network(run.path, best)
         run.write_json(
             "metrics.json",
             {
                 "genotype": genotype.id,
-                "best_val_psnr_rgb": memory["best_psnr"],
-                "best_epoch": memory["best_epoch"],
+                "best_val_psnr_rgb": saved["best_psnr"],
+                "best_epoch": saved["best_epoch"],
                 "parameters": genotype.cost(),
                 "flops_256": genotype.cost("flops"),
             },
         )
         seconds = run.finish()
-        log = processes.ask_first(run.read_log)
-    return RetrainResult(best, genotype, path, memory["best_psnr"], memory["best_epoch"], log, seconds)
+        log = self.processes.ask_first(run.read_log)
+        return RetrainResult(best, genotype, self.path, saved["best_psnr"], saved["best_epoch"], log, seconds)

@@ -30,63 +30,121 @@ def _above_zero(settings: Any, *names: str) -> None:
 class SearchSettings:
     """Everything that a search does but its space and its data.
 
-    Defaults are `paper`: the released sizes, rates and schedule. This kit's are all versions of a scene in place of
-    three (`rains`), the architecture's own share of the training scenes in place of the test set (`arch_share`), and
-    three guards that the released schedule does not have: `clip`, `eigenvalue_every` and `early_stop`.
-
-    seed: weights, logits, splits, batches and noise all follow from it; arch_seed: the initial logits alone.
-    epochs x steps of `batch` scenes x `rains` versions (None: as many as every scene has), patches of `patch` pixels.
-    warmup: epochs before the first architecture step. arch_share: share of the training scenes kept for it.
-    order: `first`, `finite-difference` (perturbation of length `radius`) or `exact`.
-    optimizer: `sgd` or `adam` for the weights; weight_rate falls to weight_rate_end on a cosine; clip: gradient norm.
-    accumulate: parts in which a step takes its scenes, one after the other, in that fraction of the memory; the
-    gradients are those of the whole batch, but for BatchNorm, which normalises by the parts. First order only.
-    relaxation, temperature -> temperature_end (geometric), hard, sampled: see manas_lite.networks.relaxation.
-    discretize: `argmax` or `perturbation`.
-    eigenvalue_every: epochs between measurements of the dominant eigenvalue of the architecture Hessian (0: never).
-    early_stop: stop on collapse, and derive from an architecture before it, at the earliest that of the end of the
-    warm-up. When more than `max_skip_share` of the edges choose `skip_connect` and the space has other choices: from
-    that of the epoch before. When the eigenvalue's mean over five measurements is more than 1/`eigenvalue_ratio` times
-    that of the five before them: from that of five measurements earlier (RobustDARTS; None for the scaled presets,
-    whose few epochs sharpen the softmax so fast that the eigenvalue rises whether a search collapses or not).
+    The defaults are `paper`: the released sizes, rates and schedule. This kit's own are all versions of a scene in
+    place of three (`rains`), a share of the training scenes in place of the test set (`arch_share`), and three guards
+    that the released schedule does not have: `clip`, `eigenvalue_every` and `early_stop`.
     """
 
     seed: int = 0
+    """Weights, logits, splits, batches and noise all follow from it."""
+
     arch_seed: int | None = None
+    """Seed of the initial logits alone; none takes `seed`."""
+
     epochs: int = 200
+    """Epochs of the search, warm-up included."""
+
     steps: int = 1000
+    """Steps per epoch."""
+
     batch: int = 16
+    """Scenes per step."""
+
     accumulate: int = 1
+    """Parts in which a step takes its scenes, to save memory. The gradients are those of the whole batch, but BatchNorm
+    normalises by the parts. First order only."""
+
     rains: int | None = None
+    """Rainy versions per scene; none takes as many as every scene has."""
+
     patch: int = 64
+    """Side of the training patches, in pixels."""
+
     multi_to_one: bool = True
+    """Train all versions of a scene together; off trains every rainy image on its own."""
+
     fresh_rain: tuple[str, ...] = ()
+    """Levels of rain laid anew over each clean patch, beside the scene's own versions."""
+
     warmup: int = 10
+    """Epochs before the first architecture step."""
+
     arch_share: float = 0.5
+    """Share of the training scenes that is kept for the architecture steps."""
+
     order: Order = "first"
+    """Order of the architecture gradient."""
+
     radius: float = 1e-2
+    """Length of the perturbation of the weights, for finite-difference."""
+
     optimizer: Literal["sgd", "adam"] = "sgd"
+    """Optimiser of the weights."""
+
     weight_rate: float = 2e-3
+    """Learning rate of the weights at the start; it falls on a cosine."""
+
     weight_rate_end: float = 1e-4
+    """Learning rate of the weights at the end."""
+
     momentum: float = 0.9
+    """Momentum of SGD."""
+
     weight_decay: float = 3e-4
+    """Weight decay of the weights."""
+
     clip: float | None = 5.0
+    """Largest norm of the weights' gradient; none does not clip."""
+
     arch_rate: float = 3e-4
+    """Learning rate of the architecture (Adam), about how far a logit moves per step."""
+
     arch_betas: tuple[float, float] = (0.5, 0.999)
+    """Betas of the architecture's Adam."""
+
     arch_decay: float = 1e-3
+    """Weight decay of the architecture; it pulls the logits to zero."""
+
     relaxation: Literal["softmax", "gumbel"] = "softmax"
+    """How logits become mixture weights."""
+
     temperature: float = 1.0
+    """Temperature of the relaxation at the start; it changes geometrically."""
+
     temperature_end: float = 1.0
+    """Temperature at the end."""
+
     hard: bool = False
+    """With gumbel: use one candidate per place in the forward pass, straight through."""
+
     sampled: bool = False
+    """With hard: compute only the candidate that was drawn (GDAS)."""
+
     discretize: Literal["argmax", "perturbation"] = "argmax"
+    """How the genotype is derived from the supernet."""
+
     loss: LossSettings = field(default_factory=LossSettings)
+    """The loss terms."""
+
     eigenvalue_every: int = 1
+    """Epochs between measurements of the dominant eigenvalue of the architecture Hessian; 0 never measures."""
+
     early_stop: bool = True
+    """Stop on collapse, and derive from an architecture before it, at the earliest that of the end of the warm-up."""
+
     eigenvalue_ratio: float | None = 0.75
+    """Collapse (RobustDARTS): the mean of five eigenvalues exceeds 1/this times that of the five before; the search
+    returns to five measurements earlier. None for the scaled presets: their few epochs sharpen the softmax so fast that
+    the eigenvalue rises whether a search collapses or not."""
+
     max_skip_share: float = 0.8
+    """Collapse: more than this share of the edges choose skip_connect; the search returns to the epoch before."""
+
     checkpoint_every: int = 1
+    """Epochs between saves of the run."""
+
     compute: ComputeSettings = field(default_factory=ComputeSettings)
+    """The machine."""
 
     def __post_init__(self) -> None:
         check(self)
@@ -113,7 +171,7 @@ class SearchSettings:
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> "SearchSettings":
-        """The settings called `smoke`, `teach`, `lite` or `paper`, with `changes` to their fields."""
+        """Return the settings called `smoke`, `teach`, `lite` or `paper`, with `changes` to their fields."""
         return _preset(SEARCH_PRESETS, name, changes)
 
 
@@ -148,41 +206,71 @@ SEARCH_PRESETS: dict[str, SearchSettings] = {
 
 @dataclass(frozen=True)
 class RetrainSettings:
-    """Everything that a retraining does but its genotype and data.
+    """Everything that a retraining does but its genotype and its data.
 
-    Defaults are `paper`: the released sizes, rate and schedule. This kit's are all versions of a scene in place of
-    three (`rains`), and the validation on whole pictures.
-
-    seed: initial weights and batches follow from it.
-    epochs x steps of `batch` scenes x `rains` versions (None: as many as every scene has), patches of `patch` pixels.
-    accumulate: parts in which a step takes its scenes, one after the other (see SearchSettings).
-    multi_to_one: False trains every rainy image on its own, the same number of images a step.
-    fresh_rain: levels of rain laid anew over each clean patch, on top of the scene's own versions.
-    rate falls to rate_end on a cosine after `warmup` steps of linear rise; Adam; clip: gradient norm.
-    ema: decay of a moving average of the weights, which is then what is validated and kept; None for none.
-    validate_every: epochs between scores on whole validation pictures (`val_scenes` of them); the best is kept.
+    The defaults are `paper`: the released sizes, rate and schedule. This kit's own are all versions of a scene in place
+    of three (`rains`), and the validation on whole pictures.
     """
 
     seed: int = 0
+    """Initial weights and batches follow from it."""
+
     epochs: int = 200
+    """Epochs of the training."""
+
     steps: int = 500
+    """Steps per epoch."""
+
     batch: int = 32
+    """Scenes per step."""
+
     accumulate: int = 1
+    """Parts in which a step takes its scenes, to save memory; BatchNorm then normalises by the parts."""
+
     rains: int | None = None
+    """Rainy versions per scene; none takes as many as every scene has."""
+
     patch: int = 64
+    """Side of the training patches, in pixels."""
+
     multi_to_one: bool = True
+    """Train all versions of a scene together; off trains every rainy image on its own, as many images per step."""
+
     fresh_rain: tuple[str, ...] = ()
+    """Levels of rain laid anew over each clean patch, beside the scene's own versions."""
+
     rate: float = 1e-3
+    """Learning rate (Adam) after the warm-up; it falls on a cosine."""
+
     rate_end: float = 0.0
+    """Learning rate at the end."""
+
     warmup: int = 0
+    """Steps in which the learning rate rises from 0, linearly."""
+
     weight_decay: float = 0.0
+    """Weight decay."""
+
     clip: float | None = None
+    """Largest norm of the gradient; none does not clip."""
+
     ema: float | None = None
+    """Decay of a moving average of the weights, which is then what is validated and kept; none keeps the weights."""
+
     validate_every: int = 1
+    """Epochs between scores on whole validation pictures; the best network is kept."""
+
     val_scenes: int = 8
+    """Validation scenes that are scored."""
+
     loss: LossSettings = field(default_factory=LossSettings)
+    """The loss terms."""
+
     checkpoint_every: int = 1
+    """Epochs between saves of the run."""
+
     compute: ComputeSettings = field(default_factory=ComputeSettings)
+    """The machine."""
 
     def __post_init__(self) -> None:
         check(self)
@@ -195,7 +283,7 @@ class RetrainSettings:
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> "RetrainSettings":
-        """The settings called `smoke`, `teach`, `lite` or `paper`, with `changes` to their fields."""
+        """Return the settings called `smoke`, `teach`, `lite` or `paper`, with `changes` to their fields."""
         return _preset(RETRAIN_PRESETS, name, changes)
 
 

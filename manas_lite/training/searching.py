@@ -13,31 +13,29 @@ import torch
 from torch import Tensor
 
 from manas_lite.bilevel import Loss, dominant_eigenvalue, functional_loss, hypergradient, virtual_step
-from manas_lite.compute.footprint import explain_out_of_memory, shortage
 from manas_lite.compute.runtime import Compute
-from manas_lite.data import SceneBatch, Split, open_split, scene_loader, sealed, split_scenes
+from manas_lite.data import SceneBatch, Split, open_split, scene_loader, split_scenes
 from manas_lite.losses import DerainLoss
-from manas_lite.networks.costs import Costs, measure_costs
+from manas_lite.networks.costs import measure_costs
 from manas_lite.networks.discretize import perturbation
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.nets import SuperNet
 from manas_lite.networks.relaxation import Relaxation
 from manas_lite.networks.space import SearchSpace
 from manas_lite.networks.zoo import save_tensors
-from manas_lite.runs.checkpoint import Stateful
+from manas_lite.runs.record import RunDirectory
 from manas_lite.runs.settings import to_dict
 from manas_lite.training.loop import (
     Loop,
     add_terms,
     cosine,
-    note_data,
+    open_run,
     parts_of,
     seed_of,
     set_rate,
-    settings_record,
-    step_memory,
+    step_footprint,
     training_batches,
-    update,
+    weight_step,
 )
 from manas_lite.training.monitoring import WINDOW, eigenvalue_rise, report, skip_collapse
 from manas_lite.training.schedules import SearchSettings
@@ -45,20 +43,30 @@ from manas_lite.training.schedules import SearchSettings
 
 @dataclass(frozen=True)
 class SearchResult:
-    """genotype: the architecture found; supernet: with its trained weights, and the logits and the temperature from
-    which it was derived, on the device that searched, in eval mode; log: the records of log.jsonl; stopped: why the
-    search stopped early, or None; seconds: over all resumed stretches."""
+    """What a search returns."""
 
     genotype: Genotype
+    """The architecture found."""
+
     supernet: SuperNet = field(repr=False)
+    """The supernet with its trained weights, and the logits and the temperature from which the genotype was derived. It
+    is on the device that searched, in eval mode."""
+
     path: Path
+    """The run directory."""
+
     log: list[dict[str, Any]] = field(repr=False)
+    """The records of log.jsonl."""
+
     stopped: str | None
+    """Why the search stopped early, or None."""
+
     seconds: float
+    """Time over all resumed stretches."""
 
     @property
     def epochs(self) -> list[dict[str, Any]]:
-        """The per-epoch reports: alpha and beta weights, entropy, skip share, expected cost, gradient norm, ..."""
+        """The reports of the epochs: alpha and beta weights, entropy, skip share, expected cost, gradient norms."""
         return [record for record in self.log if record["kind"] == "epoch"]
 
 
@@ -73,19 +81,26 @@ def search(
 ) -> SearchResult:
     """Search an architecture; the same call on the same run directory continues a search that was cut.
 
-    space: a SearchSpace or the name of a preset. data: see `data.open_split`; only its training scenes are read.
-    settings: SearchSettings or a preset's name (default: the preset named like the space, else `teach`).
-    Writes genotype.json, supernet.safetensors, metrics.json, manifest.json, log.jsonl in `runs_dir/name`.
+    Writes genotype.json, supernet.safetensors, metrics.json, manifest.json and log.jsonl in `runs_dir/name`.
 
-    Raises LeakError on any reading of a test file, DivergedError on NaN, ValueError when the run directory was
-    started with other settings.
+    Args:
+        space: a SearchSpace, or the name of a preset.
+        data: see `data.open_split`. Only its training scenes are read.
+        settings: SearchSettings, or the name of a preset. None takes the preset named like the space, else `teach`.
+        runs_dir: folder of all runs.
+        name: name of this run.
+        progress: show a progress bar.
+
+    Raises:
+        LeakError: on any reading of a test file.
+        DivergedError: where a loss becomes NaN or infinite.
+        ValueError: where the run directory was started with other settings.
     """
     if settings is None:
         settings = space if isinstance(space, str) else "teach"
     settings = SearchSettings.preset(settings) if isinstance(settings, str) else settings
     space = SearchSpace.preset(space) if isinstance(space, str) else space
-    split = open_split(data)
-    return _Search(space, split, settings, Path(runs_dir) / name, progress).run()
+    return _Search(space, open_split(data), settings, Path(runs_dir) / name, progress).run()
 
 
 class _Search:
@@ -100,103 +115,75 @@ class _Search:
         relaxation = Relaxation(settings.relaxation, settings.temperature, settings.hard, settings.sampled)
         net = SuperNet(space, seed=settings.seed, arch_seed=settings.arch_seed, relaxation=relaxation)
         self.net: SuperNet = self.compute.prepare(net)
-        self.net.save_memory(settings.compute.checkpoint)
-        self.fast = self.compute.compiled(self.net, settings.epochs * settings.steps)
-        self.memory = step_memory(space, settings, self.compute, split.train)
+        self.net.set_recompute(settings.compute.recompute)
+        self.total = settings.epochs * settings.steps
+        self.fast = self.compute.compiled(self.net, self.total)
         self.weights, self.arch = self.net.weight_parameters(), self.net.arch_parameters()
-        if settings.optimizer == "sgd":
-            self.weight_optimizer: torch.optim.Optimizer = torch.optim.SGD(
-                self.weights, settings.weight_rate, settings.momentum, weight_decay=settings.weight_decay
-            )
-        else:
-            self.weight_optimizer = torch.optim.Adam(
-                self.weights, settings.weight_rate, weight_decay=settings.weight_decay
-            )
+        rate, decay = settings.weight_rate, settings.weight_decay
+        self.weight_optimizer: torch.optim.Optimizer = (
+            torch.optim.SGD(self.weights, rate, settings.momentum, weight_decay=decay)
+            if settings.optimizer == "sgd"
+            else torch.optim.Adam(self.weights, rate, weight_decay=decay)
+        )
         self.arch_optimizer = torch.optim.Adam(
             self.arch, settings.arch_rate, betas=settings.arch_betas, weight_decay=settings.arch_decay
         )
         self.loss = DerainLoss(settings.loss)
-        self.costs: Costs = measure_costs(space, settings.loss.complexity_unit)
+        self.costs = measure_costs(space, settings.loss.complexity_unit)
+        self.footprint = step_footprint(space, settings, self.compute, split.train)
         self.norms: list[list[Tensor]] = []  # of this epoch's architecture gradients: alpha's, beta's
-
-    # --- the loop ---
 
     def run(self) -> SearchResult:
         settings = self.settings
-        memory: dict[str, Any] = {
+        saved: dict[str, Any] = {
             "stopped": None,
             "healthy": self._logits(),  # what a stop returns to, and how many epochs that is `back`
             "back": 1,
             "eigenvalues": [],
             "measured": [],  # the logits of the last eigenvalues, oldest first; checkpoints of older runs lack them
         }
-        record = {"space": to_dict(self.space), "settings": settings_record(settings), "split": self.split.sha256}
-        state: dict[str, Stateful] = {
-            "supernet": self.net,
-            "weight_optimizer": self.weight_optimizer,
-            "arch_optimizer": self.arch_optimizer,
-        }
-        total = settings.epochs * settings.steps
-        with (
-            explain_out_of_memory(self.memory, self.compute.device),
-            self.processes.open(self.path, record, kind="search") as run,
-            sealed(self.split.test),
-            self.compute.session(),
-        ):
+        with open_run(
+            self.path,
+            {"space": to_dict(self.space)},
+            settings,
+            kind="search",
+            split=self.split,
+            scenes=self.split.train,
+            compute=self.compute,
+            footprint=self.footprint,
+        ) as run:
             parts = {"weight_scenes": self.weight_scenes, "arch_scenes": self.arch_scenes}
             run.note(**{part: [scene.name for scene in scenes] for part, scenes in parts.items()})
-            run.note(compute=self.compute.facts())
-            note_data(run, self.split.train, self.processes)
             loop = Loop(
                 run,
-                total=total,
-                state=state,
-                scaler=self.compute.scaler,
-                memory=memory,
+                total=self.total,
+                state={
+                    "supernet": self.net,
+                    "weight_optimizer": self.weight_optimizer,
+                    "arch_optimizer": self.arch_optimizer,
+                },
+                saved=saved,
+                compute=self.compute,
+                footprint=self.footprint,
                 identity=self.space.id,
                 title="search",
                 progress=self.show,
-                processes=self.processes,
             )
-            if short := shortage(self.memory, self.compute.device):
-                loop.progress.say(f"warning: {short}")
             done = loop.start
-            if memory["stopped"] is None:
+            if saved["stopped"] is None:
                 weight_batches = self._batches("weights", loop.start)
                 arch_batches = self._batches("architecture", max(loop.start, settings.warmup * settings.steps))
                 for step in loop:
                     epoch = step // settings.steps
                     train = next(weight_batches).to(self.compute.device)
-                    self._step(step, epoch, train, arch_batches, loop)
+                    loop.log(step, self._step(step, epoch, train, arch_batches))
                     done = step + 1
-                    if (step + 1) % settings.steps == 0:
-                        self._end_epoch(step, epoch, loop, memory)
-                        if memory["stopped"] or (epoch + 1) % settings.checkpoint_every == 0 or step + 1 == total:
-                            loop.checkpoint(step + 1, self._probe(train, epoch))
-                        if memory["stopped"]:
-                            loop.progress.say(f"stops early: {memory['stopped']}")
-                            break
-            log = self.processes.ask_first(run.read_log)
-            kept = self._restore(done, memory)
-            genotype = self._derive()
-            run.write_text("genotype.json", genotype.to_json())
-            if self.processes.first:
-                weights = self.net.state_dict()
-                save_tensors(run.path / "supernet.safetensors", weights, kind="supernet", genotype=genotype)
-            record = next((r for r in log if r["kind"] == "epoch" and r["step"] == kept), {})
-            facts = {**record, **report(self.net, self.costs)}
-            run.write_json(
-                "metrics.json",
-                {
-                    "genotype": genotype.id,
-                    "stopped": memory["stopped"],
-                    "parameters": genotype.cost(),
-                    "flops_256": genotype.cost("flops"),
-                    **{name: value for name, value in facts.items() if isinstance(value, int | float)},
-                },
-            )
-            seconds = run.finish()
-        return SearchResult(genotype, self.net.eval(), self.path, log, memory["stopped"], seconds)
+                    if done % settings.steps == 0:
+                        self._end_epoch(step, epoch, train, loop)
+                    if saved["stopped"]:
+                        loop.progress.say(f"stops early: {saved['stopped']}")
+                        break
+            return self._finish(run, done, saved)
 
     def _batches(self, part: str, start: int) -> Iterator[SceneBatch]:
         scenes, stream = {"weights": (self.weight_scenes, 0), "architecture": (self.arch_scenes, 1)}[part]
@@ -205,32 +192,30 @@ class _Search:
 
     # --- one step ---
 
-    def _step(self, step: int, epoch: int, train: SceneBatch, arch_batches: Iterator[SceneBatch], loop: Loop) -> None:
+    def _step(self, step: int, epoch: int, train: SceneBatch, arch_batches: Iterator[SceneBatch]) -> dict[str, Tensor]:
+        """Take an architecture step, if the warm-up is over, then a weight step; return their terms for the log."""
         settings = self.settings
         self.net.train()
-        set_rate(
-            self.weight_optimizer,
-            cosine(step, loop.total, settings.weight_rate, settings.weight_rate_end),
-        )
-        self._relax(step, loop.total)
-        terms: dict[str, Tensor] = {}
+        set_rate(self.weight_optimizer, cosine(step, self.total, settings.weight_rate, settings.weight_rate_end))
+        self._relax(step)
+        arch_terms: dict[str, Tensor] = {}
         if epoch >= settings.warmup:
-            terms |= self._architecture_step(epoch, train, next(arch_batches).to(self.compute.device))
-        image_terms: dict[str, Tensor] = {}
+            arch_terms = self._architecture_step(epoch, train, next(arch_batches).to(self.compute.device))
+        terms = weight_step(
+            self.weight_optimizer,
+            lambda part: self._image_loss(self.net, part, epoch, scaled=True, fast=True),
+            train,
+            parts=settings.accumulate,
+            clip=settings.clip,
+            scaler=self.compute.scaler,
+            processes=self.processes,
+        )
+        return terms | arch_terms
 
-        def losses() -> Iterator[Tensor]:
-            for share, part in parts_of(train, settings.accumulate):
-                value, found = self._image_loss(self.net, part, epoch, scaled=True, fast=True)
-                add_terms(image_terms, share, {"train": value.detach(), **found})
-                yield share * value
-
-        update(self.weight_optimizer, self.compute.scaler, losses(), self.weights, settings.clip, self.processes)
-        loop.log(step, image_terms | terms)
-
-    def _relax(self, step: int, total: int) -> None:
-        """This step's temperature and noise, functions of (seed, step)."""
+    def _relax(self, step: int) -> None:
+        """Set this step's temperature and noise, which are functions of (seed, step)."""
         settings = self.settings
-        share = step / max(1, total - 1)
+        share = step / max(1, self.total - 1)
         temperature = settings.temperature ** (1 - share) * settings.temperature_end**share
         self.net.relaxation = replace(self.net.relaxation, temperature=temperature)
         self.net.resample(torch.Generator().manual_seed(seed_of(settings.seed, step)))
@@ -238,7 +223,7 @@ class _Search:
     def _image_loss(
         self, net: SuperNet, batch: SceneBatch, epoch: int, *, scaled: bool = False, fast: bool = False
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """fast: by the compiled network, if there is one; the passes of steps alone, which repeat."""
+        """Return the image loss; `fast`, for passes that repeat in every step, goes by the compiled network, if any."""
         with self.compute.autocast(scaled=scaled):
             outputs = (self.fast if fast else net)(self.compute.images(batch.rainy))
         return self.loss(outputs.float().unflatten(0, batch.rainy.shape[:2]), batch.clean, epoch=epoch)
@@ -246,13 +231,16 @@ class _Search:
     def _architecture_loss(
         self, net: SuperNet, batch: SceneBatch, epoch: int, *, fast: bool = False
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Image terms, plus the terms of the architecture itself (method section 4)."""
+        """Return the image terms plus the terms of the architecture itself (method section 4)."""
         image, _ = self._image_loss(net, batch, epoch, fast=fast)
         own, terms = self.loss.architecture(net.alpha, net.beta, *net.weights(), self.costs)
         return image + own, terms
 
     def _architecture_step(self, epoch: int, train: SceneBatch, val: SceneBatch) -> dict[str, Tensor]:
-        """Gradients with batch statistics; BatchNorm's running ones, weights and optimiser state stay as they are."""
+        """Take one step of alpha and beta along the hypergradient; return its terms for the log.
+
+        The passes use batch statistics. BatchNorm's running ones, weights and optimiser state stay as they are.
+        """
         settings = self.settings
         terms: dict[str, Tensor] = {}
         higher = settings.order != "first"
@@ -285,16 +273,15 @@ class _Search:
         self.norms.append(norms)
         return {**terms, "alpha_gradient": norms[0], "beta_gradient": norms[1]}
 
-    @torch.no_grad()
-    def _probe(self, batch: SceneBatch, epoch: int) -> Tensor:
-        """The loss of the weights as they are now."""
-        self.net.eval()
-        return self._image_loss(self.net, batch, epoch)[0]
+    def _pure(self, objective: Callable[[SuperNet], Tensor]) -> Loss:
+        """Make a loss of all processes; gradients by architecture and weights are means over them."""
+        return self.processes.mean(functional_loss(self.net, objective, self.weights, self.arch))
 
-    # --- reports, early stop, discretisation ---
+    # --- the end of an epoch ---
 
-    def _end_epoch(self, step: int, epoch: int, loop: Loop, memory: dict[str, Any]) -> None:
-        settings = self.settings
+    def _end_epoch(self, step: int, epoch: int, train: SceneBatch, loop: Loop) -> None:
+        """Report the epoch, look for a collapse, and save the run, each as often as it is due."""
+        settings, saved = self.settings, loop.saved
         record: dict[str, Any] = {"epoch": epoch, **report(self.net, self.costs), "eigenvalue": None}
         for name, norms in zip(("alpha_gradient", "beta_gradient"), zip(*self.norms, strict=True), strict=False):
             record[name] = float(torch.stack(norms).mean())
@@ -302,31 +289,36 @@ class _Search:
         searching = epoch >= settings.warmup
         if searching and settings.eigenvalue_every and (epoch + 1) % settings.eigenvalue_every == 0:
             record["eigenvalue"] = self._eigenvalue(epoch)
-            memory["eigenvalues"].append(record["eigenvalue"])
+            saved["eigenvalues"].append(record["eigenvalue"])
         shown = ["alpha_entropy", "beta_entropy", "skip_share", "expected_cost", "eigenvalue"]
         loop.report(step, record, shown)
         if searching and settings.early_stop:
-            self._stop_on_collapse(record["skip_edges"], memory)
-        if memory["stopped"] is None:
-            memory["healthy"] = self._logits()
+            self._stop_on_collapse(record["skip_edges"], saved)
+        if saved["stopped"] is None:
+            saved["healthy"] = self._logits()
             if record["eigenvalue"] is not None:
-                memory["measured"] = [*memory["measured"], memory["healthy"]][-WINDOW:]
+                saved["measured"] = [*saved["measured"], saved["healthy"]][-WINDOW:]
+        if saved["stopped"] or (epoch + 1) % settings.checkpoint_every == 0 or step + 1 == self.total:
+            loop.save(step + 1, self._probe(train, epoch))
 
-    def _stop_on_collapse(self, skip_edges: float, memory: dict[str, Any]) -> None:
-        """Note in `memory` why to stop, if at all, and what to return to. The eigenvalue's rule comes first: it goes
-        back further, and where both rules hold, the epoch before has risen already."""
-        settings, measured = self.settings, memory["measured"]
-        memory["stopped"] = eigenvalue_rise(memory["eigenvalues"], settings.eigenvalue_ratio)
-        if memory["stopped"] and measured:  # an older run, continued, goes back as far as it can
-            memory.update(healthy=measured[0], back=len(measured) * settings.eigenvalue_every)
-        elif memory["stopped"] is None and len(self.space.choices) > 1:  # where edges can only skip, it says nothing
-            memory["stopped"] = skip_collapse(skip_edges, settings.max_skip_share)
+    def _stop_on_collapse(self, skip_edges: float, saved: dict[str, Any]) -> None:
+        """Note in `saved` why to stop, if at all, and what to return to.
+
+        The eigenvalue's rule comes first: it goes back further, and where both rules hold, the epoch before has risen
+        already.
+        """
+        settings, measured = self.settings, saved["measured"]
+        saved["stopped"] = eigenvalue_rise(saved["eigenvalues"], settings.eigenvalue_ratio)
+        if saved["stopped"] and measured:  # an older run, continued, goes back as far as it can
+            saved.update(healthy=measured[0], back=len(measured) * settings.eigenvalue_every)
+        elif saved["stopped"] is None and len(self.space.choices) > 1:  # where edges can only skip, it says nothing
+            saved["stopped"] = skip_collapse(skip_edges, settings.max_skip_share)
 
     def _logits(self) -> list[Any]:
         return [parameter.detach().tolist() for parameter in self.arch]
 
     def _eigenvalue(self, epoch: int) -> float:
-        """Of the architecture Hessian of the validation loss, on two scenes fixed by the seed."""
+        """Return the dominant eigenvalue of the Hessian of the architecture loss, on two scenes fixed by the seed."""
         pair, patch = min(2, len(self.arch_scenes)), self.settings.patch
         loader = scene_loader(self.arch_scenes, batch=pair, patch=patch, seed=self.settings.seed, steps=1, rains=1)
         batch = next(iter(loader)).to(self.compute.device)
@@ -335,16 +327,49 @@ class _Search:
         return dominant_eigenvalue(lambda arch: pure(weights, arch), self.arch, iterations=10, tolerance=1e-2).value
 
     @torch.no_grad()
-    def _restore(self, done: int, memory: dict[str, Any]) -> int:
-        """Give the supernet the relaxation of the last of `done` steps, which a finished search that is opened again
-        never took; after an early stop, the logits from before the collapse and their relaxation. Returns the step
-        that they are of; -1 for the start of a search whose first epoch collapsed."""
+    def _probe(self, batch: SceneBatch, epoch: int) -> Tensor:
+        """Return the loss of the weights as they are now."""
+        self.net.eval()
+        return self._image_loss(self.net, batch, epoch)[0]
+
+    # --- the end of the search ---
+
+    def _finish(self, run: RunDirectory, done: int, saved: dict[str, Any]) -> SearchResult:
+        log = self.processes.ask_first(run.read_log)
+        kept = self._return_to_kept(done, saved)
+        genotype = self._derive()
+        run.write_text("genotype.json", genotype.to_json())
+        if self.processes.first:
+            weights = self.net.state_dict()
+            save_tensors(run.path / "supernet.safetensors", weights, kind="supernet", genotype=genotype)
+        record = next((r for r in log if r["kind"] == "epoch" and r["step"] == kept), {})
+        facts = {**record, **report(self.net, self.costs)}
+        run.write_json(
+            "metrics.json",
+            {
+                "genotype": genotype.id,
+                "stopped": saved["stopped"],
+                "parameters": genotype.cost(),
+                "flops_256": genotype.cost("flops"),
+                **{name: value for name, value in facts.items() if isinstance(value, int | float)},
+            },
+        )
+        seconds = run.finish()
+        return SearchResult(genotype, self.net.eval(), self.path, log, saved["stopped"], seconds)
+
+    @torch.no_grad()
+    def _return_to_kept(self, done: int, saved: dict[str, Any]) -> int:
+        """Give the supernet the logits and the relaxation to derive from; return the step that they are of.
+
+        They are those of the last of `done` steps, also for a finished search that is opened again. After an early stop
+        they are those from before the collapse, and -1 stands for the start of the search.
+        """
         last = done - 1
-        if memory["stopped"]:
-            last -= memory["back"] * self.settings.steps
-            for parameter, values in zip(self.arch, memory["healthy"], strict=True):
+        if saved["stopped"]:
+            last -= saved["back"] * self.settings.steps
+            for parameter, values in zip(self.arch, saved["healthy"], strict=True):
                 parameter.copy_(torch.tensor(values))
-        self._relax(max(0, last), self.settings.epochs * self.settings.steps)
+        self._relax(max(0, last))
         return last
 
     @torch.no_grad()
@@ -355,7 +380,3 @@ class _Search:
         pure = self._pure(lambda net: self._image_loss(net, batch, self.settings.epochs)[0])
         self.net.train()
         return perturbation(self.net, lambda net: pure(self.weights, self.arch))[0]
-
-    def _pure(self, objective: Callable[[SuperNet], Tensor]) -> Loss:
-        """A loss of all processes: gradients by architecture and weights come as means over them (method section 6)."""
-        return self.processes.mean(functional_loss(self.net, objective, self.weights, self.arch))

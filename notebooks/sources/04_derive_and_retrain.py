@@ -15,7 +15,7 @@ import torch
 from manas_lite import DerainNet, RetrainSettings, SuperNet, derain, draw, evaluate, losses
 from manas_lite import open_split
 from manas_lite.networks.nets import reestimate_statistics
-from manas_lite.runs.checkpoint import load as load_tensors
+from manas_lite.runs.checkpoint import read as read_tensors
 from manas_lite.course import checks, illustrations as pictures
 from manas_lite.data import scene_loader
 from manas_lite.training.evaluation import table
@@ -76,7 +76,7 @@ job = course.background(
 
 # %%
 supernet_file = run / "supernet.safetensors"
-tensors, _ = load_tensors(supernet_file)
+tensors, _ = read_tensors(supernet_file)
 supernet = SuperNet(genotype.space)
 supernet.load_state_dict(tensors["net"])
 inherited = DerainNet(genotype).inherit(supernet)

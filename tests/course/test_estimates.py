@@ -12,8 +12,7 @@ from manas_lite import RetrainSettings, SearchSettings, SearchSpace
 from manas_lite.networks.genotype import Genotype
 from manas_lite.runs.record import write_json
 from manas_lite.runs.settings import parse
-from tools.course import contents as registry
-from tools.course import estimates, sources, sweeps
+from tools.course import contents, estimates, sources, sweeps
 from tools.course.__main__ import main
 
 SWEEP = {"notebook": "06", "preset": "smoke", "grid": {"search_seed": [0, 1, 2]}, "seeds": ["search_seed"]}
@@ -47,8 +46,8 @@ def test_a_step_is_timed_and_multiplied_by_the_scenes_left_out(ticking: None) ->
 def test_paper_rows_are_steps_times_seconds(number: str, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimates, "time_step", lambda *_, **__: estimates.StepTime(0.5, 0.25))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(estimates, "estimate_memory", lambda *_, **__: SimpleNamespace(bytes=2**34))
-    row = estimates.extrapolated(registry.find(number), "paper")
+    monkeypatch.setattr(estimates, "estimate_footprint", lambda *_, **__: SimpleNamespace(bytes=2**34))
+    row = estimates.extrapolated(contents.find(number), "paper")
     assert row["seconds"] == steps / 4
     assert row["extrapolated"] is True
     assert row["bytes"] == 2**34
@@ -57,7 +56,7 @@ def test_paper_rows_are_steps_times_seconds(number: str, steps: int, monkeypatch
 
 def test_a_notebook_that_trains_nothing_is_to_be_measured() -> None:
     with pytest.raises(ValueError, match="trains nothing"):
-        estimates.extrapolated(registry.find("02"), "paper")
+        estimates.extrapolated(contents.find("02"), "paper")
 
 
 def test_a_dry_run_tells_runs_hours_disk_and_what_will_be_detectable(monkeypatch, tmp_path: Path) -> None:

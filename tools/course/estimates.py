@@ -5,16 +5,15 @@ import shutil
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from manas_lite.compute.footprint import estimate_memory
+from manas_lite.compute.footprint import estimate_footprint
 from manas_lite.compute.runtime import Compute
-from manas_lite.course.ablation import Arm
 from manas_lite.course.differences import detectable
 from manas_lite.course.support import device_name
 from manas_lite.data import open_split, scene_loader
@@ -25,6 +24,7 @@ from manas_lite.networks.space import SearchSpace
 from manas_lite.training.schedules import RetrainSettings, SearchSettings
 from tools.course import runner, sources, sweeps
 from tools.course.contents import Notebook, find, preset
+from tools.course.parameters import arm_of
 
 __all__ = ["StepTime", "describe", "extrapolated", "time_step"]
 
@@ -91,7 +91,7 @@ def extrapolated(
         step = time_step(network, alone, steps=steps, scenes=scenes)
         seconds = count * (step.seconds if torch.cuda.is_available() else step.cpu_seconds)
         space, genotype = (network, None) if isinstance(network, SearchSpace) else (network.space, network)
-        memory = estimate_memory(space, settings.batch, settings.patch, genotype=genotype)
+        memory = estimate_footprint(space, settings.batch, settings.patch, genotype=genotype)
         rows.append((seconds, memory.bytes))
     if not rows:
         raise ValueError(f"notebook {notebook.number} trains nothing: `course run {notebook.number}` measures its cost")
@@ -112,11 +112,8 @@ def _trainings(notebook: Notebook, preset_name: str) -> Sequence[tuple[Network, 
     if not notebook.trains:
         return []
     if "architecture" in values:  # an arm
-        arm = Arm(**{field.name: values[field.name] for field in fields(Arm)})
-        return [
-            (arm.space, arm.search_settings()),
-            (Genotype.hand_made(arm.space), arm.retrain_settings()),
-        ]
+        plan = arm_of(values).plan
+        return [(plan.space, plan.search), (Genotype.hand_made(plan.space), plan.retrain)]
     schedule = {"epochs": values["epochs"], "steps": values["steps"]}
     space = SearchSpace.preset(values["size"])
     if "search_name" in values:  # two retrainings, multi-to-one and one-to-one
