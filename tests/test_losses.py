@@ -426,6 +426,18 @@ def test_architecture_terms():
     torch.testing.assert_close(total, expected)
 
 
+@pytest.mark.parametrize(("alpha_weight", "beta_weight"), [(0.3, 0.05), (0.05, 0.3), (0.2, 0.0), (0.0, 0.2)])
+def test_each_entropy_has_its_own_weight_by_hand(alpha_weight, beta_weight):
+    """Two modules that are undecided between two: log10 2 each. One edge undecided among nine: H(1/9)."""
+    chosen = LossSettings(alpha_entropy_weight=alpha_weight, beta_entropy_weight=beta_weight, complexity_weight=0.0)
+    alpha, beta = torch.zeros(2, 2, dtype=torch.float64), torch.zeros(1, 9, dtype=torch.float64)
+    weights = torch.softmax(alpha, -1), torch.softmax(beta, -1)
+    total, terms = DerainLoss(chosen).architecture(alpha, beta, *weights, gate_costs(GATES))
+    by_hand = alpha_weight * 0.301029995664 + beta_weight * 0.151495854335
+    assert float(total) == pytest.approx(by_hand, abs=1e-11)
+    assert [float(term) for term in terms.values()] == pytest.approx([by_hand], abs=1e-11)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
