@@ -1,8 +1,10 @@
-"""Many pictures at once: a folder (the frames of a video, say) in, a folder out; and how long that will take."""
+"""Many pictures at once: derain one folder (the frames of a video, say) into another, and say how long that takes."""
 
+import math
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,6 @@ from manas_lite.photos.inference import derain, seconds_per_pixel
 from manas_lite.photos.photographs import PHOTOGRAPHS, open_photograph, photograph_size
 from manas_lite.runs.progress import Progress
 
-__all__ = ["FolderResult", "derain_folder", "duration", "pictures_in", "warn_if_long"]
-
 LONG = 10.0
 """Seconds that somebody waits without having been told."""
 
@@ -32,14 +32,16 @@ QUICK = 500_000
 
 @dataclass(frozen=True)
 class FolderResult:
-    """written: the derained files. failed: (file, reason) of those left out."""
+    """What became of the pictures in a folder."""
 
     written: tuple[Path, ...]
+    """The derained files."""
+
     failed: tuple[tuple[Path, str], ...]
+    """(file, reason) of those left out."""
 
     def __str__(self) -> str:
-        total = len(self.written) + len(self.failed)
-        return f"{len(self.written)} of {total} pictures derained"
+        return f"{len(self.written)} of {len(self.written) + len(self.failed)} pictures derained"
 
 
 def derain_folder(
@@ -52,19 +54,29 @@ def derain_folder(
     complain: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
     **options: Any,
 ) -> FolderResult:
-    """Derain every picture directly in `folder` into `output`, under its own name; `options` are those of `derain`.
+    """Derain every picture directly in a folder into another one, under its own name.
 
     A picture that cannot be read, or needs more memory than there is, or whose result is there already, is left out
-    and counted; the others are done.
-    sheet: also write a contact sheet, before and after, to this file; of more than SHEET pictures several, numbered.
-    How long it will take is said beforehand.
-    Raises, before any work, ValueError for a folder without pictures, where `output` is a file, or for a sheet's
-    ending that cannot be written; FileExistsError; OSError for a folder that cannot be written.
+    and counted; the others are done. How long it will take is said beforehand.
+
+    Args:
+        folder: where the pictures are.
+        output: where the derained ones go; made where it is missing.
+        net: the network.
+        sheet: also write a contact sheet, before and after, to this file; numbered ones for more than SHEET pictures.
+        say: is told what is done.
+        complain: is told what is left out, and why.
+        options: those of `derain`.
+
+    Raises:
+        ValueError: the folder has no pictures, `output` is a file, or the sheet's ending cannot be written.
+        FileExistsError: the sheet exists.
+        OSError: a folder cannot be written to. All of these are raised before any work.
     """
     if output.exists() and not output.is_dir():
         raise ValueError(f"{folder} is a folder, so {output} must be one too, and it is a file")
     pictures = pictures_in(folder)
-    sheets = _sheets(sheet, len(pictures)) if sheet is not None else []
+    sheets = [] if sheet is None else _sheets(sheet, len(pictures))
     for path in sheets:
         if path.exists() and not options.get("overwrite"):
             raise FileExistsError(f"{path} exists: name another contact sheet, or set overwrite (--overwrite)")
@@ -80,7 +92,7 @@ def derain_folder(
         for picture in pictures:
             try:
                 path = derain(picture, net, output=output / picture.name, **options)
-                if sheet is not None:
+                if sheets:
                     rows.append((picture.name, [thumbnail(open_photograph(p).pixels) for p in (picture, path)]))
             except (ValueError, OSError, MemoryError, RuntimeError) as error:
                 full = is_out_of_memory(error)
@@ -101,14 +113,14 @@ def derain_folder(
 
 
 def _sheets(sheet: Path, pictures: int) -> list[Path]:
-    """The files of a contact sheet: itself, and `name-2.jpg`, ... where one cannot hold all."""
+    """Return the files of a contact sheet: itself, and `name-2.jpg`, ... where one cannot hold all."""
     check_ending(sheet)
     more = range(2, -(-pictures // SHEET) + 1)
     return [sheet, *(sheet.with_stem(f"{sheet.stem}-{i}") for i in more)]
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The pictures directly in a folder, by name; ValueError when there is none."""
+    """Return the pictures directly in a folder, by name; raise ValueError where there is none."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
     pictures = sorted(p for p in folder.iterdir() if p.suffix.lower() in PHOTOGRAPHS)
@@ -126,18 +138,15 @@ def warn_if_long(
     say: Callable[[str], None] = print,
     rate: Callable[[nn.Module, ComputeSettings | None], float] = seconds_per_pixel,
 ) -> float | None:
-    """Say how long deraining these files will take, where that is longer than `LONG` seconds; returns the seconds.
+    """Say how long deraining these files will take, where that is longer than `LONG` seconds, and return the seconds.
 
-    rate: measures seconds a pixel. It is not called, and None returned, for what is quick anywhere. Files that cannot
-    be read count nothing.
+    `rate` measures the seconds per pixel. It is not called, and None is returned, for what is quick anywhere. Files
+    that cannot be read count nothing.
     """
     pixels = 0
     for picture in pictures:
-        try:
-            height, width = photograph_size(picture)
-        except (ValueError, OSError):
-            continue
-        pixels += height * width
+        with suppress(ValueError, OSError):
+            pixels += math.prod(photograph_size(picture))
     if pixels * scale**2 <= QUICK:
         return None
     seconds = rate(net, compute) * pixels * scale**2
@@ -149,9 +158,11 @@ def warn_if_long(
 
 
 def duration(seconds: float) -> str:
-    """
-    >>> duration(42), duration(200), duration(9000)
-    ('40 s', '3 min', '2.5 h')
+    """Return a duration in rounded words.
+
+    Example:
+        >>> duration(42), duration(200), duration(9000)
+        ('40 s', '3 min', '2.5 h')
     """
     if seconds < 90:
         return f"{round(seconds, -1):.0f} s" if seconds >= 10 else f"{max(1, round(seconds))} s"

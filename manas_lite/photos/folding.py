@@ -1,23 +1,25 @@
 """BatchNorm folded into the convolutions before it: fewer passes over every map, for inference alone."""
 
 import copy
-from typing import TypeVar
 
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-Net = TypeVar("Net", bound=nn.Module)
+from manas_lite.compute.runtime import Net
 
 
 @torch.no_grad()
 def fold(net: Net) -> Net:
-    """A copy of `net`, in eval mode, whose BatchNorms are part of the convolutions before them.
+    """Return a copy of a network, in eval mode, whose BatchNorms are part of the convolutions before them.
 
     In eval mode BatchNorm is a scale and a shift per channel, which the convolution's weights and a bias can hold.
     Outputs are equal to rounding (1e-5 of their size in float32). The copy is for inference: its statistics are
     gone, so it cannot be trained on, and its state dict is no longer the network's. Networks without BatchNorm are
     copied; activations after a convolution work in place either way.
+
+    Raises:
+        ValueError: no convolution stands before a BatchNorm.
     """
     folded = copy.deepcopy(net).eval()
     for module in list(folded.modules()):

@@ -23,19 +23,23 @@ TOLERANCE = 1e-4
 """Largest difference between the file's output and the network's, of values in [0, 1]."""
 
 CHECKED = (37, 50)
-"""Size of the picture on which a file is compared before it is written: no multiple of anything."""
+"""Height and width of the picture on which a file is compared before it is written: no multiple of anything."""
 
 
 class ExportError(RuntimeError):
-    """The file would not compute what the network does."""
+    """An ONNX file would not compute what the network does."""
 
 
 def export_onnx(net: DerainNet, path: str | Path, *, overwrite: bool = False) -> Path:
-    """Write `net` to `path` as ONNX, after running it once in onnxruntime beside the network.
+    """Write `net` to `path` as ONNX, after running it once in onnxruntime beside the network, and return the path.
 
-    Takes a minute or several: every size is a symbol, and torch.export (2.6 or newer) proves the graph right for all.
-    Raises FileExistsError for an existing file unless `overwrite`, ModuleNotFoundError without the extra `onnx`,
-    ExportError where the file would not compute what the network does; then nothing is written.
+    It takes a minute or several: every size is a symbol, and torch.export (2.6 or newer) proves the graph right for
+    all.
+
+    Raises:
+        FileExistsError: the file exists, and `overwrite` is off.
+        ModuleNotFoundError: the extra `onnx` is missing.
+        ExportError: the file would not compute what the network does; nothing is written.
     """
     path = Path(path)
     if path.suffix != ".onnx":
@@ -56,7 +60,7 @@ def export_onnx(net: DerainNet, path: str | Path, *, overwrite: bool = False) ->
 
 
 class AnySize(nn.Module):
-    """The network with its padding in the form of a gather, which no Python branch on the size decides."""
+    """A network with its padding in the form of a gather, which no Python branch on the size decides."""
 
     def __init__(self, net: DerainNet) -> None:
         super().__init__()
@@ -71,9 +75,9 @@ class AnySize(nn.Module):
 
 
 def padded_positions(length: int, multiple: int, device: torch.device) -> Tensor:
-    """Where each of `length` pixels, rounded up to a multiple, is read: `backbone.pad_to_multiple` as an index.
+    """Return `backbone.pad_to_multiple` as an index: where each of `length` pixels, rounded up to a multiple, is read.
 
-    Reflection at the end; repetition of the last pixel where the side is too short to reflect.
+    Pixels are reflected at the end; the last one is repeated where the side is too short to reflect.
     """
     total = (length + multiple - 1) // multiple * multiple  # no -(-a // b): ONNX rounds quotients towards zero
     position = torch.arange(total, device=device)
@@ -120,7 +124,7 @@ def _require(*names: str) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter remarks on packages it could also know, and on its own future; neither concerns this kit."""
+    """Silence the exporter, which remarks on packages it could also know, and on its own future."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -24,19 +24,8 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from manas_lite.photos.images import (
-    ORIENTATION,
-    SUFFIXES,
-    ImageError,
-    exif_of,
-    image_size,
-    integer_samples,
-    opened,
-    over_white,
-    raw_mode,
-    refusing,
-    upright,
-)
+from manas_lite.photos import images
+from manas_lite.photos.images import SUFFIXES, ImageError, opened, refusing
 from manas_lite.runs.checkpoint import write_atomic
 
 HEIC = frozenset({".heic", ".heif"})
@@ -85,10 +74,12 @@ class Photograph:
         """Return the photograph with 8 bits per channel: the nearest of 256 levels."""
         if not self.deep:
             return self
-        pixels, alpha = (
-            None if values is None else np.rint(values / 257.0).astype(np.uint8) for values in (self.pixels, self.alpha)
-        )
-        return replace(self, pixels=pixels, alpha=alpha)
+        alpha = None if self.alpha is None else _nearest_byte(self.alpha)
+        return replace(self, pixels=_nearest_byte(self.pixels), alpha=alpha)
+
+
+def _nearest_byte(values: np.ndarray) -> np.ndarray:
+    return np.rint(values / 257.0).astype(np.uint8)
 
 
 def open_photograph(path: str | os.PathLike[str]) -> Photograph:
@@ -112,7 +103,7 @@ def open_photograph(path: str | os.PathLike[str]) -> Photograph:
 def photograph_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Return (height, width) as `open_photograph` would, from the header alone; raise the same errors."""
     if Path(path).suffix.lower() not in HEIC:
-        return image_size(path)
+        return images.image_size(path)
     with refusing(path):
         width, height = _heif().open_heif(path).size
     return height, width
@@ -120,10 +111,10 @@ def photograph_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 def from_pil(image: Image.Image, name: str | os.PathLike[str] = "the picture") -> Photograph:
     """Return a PIL image as a photograph; `name` stands in errors."""
-    turned = upright(image)
+    turned = images.upright(image)
     camera = _camera_data(image)
     profile = image.info.get("icc_profile") or None
-    levels = integer_samples(turned, name)
+    levels = images.integer_samples(turned, name)
     if levels is not None:
         clear = image.info.get("transparency")  # the one level of a PNG that is transparent
         alpha = np.where(levels == clear, 0, 65535).astype(np.uint16) if isinstance(clear, int) else None
@@ -176,7 +167,7 @@ def save_photograph(path: str | os.PathLike[str], photo: Photograph) -> Path:
         return path
     image = to_pil(photo.shallow())
     if kind not in ("PNG", "TIFF", "WEBP", "HEIF", "GIF"):
-        image = over_white(image).convert("L" if photo.pixels.ndim == 2 else "RGB")
+        image = images.over_white(image).convert("L" if photo.pixels.ndim == 2 else "RGB")
     options: dict[str, Any] = {"quality": 95} if kind in ("JPEG", "WEBP", "HEIF") else {}
     options |= _extras(photo)
     if kind == "TIFF" and photo.exif:  # Pillow takes its bytes apart once more
@@ -212,11 +203,11 @@ def _camera_data(image: Image.Image) -> bytes | None:
     Pillow takes every tag of a TIFF for EXIF: of those, the ones that say nothing of its layout are returned.
     """
     try:
-        own = exif_of(image)
+        own = images.exif_of(image)
         for block in {_EXIF, _GPS} & set(own):
             own.get_ifd(block)
         exif = _exif_from(_with_texts(own).tobytes())  # a copy: the caller's image keeps its own
-        exif.pop(ORIENTATION, None)
+        exif.pop(images.ORIENTATION, None)
         if image.format == "TIFF":
             for tag in set(exif) - {*_TEXTS, *_RESOLUTION, _EXIF, _GPS}:
                 del exif[tag]
@@ -260,7 +251,7 @@ def _with_texts(exif: Image.Exif) -> Image.Exif:
 
 def _has_deep_colour(image: Image.Image, path: str | os.PathLike[str]) -> bool:
     """Tell whether Pillow would throw away half of each colour sample; refuse where that half cannot be had."""
-    raw = raw_mode(image)
+    raw = images.raw_mode(image)
     if raw.startswith(("RGB;16", "RGBA;16", "RGBX;16")):
         return True
     if raw.startswith("RGBa;16"):

@@ -15,12 +15,11 @@ from manas_lite.photos.folders import LONG, duration
 from manas_lite.photos.inference import derain, seconds_per_pixel
 from manas_lite.runs.progress import Progress
 
-__all__ = ["VIDEOS", "derain_video"]
-
 VIDEOS = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"})
 """File name endings (lower case) that are taken for videos."""
 
-OUTPUTS = VIDEOS - {".webm"}  # which holds no H.264
+OUTPUTS = VIDEOS - {".webm"}
+"""Endings of files that can be written; WebM holds no H.264."""
 
 
 def derain_video(
@@ -32,11 +31,22 @@ def derain_video(
     say: Callable[[str], None] = print,
     **options: Any,
 ) -> Path:
-    """Derain a video into `output` (H.264, the sound copied where it has some); `options` are those of `derain`.
+    """Derain a video and return the file written: H.264, the sound copied where there is some.
 
-    H.264 wants even sides: an odd one gets its last row or column twice, and `say` is told.
-    Raises ModuleNotFoundError without the extra, FileNotFoundError, FileExistsError, ValueError for a file that ffmpeg
-    cannot read and for an ending that is no H.264 video's, or OSError where ffmpeg did not write every frame.
+    Args:
+        path: the video.
+        net: the network.
+        output: the file to write; its ending is one of `OUTPUTS`.
+        overwrite: replace an existing output.
+        say: is told how long it will take, and that an odd side gets its last row or column twice, as H.264 wants.
+        options: those of `derain`.
+
+    Raises:
+        ModuleNotFoundError: the `video` extra is missing.
+        FileNotFoundError: there is no such video.
+        FileExistsError: the output exists.
+        ValueError: ffmpeg cannot read the file, or the ending is not of an H.264 video.
+        OSError: ffmpeg did not write every frame.
     """
     try:
         import imageio_ffmpeg as ffmpeg
@@ -96,7 +106,7 @@ def derain_video(
 
 
 def _frames_in(video: Path, ffmpeg: Any) -> int:
-    """How many frames ffmpeg reads from a file; 0 for what is no video."""
+    """Return how many frames ffmpeg reads from a file; 0 for what is no video."""
     try:
         return int(ffmpeg.count_frames_and_secs(str(video))[0])
     except (OSError, RuntimeError):

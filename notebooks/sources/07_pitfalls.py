@@ -13,7 +13,7 @@ from manas_lite import SearchSpace, SuperNet, load, metrics, open_split
 from manas_lite.course import checks, illustrations as pictures
 from manas_lite.data import scene_loader
 from manas_lite.photos.images import to_tensor
-from manas_lite.photos.inference import restore
+from manas_lite.photos.inference import derain_batch
 from manas_lite.networks.modules import FusionModule, ParallelModule
 from manas_lite.networks.ops import OPERATIONS
 from manas_lite.compute.runtime import Compute, ComputeSettings
@@ -189,7 +189,7 @@ random_scores = []
 for trial in range(repeats):
     batch = next(iter(scene_loader(val, batch=crops, patch=64, seed=seed + trial, steps=1)))
     batch = batch.to(runtime.device)
-    outputs = restore(net.to(runtime.device), batch.rainy[:, -1], runtime)
+    outputs = derain_batch(net.to(runtime.device), batch.rainy[:, -1], runtime)
     random_scores.append(metrics.psnr(outputs.cpu(), batch.clean.cpu()).mean().item())
 spread = float(np.std(random_scores, ddof=1))
 print(f"{repeats} validations of one network: {spread:.2f} dB standard deviation")
