@@ -132,7 +132,7 @@ def test_nothing_is_recomputed_without_gradients():
 
 
 def test_an_unknown_level_is_refused():
-    with pytest.raises(ValueError, match="unknown checkpoint 'some': choose one of none, edges, all"):
+    with pytest.raises(ValueError, match="unknown recompute 'some': choose one of none, edges, all"):
         SuperNet(SPACE).set_recompute("some")
 
 

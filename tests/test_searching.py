@@ -208,7 +208,7 @@ def test_a_risen_eigenvalue_takes_the_architecture_back_to_before_the_rise(split
     def cut(search, step, *rest):
         if step == result.epochs[-1]["epoch"]:
             raise KeyboardInterrupt
-        original(search, step, *rest)
+        return original(search, step, *rest)
 
     monkeypatch.setattr(searching._Search, "_step", cut)
     with pytest.raises(KeyboardInterrupt):
@@ -312,7 +312,7 @@ def test_a_run_continues_on_a_device_of_another_precision(split, tmp_path, monke
     def cut(search, step, *rest):
         if step == 8:
             raise KeyboardInterrupt
-        original(search, step, *rest)
+        return original(search, step, *rest)
 
     first, second = (ComputeSettings(device="cpu", precision=p, threads=1) for p in precisions)
     monkeypatch.setattr(searching._Search, "_step", cut)
