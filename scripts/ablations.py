@@ -31,7 +31,7 @@ NEED_SEVERAL_RAINS = {"no_internal", "internal_ssim", "one_to_one"}
 def arms_for(split: Split) -> dict[str, dict[str, object]]:
     """The changes of each arm that can differ from `full` on these scenes."""
     single = max(len(scene.labels) for scene in split.train) == 1
-    arms = sweeps.load("arms.yaml").arms
+    arms = sweeps.read("arms.yaml").arms
     return {name: changes for name, changes in arms.items() if not (single and name in NEED_SEVERAL_RAINS)}
 
 
@@ -61,8 +61,8 @@ def main() -> None:
             for seed in options.seeds:
                 for arm, changes in arms.items():
                     start = time.process_time()
-                    arm_settings = ablation.Arm(**{**budget, **changes, "search_seed": seed})
-                    result = ablation.run_arm(arm_settings, split, runs_dir=folder)
+                    this = ablation.Arm.of({"arm": arm, **budget, **changes, "search_seed": seed})
+                    result = ablation.run_arm(this, split, runs_dir=folder)
                     write(folder, FILES[name])
                     gain = sum(result["images"].values()) - sum(result["rainy"].values())
                     bar.step()

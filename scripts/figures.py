@@ -86,7 +86,7 @@ def ablations() -> Iterator[tuple[str, Figure]]:
     for name, path in FILES.items():
         if not path.exists():
             continue
-        found = ablation.comparable(read_json(path))
+        found = ablation.comparable(ablation.read_results(path))
         settings = found[0]["settings"]
         title = f"{name}: {settings['search_steps']} search and {settings['retrain_steps']} training steps"
         yield f"ablations-{name}", pictures.forest(differences.compare(found), title=title)

@@ -342,7 +342,7 @@ def ablations() -> Section:
     """Every set's arms against the full method."""
     command = "python scripts/ablations.py --data FOLDER"
     text = (
-        "Arms are those of notebook 06 (`notebooks/sweeps/arms.yaml`); `no_mse` leaves out the pixel distance, L1 in "
+        "Arms are those of notebook 06 (`notebooks/sweeps/arms.yaml`); `no_pixel` leaves out the pixel distance, L1 in "
         "this kit's presets. A search's seed is its retraining's too; `architectures` counts the different ones that "
         f"an arm's searches found. {DETECTABLE} These are short trainings, told beside the gain of `full`: where it is "
         f"below {LEAST_GAIN:g} dB, better and worse say who learns faster at first."
@@ -352,7 +352,7 @@ def ablations() -> Section:
         if not path.exists():
             parts.append(f"{name}: not run yet: `{command}`.")
             continue
-        found = ablation.comparable(read_json(path))
+        found = ablation.comparable(ablation.read_results(path))
         architectures = {
             arm: len({run["genotype"] for run in runs})
             for arm, runs in itertools.groupby(found, key=lambda run: run["arm"])

@@ -27,7 +27,9 @@ def paired(results: Sequence[Result], arm: str, reference: str) -> np.ndarray:
         key = (result["arm"], result["search_seed"], result["retrain_seed"])
         first, second = (r.get("settings", {}) for r in (kept.setdefault(key, result), result))
         if key[0] in (arm, reference) and first != second:
-            changed = ", ".join(sorted(name for name in {*first, *second} if first.get(name) != second.get(name)))
+            texts = {*first.get("settings", ())} ^ {*second.get("settings", ())}
+            named = {name for name in {*first, *second} - {"settings"} if first.get(name) != second.get(name)}
+            changed = ", ".join(sorted(named | texts))
             raise ValueError(
                 f"arm {key[0]!r} has two results of search seed {key[1]}, retrain seed {key[2]} with other settings "
                 f"({changed}): remove one, and run it again as an arm of another name"

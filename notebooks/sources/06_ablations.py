@@ -1,41 +1,41 @@
 # %% tags=["parameters"]
-arm = "full"  # a name for this combination of switches
+# The study
+arm = "full"  # a name for this combination of settings
 search_seed = 0  # the unit of replication: weights, logits and batches of the search
 retrain_seed = 0  # nested in it: initial weights and batches of the retraining
 architecture = "searched"  # searched, random or hand_made
-loss_phase = "both"  # where the loss weights below count: search, retrain or both
-distance = "l1"  # the pixel distance that w_mse weighs: l1 (this kit's), mse (the method's)
-w_mse = 1.0  # weight of the pixel distance, whichever it is, in the external loss
-w_ssim = 0.3  # weight of 1 - SSIM in the external loss
-w_tv = 1e-4  # weight of the total variation
-w_internal = 0.1  # weight of the agreement between the rains of a scene
-internal_start = 1  # first epoch of the internal loss, from 0
-internal_ssim = False  # also 1 - SSIM between the rains of a scene
-w_entropy_alpha = 0.01  # pushes module weights to 0 or 1; the search's alone, as the next three
-w_entropy_beta = 0.01  # pushes edge weights to 0 or 1
-w_complexity = 0.01  # lambda: what expected cost is worth
-cost = "parameters"  # what expected cost counts: parameters or flops
-multi_to_one = True  # all rains of a scene together; False: every rainy picture on its own
-extra_rain = False  # two more rains, drawn anew over each patch
-rains_per_scene = 0  # rains taken of each scene; 0: all
-order = "first"  # hypergradient: first, finite-difference or exact
-attention = True  # False: no attention blocks
+loss_phase = "both"  # where the losses below count: search, retrain or both
 fusion = True  # False: every module is made parallel after the search
-residual = True  # the network predicts the rain; False: the clean picture
-norm = "none"  # normalisation: none, batch or group
-stem = "unshuffle"  # unshuffle (half resolution) or bottleneck (full)
 size = "teach"  # sizes and remaining settings: smoke, teach, lite or paper
 search_steps = 150  # steps of a search, warm-up included
 warmup_epochs = 1  # epochs (of five) before the first architecture step
 retrain_steps = 600  # steps of a retraining
+# The losses
+external = "l1+ssim"  # distance to the clean picture: l1, mse, charbonnier, ssim, joined by +
+external_ssim = 0.3  # weight of ssim beside the pixel distance
+tv = 1e-4  # weight of the total variation
+internal_weight = 0.1  # weight of the agreement between the rains of a scene
+internal_from = 1  # first epoch of the internal loss, from 0
+internal_ssim = False  # also 1 - SSIM between the rains of a scene
+alpha_entropy_weight = 0.01  # pushes module weights to 0 or 1; this and the next 3: search only
+beta_entropy_weight = 0.01  # pushes edge weights to 0 or 1
+complexity_weight = 0.01  # lambda: what expected cost is worth
+complexity_unit = "parameters"  # what expected cost counts: parameters or flops
+# The training
+multi_to_one = True  # all rains of a scene together; False: every rainy picture on its own
+order = "first"  # hypergradient: first, finite-difference or exact
+# The network
+attention = True  # False: no attention blocks
+residual = True  # the network predicts the rain; False: the clean picture
+norm = "none"  # normalisation: none, batch or group
+stem = "unshuffle"  # unshuffle (half resolution) or bottleneck (full)
+# Everything else
+settings = []  # every other setting, as a text that one writes after --set: see "This run" below
 data = "photos"  # "photos" (bundled), a set's name, a folder, or the web address of an archive
 runs_dir = "runs"  # runs: in the clone, else in ~/manas_lite; on Colab take your Drive
 final = False  # True opens the test set: once, when the arms are chosen
 
 # %% tags=["imports"]
-import json
-from dataclasses import fields
-
 import numpy as np
 
 from manas_lite import draw, open_split
@@ -72,17 +72,18 @@ for n in (2, 3, 5, 10, 20, 50):
 #
 # ## This run: one arm
 #
-# The parameters above are switches, each one a literal, each mapped to one setting. Whoever changes one gives the run
-# another name in `arm`: runs are compared by arm and seeds. What differs from the full method:
+# The parameters above have the names that settings have everywhere: in Python, after `--set`, and here. A setting
+# without a line of its own goes into the list `settings`, such as `["rains=2", "fresh_rain=light,heavy"]`. The command
+# line and sweep files put it there by themselves: `python -m tools.course run 06 -p arm=two_rains -p rains=2`. Whoever
+# changes a setting gives the run another name in `arm`: runs are compared by arm and seeds. What differs from the full
+# method:
 
 # %%
-switches = {field.name: globals()[field.name] for field in fields(ablation.Arm)}
-this = ablation.Arm(**switches)
-plain = ablation.Arm(size=size)
-named = ("arm", "size", "search_seed", "retrain_seed")
-changed = {k: v for k, v in switches.items() if v != getattr(plain, k) and k not in named}
+known = ablation.names()
+this = ablation.Arm.of({name: value for name, value in globals().items() if name in known})
+changed = {k: v for k, v in this.changes().items() if not k.endswith("_seed")}
 print(
-    f"arm {arm!r}, search seed {search_seed}, retrain seed {retrain_seed}; changed: {changed}"
+    f"search seed {search_seed}, retrain seed {retrain_seed}; changed: {changed or 'nothing'}"
 )
 
 # %%
@@ -123,9 +124,8 @@ print(
 mine = ablation.comparable(ablation.results(where, result["part"]), like=result)
 arms = {r["arm"] for r in mine}
 usable = len(arms) > 1 and "full" in arms
-found = (
-    mine if usable else json.loads((course.shipped("ablation") / "results.json").read_text())
-)
+shipped = course.shipped("ablation") / "results.json"
+found = mine if usable else ablation.read_results(shipped)
 origin = "your runs" if usable else "shipped with the package"
 done = found[0]["settings"]
 budget = f"{done['search_steps']} search and {done['retrain_steps']} training steps"
@@ -271,8 +271,8 @@ checks.holm(my_holm)
 #
 # * The search seed is the unit; pictures are not runs. Pair, nest, correct, and state what n could detect.
 #
-# **Next**: 07 pitfalls. **Or try** `arm = "no_internal"`, `w_internal = 0.0` with the seeds that `full`
-# has.
+# **Next**: 07 pitfalls. **Or try** `arm = "no_internal"`, `internal_weight = 0.0` with the seeds
+# that `full` has.
 #
 # **References.** M. Lindauer, F. Hutter, *Best practices for scientific research on NAS*, JMLR 2020, arXiv 1909.02453 ·
 # X. Bouthillier et al., *Accounting for variance in machine learning benchmarks*, MLSys 2021, arXiv 2103.03098 · S. Holm,

@@ -7,7 +7,6 @@ formats = ["pdf", "svg"]  # written beside each PNG
 
 # %% tags=["imports"]
 import csv
-import json
 
 import numpy as np
 
@@ -115,9 +114,8 @@ else:
 # %%
 mine = ablation.comparable(ablation.results(course.runs_folder(runs_dir)))
 usable = len({r["arm"] for r in mine}) > 1 and any(r["arm"] == "full" for r in mine)
-results = (
-    mine if usable else json.loads((course.shipped("ablation") / "results.json").read_text())
-)
+shipped = course.shipped("ablation") / "results.json"
+results = mine if usable else ablation.read_results(shipped)
 sizes = sorted({r["settings"]["size"] for r in results})
 comparison = differences.compare(results)
 columns = list(comparison[0])

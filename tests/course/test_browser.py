@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from project import ROOT
 
-from tools.course import contents as registry
+from tools.course import contents
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install 'manas_lite[dev]'")
 from selenium.webdriver.common.by import By  # noqa: E402
@@ -34,7 +34,7 @@ PICTURE = ".jp-OutputArea img.widget-image, .jp-OutputArea img.jupyter-widgets"
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[str]:
     """JupyterLab on a free port of loopback over a folder that holds notebook 08; yields its address."""
-    shutil.copy(registry.find("08").path, tmp_path / "08.ipynb")
+    shutil.copy(contents.find("08").path, tmp_path / "08.ipynb")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

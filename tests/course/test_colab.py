@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from project import ROOT
 
-from tools.course import contents as registry
-from tools.course import sources
+from tools.course import contents, sources
 
 HERE = Path(__file__).resolve().parent
 COLABS = ("ipywidgets==7.7.1", "ipython==7.34.0", "ipykernel==6.17.1", "gdown==5.2.2")
@@ -43,14 +42,14 @@ def test_widgets_under_colabs_versions(colab: Path) -> None:
 
 
 def test_set_up_cell_is_silent_and_installs_nothing_where_the_package_is(capfd: pytest.CaptureFixture[str]) -> None:
-    (cell,) = [c for c in sources.build(registry.notebooks()[0]).cells if "setup" in sources.tags(c)]
+    (cell,) = [c for c in sources.build(contents.notebooks()[0]).cells if "setup" in sources.tags(c)]
     result = subprocess.run([sys.executable, "-c", cell.source], capture_output=True, text=True, check=True)
     assert (result.stdout, result.stderr) == ("", "")
 
 
 def test_set_up_cell_asks_pip_for_this_package_alone(tmp_path: Path) -> None:
     """Where the package is missing: one pip call, quiet, nothing else named, so that nothing else can be replaced."""
-    (cell,) = [c for c in sources.build(registry.notebooks()[0]).cells if "setup" in sources.tags(c)]
+    (cell,) = [c for c in sources.build(contents.notebooks()[0]).cells if "setup" in sources.tags(c)]
     program = (
         "import importlib.util, subprocess\n"
         "importlib.util.find_spec = lambda name: None\n"
@@ -107,7 +106,7 @@ def test_a_badges_notebook_runs_where_only_the_wheel_was_installed(machine: Path
     assert absent
     assert (before["ipywidgets"], before["ipython"], before["gdown"]) == ("7.7.1", "7.34.0", "5.2.2")
 
-    cells = [cell.source for cell in sources.build(registry.find("02"), "student").cells if cell.cell_type == "code"]
+    cells = [cell.source for cell in sources.build(contents.find("02"), "student").cells if cell.cell_type == "code"]
     (tmp_path / "cells.json").write_text(json.dumps(cells))
     program = (
         "import json\nfrom IPython.core.interactiveshell import InteractiveShell\n"
@@ -118,7 +117,7 @@ def test_a_badges_notebook_runs_where_only_the_wheel_was_installed(machine: Path
         "    if type(result.result).__name__ == 'Check':\n        print('checked', result.result.message)\n"
     )
     shown = inside("-c", program)
-    assert shown.count("checked the blank is not filled in yet") == len(registry.find("02").exercises)
+    assert shown.count("checked the blank is not filled in yet") == len(contents.find("02").exercises)
     assert "(installed)" in shown  # not the clone
     present, after = json.loads(inside("-c", held))
     assert not present

@@ -7,14 +7,13 @@ import nbformat
 import pytest
 from project import tracked_files
 
-from tools.course import contents as registry
-from tools.course import parameters, runner, sources, stamping
+from tools.course import contents, parameters, runner, sources, stamping
 
-NOTEBOOKS = registry.notebooks()
+NOTEBOOKS = contents.notebooks()
 each = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda n: n.stem)
 
 
-def cells(notebook: registry.Notebook, tag: str | None = None):
+def cells(notebook: contents.Notebook, tag: str | None = None):
     found = nbformat.read(notebook.path, as_version=4).cells
     return [cell for cell in found if tag is None or tag in sources.tags(cell)]
 
@@ -24,29 +23,29 @@ def test_notebooks_are_what_their_sources_make() -> None:
 
 
 @each
-def test_order_of_the_head(notebook: registry.Notebook) -> None:
+def test_order_of_the_head(notebook: contents.Notebook) -> None:
     first = [sources.tags(cell)[:1] for cell in cells(notebook)[:6]]
     assert first[:5] == [["title"], ["facts"], ["setup"], ["versions"], ["parameters"]]
     title = cells(notebook)[0].source
-    assert title.startswith(f"# {notebook.number} · {notebook.title}\n\n{registry.repository().badge(notebook)}")
+    assert title.startswith(f"# {notebook.number} · {notebook.title}\n\n{contents.repository().badge(notebook)}")
     assert 3 <= len(notebook.learn) <= 5
     assert len(cells(notebook, "parameters")) == len(cells(notebook, "imports")) == 1
 
 
 @each
-def test_badge_opens_this_file(notebook: registry.Notebook) -> None:
+def test_badge_opens_this_file(notebook: contents.Notebook) -> None:
     (target,) = re.findall(r"\((https://colab\.research\.google\.com/github/\S+\.ipynb)\)", cells(notebook)[0].source)
-    home = registry.repository()
+    home = contents.repository()
     assert target.endswith(f"/{home.address}/blob/{home.ref}/notebooks/{notebook.path.name}")
 
 
 @each
-def test_parameters_are_commented_literals_and_presets_fit_them(notebook: registry.Notebook) -> None:
+def test_parameters_are_commented_literals_and_presets_fit_them(notebook: contents.Notebook) -> None:
     built = sources.build(notebook)
     known = runner.parameters_of(built)
-    for preset in registry.presets():
-        parameters.cast(known, registry.preset(preset, notebook))
-    teach = parameters.cast(known, registry.preset("teach", notebook))
+    for preset in contents.presets():
+        parameters.cast(known, contents.preset(preset, notebook))
+    teach = parameters.cast(known, contents.preset("teach", notebook))
     assert {p.name: p.default for p in known if p.name in teach} == teach  # what a reader runs is `teach`
 
 
@@ -54,13 +53,13 @@ def test_presets_name_existing_notebooks() -> None:
     import yaml
 
     numbers = {notebook.number for notebook in NOTEBOOKS}
-    for name in registry.presets():
-        table = yaml.safe_load((registry.folder() / "params" / f"{name}.yaml").read_text()) or {}
+    for name in contents.presets():
+        table = yaml.safe_load((contents.folder() / "params" / f"{name}.yaml").read_text()) or {}
         assert set(table) <= numbers
 
 
 @each
-def test_cells_are_short_and_prose_surrounds_them(notebook: registry.Notebook) -> None:
+def test_cells_are_short_and_prose_surrounds_them(notebook: contents.Notebook) -> None:
     for cell in cells(notebook):
         if cell.cell_type == "code" and not {"exercise", "parameters", "imports"} & set(sources.tags(cell)):
             assert len(cell.source.splitlines()) <= 17, cell.source
@@ -75,7 +74,7 @@ def test_cells_are_short_and_prose_surrounds_them(notebook: registry.Notebook) -
 
 
 @each
-def test_exercises_come_with_their_checks(notebook: registry.Notebook) -> None:
+def test_exercises_come_with_their_checks(notebook: contents.Notebook) -> None:
     exercises = [cell for cell in cells(notebook) if {"exercise", "check"} & set(sources.tags(cell))]
     names = [tag for cell in exercises for tag in sources.tags(cell) if ":" in tag]
     expected = [f"{kind}:{name}" for name in notebook.exercises for kind in ("exercise", "check")]
@@ -87,7 +86,7 @@ def test_exercises_come_with_their_checks(notebook: registry.Notebook) -> None:
 
 
 @each
-def test_what_a_reader_needs_stands_there(notebook: registry.Notebook) -> None:
+def test_what_a_reader_needs_stands_there(notebook: contents.Notebook) -> None:
     text = "\n".join(cell.source for cell in cells(notebook) if cell.cell_type == "markdown").lower()
     for phrase in ("what you should see", "predict", "what this shows, and what it does not", "summary", "arxiv"):
         assert phrase in text, f"{notebook.stem} lacks {phrase!r}"
@@ -96,7 +95,7 @@ def test_what_a_reader_needs_stands_there(notebook: registry.Notebook) -> None:
 
 
 @each
-def test_compared_cells_have_their_outputs_and_others_none(notebook: registry.Notebook) -> None:
+def test_compared_cells_have_their_outputs_and_others_none(notebook: contents.Notebook) -> None:
     for cell in cells(notebook):
         if cell.cell_type == "code":
             assert bool(cell.outputs) == sources.compared(cell), cell.source
@@ -104,7 +103,7 @@ def test_compared_cells_have_their_outputs_and_others_none(notebook: registry.No
 
 
 @each
-def test_nothing_of_one_machine_and_nothing_heavy_is_in_git(notebook: registry.Notebook) -> None:
+def test_nothing_of_one_machine_and_nothing_heavy_is_in_git(notebook: contents.Notebook) -> None:
     text = notebook.path.read_text(encoding="utf-8")
     assert len(text.encode()) < 200_000
     assert not re.search(r"(?<![\w.])/(home|tmp|work|root|Users)/", text)
@@ -114,16 +113,16 @@ def test_nothing_of_one_machine_and_nothing_heavy_is_in_git(notebook: registry.N
 
 
 @each
-def test_links_lead_somewhere(notebook: registry.Notebook) -> None:
+def test_links_lead_somewhere(notebook: contents.Notebook) -> None:
     text = "\n".join(cell.source for cell in cells(notebook) if cell.cell_type == "markdown")
     for target in re.findall(r"\]\(([^)]+)\)", text):
         if not target.startswith("http"):
-            assert (registry.folder() / target).exists(), f"{notebook.stem} links {target}"
-    assert notebook.next == "–" or registry.find(notebook.next)
+            assert (contents.folder() / target).exists(), f"{notebook.stem} links {target}"
+    assert notebook.next == "–" or contents.find(notebook.next)
 
 
 @each
-def test_data_may_be_a_web_address_wherever_it_is_a_parameter(notebook: registry.Notebook) -> None:
+def test_data_may_be_a_web_address_wherever_it_is_a_parameter(notebook: contents.Notebook) -> None:
     known = {parameter.name: parameter for parameter in runner.parameters_of(sources.build(notebook))}
     if "data" in known:
         assert known["data"].default == "photos"
@@ -137,21 +136,21 @@ def test_a_cost_table_tells_what_was_measured_and_what_was_multiplied(monkeypatc
         {"preset": "paper", "device": "Some CPU, 2 cores", "seconds": 3_600_000, "bytes": 2**34, "extrapolated": True},
     ]
     monkeypatch.setattr(sources, "measured_costs", lambda notebook: rows)
-    table = sources.cost_table(registry.find("03"))
+    table = sources.cost_table(contents.find("03"))
     assert "| `smoke` | Some CPU, 2 cores | 1.5 | 0.5 | 1.0 GiB |" in table
     assert "| `paper` | Some CPU, 2 cores | 60,000 (1,000 h) *(extrapolated)* | – | 16.0 GiB |" in table
     assert "No GPU has been measured yet" in table
     rows[1]["extrapolated"] = False
-    assert "xtrapolated" not in sources.cost_table(registry.find("03"))
-    assert "| `smoke`, `teach`, `paper` |" in sources.cost_table(registry.find("10"))  # the same parameters
+    assert "xtrapolated" not in sources.cost_table(contents.find("03"))
+    assert "| `smoke`, `teach`, `paper` |" in sources.cost_table(contents.find("10"))  # the same parameters
     rows.clear()
-    assert "not measured yet" in sources.cost_table(registry.find("03"))
+    assert "not measured yet" in sources.cost_table(contents.find("03"))
 
 
 def test_a_cost_takes_the_place_of_an_earlier_one(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = NOTEBOOKS[0]
-    monkeypatch.setattr(registry, "folder", lambda: tmp_path)
-    monkeypatch.setattr(registry, "presets", lambda: ("smoke", "teach", "paper"))
+    monkeypatch.setattr(contents, "folder", lambda: tmp_path)
+    monkeypatch.setattr(contents, "presets", lambda: ("smoke", "teach", "paper"))
     params = tmp_path / "params"
     params.mkdir()
     for preset, steps in (("smoke", 1), ("teach", 10), ("paper", 10)):
@@ -171,7 +170,7 @@ def test_costs_name_their_device_and_were_measured() -> None:
         for row in sources.measured_costs(notebook):
             assert row["device"]
             assert row["seconds"] > 0
-            assert row["preset"] in registry.presets()
+            assert row["preset"] in contents.presets()
 
 
 def test_stripping_removes_what_running_left(tmp_path) -> None:
@@ -198,11 +197,11 @@ def test_one_command_moves_every_badge_and_set_up_cell(tmp_path, monkeypatch: py
     from tools.course.__main__ import main
 
     copy = tmp_path / "notebooks"
-    shutil.copytree(registry.folder(), copy, ignore=shutil.ignore_patterns(".*", "runs"))
-    monkeypatch.setattr(registry, "folder", lambda: copy)
+    shutil.copytree(contents.folder(), copy, ignore=shutil.ignore_patterns(".*", "runs"))
+    monkeypatch.setattr(contents, "folder", lambda: copy)
     assert main(["stamp", "--repository", "someone/else", "--ref", "v1.2"]) == 0
     assert len(capsys.readouterr().out.split()) == len(NOTEBOOKS)
-    for notebook in registry.notebooks():
+    for notebook in contents.notebooks():
         text = notebook.path.read_text(encoding="utf-8")
         assert f"/github/someone/else/blob/v1.2/notebooks/{notebook.path.name}" in text
         assert "manas_lite @ git+https://github.com/someone/else@v1.2" in text

@@ -1,13 +1,16 @@
 """Statistics of arms against simulations and textbook values."""
 
-import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from manas_lite import losses
 from manas_lite.course import ablation, differences, support
+from manas_lite.runs.settings import to_dict
+from tools.course import contents, runner, sources, sweeps
 
 
 def result(arm: str, search: int, images: dict[str, float], retrain: int = 0) -> dict:
@@ -123,12 +126,12 @@ def test_only_shared_seeds_are_paired() -> None:
 def test_one_name_for_two_arms_is_refused() -> None:
     """A switch changed, the name not: the later result would have taken the place of the earlier one unseen."""
     full, x, other = (
-        result(arm, 0, {"a": value}) | {"settings": {"w_tv": w_tv, "w_ssim": 0.3}}
-        for arm, value, w_tv in (("full", 1.0, 1e-4), ("x", 2.0, 1e-4), ("x", 5.0, 0.0))
+        result(arm, 0, {"a": value}) | {"settings": {"fusion": True, "settings": settings}}
+        for arm, value, settings in (("full", 1.0, []), ("x", 2.0, []), ("x", 5.0, ["tv=0.0"]))
     )
     assert differences.paired([full, x, x], "x", "full").tolist() == [[[1.0]]]  # the same run twice is one run
     for found in ([full, x, other], [other, x, full]):
-        with pytest.raises(ValueError, match=r"'x' has two .* search seed 0, .*\(w_tv\): .* another name"):
+        with pytest.raises(ValueError, match=r"'x' has two .* search seed 0, .*\(tv=0.0\): .* another name"):
             differences.compare(found)
 
 
@@ -139,37 +142,134 @@ def test_latex_is_whole_and_escaped() -> None:
     assert text.count(r"\\") == 2
 
 
-def test_every_switch_of_the_notebook_reaches_a_setting() -> None:
+def test_every_setting_of_the_notebook_reaches_the_runs() -> None:
     plain = ablation.Arm(size="smoke")
-    changes = {
-        "w_mse": 0.0, "w_ssim": 0.0, "w_tv": 0.0, "w_internal": 0.5, "internal_start": 2, "internal_ssim": True,
-        "w_entropy_alpha": 0.0, "w_entropy_beta": 0.0, "w_complexity": 0.1, "cost": "flops", "multi_to_one": False,
-        "extra_rain": True, "rains_per_scene": 2, "order": "exact", "attention": False, "residual": False,
-        "norm": "batch", "stem": "bottleneck", "search_steps": 50, "warmup_epochs": 2, "search_seed": 1,
-        "distance": "mse", "size": "teach",
+    settings = {
+        "external": "ssim", "external_weight": 0.5, "external_ssim": 0.0, "tv": 0.0, "internal_weight": 0.5,
+        "internal_from": 2, "internal_ssim": True, "alpha_entropy_weight": 0.0, "beta_entropy_weight": 0.0,
+        "complexity_weight": 0.1, "complexity_unit": "flops", "multi_to_one": False,
+        "fresh_rain": ["light", "heavy"], "rains": 2, "order": "exact", "attention": False, "residual": False,
+        "norm": "batch", "stem": "bottleneck", "arch_rate": 0.5, "loss.tv": 0.0, "compute.threads": 1,
     }  # fmt: skip
-    before = (plain.space, plain.search_settings())
-    for name, value in changes.items():
-        arm = ablation.Arm(**{"size": "smoke", name: value})
-        assert (arm.space, arm.search_settings()) != before, name
+    own = {"search_steps": 50, "warmup_epochs": 2, "search_seed": 1, "size": "teach"}
+    for name, value in (settings | own).items():
+        arm = ablation.Arm.of({"size": "smoke", name: value})
+        assert arm.plan != plain.plan, name
+        assert bool(arm.settings) == (name in settings)
     other = ablation.Arm(size="smoke", retrain_seed=1, retrain_steps=70)
-    assert other.retrain_settings() != plain.retrain_settings()
-    assert other.search_settings() == plain.search_settings()  # so that the search is shared
-    another = ablation.Arm(size="smoke", search_seed=1, w_tv=0.0)
-    assert another.retrain_settings().seed != plain.retrain_settings().seed  # or their noise would be one
-    assert another.retrain_settings().seed == ablation.Arm(size="smoke", search_seed=1).retrain_settings().seed
+    assert other.plan.retrain != plain.plan.retrain
+    assert other.plan.search == plain.plan.search  # so that the search is shared
+    another = ablation.Arm(size="smoke", search_seed=1, settings=("tv=0",))
+    assert another.plan.retrain.seed != plain.plan.retrain.seed  # or their noise would be one
+    assert another.plan.retrain.seed == ablation.Arm(size="smoke", search_seed=1).plan.retrain.seed
 
 
 def test_the_loss_counts_where_it_was_asked_for() -> None:
     default = ablation.Arm(size="smoke")
-    only_search = ablation.Arm(size="smoke", w_internal=0.0, loss_phase="search")
-    assert only_search.search_settings().loss.internal_weight == 0
-    assert only_search.retrain_settings() == default.retrain_settings()
-    only_retrain = ablation.Arm(size="smoke", w_internal=0.0, loss_phase="retrain")
-    assert only_retrain.search_settings() == default.search_settings()
-    assert only_retrain.retrain_settings().loss.internal_weight == 0
-    with pytest.raises(ValueError, match="both 0"):
-        _ = ablation.Arm(w_mse=0.0, w_ssim=0.0).loss
+    only_search = ablation.Arm(size="smoke", settings=("internal_weight=0",), loss_phase="search")
+    assert only_search.plan.search.loss.internal_weight == 0
+    assert only_search.plan.retrain == default.plan.retrain
+    only_retrain = ablation.Arm(size="smoke", settings=("internal_weight=0",), loss_phase="retrain")
+    assert only_retrain.plan.search == default.plan.search
+    assert only_retrain.plan.retrain.loss.internal_weight == 0
+
+
+def test_a_setting_counts_in_each_part_that_has_it_and_texts_that_change_nothing_are_no_change() -> None:
+    arm = ablation.Arm(settings=("tv=0", "multi_to_one=off", "clip=3", "loss.tv=0.0"))
+    assert arm.settings == ("clip=3.0", "multi_to_one=false", "tv=0.0")
+    for part in (arm.plan.search, arm.plan.retrain):
+        assert (part.clip, part.multi_to_one, part.loss.tv) == (3, False, 0)
+    assert ablation.Arm(settings=("tv=1e-4", "stem=unshuffle")) == ablation.Arm()
+    assert ablation.Arm(search_seed=2, settings=("tv=0",)).changes() == {"search_seed": 2, "settings": ["tv=0.0"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("internal_wieght=0", "did you mean 'internal_weight'"),
+        ("tv=little", "tv: expected float"),
+        ("external=l7", "'l7'"),
+        ("loss.terms.unheard_of=1", "unheard_of"),
+        ("seed=3", "set search_seed or retrain_seed"),
+        ("steps=3", "set search_steps or retrain_steps"),
+        ("tv", "write key=value"),
+    ],
+)
+def test_a_wrong_setting_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ablation.Arm(settings=(text,))
+
+
+@pytest.fixture
+def own_losses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A distance and a term that a student registers."""
+    monkeypatch.setattr(losses, "DISTANCES", dict(losses.DISTANCES))
+    monkeypatch.setattr(losses, "TERMS", dict(losses.TERMS))
+    losses.distance("fourth")(lambda outputs, target: (outputs - target).pow(4).mean())
+    losses.term("sharpness")(lambda outputs, clean: outputs.var())
+
+
+def test_a_new_loss_is_at_once_a_setting_of_an_arm(own_losses: None) -> None:
+    arm = ablation.Arm.of({"external": "fourth+ssim", "terms": {"sharpness": 0.1}})
+    assert arm.settings == ("external=fourth+ssim", "terms.sharpness=0.1")
+    assert arm.plan.retrain.loss.terms == {"sharpness": 0.1}
+    assert ablation.Arm(settings=("loss.terms.sharpness=0.1", "loss.external=fourth+ssim")) == arm
+
+
+def test_a_new_loss_is_at_once_a_parameter_of_the_notebook(own_losses: None, tmp_path: Path) -> None:
+    notebook = contents.find("06")
+    built = sources.build(notebook, "solution")
+    given = {"external": "fourth", "loss.terms.sharpness": "0.1", "rains": "2"}
+    values = runner.settle(notebook, built, "smoke", given, tmp_path)
+    assert values["external"] == "fourth"
+    assert values["settings"] == ["loss.terms.sharpness=0.1", "rains=2"]
+    for given, message in (({"tvv": 0}, "'tvv': did you mean 'tv'"), ({"rains": "few"}, "rains: expected int")):
+        with pytest.raises(ValueError, match=message):
+            runner.settle(notebook, built, "smoke", given, tmp_path)
+
+
+OLD = {
+    "w_mse": 0.0, "w_ssim": 0.0, "w_tv": 0.0, "w_internal": 0.5, "internal_start": 2, "internal_ssim": True,
+    "w_entropy_alpha": 0.0, "w_entropy_beta": 0.0, "w_complexity": 0.1, "cost": "flops", "multi_to_one": False,
+    "extra_rain": True, "rains_per_scene": 2, "order": "exact", "attention": False, "residual": False,
+    "norm": "batch", "stem": "bottleneck", "distance": "mse",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_an_old_keyword_is_accepted_and_warned_of(name: str) -> None:
+    with pytest.warns(DeprecationWarning, match=name):
+        arm = ablation.Arm(**{"size": "smoke", name: OLD[name]})
+    assert arm.plan != ablation.Arm(size="smoke").plan
+
+
+def test_old_weights_are_the_losses_that_they_were() -> None:
+    with pytest.warns(DeprecationWarning, match="w_mse is now called external_weight"):
+        loss = ablation.Arm(w_mse=2.0, distance="mse").plan.loss
+    expected = {"external": "mse+ssim", "external_weight": 2, "external_ssim": 0.15, "tv": 5e-5}
+    assert {name: getattr(loss, name) for name in expected} == expected
+    with pytest.warns(DeprecationWarning, match="w_ssim"), pytest.raises(ValueError, match="both 0"):
+        ablation.Arm(w_mse=0.0, w_ssim=0.0)
+
+
+def test_old_parameters_of_the_notebook_are_accepted_and_warned_of(tmp_path: Path) -> None:
+    notebook = contents.find("06")
+    built = sources.build(notebook, "solution")
+    given = {"w_ssim": "0", "extra_rain": "true", "w_internal": 0.5}
+    with pytest.warns(DeprecationWarning, match="extra_rain is now called fresh_rain"):
+        values = runner.settle(notebook, built, "paper", given, tmp_path)
+    assert (values["external"], values["internal_weight"]) == ("mse", 0.5)  # the pixel distance of the preset stays
+    assert "fresh_rain=light,heavy" in values["settings"]
+
+
+def test_stored_results_get_the_present_names_of_their_arms() -> None:
+    """What was stored under old names is what the arms of the sweep file are now, budget and seed apart."""
+    found = ablation.read_results(support.shipped("ablation") / "results.json")
+    arms = sweeps.read("arms.yaml").arms
+    assert {r["arm"] for r in found} == set(arms)
+    for r in found:
+        budget = {name: r["settings"][name] for name in ("search_seed", "search_steps", "retrain_steps")}
+        assert r["settings"] == to_dict(ablation.Arm.of({"arm": r["arm"], **budget, **arms[r["arm"]]})), r["arm"]
 
 
 def test_only_results_of_one_study_are_compared() -> None:
@@ -186,7 +286,7 @@ def test_only_results_of_one_study_are_compared() -> None:
 
 
 def test_the_shipped_arms_were_trained_and_belong_together() -> None:
-    found = json.loads((support.shipped("ablation") / "results.json").read_text())
+    found = ablation.read_results(support.shipped("ablation") / "results.json")
     assert ablation.comparable(found) == found
     arms = {r["arm"] for r in found}
     assert "full" in arms
@@ -195,4 +295,4 @@ def test_the_shipped_arms_were_trained_and_belong_together() -> None:
         assert sorted(r["search_seed"] for r in runs) == [0, 1, 2]
         gain = np.mean([np.mean(list(r["images"].values())) - np.mean(list(r["rainy"].values())) for r in runs])
         # Without the pixel distance nothing holds the colours, which SSIM hardly sees: that arm may end below its input
-        assert gain > 0 or runs[0]["settings"]["w_mse"] == 0
+        assert gain > 0 or "external=ssim" in runs[0]["settings"]["settings"]

@@ -5,15 +5,14 @@ import torch
 from answers import WRONG
 
 from manas_lite.course import checks
-from tools.course import contents as registry
-from tools.course import grading, sources
+from tools.course import contents, grading, sources
 
-NOTEBOOKS = [notebook for notebook in registry.notebooks() if notebook.exercises]
-ALL = sorted({name for notebook in registry.notebooks() for name in notebook.exercises})
+NOTEBOOKS = [notebook for notebook in contents.notebooks() if notebook.exercises]
+ALL = sorted({name for notebook in contents.notebooks() for name in notebook.exercises})
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda n: n.stem)
-def test_blanks_fail_and_solutions_pass(notebook: registry.Notebook) -> None:
+def test_blanks_fail_and_solutions_pass(notebook: contents.Notebook) -> None:
     blank = grading.check_cells(notebook, sources.build(notebook, "student"))
     solved = grading.check_cells(notebook, sources.build(notebook, "solution"))
     assert [check.exercise for check in blank] == list(notebook.exercises)

@@ -6,11 +6,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tools.course import contents as registry
-from tools.course import grading, sources
+from tools.course import contents, grading, sources
 from tools.course.__main__ import main
 
-NOTEBOOK = registry.notebooks()[0]
+NOTEBOOK = contents.notebooks()[0]
 
 
 def hand_in(path: Path, version: str, extra: str = "", break_cell: str = "") -> None:

@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 
 from manas_lite import course
-from tools.course import contents as registry
-from tools.course import runner, sources
+from tools.course import contents, runner, sources
 
 
 def run_cell(number: str, holds: str, **values: Any) -> dict[str, Any]:
     """The names that the one cell of a notebook holding this text leaves behind, run after its imports alone."""
-    code = [cell for cell in sources.build(registry.find(number)).cells if cell.cell_type == "code"]
+    code = [cell for cell in sources.build(contents.find(number)).cells if cell.cell_type == "code"]
     (cell,) = (cell.source for cell in code if holds in cell.source and "imports" not in sources.tags(cell))
     scope = {"course": course, **values}
     exec(next(cell.source for cell in code if "imports" in sources.tags(cell)), scope)
@@ -39,8 +38,8 @@ def test_a_replayed_search_is_the_one_of_the_package(tmp_path: Path) -> None:
     assert left["run"] == course.shipped("search")
 
 
-@pytest.mark.parametrize("notebook", registry.notebooks(), ids=lambda n: n.stem)
-def test_notebook_runs_at_smoke_size(notebook: registry.Notebook, tmp_path: Path) -> None:
+@pytest.mark.parametrize("notebook", contents.notebooks(), ids=lambda n: n.stem)
+def test_notebook_runs_at_smoke_size(notebook: contents.Notebook, tmp_path: Path) -> None:
     stored = nbformat.read(notebook.path, as_version=4)
     copy = tmp_path / notebook.path.name
     runner.prepare(notebook, copy, preset="smoke", runs_dir=tmp_path / "runs", stored=stored)

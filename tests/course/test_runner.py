@@ -5,8 +5,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tools.course import contents as registry
-from tools.course import parameters, reports, runner, slides, stamping
+from tools.course import contents, parameters, reports, runner, slides, stamping
 from tools.course.__main__ import main
 
 YAML = """
@@ -40,11 +39,11 @@ def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (folder / "params").mkdir()
     (folder / "course.yaml").write_text(YAML)
     (folder / "params" / "smoke.yaml").write_text('"01": {steps: 1, rate: 1e-3}\n')
-    monkeypatch.setattr(registry, "folder", lambda: folder)
+    monkeypatch.setattr(contents, "folder", lambda: folder)
 
-    def make(body: str = PNG, last: str = RECORD) -> registry.Notebook:
+    def make(body: str = PNG, last: str = RECORD) -> contents.Notebook:
         (folder / "sources" / "01_tiny.py").write_text(SOURCE.format(body=body, last=last))
-        return registry.notebooks()[0]
+        return contents.notebooks()[0]
 
     return make
 
@@ -121,7 +120,7 @@ def test_slides_are_made_of_finished_copies_of_the_present_source(course, tmp_pa
     outcome = runner.run(notebook, preset="smoke", out=tmp_path)
     assert slides.unfit(notebook, outcome.copy) == ""
     stamping.record_cost(notebook, {"preset": "smoke", "device": "CPU", "seconds": 1.0, "bytes": 1})
-    assert slides.unfit(registry.notebooks()[0], outcome.copy) == ""  # another cost table is no other source
+    assert slides.unfit(contents.notebooks()[0], outcome.copy) == ""  # another cost table is no other source
     assert "another source" in slides.unfit(course(f"{PNG}  # changed"), outcome.copy)
     outcome.copy.with_suffix(".json").write_text('{"status": "failed"}')
     assert "failed" in slides.unfit(notebook, outcome.copy)
@@ -153,8 +152,8 @@ def test_what_may_not_stand_in_a_parameters_cell(source: str, message: str) -> N
 
 def test_unknown_notebooks_and_presets_name_the_nearest(course) -> None:
     notebook = course()
-    assert registry.find("1") == registry.find("tiny") == registry.find("01_tiny.ipynb") == notebook
+    assert contents.find("1") == contents.find("tiny") == contents.find("01_tiny.ipynb") == notebook
     with pytest.raises(ValueError, match="did you mean 'tiny'"):
-        registry.find("tinny")
+        contents.find("tinny")
     with pytest.raises(ValueError, match="unknown preset 'huge': choose one of smoke"):
-        registry.preset("huge", notebook)
+        contents.preset("huge", notebook)

@@ -9,15 +9,14 @@ import nbformat
 import pytest
 
 from manas_lite.runs.record import read_json, write_json
-from tools.course import contents as registry
-from tools.course import runner, slides, sources
+from tools.course import contents, runner, slides, sources
 from tools.course.__main__ import main
 
-NOTEBOOKS = registry.notebooks()
+NOTEBOOKS = contents.notebooks()
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
 
 
-def executed(notebook: registry.Notebook):
+def executed(notebook: contents.Notebook):
     """The solution version as if it had run: a picture from every plain code cell, and papermill's extra cell."""
     built = sources.build(notebook, "solution")
     for number, cell in enumerate(built.cells):
@@ -53,7 +52,7 @@ class Page(HTMLParser):
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda n: n.stem)
-def test_every_section_is_a_slide_and_no_answer_is_shown(notebook: registry.Notebook) -> None:
+def test_every_section_is_a_slide_and_no_answer_is_shown(notebook: contents.Notebook) -> None:
     run = executed(notebook)
     made = slides.deck(notebook, run)
     types = [cell.metadata.slideshow.slide_type for cell in made.cells]
@@ -71,7 +70,7 @@ def test_every_section_is_a_slide_and_no_answer_is_shown(notebook: registry.Note
 
 
 def test_the_page_shows_pictures_without_their_code_and_keeps_what_is_said_as_notes(tmp_path: Path) -> None:
-    notebook = registry.find("03")
+    notebook = contents.find("03")
     run = executed(notebook)
     nbformat.write(run, tmp_path / "run.ipynb")
     page = Page(slides.write_slides(notebook, tmp_path / "run.ipynb", tmp_path / "slides.html").read_text())
@@ -85,7 +84,7 @@ def test_the_page_shows_pictures_without_their_code_and_keeps_what_is_said_as_no
 
 
 def test_a_skipped_cell_and_long_output_are_left_out() -> None:
-    notebook = registry.find("03")
+    notebook = contents.find("03")
     run = executed(notebook)
     pictures = [cell for cell in run.cells if cell.cell_type == "code" and cell.outputs]
     pictures[0].metadata["tags"] = ["slides:skip"]
@@ -95,7 +94,7 @@ def test_a_skipped_cell_and_long_output_are_left_out() -> None:
 
 
 def test_the_command_runs_what_has_no_fit_copy(tmp_path: Path, monkeypatch, capsys) -> None:
-    notebook = registry.find("02")
+    notebook = contents.find("02")
     facts = tmp_path / f"{notebook.stem}.json"
     ran = []
 

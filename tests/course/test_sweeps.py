@@ -13,8 +13,7 @@ import yaml
 
 from manas_lite.runs.record import read_json, write_json
 from manas_lite.runs.settings import parse
-from tools.course import contents as registry
-from tools.course import estimates, reports, runner, sweeps
+from tools.course import contents, estimates, reports, runner, sweeps
 from tools.course.__main__ import main
 
 SPEC = {
@@ -113,7 +112,7 @@ def test_a_metric_does_not_replace_the_sweeps_own_columns(ran: list[str], tmp_pa
 
 
 def test_an_arm_that_is_named_keeps_its_name() -> None:
-    spec = {"notebook": "06", "arms": {"full": {}, "mine": {"arm": "other"}, "no_tv": {"w_tv": 0.0}}}
+    spec = {"notebook": "06", "arms": {"full": {}, "mine": {"arm": "other"}, "no_tv": {"tv": 0.0}}}
     assert [run.parameters["arm"] for run in parse(sweeps.Sweep, spec).runs()] == ["full", "other", "no_tv"]
 
 
@@ -146,11 +145,11 @@ def test_a_sweep_of_a_search_over_seeds(tmp_path: Path) -> None:
 
 def test_only_a_bare_name_is_looked_for_among_the_notebooks(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    shipped = registry.folder() / "sweeps" / "arms.yaml"
+    shipped = contents.folder() / "sweeps" / "arms.yaml"
     assert sweeps.find("arms.yaml") == shipped
     for missing in ("mine/arms.yaml", tmp_path / "arms.yaml"):
         with pytest.raises(FileNotFoundError, match="no sweep file"):
-            sweeps.load(missing)
+            sweeps.read(missing)
     Path("arms.yaml").write_text("notebook: [")
     assert sweeps.find("arms.yaml") == Path("arms.yaml")
     assert main(["sweep", "arms.yaml"]) == 2

@@ -2,15 +2,17 @@
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.course import contents as registry
+from tools.course import contents
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse and run; 0 when all went well, 1 when a run failed, 2 for a user's mistake, told in one line."""
     options = parser().parse_args(arguments)
+    warnings.filterwarnings("default", category=DeprecationWarning, module=r"(manas_lite|tools)\.")  # of old names
     try:
         return options.run(options)
     except KeyboardInterrupt:
@@ -28,11 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m tools.course", description="Run and keep the course's notebooks.")
     commands = top.add_subparsers(required=True, metavar="command")
-    names = ", ".join(notebook.number for notebook in registry.notebooks())
+    names = ", ".join(notebook.number for notebook in contents.notebooks())
 
     p = _command(commands, "run", _run, "execute notebooks strictly, and write an index page")
     p.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help=f"numbers or names ({names}), or `all`")
-    p.add_argument("--preset", default="teach", choices=registry.presets(), help="parameters (default: %(default)s)")
+    p.add_argument("--preset", default="teach", choices=contents.presets(), help="parameters (default: %(default)s)")
     p.add_argument("-p", "--param", action="append", default=[], metavar="NAME=VALUE", help="one parameter; repeatable")
     p.add_argument("--out", type=Path, default=Path("runs/course"), help="folder of the copies (default: %(default)s)")
     p.add_argument("--runs-dir", type=Path, help="the notebooks' runs_dir (default: OUT/runs/PRESET)")
@@ -56,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
 
     p = _command(commands, "cost", _cost, "put an extrapolated row into a cost table: a few steps timed, multiplied")
     p.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="those that train")
-    p.add_argument("--preset", default="paper", choices=registry.presets(), help="default: %(default)s")
+    p.add_argument("--preset", default="paper", choices=contents.presets(), help="default: %(default)s")
     p.add_argument("--steps", type=int, default=20, help="steps to time (default: %(default)s)")
     p.add_argument("--scenes", type=int, help="scenes of the batch really computed (default: all)")
 
@@ -67,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help=f"numbers or names ({names}), or `all`")
     p.add_argument(
         "--preset",
-        choices=registry.presets(),
+        choices=contents.presets(),
         help="to run those that have no finished copy of the present source (default: as their last run, else smoke)",
     )
     p.add_argument("--out", type=Path, default=Path("runs/course"), help="folder of the copies (default: %(default)s)")
@@ -129,7 +131,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
     file = sweeps.find(options.file)
     print(f"sweep file: {file}", flush=True)
-    sweep = sweeps.load(file)
+    sweep = sweeps.read(file)
     runs = sweep.runs()
     mine = sweeps.shard(runs, options.shard) if options.shard else runs
     if options.dry_run:
@@ -229,8 +231,8 @@ def _stamp(options: argparse.Namespace) -> int:
     return 0
 
 
-def _chosen(names: Sequence[str]) -> tuple[registry.Notebook, ...]:
-    return registry.notebooks() if list(names) == ["all"] else tuple(map(registry.find, names))
+def _chosen(names: Sequence[str]) -> tuple[contents.Notebook, ...]:
+    return contents.notebooks() if list(names) == ["all"] else tuple(map(contents.find, names))
 
 
 def _older(file: Path, than: Path) -> bool:

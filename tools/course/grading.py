@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from manas_lite.course.checks.base import Check
-from tools.course import contents as registry
-from tools.course import sources
+from tools.course import contents, sources
 from tools.course.contents import Notebook
 
 __all__ = ["check_cells", "grade", "grade_folder"]
@@ -97,7 +96,7 @@ def grade_folder(folder: Path, table: Path, timeout: int = 120) -> int:
 def identify(handed_in: Any) -> Notebook:
     """Which notebook of the course a file is: by its exercises."""
     theirs = {_exercise(cell) for cell in handed_in.cells if "exercise" in sources.tags(cell)}
-    known = registry.notebooks()
+    known = contents.notebooks()
     best = max(known, key=lambda notebook: len(theirs & set(notebook.exercises)))
     if not theirs & set(best.exercises):
         raise ValueError("no exercise of this course in the file: were the cells' tags lost?")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from manas_lite.runs.record import read_json
-from tools.course import contents as registry
+from tools.course import contents
 from tools.course.runner import last_picture
 
 __all__ = ["render", "write_index"]
@@ -64,7 +64,7 @@ def write_index(out: str | Path) -> Path:
 
 def _row(folder: Path, fact: dict[str, Any]) -> str:
     name = Path(fact["copy"]).stem
-    notebook = registry.find(fact["notebook"])
+    notebook = contents.find(fact["notebook"])
     page = f"{name}.html" if (folder / f"{name}.html").is_file() else f"{name}.ipynb"
     picture = f"<a href='{page}'><img src='{name}.png' alt='the notebook’s picture'></a>"
     state = "done" if fact["status"] == "done" else f"<span class=failed>failed</span>: {html.escape(fact['reason'])}"

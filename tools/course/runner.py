@@ -20,7 +20,7 @@ from manas_lite.runs.progress import HEADLESS
 from manas_lite.runs.record import write_json
 from tools.course import sources
 from tools.course.contents import Notebook, preset
-from tools.course.parameters import Parameter, cast, read
+from tools.course.parameters import SETTINGS, Parameter, arm_of, cast, gathered, read
 
 __all__ = ["Outcome", "parameters_of", "prepare", "run", "settle"]
 
@@ -66,10 +66,14 @@ def parameters_of(notebook: Any) -> tuple[Parameter, ...]:
 def settle(
     notebook: Notebook, built: Any, preset_name: str, given: Mapping[str, Any], runs_dir: Path
 ) -> dict[str, Any]:
-    """The parameters of a run: the preset's, then `given`, checked against the notebook's own."""
+    """Return the parameters of a run: the preset's, then `given`, checked against the notebook's own."""
     known = parameters_of(built)
-    values = cast(known, {**preset(preset_name, notebook), **given})
-    if "runs_dir" in {parameter.name for parameter in known}:
+    standing = preset(preset_name, notebook)
+    values = cast(known, {**standing, **gathered(known, given, standing)})
+    defaults = {parameter.name: parameter.default for parameter in known}
+    if SETTINGS in defaults:
+        arm_of({**defaults, **values})  # refuses what a setting does not take
+    if "runs_dir" in defaults:
         values.setdefault("runs_dir", str(runs_dir.resolve()))
     return values
 

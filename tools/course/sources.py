@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from tools.course import contents as registry
+from tools.course import contents
 from tools.course.contents import Notebook
 
 __all__ = ["build", "clean", "compared", "cost_table", "dumps", "head", "same_parameters", "tags"]
@@ -93,7 +93,7 @@ def head(notebook: Notebook) -> list[Any]:
     """The cells that every notebook begins with."""
     from nbformat.v4 import new_code_cell, new_markdown_cell
 
-    home = registry.repository()
+    home = contents.repository()
     title = f"# {notebook.number} · {notebook.title}\n\n{home.badge(notebook)}\n\n{notebook.purpose}"
     learn = "\n".join(f"* {item}" for item in notebook.learn)
     facts = f"**Afterwards you can**\n\n{learn}\n\n**Before**: {notebook.before}\n\n{cost_table(notebook)}"
@@ -107,7 +107,7 @@ def head(notebook: Notebook) -> list[Any]:
 
 def measured_costs(notebook: Notebook) -> list[dict[str, Any]]:
     """What runs of a notebook cost, as the runner measured: preset, device, seconds, bytes, extrapolated."""
-    path = registry.folder() / "costs.json"
+    path = contents.folder() / "costs.json"
     table = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return table.get(notebook.number, [])
 
@@ -135,8 +135,8 @@ def cost_table(notebook: Notebook) -> str:
 
 def same_parameters(notebook: Notebook, name: str) -> tuple[str, ...]:
     """The presets that set the same parameters in a notebook: what one costs, the others cost."""
-    wanted = registry.preset(name, notebook)
-    return tuple(other for other in registry.presets() if registry.preset(other, notebook) == wanted)
+    wanted = contents.preset(name, notebook)
+    return tuple(other for other in contents.presets() if contents.preset(other, notebook) == wanted)
 
 
 def _minutes(seconds: float) -> str:

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tools.course import contents as registry
-from tools.course import sources
+from tools.course import contents, sources
 from tools.course.contents import Notebook
 from tools.course.runner import Outcome
 
@@ -34,7 +33,7 @@ def set_repository(address: str | None, ref: str | None) -> None:
     """Change where badges and the set-up cell point to, in course.yaml; `stamp` then carries it everywhere."""
     import re
 
-    path = registry.folder() / registry.TABLE
+    path = contents.folder() / contents.TABLE
     text = path.read_text(encoding="utf-8")
     for key, value in (("address", address), ("ref", ref)):
         if value is not None:
@@ -65,12 +64,12 @@ def record_run(outcome: Outcome, notebook: Notebook) -> None:
 
 def record_cost(notebook: Notebook, row: Mapping[str, Any]) -> None:
     """Put a row into costs.json, in place of an earlier one of that device and preset, or of one that sets the same."""
-    path = registry.folder() / "costs.json"
+    path = contents.folder() / "costs.json"
     table: dict[str, list[Mapping[str, Any]]] = json.loads(path.read_text()) if path.is_file() else {}
     earlier = table.get(notebook.number, [])
     same = sources.same_parameters(notebook, row["preset"])
     kept = [old for old in earlier if old["preset"] not in same or old["device"] != row["device"]]
-    order = registry.presets()
+    order = contents.presets()
     table[notebook.number] = sorted([*kept, row], key=lambda r: (order.index(r["preset"]), r["device"]))
     path.write_text(json.dumps(dict(sorted(table.items())), indent=1) + "\n", encoding="utf-8")
 
@@ -86,10 +85,10 @@ def _wanted() -> dict[Path, str]:
     import nbformat
 
     wanted = {}
-    for notebook in registry.notebooks():
+    for notebook in contents.notebooks():
         stored = nbformat.read(notebook.path, as_version=4) if notebook.path.is_file() else None
         wanted[notebook.path] = sources.dumps(sources.build(notebook, stored=stored))
-    readme = registry.folder() / "README.md"
+    readme = contents.folder() / "README.md"
     text = readme.read_text(encoding="utf-8")
     before, _, rest = text.partition(TABLE_START)
     _, _, after = rest.partition(TABLE_END)
@@ -99,7 +98,7 @@ def _wanted() -> dict[Path, str]:
 
 def _table() -> str:
     lines = ["| notebook | goal | minutes of computing (teach, CPU) | exercises | next |", "|---|---|---|---|---|"]
-    for notebook in registry.notebooks():
+    for notebook in contents.notebooks():
         teach = sources.same_parameters(notebook, "teach")
         rows = [row for row in sources.measured_costs(notebook) if row["preset"] in teach and "cores" in row["device"]]
         minutes = f"{rows[0].get('cpu_seconds', rows[0]['seconds']) / 60:.1f}" if rows else "not measured yet"

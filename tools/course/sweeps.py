@@ -5,7 +5,7 @@
     parameters: {loss_phase: both}
     arms:                         # optional: named changes to the parameters
       full: {}
-      no_tv: {w_tv: 0.0}
+      no_tv: {tv: 0.0}
     grid:                         # optional: every combination
       search_seed: [0, 1, 2]
     seeds: [search_seed]          # optional: parameters over which mean and deviation are taken
@@ -31,10 +31,9 @@ import yaml
 
 from manas_lite.runs.record import read_json, to_json
 from manas_lite.runs.settings import parse
-from tools.course import contents as registry
-from tools.course import runner, sources
+from tools.course import contents, runner, sources
 
-__all__ = ["Run", "Sweep", "collect", "find", "finished", "load", "run_all", "run_one", "shard"]
+__all__ = ["Run", "Sweep", "collect", "find", "finished", "read", "run_all", "run_one", "shard"]
 
 DIRECTORIES = ("name", "retrain_name")  # parameters that name a run directory, which takes no other run's settings
 
@@ -52,7 +51,7 @@ class Sweep:
 
     def runs(self) -> tuple["Run", ...]:
         """Every run, its parameters checked against the notebook: nothing starts if one of them is wrong."""
-        notebook = registry.find(self.notebook)
+        notebook = contents.find(self.notebook)
         built = sources.build(notebook, "solution")
         known = {parameter.name for parameter in runner.parameters_of(built)}
         for name in self.seeds:
@@ -91,13 +90,13 @@ def find(path: str | Path) -> Path:
     file = Path(path)
     bare = len(file.parts) == 1
     if bare and not file.is_file():
-        file = registry.folder() / "sweeps" / file
+        file = contents.folder() / "sweeps" / file
     if not file.is_file():
         raise FileNotFoundError(f"no sweep file {path}{', here or among those of the notebooks' if bare else ''}")
     return file
 
 
-def load(path: str | Path) -> Sweep:
+def read(path: str | Path) -> Sweep:
     """Read a sweep file, looked for as `find` does; ValueError names what it does not understand."""
     file = find(path)
     try:
@@ -124,7 +123,7 @@ def run_one(run: Run, out: Path, timeout: int | None = None) -> dict[str, Any]:
     """Execute one run and return its facts; one that is done is not repeated."""
     if not finished(run, out):
         runner.run(
-            registry.find(run.sweep.notebook),
+            contents.find(run.sweep.notebook),
             preset=run.sweep.preset,
             parameters=run.parameters,
             out=out,
