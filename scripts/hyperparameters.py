@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from manas_lite.losses import LossSettings
+from manas_lite.networks.ops import PUBLISHED_OPERATIONS
 from manas_lite.networks.space import PRESETS
 from manas_lite.training.schedules import RETRAIN_PRESETS, SEARCH_PRESETS
 
@@ -56,6 +57,7 @@ SPACE = {
         "small batches estimate BatchNorm statistics badly; without it small trunks train further",
     ),
     "residual": ("no", "predicting the rain layer trains far faster on a small budget"),
+    "modules": ("parallel, fusion", "the same two candidates at every size"),
 }
 SEARCH = {
     "seed": ("none", "weights, logits, splits, batches and noise follow from it"),
@@ -123,6 +125,7 @@ LOSS = {
     "beta_entropy_weight": ("0.01", "architecture step only"),
     "complexity_weight": ("0.01 or 0.1 seen, commented out (a fault)", "on, and tested to move the result"),
     "complexity_unit": ("weights in another order than the operations (a fault)", "cost by operation name"),
+    "terms": ("–", "weights of terms of your own, by the name that they are registered under"),
 }
 
 
@@ -132,8 +135,10 @@ def show(name: str, value: Any) -> str:
         return NONE_MEANS.get(name, "off")
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {each:g}" for key, each in value.items()) or "none"
     if isinstance(value, tuple):
-        return "nine" if len(value) == 9 else ", ".join(show(name, each) for each in value) or "none"
+        return "nine" if value == PUBLISHED_OPERATIONS else ", ".join(show(name, each) for each in value) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

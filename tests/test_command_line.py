@@ -6,7 +6,8 @@ import pytest
 import tiny
 import torch
 
-from manas_lite.__main__ import find_genotype, main
+from manas_lite.__main__ import main
+from manas_lite.commands import find_genotype
 from manas_lite.networks.backbone import Backbone
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.nets import DerainNet

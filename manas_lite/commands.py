@@ -1,0 +1,378 @@
+"""The commands of the command line: the options of each, and what it does. Thin over the functions of the package."""
+
+import io
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from manas_lite.compute.footprint import OutOfMemoryError, is_out_of_memory
+from manas_lite.compute.processes import leave
+from manas_lite.compute.runtime import ComputeSettings, pick_device
+from manas_lite.data import LeakError, open_split
+from manas_lite.networks.genotype import Genotype
+from manas_lite.networks.space import PRESETS, SearchSpace
+from manas_lite.networks.zoo import load
+from manas_lite.photos.folders import derain_folder, warn_if_long
+from manas_lite.photos.inference import derain
+from manas_lite.photos.onnx_export import ExportError, export_onnx
+from manas_lite.photos.video import VIDEOS, derain_video
+from manas_lite.runs.arguments import Parser, import_file, settings_help
+from manas_lite.runs.record import BusyError, write_json
+from manas_lite.runs.settings import check, override
+from manas_lite.training.demo import DemoSettings, run_demo
+from manas_lite.training.evaluation import evaluate, table
+from manas_lite.training.loop import DivergedError
+from manas_lite.training.retraining import retrain
+from manas_lite.training.schedules import RETRAIN_PRESETS, SEARCH_PRESETS, RetrainSettings, SearchSettings
+from manas_lite.training.searching import search
+
+USER_ERRORS = (
+    ValueError,
+    OSError,
+    LeakError,
+    DivergedError,
+    BusyError,
+    ExportError,
+    ModuleNotFoundError,
+    OutOfMemoryError,  # of a run, which knows what to lower
+)
+
+
+def run(command: str, text: str, arguments: Sequence[str]) -> int:
+    """Parse the arguments of a command and run it; return the exit status.
+
+    A user's error is printed in one line, without a traceback, and returns 2.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name that the terminal cannot show is no error
+    parser = Parser(prog=f"manas-lite {command}", description=f"{text[0].upper()}{text[1:]}.")
+    parser.add_argument("--traceback", action="store_true", help="after an error, show where in the code it arose")
+    add_options, work = COMMANDS[command]
+    add_options(parser, arguments)
+    options = parser.parse_args(arguments)
+    resumable = command in ("search", "retrain", "demo")
+    try:
+        if command not in ("search", "retrain") and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ValueError("this command works in one process: start it without a launcher, or with one process")
+        for file in getattr(options, "import_files", ()):
+            import_file(file)
+        work(options)
+    except KeyboardInterrupt:
+        print("stopped" + "; the same command continues from the last checkpoint" * resumable, file=sys.stderr)
+        return 130
+    except Exception as error:
+        if options.traceback or not (isinstance(error, USER_ERRORS) or is_out_of_memory(error)):
+            raise
+        print(f"error: {str(error) or 'memory ran out'}", file=sys.stderr)
+        return 2
+    return 0
+
+
+# --- options that several commands share ---
+
+
+def _data_option(p: Parser) -> None:
+    p.add_argument(
+        "--data",
+        default="photos",
+        help="a folder of pairs or photographs, a set's name, or `photos`: the "
+        "bundled photographs under synthetic rain (default)",
+    )
+
+
+def _weights_option(p: Parser, default: str | None = "rain-any") -> None:
+    text = "run directory, weights file, or shipped model"
+    if default is None:
+        p.add_argument("--weights", required=True, help=text)
+    else:
+        p.add_argument("--weights", default=default, help=f"{text} (default: {default})")
+
+
+def _network_options(p: Parser) -> None:
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
+    p.add_argument("--threads", type=int, default=0, help="CPU threads (default: chosen by size)")
+    p.add_argument(
+        "--import",
+        action="append",
+        default=[],
+        metavar="FILE",
+        dest="import_files",
+        help="a Python file of yours to run first: it registers operations, modules or loss terms; may be repeated",
+    )
+
+
+def _set_option(p: Parser, example: str) -> None:
+    p.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        dest="changes",
+        help=f"change a setting, e.g. {example}; may be repeated; all settings are listed below",
+    )
+
+
+def _training_options(p: Parser, name: str, presets: Collection[str], default: str) -> None:
+    _data_option(p)
+    p.add_argument("--preset", choices=presets, help=f"settings to start from (default: {default})")
+    _set_option(p, "--set epochs=5 --set loss.complexity_weight=0.1")
+    p.add_argument("--runs-dir", default="runs", help="where runs are kept (default: %(default)s)")
+    p.add_argument("--name", default=name, help="name of this run: the same name continues it (default: %(default)s)")
+    _network_options(p)
+
+
+def _named(arguments: Sequence[str], known: Collection[str], *options: str) -> str:
+    """Return the preset that the arguments name with one of the options, or else teach: whose values the help shows."""
+    for option in options:
+        for given, value in zip(arguments, [*arguments[1:], ""], strict=True):
+            name, equals, attached = given.partition("=")
+            if name == option and (named := attached if equals else value) in known:
+                return named
+    return "teach"
+
+
+def _compute(options: Namespace) -> ComputeSettings:
+    return ComputeSettings(device=options.device, threads=options.threads)
+
+
+def _settings(options: Namespace, kind: type, default: str) -> Any:
+    settings = kind.preset(options.preset or default, compute=_compute(options))  # type: ignore[attr-defined]
+    return override(settings, options.changes)
+
+
+# --- search ---
+
+
+def _search_options(p: Parser, arguments: Sequence[str]) -> None:
+    p.add_argument("--space", choices=PRESETS, default="teach", help="search space (default: %(default)s)")
+    _training_options(p, "search", SEARCH_PRESETS, "the space's name")
+    space, preset = _named(arguments, PRESETS, "--space"), _named(arguments, SEARCH_PRESETS, "--preset", "--space")
+    p.epilog = settings_help(f"the preset {preset}", SEARCH_PRESETS[preset], space=PRESETS[space])
+
+
+def _search(options: Namespace) -> None:
+    changes = [change for change in options.changes if change.startswith("space.")]
+    space = override(SearchSpace.preset(options.space), [change.removeprefix("space.") for change in changes])
+    options.changes = [change for change in options.changes if change not in changes]
+    settings = _settings(options, SearchSettings, options.space)
+    result = search(space, options.data, settings, runs_dir=options.runs_dir, name=options.name)
+    if _first_process():
+        print(f"genotype {result.genotype.id}: {result.path / 'genotype.json'}")
+        print("modules:", " ".join(result.genotype.modules))
+        print("edges:  ", " ".join(result.genotype.edges))
+
+
+# --- retrain ---
+
+
+def _retrain_options(p: Parser, arguments: Sequence[str]) -> None:
+    what = p.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--start", metavar="NETWORK", help="a run directory or shipped model to tune: on other data, with another loss"
+    )
+    what.add_argument(
+        "--genotype",
+        help="genotype.json, a search's run directory, or NAME:SPACE with "
+        "NAME one of hand_made, all_parallel, all_fusion, no_attention, random, random-SEED",
+    )
+    _training_options(p, "retrain", RETRAIN_PRESETS, "teach")
+    preset = _named(arguments, RETRAIN_PRESETS, "--preset")
+    p.epilog = settings_help(f"the preset {preset}", RETRAIN_PRESETS[preset])
+
+
+def _retrain(options: Namespace) -> None:
+    start = load(options.start) if options.start else None
+    genotype = start.genotype if start else find_genotype(options.genotype)
+    settings = _settings(options, RetrainSettings, "teach")
+    result = retrain(genotype, options.data, settings, start=start, runs_dir=options.runs_dir, name=options.name)
+    if _first_process():
+        print(f"best validation PSNR (RGB) {result.best_psnr:.2f} dB in epoch {result.best_epoch}: {result.path}")
+
+
+def _first_process() -> bool:
+    """Tell whether this process prints the result. Launched processes all come here, and part then."""
+    leave()
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def find_genotype(text: str) -> Genotype:
+    """Return a genotype from a file, a run directory, or NAME:SPACE."""
+    name, colon, space = text.partition(":")
+    kinds = ("hand_made", "all_parallel", "all_fusion", "no_attention")
+    if colon and space in PRESETS:
+        if name in kinds:
+            return getattr(Genotype, name)(SearchSpace.preset(space))
+        kind, _, seed = name.partition("-")
+        if kind == "random" and (not seed or seed.isdecimal()):
+            return Genotype.random(SearchSpace.preset(space), int(seed or 0))
+        raise ValueError(f"unknown genotype {name!r}: choose {', '.join(kinds)}, random or random-SEED")
+    path = Path(text)
+    if not path.exists() and colon:
+        raise ValueError(f"unknown space {space!r} in {text!r}: choose one of {', '.join(PRESETS)}")
+    return Genotype.load(path / "genotype.json" if path.is_dir() else path)
+
+
+# --- evaluate ---
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """What an evaluation can be told beside its network and its pictures."""
+
+    compute: ComputeSettings = field(default_factory=ComputeSettings)
+    """The machine."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+def _evaluate_options(p: Parser, arguments: Sequence[str]) -> None:
+    _weights_option(p, default=None)
+    _data_option(p)
+    p.add_argument(
+        "--part",
+        choices=("train", "val", "test", "all"),
+        default="test",
+        help="scenes to score (default: test; of a folder that states no parts, the tenth that is kept apart when a "
+        "network is trained on it. `all`: the whole folder, for a network that was not)",
+    )
+    p.add_argument("--json", type=Path, help="also write every picture's row to this file")
+    _set_option(p, "--set compute.precision=bf16")
+    _network_options(p)
+    p.epilog = settings_help("an evaluation", EvaluateSettings())
+
+
+def _evaluate(options: Namespace) -> None:
+    net = load(options.weights)
+    split = open_split(options.data)
+    everything = split.train + split.val + split.test
+    scenes = everything if options.part == "all" else getattr(split, options.part)
+    settings = override(EvaluateSettings(_compute(options)), options.changes)
+    result = evaluate(net, scenes, compute=settings.compute, progress=True)
+    more = "; --part all scores every scene" if len(scenes) < len(everything) else ""
+    count = f"{len(scenes)} of {len(everything)} scenes, {len(result.rows)} picture(s)"
+    print(f"{options.data}, {options.part}: {count}{more}")
+    print(table({"derained": result}))
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        where = {"device": result.device, "precision": result.precision}
+        write_json(options.json, {**where, "means": result.means(), "rows": result.rows})
+
+
+# --- derain ---
+
+
+def _derain_options(p: Parser, arguments: Sequence[str]) -> None:
+    p.add_argument("input", type=Path, help="an image file, a folder, or a video (the latter needs the extra `video`)")
+    p.add_argument("output", type=Path, help="the file or folder to write")
+    _weights_option(p)
+    p.add_argument("--overwrite", action="store_true", help="replace existing files")
+    p.add_argument("--strength", type=float, default=1.0, help="0: leave it alone, 1: derain (default), 2: exaggerate")
+    p.add_argument(
+        "--scale",
+        type=float,
+        default=1.0,
+        help="look at a smaller copy, for the large streaks of large pictures: 0.2 for 12 megapixels (default: 1)",
+    )
+    p.add_argument("--no-location", action="store_true", help="leave out where a photograph was taken")
+    p.add_argument("--sheet", type=Path, help="of a folder: also write a contact sheet, before and after, to this file")
+    _network_options(p)
+
+
+def _derain(options: Namespace) -> None:
+    net, compute = load(options.weights), _compute(options)
+    choices: dict[str, Any] = {name: getattr(options, name) for name in ("overwrite", "strength", "scale")}
+    choices["compute"] = compute
+    if options.sheet and not options.input.is_dir():
+        raise ValueError(f"--sheet is for a folder of pictures, and {options.input} is none")
+    if options.input.suffix.lower() in VIDEOS:
+        print(derain_video(options.input, net, options.output, **choices))
+        return
+    choices["keep_location"] = not options.no_location
+    if not options.input.is_dir():
+        warn_if_long([options.input], net, scale=options.scale, compute=compute)
+        print(derain(options.input, net, output=options.output, **choices))
+        return
+    result = derain_folder(options.input, options.output, net, sheet=options.sheet, **choices)
+    print(result)
+    if result.failed:
+        total = len(result.written) + len(result.failed)
+        raise ValueError(f"{len(result.failed)} of {total} pictures were skipped, for the reasons above")
+
+
+# --- downstream ---
+
+
+def _downstream_options(p: Parser, arguments: Sequence[str]) -> None:
+    _weights_option(p)
+    p.add_argument("--out", type=Path, default=Path("runs/downstream"), help="folder of the table (%(default)s)")
+    p.add_argument("--tasks", default="detection,segmentation,quality", help="default: all three, %(default)s")
+    p.add_argument("--boxes", type=Path, help="folder with images/ and labels/ in YOLO's layout (default: bundled)")
+    p.add_argument("--street", type=Path, help="also a folder in CamVid's layout, to train a segmenter on")
+    p.add_argument("--real", type=Path, help="folder of photographs of real rain (default: none)")
+    p.add_argument("--detector", type=Path, help="its ONNX file (default: where data_scripts/coco_ssd/make.py puts it)")
+    p.add_argument("--draws", type=int, default=200, help="resamples of the intervals (default: %(default)s)")
+    p.add_argument("--most", type=int, default=0, help="at most this many photographs per task (default: all)")
+    _network_options(p)
+
+
+def _downstream(options: Namespace) -> None:
+    from manas_lite.downstream.report import DownstreamSettings, run_downstream
+
+    chosen = {k: getattr(options, k) for k in ("boxes", "street", "real", "detector", "draws", "most")}
+    settings = DownstreamSettings(tasks=tuple(options.tasks.split(",")), **chosen)
+    name = Path(options.weights).name
+    run_downstream(load(options.weights), options.out, settings, name=f"`{name}`", compute=_compute(options))
+    print((options.out / "README.md").read_text(encoding="utf-8"))
+
+
+# --- export ---
+
+
+def _export_options(p: Parser, arguments: Sequence[str]) -> None:
+    p.add_argument("weights", help="run directory, weights file, or shipped model")
+    p.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="the file to write: any batch, any size")
+    p.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    _network_options(p)
+
+
+def _export(options: Namespace) -> None:
+    print(export_onnx(load(options.weights), options.onnx, overwrite=options.overwrite))
+
+
+# --- demo ---
+
+
+def _demo_options(p: Parser, arguments: Sequence[str]) -> None:
+    _data_option(p)
+    p.add_argument("--runs-dir", default="runs", help="where runs are kept (default: %(default)s)")
+    p.add_argument("--name", help="name of this run (default: demo, with the data's name behind it when it is yours)")
+    _network_options(p)
+
+
+def _demo(options: Namespace) -> None:
+    compute = _compute(options)
+    settings = DemoSettings()
+    settings = replace(
+        settings,
+        search=replace(settings.search, compute=compute),
+        retrain=replace(settings.retrain, compute=compute),
+    )
+    own = "demo" if options.data == "photos" else f"demo-{Path(options.data).name}"
+    parallel = pick_device(options.device).type == "cpu" and (os.cpu_count() or 1) > 1
+    run_demo(options.data, settings, runs_dir=options.runs_dir, name=options.name or own, parallel=parallel)
+
+
+COMMANDS = {
+    "demo": (_demo_options, _demo),
+    "search": (_search_options, _search),
+    "retrain": (_retrain_options, _retrain),
+    "evaluate": (_evaluate_options, _evaluate),
+    "derain": (_derain_options, _derain),
+    "downstream": (_downstream_options, _downstream),
+    "export": (_export_options, _export),
+}
