@@ -1,5 +1,19 @@
 """What deraining is worth to others: a fixed detector, a fixed segmenter, and no-reference scores on real rain.
 
 The protocol of the field: one pretrained model, never retrained, looks at the rainy, the derained and the clean
-picture. Its own training and the deraining network's know nothing of each other.
+picture. Its own training and that of the deraining network know nothing of each other.
+
+* `boxes`: photographs with the boxes of their objects. `masks`: photographs with a class for every pixel.
+* `detection`: the detectors. `segmentation`: the segmenter, its training and its scores. `quality`: NIQE and PIQE.
+* `scoring`: average precision, consistency, bootstrap intervals.
+* `sightings`: one photograph in all its versions, and what a detector sees on each.
+* `overlays`: boxes and classes drawn on pictures. It imports the colours of `draw`.
+* `tasks`: the rows of the table, task by task. `pages`: the same in Markdown. `protocol`: one call for all of it.
+
+A module imports from those above it, and from every room below this one. Average precision (pycocotools) and the
+detector (onnxruntime) need the extra `downstream`.
 """
+
+from pathlib import Path
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets" / "downstream"

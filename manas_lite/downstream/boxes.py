@@ -1,14 +1,12 @@
 """Photographs with the boxes of their objects, and detections: one form for both, in COCO's categories."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from manas_lite.data import Picture
-
-__all__ = ["CATEGORIES", "AnnotatedPhoto", "Boxes", "bundled_boxes", "iou", "open_boxes"]
+from manas_lite.data import Picture, open_split
+from manas_lite.downstream import ASSETS
 
 _NAMES = (
     "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,,stop sign,parking meter,"
@@ -25,19 +23,21 @@ CATEGORIES: dict[int, str] = {number: name for number, name in enumerate(_NAMES.
 
 @dataclass(frozen=True)
 class Boxes:
-    """N boxes of one picture. corners: (N, 4) left, top, right, bottom in pixels. labels: (N,) category ids.
-    scores: (N,) in [0, 1]; 1 for true objects."""
+    """N boxes of one picture."""
 
     corners: np.ndarray
+    """Left, top, right and bottom in pixels, (N, 4)."""
     labels: np.ndarray
+    """Category ids, (N,)."""
     scores: np.ndarray
+    """Scores in [0, 1], (N,); 1 for true objects."""
 
     def __post_init__(self) -> None:
         corners = np.asarray(self.corners, np.float64).reshape(-1, 4)
         labels, scores = np.asarray(self.labels, np.int64).ravel(), np.asarray(self.scores, np.float64).ravel()
         if not len(corners) == len(labels) == len(scores):
             raise ValueError(f"{len(corners)} boxes, {len(labels)} labels and {len(scores)} scores: give one of each")
-        if len(corners) and (corners[:, 2:] < corners[:, :2]).any():
+        if (corners[:, 2:] < corners[:, :2]).any():
             raise ValueError("a box ends before it begins: corners are left, top, right, bottom")
         for name, value in (("corners", corners), ("labels", labels), ("scores", scores)):
             object.__setattr__(self, name, value)
@@ -46,7 +46,7 @@ class Boxes:
         return len(self.labels)
 
     def above(self, score: float) -> "Boxes":
-        """Those with at least this score."""
+        """Return the boxes that have at least this score."""
         return self[self.scores >= score]
 
     def __getitem__(self, chosen: np.ndarray) -> "Boxes":
@@ -55,15 +55,17 @@ class Boxes:
 
 @dataclass(frozen=True)
 class AnnotatedPhoto:
-    """A clean photograph and what is on it. part: train, val or test of the bundled split; None for others'."""
+    """A clean photograph and the objects on it."""
 
     name: str
     picture: Picture
     relative: np.ndarray
+    """YOLO's rows, (N, 5): class, then centre x, centre y, width and height as shares of the picture."""
     part: str | None = None
+    """Train, val or test of the bundled split; None for other photographs."""
 
     def truth(self) -> Boxes:
-        """The true boxes, in pixels of the picture."""
+        """Return the true boxes, in pixels of the picture."""
         height, width = self.picture.size()
         x, y, w, h = self.relative[:, 1:].T * np.array([width, height, width, height])[:, None]
         ids = np.array(list(CATEGORIES))[self.relative[:, 0].astype(int)]
@@ -71,10 +73,11 @@ class AnnotatedPhoto:
 
 
 def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Intersection over union of every box of (N, 4) with every one of (M, 4): (N, M) in [0, 1].
+    """Return the intersection over union of every box of (N, 4) with every one of (M, 4): (N, M) in [0, 1].
 
-    >>> iou(np.array([[0, 0, 2, 2]]), np.array([[1, 0, 3, 2], [5, 5, 6, 6]])).round(3).tolist()
-    [[0.333, 0.0]]
+    Example:
+        >>> iou(np.array([[0, 0, 2, 2]]), np.array([[1, 0, 3, 2], [5, 5, 6, 6]])).round(3).tolist()
+        [[0.333, 0.0]]
     """
     a, b = np.reshape(first, (-1, 1, 4)).astype(float), np.reshape(second, (1, -1, 4)).astype(float)
     sides = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
@@ -84,10 +87,14 @@ def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def open_boxes(folder: Path) -> tuple[AnnotatedPhoto, ...]:
-    """The photographs of `folder/images` with the YOLO boxes of `folder/labels`, by name.
+    """Return the photographs of `folder/images` with the YOLO boxes of `folder/labels`, by name.
 
-    A line of NAME.txt is `class x y width height`: the class from 0 to 79, the centre and size as shares of the
-    picture. A photograph without a file has no object. Raises FileNotFoundError, or ValueError naming the line.
+    A line of NAME.txt is `class x y width height`: the class from 0 to 79, then the centre and the size as shares of
+    the picture. A photograph without such a file has no object.
+
+    Raises:
+        FileNotFoundError: a folder is missing.
+        ValueError: there is no picture, or a line is no box; the line is named.
     """
     pictures, labels = folder / "images", folder / "labels"
     for needed in (pictures, labels):
@@ -96,28 +103,24 @@ def open_boxes(folder: Path) -> tuple[AnnotatedPhoto, ...]:
     files = sorted(p for p in pictures.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if not files:
         raise ValueError(f"{pictures} holds no .jpg or .png picture")
-    return tuple(AnnotatedPhoto(p.stem, Picture(p), _read_labels(labels / f"{p.stem}.txt")) for p in files)
+    return tuple(AnnotatedPhoto(p.stem, Picture(p), _yolo_rows(labels / f"{p.stem}.txt")) for p in files)
 
 
 def bundled_boxes() -> tuple[AnnotatedPhoto, ...]:
-    """The 26 bundled photographs from COCO, with COCO's boxes (CC BY 4.0) and the part each has in "photos"."""
-    assets = Path(__file__).resolve().parents[1] / "assets"
-    found = []
-    with open(assets / "photos" / "index.csv", newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            path = assets / "photos" / row["file"]
-            if path.name.startswith("coco_"):
-                boxes = _read_labels(assets / "downstream" / "boxes" / f"{path.stem}.txt")
-                found.append(AnnotatedPhoto(path.stem, Picture(path), boxes, row["part"]))
-    return tuple(found)
+    """Return the 26 bundled photographs from COCO, with COCO's boxes (CC BY 4.0) and their part of "photos"."""
+    split = open_split("photos")
+    return tuple(
+        AnnotatedPhoto(scene.name, scene.clean, _yolo_rows(ASSETS / "boxes" / f"{scene.name}.txt"), part)
+        for part, scenes in (("train", split.train), ("val", split.val), ("test", split.test))
+        for scene in scenes
+        if scene.name.startswith("coco_")
+    )
 
 
-def _read_labels(path: Path) -> np.ndarray:
-    """(N, 5): class and box of each line; none for a missing file."""
-    if not path.exists():
-        return np.zeros((0, 5))
+def _yolo_rows(path: Path) -> np.ndarray:
+    """Return class and box of each line, (N, 5); none for a missing file."""
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else (), start=1):
         if not line.strip():
             continue
         try:

@@ -1,4 +1,4 @@
-"""Detectors that stay as they are: COCO-SSD by onnxruntime, or one of torchvision's where it is installed.
+"""Detectors that stay as they are: COCO-SSD by onnxruntime, or one of torchvision's where that is installed.
 
 COCO-SSD is SSDLite on MobileNetV2, trained on COCO by Google (Apache-2.0; W. Liu et al., SSD, arXiv 1512.02325, and
 M. Sandler et al., MobileNetV2, arXiv 1801.04381). `python data_scripts/coco_ssd/make.py` fetches and converts it.
@@ -15,29 +15,32 @@ from manas_lite.data.registry import data_folder
 from manas_lite.downstream.boxes import CATEGORIES, Boxes, iou
 from manas_lite.photos.images import to_tensor
 
-__all__ = ["CocoSsd", "Detector", "TorchDetector", "default_detector_file", "find_detector", "suppress"]
-
 MAKE = "python data_scripts/coco_ssd/make.py"
-FEWEST = 0.01
-"""Detections with a lower score are dropped at once."""
+FEWEST = 0.01  # detections with a lower score are dropped at once
 
 
 class Detector(Protocol):
     """Anything that finds the objects on a picture."""
 
     def __call__(self, picture: np.ndarray) -> Boxes:
-        """uint8 (H, W, 3) -> detections with their scores, the surest first."""
+        """Return the detections on a picture, uint8 (H, W, 3), with their scores, the surest first."""
         ...
 
 
 def default_detector_file() -> Path:
-    """Where `make.py` leaves the converted detector: in `models`, beside the folder of data sets."""
+    """Return where `make.py` leaves the converted detector: in `models`, beside the folder of data sets."""
     return data_folder().parent / "models" / "coco_ssd.onnx"
 
 
 class CocoSsd:
-    """The converted COCO-SSD. overlap: boxes of one category that overlap more (IoU) are one object; its training's
-    value. most: detections kept a picture, as COCO's own evaluation takes at most 100."""
+    """The converted COCO-SSD.
+
+    Args:
+        path: the ONNX file; where its script leaves it by default.
+        overlap: boxes of one category that overlap more (IoU) are one object. The default is its training's value.
+        most: detections kept per picture. COCO's own evaluation takes at most 100.
+        threads: of onnxruntime.
+    """
 
     def __init__(self, path: Path | None = None, *, overlap: float = 0.6, most: int = 100, threads: int = 1) -> None:
         path = path or default_detector_file()
@@ -67,15 +70,23 @@ class CocoSsd:
 
 
 def find_detector(path: Path | None = None) -> CocoSsd | None:
-    """COCO-SSD where it is at hand; None where its file or onnxruntime is missing."""
+    """Return COCO-SSD where it is at hand, and None where its file or onnxruntime is missing."""
     if importlib.util.find_spec("onnxruntime") is None or not (path or default_detector_file()).is_file():
         return None
     return CocoSsd(path)
 
 
 def decode(scores: np.ndarray, corners: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores (1, A, 90) and corners (1, A, 1, 4) as shares (top, left, bottom, right) -> (A, 90), and (A, 4) in pixels
-    (left, top, right, bottom), within the picture."""
+    """Turn the network's outputs for A anchors into scores and pixels.
+
+    Args:
+        scores: (1, A, 90).
+        corners: (1, A, 1, 4), shares of the picture: top, left, bottom, right.
+        height, width: of the picture, in pixels.
+
+    Returns:
+        Scores (A, 90), and corners (A, 4) in pixels: left, top, right, bottom, within the picture.
+    """
     top, left, bottom, right = np.clip(corners.reshape(-1, 4), 0, 1).T
     pixels = np.stack([left * width, top * height, right * width, bottom * height], axis=1)
     pixels[:, 2:] = np.maximum(pixels[:, 2:], pixels[:, :2])
@@ -83,11 +94,15 @@ def decode(scores: np.ndarray, corners: np.ndarray, height: int, width: int) -> 
 
 
 def suppress(scores: np.ndarray, corners: np.ndarray, overlap: float = 0.6, most: int = 100) -> Boxes:
-    """Non-maximum suppression, a category at a time: the surest box stays, those that overlap it more go.
+    """Suppress what is not the surest, category by category: the surest box stays, those that overlap it more go.
 
-    scores: (A, 90), column c for category id c + 1. corners: (A, 4), shared by the categories.
+    Args:
+        scores: (A, 90), with category id c + 1 in column c.
+        corners: (A, 4) in pixels, shared by the categories.
+        overlap: the IoU above which two boxes of a category are one object.
+        most: how many detections are kept.
     """
-    kept = []
+    kept: list[tuple[float, int, int]] = []  # score, anchor, category
     for number in CATEGORIES:
         column = scores[:, number - 1]
         order = np.flatnonzero(column >= FEWEST)
@@ -96,17 +111,17 @@ def suppress(scores: np.ndarray, corners: np.ndarray, overlap: float = 0.6, most
             first, order = order[0], order[1:]
             kept.append((column[first], first, number))
             order = order[iou(corners[first], corners[order])[0] <= overlap]
-    kept.sort(key=lambda found: -found[0])
-    rows = [found[1] for found in kept[:most]]
-    return Boxes(corners[rows], np.array([f[2] for f in kept[:most]]), np.array([f[0] for f in kept[:most]]))
+    kept = sorted(kept, key=lambda found: -found[0])[:most]
+    best, anchors, labels = zip(*kept, strict=True) if kept else ((), (), ())
+    return Boxes(corners[list(anchors)], np.array(labels), np.array(best))
 
 
 class TorchDetector:
-    """A torchvision detector (or any module of the same form), such as
+    """A torchvision detector, or any module of the same form, on machines that reach torchvision's server.
 
-    TorchDetector(torchvision.models.detection.ssdlite320_mobilenet_v3_large(weights="DEFAULT"))
+        TorchDetector(torchvision.models.detection.ssdlite320_mobilenet_v3_large(weights="DEFAULT"))
 
-    which torchvision downloads: for machines that reach its server. Its category ids are COCO's.
+    Its category ids are COCO's.
     """
 
     def __init__(self, module: torch.nn.Module, device: str = "cpu") -> None:

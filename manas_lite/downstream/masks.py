@@ -1,17 +1,14 @@
-"""Street frames with a class for every pixel: CamVid's layout, and the bundled photographs in coarse classes."""
+"""Photographs with a class for every pixel: CamVid's layout, and the bundled photographs in coarse classes."""
 
-import csv
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from manas_lite.data import Picture
+from manas_lite.data import Picture, open_split
+from manas_lite.downstream import ASSETS
 from manas_lite.photos.images import ImageError, refusing
-
-__all__ = ["CAMVID", "COARSE", "IGNORE", "MaskedPhoto", "MaskedSet", "bundled_masks", "open_camvid"]
 
 IGNORE = 255
 """The class of pixels that count nowhere."""
@@ -22,18 +19,25 @@ CAMVID = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence"
 COARSE = ("person", "sky", "plants", "ground", "building", "vehicle", "other")
 """Classes of the bundled photographs: COCO's panoptic categories in seven groups, this kit's choice."""
 
+BUNDLED = "bundled photographs"
+
 
 @dataclass(frozen=True)
 class MaskedPhoto:
-    """A clean photograph and the class of each pixel. classes: how many there are."""
+    """A clean photograph and the class of each of its pixels."""
 
     name: str
     picture: Picture
     mask: Path
     classes: int
+    """How many classes there are."""
 
     def truth(self) -> np.ndarray:
-        """uint8 (H, W): 0 ... classes - 1, or IGNORE. Raises ImageError for a mask that is none of this picture."""
+        """Return the classes, uint8 (H, W): 0 to classes - 1, or IGNORE.
+
+        Raises:
+            ImageError: the mask cannot be read, or is not of this picture.
+        """
         with refusing(self.mask), Image.open(self.mask) as image:
             if image.mode not in ("L", "P"):
                 raise ImageError(f"{self.mask}: a mask holds one class number a pixel (8-bit grey), not {image.mode}")
@@ -46,20 +50,24 @@ class MaskedPhoto:
 
 @dataclass(frozen=True)
 class MaskedSet:
-    """Photographs to train a segmenter on, clean, and others to test it on. note: what the set can show."""
+    """Clean photographs to train a segmenter on, and others to test it on."""
 
     name: str
     classes: tuple[str, ...]
     train: tuple[MaskedPhoto, ...]
     test: tuple[MaskedPhoto, ...]
     note: str = ""
+    """What the set can show."""
 
 
 def open_camvid(folder: Path) -> MaskedSet:
-    """A folder with `train` and `trainannot` and, where there are some, `test` and `testannot` (`val` is left alone).
+    """Open a folder with `train` and `trainannot` and, where there are some, `test` and `testannot`.
 
-    Without test frames every fourth training frame becomes one. Raises FileNotFoundError for missing folders and
-    frames without a mask.
+    `val` is left alone. Without test frames, every fourth training frame becomes one.
+
+    Raises:
+        FileNotFoundError: a folder, or the mask of a frame, is missing.
+        ValueError: there are too few frames.
     """
     train = _frames(folder, "train")
     if (folder / "test").is_dir():
@@ -73,23 +81,25 @@ def open_camvid(folder: Path) -> MaskedSet:
 
 
 def bundled_masks() -> MaskedSet:
-    """The bundled photographs from COCO, trained on and tested on in the parts that their index states."""
-    assets = Path(__file__).resolve().parents[1] / "assets"
-    parts: dict[str, list[MaskedPhoto]] = {"train": [], "val": [], "test": []}
-    with open(assets / "photos" / "index.csv", newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            path = assets / "photos" / row["file"]
-            if path.name.startswith("coco_"):
-                mask = assets / "downstream" / "masks" / f"{path.stem}.png"
-                parts[row["part"]].append(MaskedPhoto(path.stem, Picture(path), mask, len(COARSE)))
-    train = (*parts["train"], *parts["val"])
+    """Return the bundled photographs from COCO; what "photos" trains or validates on is trained on here."""
+    split = open_split("photos")
+    train, test = (
+        tuple(
+            MaskedPhoto(scene.name, scene.clean, ASSETS / "masks" / f"{scene.name}.png", len(COARSE))
+            for scene in scenes
+            if scene.name.startswith("coco_")
+        )
+        for scenes in (split.train + split.val, split.test)
+    )
     note = f"{len(train)} everyday photographs to train on: enough for a rough segmenter, not for a good one"
-    return MaskedSet("bundled photographs", COARSE, train, tuple(parts["test"]), note)
+    return MaskedSet(BUNDLED, COARSE, train, test, note)
 
 
 def _packed_grey(image: Image.Image) -> bool:
-    """Whether a palette stands for grey levels, as PNG optimisers pack them: then these are the classes. In a palette
-    of colours the numbers are."""
+    """Return whether a palette stands for grey levels, as PNG optimisers pack them.
+
+    Then the levels are the classes. With a palette of colours, the numbers of the palette are.
+    """
     if image.mode != "P":
         return False
     palette = np.array(image.getpalette("RGB")).reshape(-1, 3)
@@ -103,7 +113,7 @@ def _frames(folder: Path, part: str) -> tuple[MaskedPhoto, ...]:
         if not needed.is_dir():
             raise FileNotFoundError(f"{needed}: no such folder; CamVid's layout has train/ and trainannot/")
     found = [MaskedPhoto(p.stem, Picture(p), masks / p.name, len(CAMVID)) for p in sorted(frames.glob("*.png"))]
-    missing: Sequence[str] = [photo.name for photo in found if not photo.mask.is_file()]
+    missing = [photo.name for photo in found if not photo.mask.is_file()]
     if missing:
         raise FileNotFoundError(f"{masks} holds no mask for {', '.join(missing[:3])} ({len(missing)} missing)")
     return tuple(found)

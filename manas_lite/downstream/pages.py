@@ -5,12 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from manas_lite.downstream.tasks import GAIN, Row
 
-__all__ = ["page"]
-
-FEW = 10
-"""Pictures below which the page warns of the intervals."""
-
-VERSIONS = ("clean", "rainy", "derained", GAIN)
+FEW_PICTURES = 10  # below this many the page warns of the intervals
 
 DETECTION = """\
 A fixed COCO-SSD detector looks at each photograph clean, under synthetic rain, and derained. **AP** compares it with
@@ -38,45 +33,53 @@ They do not measure whether rain is gone: grain, blur and compression move them 
 often do little on real rain; look at the change, and at the contact sheet.
 """
 
-COLUMNS: Mapping[str, Mapping[str, tuple[str, int]]] = {
-    "detection": {
-        "ap50": ("AP@50", 3),
-        "ap": ("AP", 3),
-        "recall": ("recall", 3),
-        "precision": ("precision", 3),
-        "confidence_drop": ("confidence drop", 3),
-    },
-    "segmentation": {"miou": ("mIoU", 3), "accuracy": ("pixel accuracy", 3)},
-    "quality": {"niqe": ("NIQE", 2), "piqe": ("PIQE", 1), "change": ("change", 2)},
+Headings = Mapping[str, tuple[str, int]]  # by measure: the heading of its column, and the decimals
+SECTIONS: Mapping[str, tuple[str, Headings]] = {
+    "detection": (
+        DETECTION,
+        {
+            "ap50": ("AP@50", 3),
+            "ap": ("AP", 3),
+            "recall": ("recall", 3),
+            "precision": ("precision", 3),
+            "confidence_drop": ("confidence drop", 3),
+        },
+    ),
+    "segmentation": (SEGMENTATION, {"miou": ("mIoU", 3), "accuracy": ("pixel accuracy", 3)}),
+    "quality": (QUALITY, {"niqe": ("NIQE", 2), "piqe": ("PIQE", 1), "change": ("change", 2)}),
 }
-TEXTS = {"detection": DETECTION, "segmentation": SEGMENTATION, "quality": QUALITY}
 
 
-def page(
+def markdown_page(
     rows: Sequence[Row], name: str, levels: Sequence[str], notes: Mapping[str, str], left_out: Sequence[str] = ()
 ) -> str:
-    """The Markdown page. notes: of masked data, what it can show. left_out: pictures that were, and why."""
+    """Return the page.
+
+    Args:
+        rows: of the table.
+        name: of the deraining network.
+        levels: of the synthetic rain, in the order in which they are shown.
+        notes: what masked data can show, by their name.
+        left_out: pictures that were left out, and why.
+    """
     parts = [
         f"# After deraining by {name}\n",
         "Made by `python -m manas_lite downstream`; every number, and those of each class, is in `table.csv`. In "
         "brackets: 95 % of the values over resampled pictures. One network, one seed of the rain: an interval says how "
         f'much hangs on the choice of pictures, and nothing else. "{GAIN}" is the paired difference.\n',
     ]
-    for task, columns in COLUMNS.items():
+    for task, (text, headings) in SECTIONS.items():
         of_task = [row for row in rows if row.task == task]
-        if not of_task:
-            continue
-        parts.append(f"## {task.capitalize()}\n")
-        parts.append(TEXTS[task])
+        if of_task:
+            parts += [f"## {task.capitalize()}\n", text]
         for data in dict.fromkeys(row.data for row in of_task):
             mine = [row for row in of_task if row.data == data]
             note = f"; {notes[data]}" if task == "segmentation" and data in notes else ""
-            few = "; so few that the intervals mean little" if mine[0].pictures < FEW else ""
-            parts.append(f"**{data}**, {mine[0].pictures} pictures{note}{few}\n")
-            parts.append(_table(mine, columns, levels))
+            few = "; so few that the intervals mean little" if mine[0].pictures < FEW_PICTURES else ""
+            parts += [f"**{data}**, {mine[0].pictures} pictures{note}{few}\n", _markdown(mine, headings, levels)]
             if task == "segmentation":
-                parts.append("IoU of each class:\n")
-                parts.append(_table(mine, {m: (m.removeprefix("iou_"), 2) for m in _classes(mine)}, levels))
+                classes = {row.measure: (row.measure[4:], 2) for row in mine if row.measure.startswith("iou_")}
+                parts += ["IoU of each class:\n", _markdown(mine, classes, levels)]
     if not any(row.level == "real" for row in rows):
         parts.append("Real rain was not measured (`--real` takes a folder of rainy photographs).\n")
     if left_out:
@@ -85,20 +88,16 @@ def page(
     return "\n".join(parts)
 
 
-def _classes(rows: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(row.measure for row in rows if row.measure.startswith("iou_")))
-
-
-def _table(rows: Sequence[Row], columns: Mapping[str, tuple[str, int]], levels: Sequence[str]) -> str:
+def _markdown(rows: Sequence[Row], headings: Headings, levels: Sequence[str]) -> str:
     cells = {(row.level, row.version, row.measure): row for row in rows}
-    present = [m for m in columns if any(key[2] == m for key in cells)]
-    lines = ["| rain | picture | " + " | ".join(columns[m][0] for m in present) + " |"]
+    present = [measure for measure in headings if any(key[2] == measure for key in cells)]
+    lines = ["| rain | picture | " + " | ".join(headings[m][0] for m in present) + " |"]
     lines.append("|---|---|" + "---|" * len(present))
     for level in ("none", *levels, "real"):
-        for version in VERSIONS:
+        for version in ("clean", "rainy", "derained", GAIN):
             found = [cells.get((level, version, m)) for m in present]
             if any(found):
-                shown = [_cell(row, columns[m][1]) for row, m in zip(found, present, strict=True)]
+                shown = [_cell(row, headings[m][1]) for row, m in zip(found, present, strict=True)]
                 lines.append(f"| {level} | {version} | " + " | ".join(shown) + " |")
     return "\n".join(lines) + "\n"
 
@@ -106,6 +105,6 @@ def _table(rows: Sequence[Row], columns: Mapping[str, tuple[str, int]], levels: 
 def _cell(row: Row | None, digits: int) -> str:
     if row is None or math.isnan(row.value):
         return "–"
-    sign = "+" if row.version == GAIN else ""
-    text = f"{row.value:{sign}.{digits}f}"
-    return text if math.isnan(row.low) else f"{text} [{row.low:{sign}.{digits}f}, {row.high:{sign}.{digits}f}]"
+    form = f"{'+' if row.version == GAIN else ''}.{digits}f"
+    text = f"{row.value:{form}}"
+    return text if math.isnan(row.low) else f"{text} [{row.low:{form}}, {row.high:{form}}]"

@@ -9,33 +9,32 @@ blur that takes the streaks away with the texture may please them. Scores compar
   MMagic 1.2.0 ships them (Apache-2.0).
 * PIQE: Venkatanath N. et al., "Blind image quality evaluation using perception based features", NCC 2015.
 
-Both are computed on grey levels 0..255, as MATLAB's rgb2gray weighs colours.
+Both are computed on grey levels 0..255, as MATLAB's rgb2gray weighs colours. They are written here because pyiqa, which
+has both, needs torchvision, timm, transformers and two dozen more packages, and downloads its statistics when used.
 """
 
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scipy.ndimage import correlate, correlate1d, gaussian_filter
+import torch
+from scipy.ndimage import correlate, gaussian_filter
 from scipy.special import gamma
+from torch.nn import functional as F
 
-__all__ = ["niqe", "piqe"]
+from manas_lite.downstream import ASSETS
 
-PATCH = 96
-"""Side of NIQE's patches, pixels: that of the pristine statistics."""
-
-BLOCK = 16
-"""Side of PIQE's blocks, pixels."""
-
-_GREY = np.array([0.299, 0.587, 0.114])
+PATCH = 96  # pixels, side of NIQE's patches: that of the pristine statistics
+BLOCK = 16  # pixels, side of PIQE's blocks
+GREY_WEIGHTS = np.array([0.299, 0.587, 0.114])
 
 
 def niqe(picture: np.ndarray) -> float:
-    """NIQE of a picture, uint8 (H, W, 3) or (H, W); about 2 to 4 for clean photographs, more for worse ones.
+    """Return the NIQE of a picture, uint8 (H, W, 3) or (H, W): 2 to 4 for clean photographs, more for worse ones.
 
-    Raises ValueError for pictures too small or too flat: two patches of 96 x 96 pixels, neither of one colour, are
-    needed to have a covariance.
+    Raises:
+        ValueError: the picture is too small or too flat: two patches of 96 x 96 pixels, neither of one colour, are
+            needed to have a covariance.
     """
     grey = np.round(_grey(picture))
     rows, columns = grey.shape[0] // PATCH, grey.shape[1] // PATCH
@@ -48,10 +47,8 @@ def niqe(picture: np.ndarray) -> float:
     pristine = _pristine()
     scales = []
     for scale in (1, 2):
-        normal = _normalised(image, pristine.window)
-        side = PATCH // scale
-        patches = normal.reshape(rows, side, columns, side).swapaxes(1, 2).reshape(-1, side, side)
-        scales.append([_features(patch) for patch in patches])
+        normal = _normalised(image, pristine.kernel)
+        scales.append([_features(patch) for patch in _squares(normal, PATCH // scale)])
         image = _halved(image)
     features = np.concatenate(scales, axis=1)
     whole = features[~np.isnan(features).any(axis=1)]
@@ -64,9 +61,9 @@ def niqe(picture: np.ndarray) -> float:
 
 
 def piqe(picture: np.ndarray) -> float:
-    """PIQE of a picture, uint8 (H, W, 3) or (H, W), in 0..100: under 20 excellent, over 80 bad, as MATLAB grades it.
+    """Return the PIQE of a picture, uint8 (H, W, 3) or (H, W): 0..100, and 100 for one without a lively block.
 
-    100 for a picture without a lively block.
+    MATLAB grades under 20 as excellent and over 80 as bad.
     """
     grey = np.round(_grey(picture))
     if grey.max() == 0:
@@ -75,8 +72,7 @@ def piqe(picture: np.ndarray) -> float:
     grey = np.round(255 * (grey / grey.max()))
     mean = _blurred(grey)
     normal = (grey - mean) / (np.sqrt(np.abs(_blurred(grey * grey) - mean * mean)) + 1)
-    rows, columns = (side // BLOCK for side in grey.shape)
-    blocks = normal.reshape(rows, BLOCK, columns, BLOCK).swapaxes(1, 2).reshape(-1, BLOCK, BLOCK)
+    blocks = _squares(normal, BLOCK)
     variance = blocks.var(axis=(1, 2), ddof=1)
     lively = variance > 0.1
     if not lively.any():
@@ -90,7 +86,13 @@ def _grey(picture: np.ndarray) -> np.ndarray:
     array = np.asarray(picture)
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
         raise ValueError(f"expected uint8 (H, W, 3) or (H, W), got {array.dtype} {array.shape}")
-    return array @ _GREY if array.ndim == 3 else array.astype(np.float64)
+    return array @ GREY_WEIGHTS if array.ndim == 3 else array.astype(np.float64)
+
+
+def _squares(image: np.ndarray, side: int) -> np.ndarray:
+    """Return an image, whose sides are multiples of `side`, as squares (N, side, side), row by row."""
+    rows, columns = (length // side for length in image.shape)
+    return image.reshape(rows, side, columns, side).swapaxes(1, 2).reshape(-1, side, side)
 
 
 # --- NIQE ---
@@ -99,25 +101,24 @@ def _grey(picture: np.ndarray) -> np.ndarray:
 class _Pristine(NamedTuple):
     mean: np.ndarray  # (36,)
     covariance: np.ndarray  # (36, 36)
-    window: np.ndarray  # (7, 7)
+    kernel: np.ndarray  # (7, 7), a Gaussian
 
 
 @cache
 def _pristine() -> _Pristine:
-    file = Path(__file__).resolve().parents[1] / "assets" / "downstream" / "niqe.npz"
-    with np.load(file) as held:
+    with np.load(ASSETS / "niqe.npz") as held:
         return _Pristine(held["mu_pris_param"].ravel(), held["cov_pris_param"], held["gaussian_window"])
 
 
-def _normalised(image: np.ndarray, window: np.ndarray) -> np.ndarray:
-    """Local mean taken off, divided by the local deviation: equation 1."""
-    mean = correlate(image, window, mode="nearest")
-    deviation = np.sqrt(np.abs(correlate(image**2, window, mode="nearest") - mean**2))
+def _normalised(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Take the local mean off and divide by the local deviation: equation 1."""
+    mean = correlate(image, kernel, mode="nearest")
+    deviation = np.sqrt(np.abs(correlate(image**2, kernel, mode="nearest") - mean**2))
     return (image - mean) / (deviation + 1)
 
 
 def _features(patch: np.ndarray) -> list[float]:
-    """18 numbers: the shape of the values' distribution, and of the products of neighbours in four directions."""
+    """Return 18 numbers: the shape of the values' distribution, and of products of neighbours in four directions."""
     alpha, left, right = _asymmetric_gaussian(patch)
     found = [alpha, (left + right) / 2]
     for shift in ((0, 1), (1, 0), (1, 1), (1, -1)):
@@ -128,14 +129,14 @@ def _features(patch: np.ndarray) -> list[float]:
 
 @cache
 def _shapes() -> tuple[np.ndarray, np.ndarray]:
-    """Candidate shapes of a generalised Gaussian, and the ratio of moments that belongs to each."""
+    """Return candidate shapes of a generalised Gaussian, and the ratio of moments that belongs to each."""
     shapes = np.arange(0.2, 10.001, 0.001)
     inverse = 1 / shapes
     return shapes, gamma(2 * inverse) ** 2 / (gamma(inverse) * gamma(3 * inverse))
 
 
 def _asymmetric_gaussian(values: np.ndarray) -> tuple[float, float, float]:
-    """Shape, left and right scale by moment matching: equation 7. NaN for values of one sign."""
+    """Return shape, left and right scale by moment matching: equation 7. They are NaN for values of one sign."""
     shapes, ratios = _shapes()
     with np.errstate(invalid="ignore", divide="ignore"):
         low, high = values[values < 0], values[values > 0]
@@ -149,15 +150,9 @@ def _asymmetric_gaussian(values: np.ndarray) -> tuple[float, float, float]:
 
 
 def _halved(image: np.ndarray) -> np.ndarray:
-    """MATLAB's imresize(image, 0.5): the cubic kernel (a = -0.5) stretched by two, edges mirrored."""
-    x = np.array([1.75, 1.25, 0.75, 0.25, 0.25, 0.75, 1.25, 1.75])
-    kernel = np.where(x <= 1, 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2)
-    kernel /= kernel.sum()
-    for axis in (0, 1):
-        # Eight taps, the fourth on an even pixel: of the pixels that scipy centres on, every second is wanted.
-        image = np.moveaxis(correlate1d(image, kernel, axis=axis, mode="reflect", origin=-1), axis, 0)[::2]
-        image = np.moveaxis(image, 0, axis)
-    return image
+    """Return MATLAB's imresize(image, 0.5): the cubic kernel (a = -0.5) stretched by two, with the edges mirrored."""
+    wider = torch.from_numpy(np.pad(image, 4, mode="symmetric"))[None, None]
+    return F.interpolate(wider, scale_factor=0.5, mode="bicubic", antialias=True)[0, 0, 2:-2, 2:-2].numpy()
 
 
 # --- PIQE ---
@@ -168,14 +163,14 @@ def _blurred(image: np.ndarray) -> np.ndarray:
 
 
 def _blocky(blocks: np.ndarray) -> np.ndarray:
-    """Whether six pixels in a row, somewhere on a block's border, hardly differ."""
+    """Return whether six pixels in a row, somewhere on a block's border, hardly differ."""
     borders = np.stack([blocks[:, 0], blocks[:, :, -1], blocks[:, -1], blocks[:, :, 0]], axis=1)
     segments = np.lib.stride_tricks.sliding_window_view(borders, 6, axis=2)
     return (segments.std(axis=-1, ddof=1) < 0.1).any(axis=(1, 2))
 
 
 def _noisy(blocks: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    """Whether a block's two middle columns vary as the rest of it does."""
+    """Return whether a block's two middle columns vary as the rest of it does."""
     middle = blocks[:, :, 7:9].reshape(len(blocks), -1)
     around = np.delete(blocks, (7, 9), axis=2).reshape(len(blocks), -1)  # the columns that MATLAB's code leaves
     deviation = np.sqrt(variance)

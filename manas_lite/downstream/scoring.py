@@ -1,7 +1,8 @@
 """How well detections fit: average precision against true boxes, consistency with what the clean picture shows.
 
-Average precision is COCO's own (pycocotools). Consistency takes the detections on the clean picture for true: it says
-whether rain changes what a detector sees, not whether it sees right.
+Average precision is COCO's own (pycocotools). torchmetrics calls the same code, and needs torchvision for it.
+Consistency takes the detections on the clean picture for true: it says whether rain changes what a detector sees, not
+whether it sees right.
 """
 
 import contextlib
@@ -14,16 +15,18 @@ import numpy as np
 
 from manas_lite.downstream.boxes import CATEGORIES, Boxes, iou
 
-__all__ = ["AveragePrecision", "Consistency", "consistency", "interval", "resamples"]
-
 THRESHOLD = 0.5
 """Score from which a detection counts for consistency, and IoU from which two boxes are one object."""
 
 
 class AveragePrecision:
-    """COCO's evaluation of detections on pictures; `ap()` also on a resample of them.
+    """COCO's evaluation of detections on pictures, also on a resample of these.
 
-    truth, found: Boxes, one a picture, in the same order. Sizes are not told apart; at most 100 detections a picture.
+    Sizes of objects are not told apart. At most 100 detections count per picture.
+
+    Args:
+        truth: the true boxes, one `Boxes` per picture.
+        found: the detections, in the same order.
     """
 
     def __init__(self, truth: Sequence[Boxes], found: Sequence[Boxes]) -> None:
@@ -46,12 +49,13 @@ class AveragePrecision:
         self._results = list(self.evaluation.evalImgs)  # category by category, the pictures of each in order
 
     def ap(self, pictures: np.ndarray | None = None) -> dict[str, float]:
-        """`ap50` (IoU 0.5) and `ap` (mean over IoU 0.5, 0.55, ... 0.95), each the mean over the categories that occur.
+        """Return `ap50` (IoU 0.5) and `ap` (mean over IoU 0.5, 0.55, ... 0.95), means over the categories that occur.
 
-        pictures: their numbers, as many as there are, for a bootstrap resample; all of them by default.
+        Args:
+            pictures: their numbers, as many as there are, for a bootstrap resample; all of them by default.
         """
-        table = np.array(self._results, dtype=object).reshape(-1, self.count)
-        drawn = table if pictures is None else table[:, pictures]
+        results = np.array(self._results, dtype=object).reshape(-1, self.count)
+        drawn = results if pictures is None else results[:, pictures]
         self.evaluation.evalImgs = list(drawn.ravel())
         with contextlib.redirect_stdout(io.StringIO()):
             self.evaluation.accumulate()
@@ -60,8 +64,7 @@ class AveragePrecision:
 
 
 def _mean(precision: np.ndarray) -> float:
-    """-1 stands for a category without a true box."""
-    valid = precision[precision > -1]
+    valid = precision[precision > -1]  # -1 stands for a category without a true box
     return float(valid.mean()) if valid.size else float("nan")
 
 
@@ -72,14 +75,9 @@ def _coco(pictures: Sequence[Boxes]) -> Any:
     for picture, boxes in enumerate(pictures, start=1):
         for (left, top, right, bottom), label, score in zip(boxes.corners, boxes.labels, boxes.scores, strict=True):
             width, height = right - left, bottom - top
-            annotation: dict[str, Any] = {
-                "id": len(annotations) + 1,
-                "image_id": picture,
-                "category_id": int(label),
-                "iscrowd": 0,
-            }
-            annotation |= {"bbox": [left, top, width, height], "area": width * height, "score": float(score)}
-            annotations.append(annotation)
+            place = {"bbox": [left, top, width, height], "area": width * height, "score": float(score)}
+            of = {"id": len(annotations) + 1, "image_id": picture, "category_id": int(label), "iscrowd": 0}
+            annotations.append(of | place)
     coco = COCO()
     coco.dataset = {
         "images": [{"id": number} for number in range(1, len(pictures) + 1)],
@@ -92,41 +90,50 @@ def _coco(pictures: Sequence[Boxes]) -> Any:
 
 @dataclass(frozen=True)
 class Consistency:
-    """What became of the clean picture's detections. clean, found, matched: counts. drop: for each clean detection,
-    its score less that of the surest detection in its place (same category, IoU at least 0.5), or less 0."""
+    """What became of the detections on the clean version of one picture."""
 
     clean: int
+    """Detections on the clean picture."""
     found: int
+    """Detections on the other version."""
     matched: int
+    """Detections that both have."""
     drop: tuple[float, ...]
+    """Score lost, per clean detection: its own less that of the surest one in its place, or less 0 where none is.
+
+    In its place means: of the same category, with an IoU of at least 0.5.
+    """
 
     @staticmethod
     def recall(pictures: Sequence["Consistency"]) -> float:
-        """Share of the clean pictures' detections that were found again; NaN without any."""
+        """Return the share of the clean pictures' detections that were found again; NaN without any."""
         return _ratio(sum(c.matched for c in pictures), sum(c.clean for c in pictures))
 
     @staticmethod
     def precision(pictures: Sequence["Consistency"]) -> float:
-        """Share of the detections that the clean pictures have too; NaN without any."""
+        """Return the share of the detections that the clean pictures have too; NaN without any."""
         return _ratio(sum(c.matched for c in pictures), sum(c.found for c in pictures))
 
     @staticmethod
     def confidence_drop(pictures: Sequence["Consistency"]) -> float:
-        """Mean score lost, over all clean detections; NaN without any."""
+        """Return the mean score lost, over all clean detections; NaN without any."""
         drops = [drop for c in pictures for drop in c.drop]
-        return float(np.mean(drops)) if drops else float("nan")
+        return _ratio(sum(drops), len(drops))
 
 
 def consistency(clean: Boxes, found: Boxes, score: float = THRESHOLD, overlap: float = THRESHOLD) -> Consistency:
-    """Matches detections with at least `score`, the surest first, each with the one of the clean picture that it
-    overlaps most (same category, IoU at least `overlap`) and that no surer one has taken."""
+    """Match the detections on one version of a picture with those on the clean one.
+
+    Those of at least `score` are matched, the surest first, each with the one of the clean picture that it overlaps
+    most (same category, IoU at least `overlap`) and that no surer one has taken.
+    """
     reference, sure = clean.above(score), found.above(score)
     together = iou(sure.corners, reference.corners)
     together[sure.labels[:, None] != reference.labels[None]] = 0
     free = np.ones(len(reference), bool)
     for row in np.argsort(-sure.scores, kind="stable"):
-        open_to_it = np.where(free, together[row], 0) if len(reference) else np.zeros(0)
-        if open_to_it.size and open_to_it.max() >= overlap:
+        open_to_it = np.where(free, together[row], 0)
+        if open_to_it.max(initial=0) >= overlap:
             free[open_to_it.argmax()] = False
     near = (iou(reference.corners, found.corners) >= overlap) & (reference.labels[:, None] == found.labels[None])
     best = np.where(near, found.scores[None], 0).max(1, initial=0)
@@ -134,19 +141,19 @@ def consistency(clean: Boxes, found: Boxes, score: float = THRESHOLD, overlap: f
     return Consistency(len(reference), len(sure), int((~free).sum()), drop)
 
 
-def _ratio(part: int, whole: int) -> float:
+def _ratio(part: float, whole: int) -> float:
     return part / whole if whole else float("nan")
 
 
 def resamples(count: int, draws: int, seed: int = 0) -> np.ndarray:
-    """(draws, count) picture numbers, each row drawn with replacement: a bootstrap over pictures."""
+    """Return (draws, count) picture numbers, each row drawn with replacement: a bootstrap over pictures."""
     if count < 1:
         raise ValueError("a bootstrap needs at least one picture")
     return np.random.default_rng(seed).integers(count, size=(draws, count))
 
 
-def interval(samples: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of what a measure gave on the resamples; those where it was NaN are left out.
+def interval(samples: Sequence[float] | np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Return the percentile interval of what a measure gave on the resamples; those where it was NaN are left out.
 
     It tells how much hangs on the choice of pictures; not on the training of the network, nor on the rain's seed.
     """

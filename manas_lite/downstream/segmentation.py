@@ -1,7 +1,8 @@
 """A small segmenter, trained by the kit on clean pictures once and then left as it is; and its scores.
 
-A U-shaped network with four scales, after O. Ronneberger et al., arXiv 1505.04597; sizes are this kit's choice. It is
-no good segmenter, and need not be: it is asked how much rain takes from it, and how much deraining gives back.
+It is no good segmenter, and need not be: it is asked how much rain takes from it, and how much deraining gives back.
+`python data_scripts/segmenter.py` makes the bundled one; `python -m manas_lite downstream --street FOLDER` trains one
+on a folder of your own.
 """
 
 import hashlib
@@ -16,39 +17,40 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from manas_lite.compute.runtime import Compute, ComputeSettings
+from manas_lite.downstream import ASSETS
 from manas_lite.downstream.masks import IGNORE, MaskedSet
 from manas_lite.photos.images import to_tensor
 from manas_lite.runs import checkpoint
 from manas_lite.runs.progress import Progress
 from manas_lite.runs.settings import to_dict
 
-__all__ = [
-    "Segmenter",
-    "SegmenterSettings",
-    "confusion",
-    "load_segmenter",
-    "save_segmenter",
-    "scores",
-    "segment",
-    "train_segmenter",
-    "was_trained_so",
-]
+BUNDLED_SEGMENTER = ASSETS / "segmenter.safetensors"
 
 
 @dataclass(frozen=True)
 class SegmenterSettings:
-    """widths: channels a scale. steps, batch, side: optimisation steps, crops a step, pixels of a crop's side."""
+    """How a segmenter is made."""
 
     widths: tuple[int, ...] = (16, 32, 48, 64)
+    """Channels of each scale."""
     steps: int = 1500
+    """Optimisation steps."""
     batch: int = 8
+    """Crops per step."""
     side: int = 128
+    """Side of a crop, in pixels."""
     rate: float = 1e-2
+    """Adam's learning rate at the start; it falls to 0 along a cosine."""
     seed: int = 0
 
 
 class Segmenter(nn.Module):
-    """Pictures (B, 3, H, W) in [0, 1] -> class scores (B, classes, H, W). It looks at half the picture's size."""
+    """A U-shaped network: pictures (B, 3, H, W) in [0, 1] -> class scores (B, classes, H, W).
+
+    It works at half the size of the picture.
+
+    Source: O. Ronneberger et al., arXiv 1505.04597; the sizes are this kit's choice.
+    """
 
     def __init__(self, classes: Sequence[str], widths: Sequence[int] = (16, 32, 48, 64)) -> None:
         super().__init__()
@@ -83,10 +85,10 @@ def train_segmenter(
     compute: ComputeSettings | None = None,
     progress: bool = True,
 ) -> Segmenter:
-    """A segmenter trained on the clean training pictures of `data`, never shown rain.
+    """Train a segmenter on the clean training pictures of `data`, and never on rain.
 
-    Random crops, flips and brightness; Adam with a falling rate; cross-entropy in which a class weighs as the root of
-    its rarity. The same seed gives the same network on CPU.
+    It sees random crops, flips and brightness. The loss is a cross-entropy in which a class weighs as the root of its
+    rarity. The same seed gives the same network on CPU.
     """
     settings = settings or SegmenterSettings()
     runtime = Compute(compute or ComputeSettings())
@@ -102,8 +104,7 @@ def train_segmenter(
     with runtime.session(), Progress(settings.steps, "segmenter", show=progress) as bar:
         for _ in range(settings.steps):
             drawn = [_crop(*pairs[rng.integers(len(pairs))], settings.side, rng) for _ in range(settings.batch)]
-            pictures = torch.stack([picture for picture, _ in drawn]).to(runtime.device)
-            truth = torch.stack([mask for _, mask in drawn]).to(runtime.device)
+            pictures, truth = (torch.stack(part).to(runtime.device) for part in zip(*drawn, strict=True))
             loss = F.cross_entropy(net(pictures), truth, weight, ignore_index=IGNORE)
             if not torch.isfinite(loss):  # a batch without a labelled pixel
                 continue
@@ -116,7 +117,7 @@ def train_segmenter(
 
 
 def _rarity(masks: Sequence[np.ndarray], classes: int) -> Tensor:
-    """One over the root of each class's share of the pixels, 1 on average over them; 0 for a class that is nowhere."""
+    """Return one over the root of each class's share of the pixels, 1 on average; 0 for a class that is nowhere."""
     counts = sum(np.bincount(mask.ravel(), minlength=256)[:classes] for mask in masks)
     share = np.asarray(counts) / np.sum(counts)
     weight = np.divide(1, np.sqrt(share), out=np.zeros(classes), where=share > 0)
@@ -124,14 +125,14 @@ def _rarity(masks: Sequence[np.ndarray], classes: int) -> Tensor:
 
 
 def _crop(picture: np.ndarray, mask: np.ndarray, side: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """A square of `side` pixels, from a part of the picture up to three times as large, maybe mirrored."""
+    """Return a square of `side` pixels, from a part of the picture up to three times as large, maybe mirrored."""
     height, width = mask.shape
     size = int(min(side * 2 ** rng.uniform(-0.25, 1.5), height, width))
     top, left = rng.integers(height - size + 1), rng.integers(width - size + 1)
-    part = to_tensor(picture[top : top + size, left : left + size])
-    truth = torch.from_numpy(mask[top : top + size, left : left + size].astype(np.int64))
+    square = slice(top, top + size), slice(left, left + size)
+    part, truth = to_tensor(picture[square]), torch.from_numpy(mask[square].astype(np.float32))
     part = F.interpolate(part[None], size=(side, side), mode="bilinear", antialias=True, align_corners=False)[0]
-    truth = F.interpolate(truth[None, None].float(), size=(side, side), mode="nearest")[0, 0].long()
+    truth = F.interpolate(truth[None, None], size=(side, side), mode="nearest")[0, 0].long()
     if rng.random() < 0.5:
         part, truth = part.flip(-1), truth.flip(-1)
     return (part * rng.uniform(0.7, 1.2)).clamp(0, 1), truth
@@ -139,38 +140,39 @@ def _crop(picture: np.ndarray, mask: np.ndarray, side: int, rng: np.random.Gener
 
 @torch.inference_mode()
 def segment(net: Segmenter, picture: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, 3) -> the likeliest class of each pixel, uint8 (H, W)."""
+    """Return the likeliest class of each pixel, uint8 (H, W), of a picture, uint8 (H, W, 3)."""
     return net(to_tensor(picture)[None])[0].argmax(0).numpy().astype(np.uint8)
 
 
 def confusion(predicted: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
-    """(classes, classes) counts of pixels: row the true class, column the predicted one; IGNORE counts nowhere."""
+    """Return counts of pixels, (classes, classes): row the true class, column the predicted; IGNORE counts nowhere."""
     known = truth != IGNORE
     pairs = classes * truth[known].astype(np.int64) + predicted[known]
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
 def scores(matrix: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
-    """From a confusion matrix summed over pictures: `miou`, `accuracy` (of pixels), and `iou_NAME` of each class.
+    """Return `miou`, `accuracy` (of pixels) and each class's `iou_NAME`, of a confusion matrix summed over pictures.
 
-    A class that is neither true nor predicted anywhere is NaN and left out of the mean, as torchmetrics does.
+    A class that is neither true nor predicted anywhere is NaN and left out of the mean, as torchmetrics does. (It is a
+    dependency of the tests alone, which hold these numbers to its.)
     """
     hit = matrix.diagonal().astype(float)
     union = matrix.sum(0) + matrix.sum(1) - hit
     each = np.divide(hit, union, out=np.full(len(hit), np.nan), where=union > 0)
     total = matrix.sum()
-    found = {"miou": float(np.nanmean(each)) if total else float("nan")}
-    found["accuracy"] = float(hit.sum() / total) if total else float("nan")
+    miou, accuracy = (np.nanmean(each), hit.sum() / total) if total else (np.nan, np.nan)
+    found = {"miou": float(miou), "accuracy": float(accuracy)}
     return found | {f"iou_{name}": float(value) for name, value in zip(classes, each, strict=True)}
 
 
 def save_segmenter(path: Path, net: Segmenter, settings: SegmenterSettings, data: MaskedSet) -> None:
-    """Weights, classes and what it was trained by and on, in one safetensors file."""
+    """Write the weights, the classes, and what it was trained by and on, in one safetensors file."""
     checkpoint.write(path, {"net": net.state_dict()}, {"kind": "segmenter", **_origin(settings, data)})
 
 
 def was_trained_so(path: Path, settings: SegmenterSettings, data: MaskedSet) -> bool:
-    """Whether a saved segmenter comes of these settings and of the training frames and masks that `data` holds."""
+    """Return whether a saved segmenter comes of these settings and of the training frames and masks of `data`."""
     origin = _origin(settings, data)
     _, meta = checkpoint.read(path)
     return {name: meta.get(name) for name in origin} == origin
@@ -190,8 +192,13 @@ def _origin(settings: SegmenterSettings, data: MaskedSet) -> dict[str, Any]:
     }
 
 
-def load_segmenter(path: Path, data: MaskedSet | None = None) -> Segmenter:
-    """A saved segmenter, in eval mode; ValueError where it was trained on other pictures or classes than `data`'s."""
+def load_segmenter(path: Path = BUNDLED_SEGMENTER, data: MaskedSet | None = None) -> Segmenter:
+    """Return a saved segmenter, in eval mode.
+
+    Raises:
+        CheckpointError: the file holds no segmenter.
+        ValueError: it was trained on other classes than those of `data`, or on test pictures of `data`.
+    """
     tensors, meta = checkpoint.read(path)
     if meta.get("kind") != "segmenter":
         raise checkpoint.CheckpointError(f"{path} holds no segmenter but {meta.get('kind', 'something else')}")

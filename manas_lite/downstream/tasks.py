@@ -12,30 +12,32 @@ from manas_lite.downstream.masks import MaskedSet
 from manas_lite.downstream.quality import niqe, piqe
 from manas_lite.downstream.scoring import AveragePrecision, Consistency, consistency, interval, resamples
 from manas_lite.downstream.segmentation import Segmenter, confusion, scores, segment
-from manas_lite.downstream.sightings import LEVELS, Key, Sighting, Versions
+from manas_lite.downstream.sightings import Key, Sighting, Versions
+from manas_lite.rain import LEVELS
 from manas_lite.runs.progress import Progress
-
-__all__ = ["GAIN", "Row", "measure_detection", "measure_quality", "measure_segmentation", "quality_scores"]
 
 GAIN = "derained - rainy"
 """The version of rows that hold a paired difference."""
 
 Measured = dict[str, float]
+Measure = Callable[[np.ndarray], Measured]
+"""A function of picture numbers, which a bootstrap draws with replacement."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One number of the table. level: of the synthetic rain; "none" for clean pictures, "real" for real rain.
-    low, high: its 95 % interval over resampled pictures; NaN where none was computed."""
+    """One number of the table."""
 
     task: str
     data: str
     pictures: int
     level: str
+    """Of the synthetic rain; "none" for clean pictures, "real" for real rain."""
     version: str
     measure: str
     value: float
     low: float = float("nan")
+    """Start of the 95 % interval over resampled pictures; NaN where none was computed."""
     high: float = float("nan")
 
 
@@ -43,35 +45,39 @@ def table_rows(
     task: str,
     data: str,
     count: int,
-    measures: Mapping[tuple[str, str], Callable[[np.ndarray], Measured]],
+    measures: Mapping[tuple[str, str], Measure],
     *,
     draws: int,
     seed: int,
     plain: frozenset[str] = frozenset(),
 ) -> list[Row]:
-    """A row for each level, version and measure, with its interval over resampled pictures; where a level has both,
-    also the paired difference of derained and rainy.
+    """Return a row for each level, version and measure, with its interval over resampled pictures.
 
-    measures: by (level, version), a function of picture numbers (drawn with replacement). plain: without an interval.
+    Where a level has both versions, the paired difference of derained and rainy follows.
+
+    Args:
+        task, data: for the columns of these names.
+        count: how many pictures there are.
+        measures: by (level, version).
+        draws, seed: number and seed of the resamples.
+        plain: measures without an interval and a difference.
     """
-    everything, drawn = np.arange(count), resamples(count, draws, seed)
-    values = {key: function(everything) for key, function in measures.items()}
-    again = {key: [function(row) for row in drawn] for key, function in measures.items()}
+    drawn = [np.arange(count), *resamples(count, draws, seed)]  # first each picture once: the value itself
+    found = {key: [measure(pictures) for pictures in drawn] for key, measure in measures.items()}
     rows = []
 
-    def add(level: str, version: str, measure: str, value: float, samples: list[float]) -> None:
-        low, high = (np.nan, np.nan) if measure in plain else interval(samples)
-        rows.append(Row(task, data, count, level, version, measure, value, low, high))
+    def add(level: str, version: str, measure: str, values: np.ndarray) -> None:
+        low, high = (np.nan, np.nan) if measure in plain else interval(values[1:])
+        rows.append(Row(task, data, count, level, version, measure, float(values[0]), low, high))
 
-    for (level, version), found in values.items():
-        for measure, value in found.items():
-            add(level, version, measure, value, [sample[measure] for sample in again[level, version]])
-        if version == "derained":
-            for measure, value in found.items():
-                if measure not in plain and measure in values[level, "rainy"]:
-                    pairs = zip(again[level, "derained"], again[level, "rainy"], strict=True)
-                    differences = [after[measure] - before[measure] for after, before in pairs]
-                    add(level, GAIN, measure, value - values[level, "rainy"][measure], differences)
+    for (level, version), samples in found.items():
+        columns = {measure: np.array([sample[measure] for sample in samples]) for measure in samples[0]}
+        for measure, values in columns.items():
+            add(level, version, measure, values)
+        for measure in columns if version == "derained" else ():
+            if measure not in plain and measure in found[level, "rainy"][0]:
+                before = np.array([sample[measure] for sample in found[level, "rainy"]])
+                add(level, GAIN, measure, columns[measure] - before)
     return rows
 
 
@@ -80,45 +86,49 @@ def measure_detection(
     seen: Mapping[Key, Sighting],
     *,
     data: str,
-    levels: Sequence[str] = LEVELS,
+    levels: Sequence[str] = tuple(LEVELS),
     draws: int = 200,
     seed: int = 0,
 ) -> tuple[list[Row], list[dict[str, Any]]]:
-    """Average precision against true boxes, and consistency with the detections on the clean picture.
+    """Return average precision against true boxes, and consistency with the detections on the clean picture.
 
-    seen: what `sightings.look` found. Returns rows, and a record for every picture, level and version. Where
-    photographs state a part, the test ones also make a group of their own, "held out": a deraining network trained on
-    "photos" has not seen these.
+    Where photographs state a part, the test ones also make a group of their own, "held out": a deraining network
+    trained on "photos" has not seen these.
+
+    Args:
+        photos: what to measure on.
+        seen: what `sightings.look` found.
+        data: the name of the photographs.
+        levels: of the rain.
+        draws, seed: number and seed of the resamples.
+
+    Returns:
+        The rows, and a record for every picture, level and version.
     """
-    groups = {f"{data}, all": list(photos)}
-    held_out = [photo for photo in photos if photo.part == "test"]
-    if held_out:
-        groups[f"{data}, held out"] = held_out
+    versions = [(level, version) for level in levels for version in ("rainy", "derained")]
+    groups = {"all": photos, "held out": [photo for photo in photos if photo.part == "test"]}
     rows: list[Row] = []
     for name, chosen in groups.items():
+        if not chosen:
+            continue
         truth = [photo.truth() for photo in chosen]
         clean = [seen[photo.name, "none", "clean"].boxes for photo in chosen]
-        measures = {("none", "clean"): _detection_measures(truth, clean, None)}
-        for level in levels:
-            for version in ("rainy", "derained"):
-                found = [seen[photo.name, level, version].boxes for photo in chosen]
-                measures[level, version] = _detection_measures(truth, found, clean)
-        rows += table_rows("detection", name, len(chosen), measures, draws=draws, seed=seed)
-    return rows, [_record(photo, level, v, seen) for photo in photos for level in levels for v in ("rainy", "derained")]
+        measures = {("none", "clean"): _fit(truth, clean, None)}
+        for key in versions:
+            measures[key] = _fit(truth, [seen[photo.name, *key].boxes for photo in chosen], clean)
+        rows += table_rows("detection", f"{data}, {name}", len(chosen), measures, draws=draws, seed=seed)
+    return rows, [_record(photo, *key, seen) for photo in photos for key in versions]
 
 
 def _record(photo: AnnotatedPhoto, level: str, version: str, seen: Mapping[Key, Sighting]) -> dict[str, Any]:
     sighting = seen[photo.name, level, version]
     kept = consistency(seen[photo.name, "none", "clean"].boxes, sighting.boxes)
-    record: dict[str, Any] = {"picture": photo.name, "part": photo.part or "", "level": level, "version": version}
-    record |= {"clean": kept.clean, "found": kept.found, "matched": kept.matched}
-    drop = fmean(kept.drop) if kept.drop else float("nan")
-    return record | {"confidence_drop": drop, "psnr_rgb": sighting.psnr_rgb}
+    record = {"picture": photo.name, "part": photo.part or "", "level": level, "version": version}
+    counts = {"clean": kept.clean, "found": kept.found, "matched": kept.matched}
+    return record | counts | {"confidence_drop": Consistency.confidence_drop([kept]), "psnr_rgb": sighting.psnr_rgb}
 
 
-def _detection_measures(
-    truth: Sequence[Boxes], found: Sequence[Boxes], clean: Sequence[Boxes] | None
-) -> Callable[[np.ndarray], Measured]:
+def _fit(truth: Sequence[Boxes], found: Sequence[Boxes], clean: Sequence[Boxes] | None) -> Measure:
     precision = AveragePrecision(truth, found)
     kept = None if clean is None else [consistency(a, b) for a, b in zip(clean, found, strict=True)]
 
@@ -138,37 +148,35 @@ def measure_segmentation(
     data: MaskedSet,
     net: Segmenter,
     *,
-    levels: Sequence[str] = LEVELS,
+    levels: Sequence[str] = tuple(LEVELS),
     draws: int = 500,
     seed: int = 0,
     progress: bool = True,
 ) -> list[Row]:
-    """mIoU, pixel accuracy and the IoU of each class, over all pixels of the test pictures of `data`."""
+    """Return mIoU, pixel accuracy and the IoU of each class, over all pixels of the test pictures of `data`."""
     matrices: dict[tuple[str, str], list[np.ndarray]] = {}
-    with Progress(len(data.test) * len(levels), "segmentation", show=progress) as bar:
+    with Progress(len(data.test), "segmentation", show=progress) as bar:
         for photo in data.test:
             truth = photo.truth()
-            pictures = {("none", "clean"): photo.picture.read()}
-            for level in levels:
-                for version, picture in versions.of(photo.picture, photo.name, level).items():
-                    pictures[level, version] = picture
-                bar.step()
-            for key, picture in pictures.items():
+            for key, picture in versions.every(photo, levels).items():
                 matrices.setdefault(key, []).append(confusion(segment(net, picture), truth, len(data.classes)))
+            bar.step()
 
-    def measure(stack: np.ndarray) -> Callable[[np.ndarray], Measured]:
+    def measure(stack: np.ndarray) -> Measure:
         return lambda pictures: scores(stack[pictures].sum(0), data.classes)
 
-    measures = {key: measure(np.stack(group)) for key, group in matrices.items()}
+    measures = {key: measure(np.stack(each)) for key, each in matrices.items()}
     plain = frozenset(f"iou_{name}" for name in data.classes)
     return table_rows("segmentation", data.name, len(data.test), measures, draws=draws, seed=seed, plain=plain)
 
 
 def quality_scores(pictures: Mapping[tuple[str, str], np.ndarray]) -> dict[tuple[str, str], Measured]:
-    """NIQE and PIQE of one photograph in all its versions, and how much deraining changed it (mean absolute change, in
-    levels of 255).
+    """Return NIQE and PIQE of one photograph in all its versions, and how much deraining changed it.
 
-    pictures: by (level, version), the version "rainy", "derained" or "clean". Raises ValueError where NIQE does.
+    The change is the mean absolute one, in levels of 255. Raises ValueError where NIQE does.
+
+    Args:
+        pictures: uint8 (H, W, 3) by (level, version), with the version "rainy", "derained" or "clean".
     """
     found = {key: {"niqe": niqe(picture), "piqe": piqe(picture)} for key, picture in pictures.items()}
     for (level, version), picture in pictures.items():
@@ -181,19 +189,25 @@ def quality_scores(pictures: Mapping[tuple[str, str], np.ndarray]) -> dict[tuple
 def measure_quality(
     scored: Sequence[tuple[str, Mapping[tuple[str, str], Measured]]], *, data: str, draws: int = 500, seed: int = 0
 ) -> tuple[list[Row], list[dict[str, Any]]]:
-    """Means over pictures of what `quality_scores` gave for each: (name, scores), all of the same versions.
+    """Return means over pictures of what `quality_scores` gave for each.
 
-    Returns rows, and a record for every picture of every (level, version).
+    Args:
+        scored: name and scores of each picture, all of the same versions.
+        data: the name of the photographs.
+        draws, seed: number and seed of the resamples.
+
+    Returns:
+        The rows, and a record for every picture of every (level, version).
     """
-    measured = {key: [scores[key] for _, scores in scored] for key in scored[0][1]}
+    measured = {key: [found[key] for _, found in scored] for key in scored[0][1]}
 
-    def measure(each: list[Measured]) -> Callable[[np.ndarray], Measured]:
+    def measure(each: list[Measured]) -> Measure:
         return lambda drawn: {name: fmean(each[i][name] for i in drawn) for name in each[0]}
 
     measures = {key: measure(each) for key, each in measured.items()}
     records = [
-        {"picture": name, "level": level, "version": version, **values}
-        for (level, version), each in measured.items()
-        for (name, _), values in zip(scored, each, strict=True)
+        {"picture": name, "level": level, "version": version, **found[level, version]}
+        for level, version in measured
+        for name, found in scored
     ]
     return table_rows("quality", data, len(scored), measures, draws=draws, seed=seed), records

@@ -21,8 +21,8 @@ from manas_lite.downstream import (
     boxes,
     detection,
     masks,
+    protocol,
     quality,
-    report,
     segmentation,
     sightings,
 )
@@ -120,7 +120,7 @@ pictures.bars({**recall, "clean": 1.0}, title=f"found again under {level} rain",
 # Against the **true boxes**, *average precision* (AP) is what one reports: AP@50 counts boxes that overlap by half.
 
 # %%
-table = report.read_table(report.SHIPPED)
+table = protocol.read_table()
 rows = [r for r in table if r.task == "detection" and r.measure == "ap50" and "all" in r.data]
 print("AP@50 on the", rows[0].pictures, "bundled photographs, one run:")
 for row in rows:
@@ -139,7 +139,7 @@ for row in rows:
 
 # %%
 data = masks.bundled_masks()
-segmenter = segmentation.load_segmenter(report.SEGMENTER, data)
+segmenter = segmentation.load_segmenter(data=data)
 total = {"rainy": 0, "derained": 0, "clean": 0}
 for photo in data.test[:photos_used]:
     three = versions.of(photo.picture, photo.name, level) | {"clean": photo.picture.read()}

@@ -189,10 +189,10 @@ def test_any_size_is_segmented(tmp_path, size):
 
 
 def test_the_shipped_segmenter_fits_the_bundled_masks():
-    from manas_lite.downstream.report import SEGMENTER
+    from manas_lite.downstream.segmentation import BUNDLED_SEGMENTER
 
     data = bundled_masks()
-    net = load_segmenter(SEGMENTER, data)  # trained on none of the test pictures
+    net = load_segmenter(BUNDLED_SEGMENTER, data)  # trained on none of the test pictures
     (bus,) = (photo for photo in data.test if photo.name == "coco_000000000471")
     matrix = confusion(segment(net, bus.picture.read()), bus.truth(), len(COARSE))
     assert scores(matrix, COARSE)["accuracy"] > 2 / len(COARSE)  # twice chance

@@ -12,13 +12,12 @@ from scipy import ndimage
 
 from manas_lite.compute.runtime import ComputeSettings
 from manas_lite.data import Picture
-from manas_lite.downstream import report
+from manas_lite.downstream import protocol
 from manas_lite.downstream.boxes import AnnotatedPhoto, Boxes
 from manas_lite.downstream.masks import open_camvid
-from manas_lite.downstream.report import DownstreamSettings, read_table, run_downstream
+from manas_lite.downstream.protocol import BUNDLED_TABLE, DownstreamSettings, read_table, run_downstream
 from manas_lite.downstream.segmentation import SegmenterSettings, train_segmenter
-from manas_lite.downstream.sightings import SHIPPED as SHIPPED_SIGHTINGS
-from manas_lite.downstream.sightings import Versions, load_sightings, look
+from manas_lite.downstream.sightings import BUNDLED_SIGHTINGS, Versions, load_sightings, look
 from manas_lite.downstream.tasks import GAIN, measure_detection, measure_quality, quality_scores
 from manas_lite.photos.images import read_image, write_image
 
@@ -206,7 +205,7 @@ def test_the_page_says_what_the_numbers_are_and_are_not(whole):
 
 def test_a_segmenter_of_other_settings_or_other_frames_is_trained_anew(tmp_path, monkeypatch):
     trained = []
-    monkeypatch.setattr(report, "train_segmenter", lambda *a, **k: trained.append(1) or train_segmenter(*a, **k))
+    monkeypatch.setattr(protocol, "train_segmenter", lambda *a, **k: trained.append(1) or train_segmenter(*a, **k))
     first, other = (open_camvid(street(tmp_path / name, np.random.default_rng(i))) for i, name in enumerate("ab"))
     for frames, seed, count in (
         (first, 0, 1),
@@ -215,7 +214,7 @@ def test_a_segmenter_of_other_settings_or_other_frames_is_trained_anew(tmp_path,
         (other, 1, 3),  # frames of the same names
     ):
         settings = DownstreamSettings(segmenter=replace(SEGMENTER, seed=seed))
-        report._segmenter(tmp_path, frames, settings, ComputeSettings(device="cpu", threads=1), False)
+        protocol._segmenter(tmp_path, frames, settings, ComputeSettings(device="cpu", threads=1), False)
         assert len(trained) == count
 
 
@@ -246,7 +245,7 @@ def test_bad_settings(tmp_path):
     ],
 )
 def test_a_wrong_folder_is_found_before_the_first_task(tmp_path, monkeypatch, field, error, message):
-    monkeypatch.setattr(report, "look", lambda *a, **k: pytest.fail("began to measure"))
+    monkeypatch.setattr(protocol, "look", lambda *a, **k: pytest.fail("began to measure"))
     with pytest.raises(error, match=message):
         run_downstream(Identity(), tmp_path / "out", DownstreamSettings(**{field: tmp_path / "no"}), detector=Reds())
     assert not (tmp_path / "out").exists()
@@ -255,14 +254,14 @@ def test_a_wrong_folder_is_found_before_the_first_task(tmp_path, monkeypatch, fi
 def test_rainy_files_are_those_of_the_folder_or_of_the_folders_in_it(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no rainy photograph"):
-        report._rainy_files(tmp_path)
+        protocol._rainy_files(tmp_path)
     paths = [tmp_path / "a" / "2.heic", tmp_path / "b" / "1.JPG"]
     for path in paths:
         path.parent.mkdir()
         path.touch()
-    assert report._rainy_files(tmp_path) == paths
+    assert protocol._rainy_files(tmp_path) == paths
     (tmp_path / "own.webp").touch()
-    assert report._rainy_files(tmp_path) == [tmp_path / "own.webp"]
+    assert protocol._rainy_files(tmp_path) == [tmp_path / "own.webp"]
 
 
 QUICK = {"levels": ("light",), "draws": 2, "most": 1}
@@ -300,7 +299,7 @@ def test_boxes_of_an_unreadable_picture_are_left_out(tmp_path, capsys, monkeypat
     assert {row.pictures for row in rows} == {1}
     assert "skipped bad: " in capsys.readouterr().err
     label.unlink()
-    monkeypatch.setattr(report, "look", lambda *a, **k: pytest.fail("began to measure"))
+    monkeypatch.setattr(protocol, "look", lambda *a, **k: pytest.fail("began to measure"))
     with pytest.raises(ValueError, match="no picture has a true box"):
         run_downstream(Identity(), tmp_path / "out", settings, detector=Reds(), progress=False)
     (tmp_path / "set" / "images" / "0.png").unlink()
@@ -333,25 +332,23 @@ def test_the_rain_is_that_of_the_test_scenes():
 
 def test_the_committed_table_is_the_shipped_one_and_says_what_the_page_says(repository):
     """results/downstream is what the notebook reads from the package; its page holds the table's numbers."""
-    from manas_lite.downstream.report import SHIPPED
 
     folder = repository / "results" / "downstream"
     if not folder.is_dir():
         pytest.skip("an installed package has no results folder")
-    assert (folder / "table.csv").read_bytes() == SHIPPED.read_bytes()
-    assert (folder / "sightings.json").read_bytes() == SHIPPED_SIGHTINGS.read_bytes()
+    assert (folder / "table.csv").read_bytes() == BUNDLED_TABLE.read_bytes()
+    assert (folder / "sightings.json").read_bytes() == BUNDLED_SIGHTINGS.read_bytes()
     text = (folder / "README.md").read_text(encoding="utf-8")
     found = re.findall(r"(\d\.\d{3}) \[(\d\.\d{3}), (\d\.\d{3})\]", text)
     cells = np.array(found, float)  # numbers: 0.8975 in the table may be 0.898 here, rounded from more digits
-    for row in read_table(SHIPPED):
+    for row in read_table(BUNDLED_TABLE):
         if row.measure in ("ap50", "recall", "miou") and row.version in ("rainy", "derained"):
             assert np.isclose(cells, (row.value, row.low, row.high), rtol=0, atol=6e-4).all(1).any(), row
-    assert {row.level for row in read_table(SHIPPED)} == {"none", "light", "medium", "heavy", "real"}
+    assert {row.level for row in read_table(BUNDLED_TABLE)} == {"none", "light", "medium", "heavy", "real"}
 
 
 def test_shipped_sightings_are_of_the_test_photographs_and_give_the_tables_numbers():
     from manas_lite.downstream.boxes import bundled_boxes
-    from manas_lite.downstream.report import SHIPPED
     from manas_lite.downstream.scoring import Consistency, consistency
 
     seen = load_sightings()
@@ -359,6 +356,10 @@ def test_shipped_sightings_are_of_the_test_photographs_and_give_the_tables_numbe
     assert {key[0] for key in seen} == set(names)
     kept = [consistency(seen[n, "none", "clean"].boxes, seen[n, "heavy", "derained"].boxes) for n in names]
     stated = cell(
-        read_table(SHIPPED), data="bundled photographs, held out", level="heavy", version="derained", measure="recall"
+        read_table(BUNDLED_TABLE),
+        data="bundled photographs, held out",
+        level="heavy",
+        version="derained",
+        measure="recall",
     )
     assert Consistency.recall(kept) == pytest.approx(stated.value, abs=1e-3)
