@@ -321,7 +321,7 @@ def _downstream_options(p: Parser, arguments: Sequence[str]) -> None:
 
 
 def _downstream(options: Namespace) -> None:
-    from manas_lite.downstream.report import DownstreamSettings, run_downstream
+    from manas_lite.downstream.protocol import DownstreamSettings, run_downstream
 
     chosen = {k: getattr(options, k) for k in ("boxes", "street", "real", "detector", "draws", "most")}
     settings = DownstreamSettings(tasks=tuple(options.tasks.split(",")), **chosen)
