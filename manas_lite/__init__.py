@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from manas_lite.networks.genotype import Genotype
     from manas_lite.networks.nets import DerainNet, SuperNet
     from manas_lite.networks.space import SearchSpace
-    from manas_lite.networks.zoo import load
+    from manas_lite.photos.zoo import load
     from manas_lite.photos.inference import derain
     from manas_lite.training.evaluation import EvaluationResult, evaluate
     from manas_lite.training.retraining import RetrainResult, retrain
@@ -42,7 +42,7 @@ _HOMES = {
     "derain": "photos.inference",
     "draw": "draw",
     "evaluate": "training.evaluation",
-    "load": "networks.zoo",
+    "load": "photos.zoo",
     "losses": "losses",
     "metrics": "metrics",
     "open_split": "data",

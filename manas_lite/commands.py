@@ -15,7 +15,7 @@ from manas_lite.compute.runtime import ComputeSettings, pick_device
 from manas_lite.data import LeakError, open_split
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.space import PRESETS, SearchSpace
-from manas_lite.networks.zoo import load
+from manas_lite.photos.zoo import load
 from manas_lite.photos.folders import derain_folder, warn_if_long
 from manas_lite.photos.inference import derain
 from manas_lite.photos.onnx_export import ExportError, export_onnx

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from manas_lite import DerainNet, Genotype, SearchSpace, load
-from manas_lite.networks import zoo
+from manas_lite.photos import zoo
 from manas_lite.runs.checkpoint import CheckpointError, sha256_of
 from manas_lite.training.evaluation import SelfEnsemble
 

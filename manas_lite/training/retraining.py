@@ -14,7 +14,7 @@ from manas_lite.data import SceneBatch, Split, open_split
 from manas_lite.losses import DerainLoss
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.nets import DerainNet
-from manas_lite.networks.zoo import fingerprint, save_network
+from manas_lite.photos.zoo import fingerprint, save_network
 from manas_lite.training.evaluation import validation_psnr
 from manas_lite.training.loop import Loop, cosine, open_run, set_rate, step_footprint, training_batches, weight_step
 from manas_lite.training.schedules import RetrainSettings

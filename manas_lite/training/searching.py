@@ -22,7 +22,7 @@ from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.nets import SuperNet
 from manas_lite.networks.relaxation import Relaxation
 from manas_lite.networks.space import SearchSpace
-from manas_lite.networks.zoo import save_tensors
+from manas_lite.photos.zoo import save_tensors
 from manas_lite.runs.record import RunDirectory
 from manas_lite.runs.settings import to_dict
 from manas_lite.training.loop import (
