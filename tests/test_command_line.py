@@ -12,7 +12,7 @@ from manas_lite.networks.backbone import Backbone
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.nets import DerainNet
 from manas_lite.networks.space import SearchSpace
-from manas_lite.networks.zoo import save_network
+from manas_lite.photos.zoo import save_network
 from manas_lite.photos import onnx_export
 from manas_lite.photos.images import write_image
 

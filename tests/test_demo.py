@@ -8,7 +8,7 @@ import tiny
 
 from manas_lite.data import open_split
 from manas_lite.networks.genotype import Genotype
-from manas_lite.networks.zoo import load
+from manas_lite.photos.zoo import load
 from manas_lite.training.demo import DemoSettings, run_demo
 
 FILES = ["genotype.json", "weights.safetensors", "metrics.json", "manifest.json", "log.jsonl"]

@@ -8,7 +8,7 @@ import pytest
 
 from manas_lite import RetrainSettings, evaluate, load, open_split
 from manas_lite.compute.runtime import ComputeSettings
-from manas_lite.networks import zoo
+from manas_lite.photos import zoo
 from manas_lite.runs.environment import describe_environment
 from manas_lite.runs.record import read_log
 from manas_lite.runs.settings import parse

@@ -11,7 +11,7 @@ from manas_lite.networks.backbone import pad_to_multiple
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.nets import DerainNet
 from manas_lite.networks.space import SearchSpace
-from manas_lite.networks.zoo import save_network
+from manas_lite.photos.zoo import save_network
 from manas_lite.photos import onnx_export
 from manas_lite.photos.onnx_export import AnySize, ExportError, export_onnx, padded_positions
 

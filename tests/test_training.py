@@ -10,7 +10,7 @@ from manas_lite.data import LeakError, Split, scene_loader
 from manas_lite.losses import LossSettings
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.nets import DerainNet
-from manas_lite.networks.zoo import fingerprint, load
+from manas_lite.photos.zoo import fingerprint, load
 from manas_lite.training.evaluation import evaluate
 from manas_lite.training.loop import DivergedError, cosine
 from manas_lite.training.retraining import Average, retrain
