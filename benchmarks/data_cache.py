@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from manas_lite.data import Scene, open_split, scene_loader
-from manas_lite.data.caching import Cache, DiskCache, MemoryCache, NoCache
+from manas_lite.data.caching import Cache, DiskCache, MemoryCache
 from manas_lite.photos.images import write_image
 
 
@@ -32,7 +32,7 @@ def main() -> None:
         split = open_split(options.folder or made_pairs(home / "pairs", count=100), strict=False)
         scenes = split.train + split.val + split.test
         ways: dict[str, Cache] = {
-            "decoding each time": NoCache(),
+            "decoding each time": Cache(),
             "disk cache, mapped": DiskCache(home / "cache"),
             "memory cache": MemoryCache(),
         }

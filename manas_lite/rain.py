@@ -31,6 +31,9 @@ Seed = int | Sequence[int]
 Level = str | float
 Blend = Literal["screen", "add"]
 
+VERSION = 1
+"""Part of the key of cached rain: raise it whenever the same seed would draw another rain than before."""
+
 BLENDS = ("screen", "add")
 LEVELS = {"light": 1.0, "medium": 2.0, "heavy": 3.0}
 MAX_WIND = 30.0  # degrees from the vertical: the range a wind is drawn from

@@ -8,20 +8,26 @@ from pathlib import Path
 import torch
 
 from manas_lite.data.checking import check, scene_table
-from manas_lite.data.download import DownloadError
-from manas_lite.data.getting import count_differences, get, list_set, locate
+from manas_lite.data.download import DownloadError, get
 from manas_lite.data.grouping import group_scenes
 from manas_lite.data.layouts import LAYOUTS, list_folder
 from manas_lite.data.leaks import find_leaks
 from manas_lite.data.listing import Listing
-from manas_lite.data.registry import DataSet, data_folder, data_set, data_sets, manual_steps
+from manas_lite.data.registry import (
+    DataSet,
+    count_differences,
+    data_folder,
+    data_set,
+    data_sets,
+    list_set,
+    locate,
+    manual_steps,
+)
 from manas_lite.data.similarity import SAME
-
-__all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, or 1 after an error (its message on standard error)."""
+    """Run one command and return the exit status: 0, or 1 after an error (its message on standard error)."""
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options) or 0)
@@ -41,7 +47,7 @@ def _list(options: argparse.Namespace) -> None:
         how = "automatic" if chosen.automatic else "by hand"
         here = "yes" if (base / chosen.folder).is_dir() else ""
         print(f"{chosen.name:<16}{counts[0]:>8}{counts[1]:>7}  {chosen.rains:<8}{how:<11}{here:<6}{chosen.title}")
-    print(f"\nData folder: {base}  (R: rainy versions a background; counts are pairs)")
+    print(f"\nData folder: {base}  (R: rainy versions per background; counts are pairs)")
     print("Any folder of your own works too: python -m manas_lite.data check FOLDER")
 
 
@@ -80,7 +86,7 @@ def _leaks(options: argparse.Namespace) -> int:
 
 
 def _listing(path: str, layout: str | None, root: str | None) -> tuple[Listing, DataSet | None]:
-    """A folder, or the name of a registered set."""
+    """Return what a folder, or a registered set of that name, holds; and the set."""
     if not Path(path).exists() and path in data_sets():
         chosen, _ = locate(path, root)
         return list_set(chosen, data_folder(root)), chosen
@@ -100,26 +106,26 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    command("list", _list, "Lists the registered sets: counts, rains a scene, how to get them, whether they are here.")
+    command("list", _list, "List the registered sets: counts, rains per scene, how to get them, whether they are here.")
 
-    getting = command("get", _get, "Downloads, verifies and unpacks a registered set, and prints its folder.")
+    getting = command("get", _get, "Download, verify and unpack a registered set, and print its folder.")
     getting.add_argument("name", metavar="NAME")
     getting.add_argument("--archive", metavar="FILE", help="an archive of the set that you have already")
     getting.add_argument("--mirror", metavar="URL", action="append", default=[], help="try this address first")
     getting.add_argument("--manual", action="store_true", help="print the steps to take by hand, download nothing")
     getting.add_argument("--quiet", action="store_true", help="no progress bars")
 
-    checking = command("check", _check, "Decodes every picture: counts, sizes, mean PSNR, scenes, bad files.")
+    checking = command("check", _check, "Decode every picture: counts, sizes, mean PSNR, scenes, bad files.")
     checking.add_argument("--strict", action="store_true", help="stop at the first bad file instead of counting it")
 
-    scenes = command("scenes", _scenes, "Lists the scenes: which rainy pictures share a background.")
+    scenes = command("scenes", _scenes, "List the scenes: which rainy pictures share a background.")
     scenes.add_argument("--by", choices=("name", "hash"), help="how backgrounds are found (default: as the set says)")
 
     for added in (checking, scenes):
         added.add_argument("path", metavar="PATH", help="a folder, a CSV of pairs, or the name of a set")
         added.add_argument("--layout", choices=LAYOUTS, help="how the folder is laid out (default: detected)")
 
-    leaks = command("leaks", _leaks, "Reports test backgrounds that also occur among the training pictures.")
+    leaks = command("leaks", _leaks, "Report test backgrounds that also occur among the training pictures.")
     leaks.add_argument("train", metavar="TRAIN", help="folder or set trained on")
     leaks.add_argument("test", metavar="TEST", help="folder or set tested on")
     leaks.add_argument("--threshold", type=float, default=SAME, help=f"similarity that counts (default {SAME})")

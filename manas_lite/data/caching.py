@@ -7,56 +7,41 @@ pairs: 185 MB).
 """
 
 import hashlib
-import inspect
 import math
 import os
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
+from manas_lite import rain
 from manas_lite.data.listing import DataWarning
 from manas_lite.data.pictures import RainyPicture, check_seal
 from manas_lite.data.scenes import Scene
 
-__all__ = ["Cache", "DiskCache", "MemoryCache", "NoCache", "open_cache"]
 
-MEMORY_LIMIT = 2 << 30
-
-
-class Cache(Protocol):
-    """Gives decoded scenes: whatever it keeps, it must honour the seal."""
+class Cache:
+    """The base of all caches: it decodes every time. Whatever a cache keeps, it must honour the seal."""
 
     def read(self, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-        """As `Scene.read`: rainy uint8 (R, H, W, 3), clean uint8 (H, W, 3). Not to be written to."""
-
-    def size(self, scene: Scene) -> tuple[int, int]:
-        """(height, width) of the scene, without decoding it."""
-
-
-class NoCache:
-    """Decodes every time."""
-
-    def read(self, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-        """As `Scene.read`."""
+        """Return rainy uint8 (R, H, W, 3) and clean uint8 (H, W, 3), like `Scene.read`. They are not written to."""
         return scene.read()
 
     def size(self, scene: Scene) -> tuple[int, int]:
-        """From the header of the clean picture."""
+        """Return (height, width) from the header of the clean picture."""
         return scene.clean.size()
 
 
-class MemoryCache(NoCache):
-    """Keeps decoded scenes until `limit` bytes are reached, and decodes the rest every time."""
+class MemoryCache(Cache):
+    """A cache that keeps decoded scenes until `limit` bytes are reached, and decodes the rest every time."""
 
-    def __init__(self, limit: int = MEMORY_LIMIT) -> None:
+    def __init__(self, limit: int = 2 << 30) -> None:
         self.limit, self.used = limit, 0
         self._kept: dict[Scene, tuple[np.ndarray, np.ndarray]] = {}
 
     def read(self, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-        """As `Scene.read`."""
+        """Return rainy uint8 (R, H, W, 3) and clean uint8 (H, W, 3)."""
         if scene in self._kept:
             _check_scene(scene)
             return self._kept[scene]
@@ -67,8 +52,8 @@ class MemoryCache(NoCache):
         return rainy, clean
 
 
-class DiskCache(NoCache):
-    """Keeps each decoded scene below `folder`, in a file named after what its pictures are and when they changed.
+class DiskCache(Cache):
+    """A cache below a folder: one file per scene, named after what its pictures are and when they changed.
 
     Several processes may share a folder: files are written aside and renamed. When the disk is full, a DataWarning
     says so and the rest is decoded every time.
@@ -81,7 +66,7 @@ class DiskCache(NoCache):
         self._files: dict[Scene, tuple[Path, tuple[int, ...]]] = {}
 
     def read(self, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-        """As `Scene.read`, memory-mapped."""
+        """Return rainy uint8 (R, H, W, 3) and clean uint8 (H, W, 3), memory-mapped."""
         _check_scene(scene)
         if scene not in self._files:
             shape: tuple[int, ...] = (len(scene.rainy) + 1, *scene.clean.size(), 3)
@@ -109,19 +94,17 @@ class DiskCache(NoCache):
             warnings.warn(message, DataWarning, stacklevel=2)
 
 
-def open_cache(cache: "Cache | str | os.PathLike[str] | None") -> Cache:
-    """The cache that `scene_loader`'s argument names: "memory", None for none, or a folder."""
+def open_cache(cache: Cache | str | os.PathLike[str] | None) -> Cache:
+    """Return the cache that `scene_loader`'s argument names: "memory", None for none, or a folder."""
     if cache is None:
-        return NoCache()
+        return Cache()
     if cache == "memory":
         return MemoryCache()
-    if isinstance(cache, str | os.PathLike):
-        return DiskCache(cache)
-    return cache
+    return DiskCache(cache) if isinstance(cache, str | os.PathLike) else cache
 
 
 def scene_digest(scene: Scene) -> str:
-    """Hex digest of what decides a scene's pixels: files with their sizes and times, halves, and synthetic rain."""
+    """Return a hex digest of what decides a scene's pixels: files, their sizes and times, halves, synthetic rain."""
     digest = hashlib.sha256()
     for picture in (scene.clean, *scene.rainy):
         digest.update(f"{picture}\0".encode())
@@ -129,15 +112,8 @@ def scene_digest(scene: Scene) -> str:
             status = file.stat()
             digest.update(f"{file.absolute()}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
         if isinstance(picture, RainyPicture):
-            digest.update(_rain_source())
+            digest.update(f"rain {rain.VERSION}\0".encode())
     return digest.hexdigest()[:40]
-
-
-def _rain_source() -> bytes:
-    """Another version of the synthesiser draws another rain from the same seed."""
-    from manas_lite import rain
-
-    return inspect.getsource(rain).encode()
 
 
 def _check_scene(scene: Scene) -> None:

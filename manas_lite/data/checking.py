@@ -1,45 +1,135 @@
-"""`check`: what a folder of deraining data really holds, in one report."""
+"""`check`: what a folder of deraining data really holds, in one report; and bad files, found before training does."""
 
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from manas_lite.data.audit import Report, audit_listing
-from manas_lite.data.getting import count_differences
 from manas_lite.data.grouping import Parts, group_scenes
 from manas_lite.data.layouts import list_folder
 from manas_lite.data.listing import Listing, Pair, Photo
-from manas_lite.data.registry import DataSet
+from manas_lite.data.pictures import Picture
+from manas_lite.data.registry import DataSet, count_differences
+from manas_lite.data.similarity import hide_bar
 from manas_lite.metrics import psnr
-from manas_lite.photos.images import to_tensor
+from manas_lite.photos.images import ImageError, conversions, to_tensor
 
-__all__ = ["CheckReport", "PartReport", "check", "scene_table"]
+
+@dataclass
+class Report:
+    """What was met while every picture of a listing was decoded."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    """How many pictures were read, converted in each way, and refused."""
+
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    """(file, reason) of what was refused."""
+
+    def refuse(self, path: str, reason: str) -> None:
+        """Count and name a file that cannot be used."""
+        self.counts["refused"] += 1
+        self.problems.append((path, reason))
+
+    def __str__(self) -> str:
+        lines = [f"{count:6,}  {what}" for what, count in sorted(self.counts.items())]
+        return "\n".join(lines + [f"        {reason}" for _, reason in self.problems])
+
+
+def first_five(reasons: Sequence[str]) -> str:
+    """Return the first five reasons as a sentence, and the number of the others."""
+    return "; ".join(reasons[:5]) + (f"; and {len(reasons) - 5} more" if len(reasons) > 5 else "")
+
+
+def audit_listing(listing: Listing, strict: bool = True, progress: bool | None = None) -> tuple[Listing, Report]:
+    """Decode every picture of a listing once; return the listing without bad ones, and the report.
+
+    Args:
+        listing: what a folder holds.
+        strict: True raises at the first bad file, naming it. False leaves out the pairs it belongs to and counts it.
+        progress: show a bar; None: from 500 pictures on.
+
+    Raises:
+        ImageError, FileNotFoundError: a file is bad and `strict` is on.
+        ValueError: a file has no twin and `strict` is on.
+        LeakError: a file is sealed.
+    """
+    report = Report()
+    for path, reason in listing.problems:
+        if strict:
+            raise ValueError(f"{path} {reason}; add its twin, take it away, or pass strict=False to leave it out")
+        report.refuse(path, f"{path} {reason}")
+    seen: dict[Path, bool] = {}  # file -> usable: the other half of a file, or a clean picture under many rains
+    hidden = hide_bar(len(listing.pairs) + len(listing.photos), progress)
+
+    def usable(*pictures: Picture) -> bool:
+        for picture in pictures:  # all of them: each is to be counted
+            if picture.path not in seen:
+                seen[picture.path] = _readable(picture, report, strict)
+        return all(seen[picture.path] for picture in pictures)
+
+    pairs = []
+    for pair in tqdm(listing.pairs, desc="checking pictures", disable=hidden):
+        if usable(pair.clean, pair.rainy) and _same_size(pair, report, strict):
+            pairs.append(pair)
+    photos = [p for p in tqdm(listing.photos, desc="checking pictures", disable=hidden) if usable(p.picture)]
+    return replace(listing, pairs=pairs, photos=photos, problems=[]), report
+
+
+def _readable(picture: Picture, report: Report, strict: bool) -> bool:
+    try:
+        picture.read()
+        kinds = conversions(picture.path)
+    except (ImageError, FileNotFoundError) as error:
+        if strict:
+            raise
+        report.refuse(str(picture.path), str(error))
+        return False
+    report.counts["read"] += 1
+    report.counts.update(f"converted: {kind}" for kind in kinds)
+    return True
+
+
+def _same_size(pair: Pair, report: Report, strict: bool) -> bool:
+    (rainy_height, rainy_width), (height, width) = pair.rainy.size(), pair.clean.size()
+    if (rainy_height, rainy_width) == (height, width):
+        return True
+    reason = f"{pair.rainy} is {rainy_width}x{rainy_height} but its clean picture {pair.clean} is {width}x{height}"
+    if strict:
+        raise ImageError(f"{reason}; a pair must have one size (strict=False leaves it out)")
+    report.refuse(str(pair.rainy), reason)
+    return False
 
 
 @dataclass(frozen=True)
 class PartReport:
-    """One part of a set ("train", "val", "test" or "all"). PSNR in dB, mean over pairs; None without pairs.
-
-    sizes: (height, width) -> clean pictures of that size. rains: R -> scenes with that many rainy versions.
-    """
+    """What one part of a set holds."""
 
     part: str
+    """"train", "val", "test" or "all"."""
+
     pairs: int
     scenes: int
     sizes: dict[tuple[int, int], int]
+    """(height, width) -> number of clean pictures of that size."""
+
     rains: dict[int, int]
+    """R -> number of scenes with that many rainy versions."""
+
     psnr_y: float | None
+    """Mean PSNR of the rainy pictures in dB on luma; None without pairs."""
+
     psnr_rgb: float | None
+    """Mean PSNR of the rainy pictures in dB in RGB; None without pairs."""
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What `check` found; `str()` of it is the report for a person."""
+    """What `check` found; its `str()` is the report for a person."""
 
     root: str
     layouts: tuple[str, ...]
@@ -73,15 +163,20 @@ def check(
     registered: DataSet | None = None,
     progress: bool | None = None,
 ) -> CheckReport:
-    """Decodes every picture of a folder and reports counts, sizes, mean PSNR of the rainy pictures, and scenes.
+    """Decode every picture of a folder and report counts, sizes, mean PSNR of the rainy pictures, and scenes.
 
     PSNR is of the rainy against the clean picture, per pair, then averaged, in both conventions of
-    `manas_lite.metrics`. strict: True stops at the first bad file; False counts them. registered: the set that this
-    should be, whose counts are compared.
+    `manas_lite.metrics`.
+
+    Args:
+        folder: a folder, a CSV file of pairs, or a listing of either.
+        layout: how the folder is laid out where detection should not decide.
+        strict: True stops at the first bad file; False counts them.
+        registered: the set that this should be, whose counts are compared.
+        progress: show bars; None: from 500 pictures on.
     """
-    listing, files = audit_listing(
-        folder if isinstance(folder, Listing) else list_folder(folder, layout), strict, progress
-    )
+    listing = folder if isinstance(folder, Listing) else list_folder(folder, layout)
+    listing, files = audit_listing(listing, strict, progress)
     notes = list(listing.notes) + (count_differences(registered, listing) if registered else [])
     scenes = group_scenes(listing, registered.group if registered else "auto")
     order = {"train": 0, "val": 1, "test": 2}
@@ -95,7 +190,7 @@ def check(
 
 
 def scene_table(parts: Parts) -> str:
-    """One line a scene: part, R, name, labels of its rainy versions."""
+    """Return a table with one line per scene: part, R, name, labels of its rainy versions."""
     lines = [f"{'part':<6}{'R':>3}  scene: rainy versions"]
     for part, scenes in parts.items():
         for scene in scenes:
@@ -113,8 +208,8 @@ def _part(
     notes: list[str],
     progress: bool | None,
 ) -> PartReport:
-    hidden = len(pairs) < 500 if progress is None else not progress
-    scores = np.array([_scores(pair) for pair in tqdm(pairs, desc=f"PSNR of {title}", disable=hidden)])
+    bar = tqdm(pairs, desc=f"PSNR of {title}", disable=hide_bar(len(pairs), progress))
+    scores = np.array([_scores(pair) for pair in bar])
     finite = scores[np.isfinite(scores).all(axis=1)] if pairs else scores
     if len(finite) < len(pairs):
         notes.append(f"{title}: {len(pairs) - len(finite)} pair(s) are identical and not in the mean PSNR")
@@ -131,7 +226,7 @@ def _part(
 
 
 def _scores(pair: Pair) -> tuple[float, float]:
-    """PSNR in dB of one pair: on Y, in RGB."""
+    """Return the PSNR in dB of one pair: on Y, in RGB."""
     rainy, clean = (to_tensor(picture.read())[None] for picture in (pair.rainy, pair.clean))
     with torch.no_grad():
         return float(psnr(rainy, clean, convention="y")), float(psnr(rainy, clean, convention="rgb"))

@@ -1,4 +1,4 @@
-"""Downloads that survive cut lines, wrong bytes, quotas and interruptions.
+"""Downloads that survive cut lines, wrong bytes, quotas and interruptions; `get` turns them into a registered set.
 
 Bytes arrive in `NAME.part` and become `NAME` only once size, kind and sha256 are right. No publisher of a
 rain set states a checksum: the first file that proves right is recorded (trust on first use), and every later
@@ -12,36 +12,118 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from manas_lite.data.registry import Archive
-from manas_lite.data.unpack import is_archive
+from manas_lite.data.registry import (
+    Archive,
+    archive,
+    count_differences,
+    data_folder,
+    data_set,
+    holds_pictures,
+    list_set,
+    manual_steps,
+)
+from manas_lite.data.unpack import is_archive, unpack_archive
 from manas_lite.runs.checkpoint import sha256_of, write_atomic
 
-__all__ = ["DownloadError", "fetch", "fetch_drive", "fetch_url", "remember", "verify"]
-
 ATTEMPTS = 6
-TIMEOUT = (15, 60)  # seconds to connect, and between bytes
-_CHUNK = 1 << 16
+"""Attempts without a byte after which a source is given up."""
+
+TIMEOUT = (15, 60)
+"""Seconds to connect, and between bytes."""
+
+_PIECE = 1 << 16
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+_HTML = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head|\?xml)", re.IGNORECASE)
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_WEB_PAGE = "an HTML page came instead of the archive (a quota, a login, or a moved file)"
 Wait = Callable[[float], None]
 
 
 class DownloadError(RuntimeError):
-    """A source that did not deliver the file; the message says which and why."""
+    """A source did not deliver the file; the message says which and why."""
+
+
+def get(
+    name: str,
+    root: str | os.PathLike[str] | None = None,
+    *,
+    given: str | os.PathLike[str] | None = None,
+    mirrors: Sequence[str] = (),
+    progress: bool = True,
+    wait: Wait = time.sleep,
+) -> Path:
+    """Return the folder of a registered set, downloaded and unpacked where it is not there.
+
+    Sources, in order: the archive at `given`, the verified one kept below `root`, `mirrors` and those of the
+    registry, Google Drive.
+
+    Args:
+        name: the set.
+        root: where sets are kept (see `data_folder`).
+        given: an archive of the set that is there already.
+        mirrors: addresses to try first.
+        progress: show bars.
+        wait: pauses for this many seconds between attempts.
+
+    Raises:
+        DownloadError: no source delivers; the message ends in the steps to take by hand.
+        ArchiveError: the archive must not be unpacked.
+        ValueError: no set has this name.
+    """
+    chosen, base = data_set(name), data_folder(root)
+    where, archives = base / chosen.folder, base / "archives"
+    if holds_pictures(where) and not count_differences(chosen, list_set(chosen, base)):
+        return where
+    if not chosen.archives:
+        raise DownloadError(f"{chosen.name} cannot be downloaded automatically.\n{manual_steps(chosen, base)}")
+    if given is not None and len(chosen.archives) != 1:
+        raise ValueError(f"{chosen.name} comes in {len(chosen.archives)} archives: put them in {archives}")
+    fetched = []
+    for item in map(archive, chosen.archives):
+        item = replace(item, mirrors=(*mirrors, *item.mirrors))
+        if given is not None:
+            archives.mkdir(parents=True, exist_ok=True)
+            path = Path(given)
+            verify(path, item, archives)
+        else:
+            try:
+                path = fetch(item, archives, progress=progress, wait=wait, trust=False)
+            except DownloadError as error:
+                raise DownloadError(f"{error}\nBy hand:\n{manual_steps(chosen, base)}") from error
+        unpack_archive(path, base / item.into, item.unpacked_limit, progress=progress)
+        fetched.append((path, item))
+    if not holds_pictures(where):
+        raise DownloadError(
+            f"{path} was unpacked, but holds no folder {chosen.folder} of pictures; it is another archive than "
+            f"expected. Take it away to try again, or look below {base / item.into}, and name the right folder to "
+            "open_split"
+        )
+    if not count_differences(chosen, list_set(chosen, base)):  # what is not the set must not become the measure
+        for path, item in fetched:
+            remember(path, item, archives, source=str(given or "download"))
+    return where
 
 
 def fetch(item: Archive, folder: Path, *, progress: bool = True, wait: Wait = time.sleep, trust: bool = True) -> Path:
-    """The verified archive in `folder`: the one already there, else from its mirrors in turn, else from
-    Drive.
+    """Return the verified archive in a folder: the one already there, else from its mirrors in turn, else from Drive.
 
-    trust: True records a first download at once; False leaves that to a caller who first looks into it (`remember`).
+    Args:
+        item: the archive.
+        folder: where it is kept, with the record of what proved right.
+        progress: show a bar.
+        wait: pauses for this many seconds between attempts.
+        trust: record a first download at once. False leaves that to a caller who first looks into it (`remember`).
 
-    Raises DownloadError with the reason of every source once all have failed.
+    Raises:
+        DownloadError: all sources have failed; the message gives the reason of each.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / item.name
@@ -53,23 +135,21 @@ def fetch(item: Archive, folder: Path, *, progress: bool = True, wait: Wait = ti
         except DownloadError as error:
             failures.append(str(error))
     sources: list[tuple[str, Callable[[Path], None]]] = [
-        (url, lambda part, url=url: fetch_url(url, part, item.size, progress, wait))  # type: ignore[misc]
-        for url in item.mirrors
+        (url, partial(fetch_url, url, size=item.size, progress=progress, wait=wait)) for url in item.mirrors
     ]
     if item.drive:
-        sources.append((f"Drive file {item.drive}", lambda part: fetch_drive(str(item.drive), part, progress, wait)))
+        sources.append((f"Drive file {item.drive}", partial(fetch_drive, item.drive, progress=progress, wait=wait)))
     for number, (name, source) in enumerate(sources):
         part = folder / f"{item.name}.{number}.part"  # a part for each source: their bytes must not be mixed
+        arrived = False
         try:
             source(part)
-        except DownloadError as error:
-            failures.append(f"{name}: {error}")
-            continue
-        try:
+            arrived = True
             verify(part, item, folder)
         except DownloadError as error:
-            part.unlink()  # or it would be resumed
             failures.append(f"{name}: {error}")
+            if arrived:
+                part.unlink()  # or it would be resumed
             continue
         os.replace(part, path)
         if trust:
@@ -82,17 +162,16 @@ def fetch(item: Archive, folder: Path, *, progress: bool = True, wait: Wait = ti
 
 
 def verify(path: Path, item: Archive, records: Path) -> None:
-    """Checks kind, size and sha256 against the registry and the record in the folder `records`.
-
-    Raises DownloadError where the file is not what it should be.
-    """
+    """Check kind, size and sha256 against the registry and the record in a folder; raise DownloadError where wrong."""
     record_file = records / "record.json"
     known = _read_record(record_file).get(item.name, {})
     size, expected = item.size or known.get("size"), item.sha256 or known.get("sha256")
     origin = f"the first download; if that one was wrong, take its entry out of {record_file}"
     found = path.stat().st_size
-    if looks_like_html(path):
-        raise DownloadError("an HTML page came instead of the archive (a quota, a login, or a moved file)")
+    with open(path, "rb") as file:
+        page = _HTML.match(file.read(512))
+    if page:
+        raise DownloadError(_WEB_PAGE)
     if size is not None and found != size:
         stated = "the registry" if item.size else origin
         raise DownloadError(f"{path.name}: {found:,} bytes, expected {size:,} (from {stated})")
@@ -104,18 +183,18 @@ def verify(path: Path, item: Archive, records: Path) -> None:
 
 
 def remember(path: Path, item: Archive, records: Path, source: str) -> None:
-    """Keeps size and sha256 of an archive that proved right, so that every later one must agree (`verify`)."""
+    """Keep size and sha256 of an archive that proved right, so that every later one must agree (`verify`)."""
     record_file = records / "record.json"
     known = _read_record(record_file)
     if item.name not in known:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         size, digest = path.stat().st_size, sha256_of(path)
         known[item.name] = {"size": size, "sha256": digest, "source": source, "first_seen": now}
-        _write_record(record_file, known)
+        write_atomic(record_file, json.dumps(known, indent=1).encode())
 
 
 def fetch_url(url: str, part: Path, size: int | None, progress: bool = True, wait: Wait = time.sleep) -> None:
-    """Downloads a URL to `part`, going on where an earlier attempt was cut. Raises DownloadError.
+    """Download a URL to `part`, going on where an earlier attempt was cut; raise DownloadError where that fails.
 
     A line that is cut is taken up again, as long as each attempt brings bytes; 429 and 5xx are waited for, as
     the server asks (at most a minute); a server without ranges, or a file that has changed, starts from the
@@ -148,7 +227,7 @@ def fetch_url(url: str, part: Path, size: int | None, progress: bool = True, wai
 
 
 def fetch_drive(file_id: str, part: Path, progress: bool = True, wait: Wait = time.sleep) -> None:
-    """Downloads a Google Drive file by its id with gdown (the arguments that versions 5.2 and 6 share)."""
+    """Download a Google Drive file by its id with gdown (the arguments that versions 5.2 and 6 share)."""
     import gdown
 
     folder = part.with_name(part.name + ".gdown")  # its own: gdown resumes any NAME*.part it finds
@@ -160,7 +239,7 @@ def fetch_drive(file_id: str, part: Path, progress: bool = True, wait: Wait = ti
             done = gdown.download(id=file_id, output=str(output), resume=True, quiet=not progress, use_cookies=False)
         except Exception as error:  # gdown raises its own classes, requests' and KeyError, by version
             _raise_if_full(error)
-            if _is_refusal(error):
+            if type(error).__name__ == "FileURLRetrievalError":
                 raise DownloadError(f"Drive refuses (quota or permission): {_first_line(error)}") from error
             reason = _first_line(error)
         else:
@@ -175,24 +254,16 @@ def fetch_drive(file_id: str, part: Path, progress: bool = True, wait: Wait = ti
     raise DownloadError(f"{reason} (what came is kept in {folder.name})")
 
 
-def looks_like_html(path: Path) -> bool:
-    """Whether a file begins as a web page does."""
-    with open(path, "rb") as file:
-        return _HTML.match(file.read(512)) is not None
-
-
-_HTML = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head|\?xml)", re.IGNORECASE)
-_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-
-
 class _Busy(Exception):
-    def __init__(self, status: int, seconds: float | None) -> None:
+    """The server asks to wait, for a number of seconds if it says so."""
+
+    def __init__(self, status: int, retry_after: str) -> None:
         super().__init__(f"the server answers {status}")
-        self.seconds = seconds
+        self.seconds = float(retry_after) if retry_after.isdigit() else None
 
 
 def _attempt(session: Any, url: str, part: Path, size: int | None, progress: bool) -> bool:
-    """One request; True when the file is complete, False when the line was cut."""
+    """Make one request; return True when the file is complete, False when the line was cut."""
     marker = part.with_name(part.name + ".etag")
     offset = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity"}
@@ -203,7 +274,7 @@ def _attempt(session: Any, url: str, part: Path, size: int | None, progress: boo
     with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         status = response.status_code
         if status == 429 or status >= 500:
-            raise _Busy(status, _retry_after(response.headers.get("Retry-After")))
+            raise _Busy(status, response.headers.get("Retry-After", ""))
         if status == 416:  # nothing after what we have: begin anew, unless that was all of it
             total = response.headers.get("Content-Range", "").rpartition("/")[2]
             if total == str(offset):
@@ -213,7 +284,7 @@ def _attempt(session: Any, url: str, part: Path, size: int | None, progress: boo
         if status not in (200, 206):
             raise DownloadError(f"the server answers {status} {response.reason}")
         if response.headers.get("Content-Type", "").startswith("text/html"):
-            raise DownloadError("an HTML page came instead of the archive (a quota, a login, or a moved file)")
+            raise DownloadError(_WEB_PAGE)
         found = _RANGE.match(response.headers.get("Content-Range", ""))
         if status == 206 and (not found or int(found[1]) != offset):
             raise DownloadError("the server sent another range than was asked for")
@@ -232,7 +303,7 @@ def _attempt(session: Any, url: str, part: Path, size: int | None, progress: boo
             open(part, "ab" if offset else "wb") as file,
             tqdm(total=total, initial=offset, unit="B", unit_scale=True, desc=part.name, disable=not progress) as bar,
         ):
-            for chunk in response.iter_content(_CHUNK):
+            for chunk in response.iter_content(_PIECE):
                 file.write(chunk)
                 bar.update(len(chunk))
         have = part.stat().st_size
@@ -242,20 +313,12 @@ def _attempt(session: Any, url: str, part: Path, size: int | None, progress: boo
     return True
 
 
-def _retry_after(value: str | None) -> float | None:
-    return float(value) if value and value.isdigit() else None
-
-
 def _raise_if_full(error: BaseException) -> None:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in _FULL:
             raise OSError(cause.errno, "the disk is full; what has arrived is kept, so free some space and go on")
         cause = cause.__cause__ or cause.__context__
-
-
-def _is_refusal(error: BaseException) -> bool:
-    return type(error).__name__ == "FileURLRetrievalError"
 
 
 def _first_line(error: BaseException) -> str:
@@ -273,7 +336,3 @@ def _read_record(path: Path) -> dict[str, Any]:
         return {}
     except (json.JSONDecodeError, TypeError, ValueError) as error:
         raise DownloadError(f"{path}: the record of downloads is damaged; move it away to trust anew") from error
-
-
-def _write_record(path: Path, record: dict[str, Any]) -> None:
-    write_atomic(path, json.dumps(record, indent=1).encode())

@@ -13,8 +13,6 @@ from manas_lite.data.pictures import Picture
 from manas_lite.data.scenes import Scene
 from manas_lite.data.similarity import clusters, signatures, similar_pairs
 
-__all__ = ["Parts", "backgrounds_of", "group_scenes", "without_leaks"]
-
 Parts = dict[str | None, tuple[Scene, ...]]
 """Scenes by part: "train", "val", "test", or None where the set does not say."""
 
@@ -25,14 +23,16 @@ _LARGEST_ERROR = 255**2 / 10 ** (ALIGNED_PSNR / 10)  # the same as a mean square
 
 
 def group_scenes(listing: Listing, by: str = "auto") -> Parts:
-    """Scenes of the pairs of a listing.
-
-    by: "name" groups pairs whose background has one name; "hash" then also gives backgrounds that look alike (the
-      same picture, a crop, a stronger JPEG) one name, so that no split separates them; "auto" takes "name" where the
-      set names its backgrounds (`listing.named`), else "hash".
+    """Return the scenes of the pairs of a listing.
 
     A scene has one clean picture: pairs of a background are merged only where their clean pictures are the same up
     to JPEG noise, the others become scenes of the same name.
+
+    Args:
+        listing: what a folder holds.
+        by: "name" groups pairs whose background has one name. "hash" then also gives backgrounds that look alike (the
+            same picture, a crop, a stronger JPEG) one name, so that no split separates them. "auto" takes "name" where
+            the set names its backgrounds (`listing.named`), else "hash".
     """
     if by not in ("auto", "name", "hash"):
         raise ValueError(f"scenes are grouped by 'auto', 'name' or 'hash', got {by!r}")
@@ -48,7 +48,7 @@ def group_scenes(listing: Listing, by: str = "auto") -> Parts:
 
 
 def without_leaks(train: Sequence[Scene], *others: Sequence[Scene]) -> tuple[tuple[Scene, ...], int]:
-    """Scenes of a part whose background is in no other part (by perceptual hash), and the number left out."""
+    """Return the scenes whose background is in no other part (by perceptual hash), and the number left out."""
     held = [scene for part in others for scene in part]
     if not held or not train:
         return tuple(train), 0
@@ -58,18 +58,15 @@ def without_leaks(train: Sequence[Scene], *others: Sequence[Scene]) -> tuple[tup
 
 
 def backgrounds_of(scenes: Sequence[Scene]) -> dict[str, str]:
-    """Scene name -> the first, by alphabet, of the names whose scenes look alike (by perceptual hash)."""
+    """Map each scene's name to the first, by alphabet, of the names whose scenes look alike (by perceptual hash)."""
     names = sorted({scene.name for scene in scenes})
     number = {name: k for k, name in enumerate(names)}
-    hashes = signatures([scene.clean for scene in scenes])
-    links = [(number[scenes[i].name], number[scenes[j].name]) for i, j, _ in similar_pairs(hashes, hashes) if i < j]
+    links = [(number[scenes[i].name], number[scenes[j].name]) for i, j in _alike(scenes)]
     return {names[k]: names[group[0]] for group in clusters(len(names), links) for k in group}
 
 
 def _merged(scenes: Sequence[Scene]) -> tuple[Scene, ...]:
-    hashes = signatures([scene.clean for scene in scenes])
-    links = [(i, j) for i, j, _ in similar_pairs(hashes, hashes) if i < j]
-    first: dict[str, int] = {}
+    links, first = _alike(scenes), dict[str, int]()
     links += [(first.setdefault(scene.name, i), i) for i, scene in enumerate(scenes)]
     merged = []
     for group in clusters(len(scenes), links):
@@ -77,8 +74,14 @@ def _merged(scenes: Sequence[Scene]) -> tuple[Scene, ...]:
     return tuple(merged)
 
 
+def _alike(scenes: Sequence[Scene]) -> list[tuple[int, int]]:
+    """Return the places of every two scenes that look alike."""
+    hashes = signatures([scene.clean for scene in scenes])
+    return [(i, j) for i, j, _ in similar_pairs(hashes, hashes) if i < j]
+
+
 def _aligned(scenes: Sequence[Scene]) -> list[Scene]:
-    """Scenes of one background, those merged whose clean pictures are one."""
+    """Merge those scenes of one background whose clean pictures are one."""
     kept: list[Scene] = []
     home: dict[Picture, int] = {}  # clean picture -> which of `kept` it belongs to
     small = cache(_thumbnail)
@@ -106,7 +109,7 @@ def _one_picture(a: Picture, b: Picture, small: Callable[[Picture], tuple[tuple[
 
 
 def _thumbnail(picture: Picture) -> tuple[tuple[int, ...], np.ndarray]:
-    """The shape of a picture, and its averages over 32 x 32 cells."""
+    """Return the shape of a picture, and its averages over 32 x 32 cells."""
     image = picture.read()
     small = Image.fromarray(np.ascontiguousarray(image)).resize((32, 32), Image.Resampling.BOX)
     return image.shape, np.asarray(small)

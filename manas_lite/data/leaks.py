@@ -12,22 +12,21 @@ from manas_lite.data.listing import Listing
 from manas_lite.data.pictures import Picture
 from manas_lite.data.similarity import SAME, clusters, signatures, similar_pairs
 
-__all__ = ["LeakReport", "find_leaks"]
-
 
 @dataclass(frozen=True)
 class LeakReport:
-    """Test pictures that the training set also shows.
-
-    matches: (test picture, the most similar training picture, similarity in [-1, 1]), one row a leaking picture.
-    test_backgrounds, leaking_backgrounds: distinct ones, of the whole test set and of the leaking pictures.
-    """
+    """Test pictures that the training set also shows."""
 
     train_pictures: int
     test_pictures: int
     test_backgrounds: int
+    """Distinct backgrounds of the test set."""
+
     leaking_backgrounds: int
+    """Distinct backgrounds of the leaking pictures."""
+
     matches: tuple[tuple[Picture, Picture, float], ...]
+    """(test picture, the most similar training picture, similarity in [-1, 1]) per leaking picture."""
 
     def __str__(self) -> str:
         head = (
@@ -44,9 +43,13 @@ def find_leaks(
     threshold: float = SAME,
     progress: bool | None = None,
 ) -> LeakReport:
-    """Compares every test picture with every training picture; both may be folders or listings of them.
+    """Compare every test picture with every training picture.
 
-    threshold: similarity that counts, in (0, 1]; ValueError for another.
+    Args:
+        train: folder or listing of what is trained on.
+        test: folder or listing of what is tested on.
+        threshold: similarity that counts, in (0, 1].
+        progress: show bars; None: from 500 pictures on.
     """
     if not 0 < threshold <= 1:  # nan too
         raise ValueError(f"the threshold is a similarity above 0 and at most 1, got {threshold}")

@@ -6,48 +6,45 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from manas_lite.data.audit import audit_listing, unmatched
-from manas_lite.data.getting import count_differences, list_set, locate
+from manas_lite.data.checking import audit_listing, first_five
 from manas_lite.data.grouping import Parts, backgrounds_of, group_scenes, without_leaks
 from manas_lite.data.layouts import list_folder
 from manas_lite.data.listing import DataWarning, Listing
 from manas_lite.data.pictures import Picture, RainyPicture
-from manas_lite.data.registry import data_folder
+from manas_lite.data.registry import count_differences, data_folder, list_set, locate
 from manas_lite.data.scenes import Scene, rain_seed
-from manas_lite.data.splits import Split, split_scenes
-
-__all__ = ["LEVELS", "open_split", "photo_scene"]
-
-LEVELS = ("light", "medium", "heavy")
+from manas_lite.data.splits import PARTS, Split, split_scenes
+from manas_lite.rain import LEVELS
 
 
 def open_split(
     data: "Split | str | os.PathLike[str]",
     *,
     seed: int = 0,
-    levels: Sequence[str | float] = LEVELS,
+    levels: Sequence[str | float] = tuple(LEVELS),
     layout: str | None = None,
     strict: bool = True,
     root: str | os.PathLike[str] | None = None,
 ) -> Split:
-    """Training, validation and test scenes of `data`.
-
-    data: "photos" (the bundled photographs under synthetic rain, one version a level), a folder of pairs or of
-      photographs, a CSV file of pairs, the name of a registered set that has been downloaded, or a Split, returned
-      as it is.
-    seed: draws the split where the set defines none, and the training rain. The rain of validation and test
-      pictures is the same for every seed, so that runs with different seeds are judged on the same pictures.
-    levels: rain levels laid over photographs that have no rain of their own.
-    layout: how a folder is laid out where detection should not decide (`manas_lite.data.layouts.LAYOUTS`).
-    strict: True refuses a folder with pictures that have no twin, naming them, and lets a broken file stop whoever
-      reads it; False decodes everything once, leaves bad files out and says which in a DataWarning.
-    root: the folder of registered sets (`manas_lite.data.registry.data_folder`).
+    """Return training, validation and test scenes of `data`.
 
     A folder's own parts (train*, val*, test*) are kept, and what states no part beside them is training; validation is
     carved from training where it is missing, and so is test. Training scenes whose background is also in another part
     are left out, and validation scenes that are also tested, with a DataWarning; photographs and scenes that look
     alike stay on one side. Only a registered set that names its backgrounds is believed without looking.
     A registered set that is a test set alone gives no training scenes.
+
+    Args:
+        data: "photos" (the bundled photographs under synthetic rain, one version per level), a folder of pairs or of
+            photographs, a CSV file of pairs, the name of a registered set that has been downloaded, or a Split, which
+            is returned as it is.
+        seed: draws the split where the set defines none, and the training rain. The rain of validation and test
+            pictures is the same for every seed, so that runs with different seeds are judged on the same pictures.
+        levels: rain levels laid over photographs that have no rain of their own.
+        layout: how a folder is laid out where detection should not decide (`manas_lite.data.layouts.LAYOUTS`).
+        strict: True refuses a folder with pictures that have no twin, naming them, and lets a broken file stop
+            whoever reads it. False decodes everything once, leaves bad files out and says which in a DataWarning.
+        root: the folder of registered sets (`manas_lite.data.registry.data_folder`).
     """
     if isinstance(data, Split):
         return data
@@ -75,10 +72,10 @@ def open_split(
     return Split(train=own_rain, val=split.val, test=split.test)
 
 
-def bundled_photos(seed: int, levels: Sequence[str | float] = LEVELS) -> Split:
-    """The photographs shipped with the package, in the parts that their index states."""
+def bundled_photos(seed: int, levels: Sequence[str | float] = tuple(LEVELS)) -> Split:
+    """Return the photographs shipped with the package, in the parts that their index states."""
     folder = Path(__file__).resolve().parents[1] / "assets" / "photos"
-    parts: dict[str, list[Scene]] = {"train": [], "val": [], "test": []}
+    parts: dict[str, list[Scene]] = {part: [] for part in PARTS}
     with open(folder / "index.csv", newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             picture, part = Picture(folder / row["file"]), row["part"]
@@ -88,7 +85,7 @@ def bundled_photos(seed: int, levels: Sequence[str | float] = LEVELS) -> Split:
 
 
 def photo_scene(picture: Picture, name: str, levels: Sequence[str | float], seed: int) -> Scene:
-    """A clean photograph under one synthetic rain a level."""
+    """Return a clean photograph under synthetic rain, one version per level."""
     if not levels:
         raise ValueError("photographs need at least one rain level, such as levels=('light', 'heavy')")
     rainy = tuple(RainyPicture(picture, level, rain_seed(seed, name, level)) for level in levels)
@@ -100,16 +97,15 @@ def _is_path(data: str) -> bool:
 
 
 def _without_bad(listing: Listing, strict: bool) -> Listing:
-    if strict:
-        problem = unmatched(listing)
-        if problem:
-            raise ValueError(f"{problem}. Complete or remove them, or pass strict=False to leave them out")
+    if strict and not listing.problems:
         return listing
+    if strict:
+        problems = first_five([f"{path} {reason}" for path, reason in listing.problems])
+        raise ValueError(f"{listing.root}: {problems}. Complete or remove them, or pass strict=False to leave them out")
     kept, report = audit_listing(listing, strict=False)
     if report.problems:
-        reasons = "; ".join(reason for _, reason in report.problems[:5])
-        more = f"; and {len(report.problems) - 5} more" if len(report.problems) > 5 else ""
-        message = f"{listing.root}: {len(report.problems)} bad file(s) left out: {reasons}{more}"
+        reasons = first_five([reason for _, reason in report.problems])
+        message = f"{listing.root}: {len(report.problems)} bad file(s) left out: {reasons}"
         if not kept.pairs and not kept.photos:
             raise ValueError(f"{message}; no usable picture remains")
         warnings.warn(message, DataWarning, stacklevel=3)
@@ -125,9 +121,14 @@ def _photo_parts(listing: Listing, levels: Sequence[str | float]) -> Parts:
 
 
 def _split_parts(parts: Parts, seed: int, look: bool, name: str, registered: bool = False) -> Split:
-    """Keeps the parts a set has and carves the missing ones from training, by background.
+    """Keep the parts that a set has and carve the missing ones from training, by background.
 
-    look: whether backgrounds are compared by perceptual hash, not only by name.
+    Args:
+        parts: the scenes by part.
+        seed: draws what is carved.
+        look: compare backgrounds by perceptual hash, not only by name.
+        name: stands in warnings.
+        registered: the scenes are of a registered set.
     """
     train = parts.get("train", ()) + parts.get(None, ())
     if not train and set(parts) == {"test"} and registered:
@@ -154,7 +155,7 @@ def _split_parts(parts: Parts, seed: int, look: bool, name: str, registered: boo
 
 
 def _apart(scenes: Sequence[Scene], held: Sequence[Scene], look: bool) -> tuple[Scene, ...]:
-    """The scenes whose background is not among the held ones, by name and by look."""
+    """Return the scenes whose background is not among the held ones, by name and by look."""
     names = {scene.name for scene in held}
     others = tuple(scene for scene in scenes if scene.name not in names)
     return without_leaks(others, held)[0] if look else others

@@ -1,4 +1,4 @@
-"""Pictures: anything with `.read()`: a file, half of a side-by-side file, or rain over another picture.
+"""Pictures are anything with `.read()`: a file, half of a side-by-side file, or rain over another picture.
 
 While a set of files is sealed, reading any of them raises `LeakError`: search and training run under a seal
 of the test set.
@@ -14,9 +14,8 @@ from typing import Literal
 
 import numpy as np
 
+from manas_lite import rain
 from manas_lite.photos.images import ImageError, image_size, read_image
-
-__all__ = ["AnyPicture", "LeakError", "Picture", "RainyPicture", "check_seal", "sealed_files", "sealing"]
 
 
 class LeakError(RuntimeError):
@@ -25,10 +24,7 @@ class LeakError(RuntimeError):
 
 @dataclass(frozen=True, order=True)
 class Picture:
-    """An image file, or the left or right half of one that holds two pictures of equal width.
-
-    `read()` gives uint8 (H, W, 3) RGB, `size()` gives (height, width) from the header alone.
-    """
+    """An image file, or the left or right half of one that holds two pictures of equal width."""
 
     path: Path
     half: Literal["left", "right"] | None = None
@@ -42,7 +38,7 @@ class Picture:
         return f"{self.path}#{self.half}" if self.half else str(self.path)
 
     def read(self) -> np.ndarray:
-        """uint8 (H, W, 3). Raises LeakError under a seal, ImageError or FileNotFoundError for a bad file."""
+        """Return uint8 (H, W, 3), RGB; raise LeakError under a seal, ImageError or FileNotFoundError for a bad file."""
         check_seal(self.path)
         image = read_image(self.path)
         if self.half is None:
@@ -51,12 +47,12 @@ class Picture:
         return image[:, :middle] if self.half == "left" else image[:, middle:]
 
     def size(self) -> tuple[int, int]:
-        """(height, width) in pixels, without decoding."""
+        """Return (height, width) in pixels, from the header alone."""
         height, width = image_size(self.path)
         return (height, width) if self.half is None else (height, self._half_width(width))
 
     def files(self) -> tuple[Path, ...]:
-        """The files that `read` opens."""
+        """Return the files that `read` opens."""
         return (self.path,)
 
     def _half_width(self, width: int) -> int:
@@ -67,7 +63,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class RainyPicture:
-    """Synthetic rain of a `level` ('light', 'medium', 'heavy' or a number) over a clean picture, by seed."""
+    """Synthetic rain of a level ('light', 'medium', 'heavy' or a number) over a clean picture, drawn by a seed."""
 
     clean: Picture
     level: str | float
@@ -77,19 +73,19 @@ class RainyPicture:
         return f"{self.clean} under {self.level} rain (seed {self.seed})"
 
     def read(self) -> np.ndarray:
-        """uint8 (H, W, 3)."""
+        """Return uint8 (H, W, 3), RGB."""
         return self.render(self.clean.read())
 
     def render(self, clean: np.ndarray) -> np.ndarray:
-        """The same from the clean picture already decoded."""
+        """Return uint8 (H, W, 3) from the clean picture already decoded."""
         return rain_over(clean, self.level, self.seed)
 
     def size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
+        """Return (height, width) in pixels."""
         return self.clean.size()
 
     def files(self) -> tuple[Path, ...]:
-        """The files that `read` opens."""
+        """Return the files that `read` opens."""
         return self.clean.files()
 
 
@@ -97,9 +93,7 @@ AnyPicture = Picture | RainyPicture
 
 
 def rain_over(clean: np.ndarray, level: str | float, seed: int) -> np.ndarray:
-    """`manas_lite.rain.add_rain` rounded to uint8 (H, W, 3), as a file would hold it."""
-    from manas_lite import rain  # here, so that data on real pairs never loads the synthesiser
-
+    """Return `manas_lite.rain.add_rain` rounded to uint8 (H, W, 3), like a file would hold it."""
     rainy = np.asarray(rain.add_rain(clean, level, seed))
     return np.rint(rainy * 255).clip(0, 255).astype(np.uint8)
 
@@ -109,13 +103,13 @@ _SEALED: ContextVar[frozenset[str]] = ContextVar("manas_lite_sealed_files", defa
 
 
 def sealed_files() -> frozenset[str]:
-    """Resolved paths of the files sealed here and now."""
+    """Return the resolved paths of the files sealed here and now."""
     return _SEALED.get()
 
 
 @contextmanager
 def sealing(files: Iterable[str | os.PathLike[str]]) -> Iterator[None]:
-    """Inside the block, reading any of these files (by whatever path) raises LeakError."""
+    """Let reading any of these files, by whatever path, raise LeakError inside the block."""
     token = _SEALED.set(_SEALED.get() | {_resolved(file) for file in files})
     try:
         yield
@@ -124,12 +118,12 @@ def sealing(files: Iterable[str | os.PathLike[str]]) -> Iterator[None]:
 
 
 def adopt_seal(files: frozenset[str], *_: object) -> None:
-    """For a worker process: take over the seal of the process that started it."""
+    """Take over, in a worker process, the seal of the process that started it."""
     _SEALED.set(files)
 
 
 def check_seal(path: str | os.PathLike[str]) -> None:
-    """Raises LeakError when `path` is sealed."""
+    """Raise LeakError when `path` is sealed."""
     sealed = _SEALED.get()
     if sealed and _resolved(path) in sealed:
         raise LeakError(

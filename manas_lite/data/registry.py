@@ -1,75 +1,99 @@
-"""The registry of deraining sets: tables in `data_scripts/sets` of a clone, or inside an installed package."""
+"""The registry of deraining sets: what each should hold, how to get it, where it lies, and what is there.
+
+Its tables stand in `data_scripts/sets` of a clone, or inside an installed package.
+"""
 
 import difflib
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["Archive", "DataSet", "archive", "data_folder", "data_set", "data_sets", "manual_steps"]
-
-PARTS = ("train", "val", "test")
+from manas_lite.data.layouts import list_folder
+from manas_lite.data.listing import Listing
+from manas_lite.photos.images import SUFFIXES
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A file that sets come in. `size` in bytes and `sha256` are None until somebody has verified them."""
+    """A file that sets come in."""
 
     name: str
     into: str
+    """The folder below the data folder that it is unpacked into."""
+
     unpacked_limit: int
+    """Bytes that it may unpack to."""
+
     drive: str | None = None
+    """Its id on Google Drive."""
+
     mirrors: tuple[str, ...] = ()
+    """Addresses to try, in order."""
+
     size: int | None = None
+    """Bytes; None until somebody has verified them."""
+
     sha256: str | None = None
+    """Hex digest; None until somebody has verified it."""
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A set: where it lies below the data folder, how it is laid out, and what it should hold.
-
-    pairs: rainy/clean pairs a part. backgrounds: scenes a part, where known. rains: versions a background.
-    group: how backgrounds are found (`manas_lite.data.grouping`). layout: None to detect it.
-    rename: what the set calls a part -> what it is (RainCityscapes tests on what it calls val).
-    """
+    """A deraining set."""
 
     name: str
     title: str
     folder: str
+    """Where it lies below the data folder."""
+
     pairs: Mapping[str, int]
+    """Part -> number of rainy/clean pairs."""
+
     rains: str
+    """Rainy versions per background."""
+
     group: str
+    """How backgrounds are found: "name" or "hash" (see `manas_lite.data.grouping`)."""
+
     licence: str
     citation: str
     backgrounds: Mapping[str, int] = field(default_factory=dict)
+    """Part -> number of scenes, where known."""
+
     layout: str | None = None
+    """One of `manas_lite.data.layouts.LAYOUTS`, or None to detect it."""
+
     rename: Mapping[str, str] = field(default_factory=dict)
+    """What the set calls a part -> what it is (RainCityscapes tests on what it calls val)."""
+
     archives: tuple[str, ...] = ()
     drive_folder: str | None = None
     note: str = ""
     manual: str = ""
+    """What to do by hand where there is no archive."""
 
     @property
     def automatic(self) -> bool:
-        """Whether `get` can download it without the user's hands."""
+        """Whether `manas_lite.data.download.get` can download it without the user's hands."""
         return bool(self.archives)
 
 
 def data_folder(root: str | os.PathLike[str] | None = None) -> Path:
-    """Where sets are kept: `root`, or $MANAS_LITE_SETS, or .cache/manas_lite/sets in the home folder."""
+    """Return where sets are kept: `root`, or $MANAS_LITE_SETS, or .cache/manas_lite/sets in the home folder."""
     return Path(root or os.environ.get("MANAS_LITE_SETS") or Path.home() / ".cache" / "manas_lite" / "sets")
 
 
 def data_sets() -> dict[str, DataSet]:
-    """Every registered set, by name, in the order of the table."""
+    """Return every registered set, by name, in the order of the table."""
     return {name: _parse(DataSet, name, row) for name, row in _table("sets.toml").items()}
 
 
 def data_set(name: str) -> DataSet:
-    """One set; ValueError names the nearest for an unknown name."""
+    """Return the set of this name; raise ValueError with the nearest for an unknown one."""
     sets = data_sets()
     if name not in sets:
         close = [s for s in sets if s.startswith(name.lower())] or difflib.get_close_matches(name.lower(), sets)
@@ -79,30 +103,73 @@ def data_set(name: str) -> DataSet:
 
 
 def archive(name: str) -> Archive:
-    """One archive of `archives.toml`."""
+    """Return the archive of this name in `archives.toml`."""
     return _parse(Archive, name, _table("archives.toml")[name])
 
 
 def manual_steps(chosen: DataSet, root: Path) -> str:
-    """What to do by hand for a set, or for an archive whose every source failed: exact, in order."""
-    where = root / chosen.folder
-    steps = []
+    """Return the exact steps to take by hand for a set, or for an archive whose every source failed."""
+    run, steps = "Run: python -m manas_lite.data", []
     for item in map(archive, chosen.archives):
         size = f"{item.size:,} bytes" if item.size else "size not published"
         digest = f"sha256 {item.sha256}" if item.sha256 else "no published checksum"
         if item.drive:
             steps.append(f"Open https://drive.google.com/uc?id={item.drive} in a browser and download it.")
         steps.append(f"Put the file at {root / 'archives' / item.name} ({size}, {digest}).")
-        steps.append(f"Run: python -m manas_lite.data get {chosen.name} --root {root}")
+        steps.append(f"{run} get {chosen.name} --root {root}")
+    if chosen.drive_folder and not steps:
+        link = f"https://drive.google.com/drive/folders/{chosen.drive_folder}"
+        steps.append(f"Open {link} in a browser, choose Download all, and unpack what arrives.")
     if not chosen.archives:
-        if chosen.drive_folder:
-            link = f"https://drive.google.com/drive/folders/{chosen.drive_folder}"
-            steps.append(f"Open {link} in a browser, choose Download all, and unpack what arrives.")
-        steps.append(f"{chosen.manual} (All below {root}.)")
-        steps.append(f"Run: python -m manas_lite.data check {where}")
+        steps += [f"{chosen.manual} (All below {root}.)", f"{run} check {root / chosen.folder}"]
     counts = ", ".join(f"{count:,} {part}" for part, count in chosen.pairs.items())
     lines = [f"{chosen.title}: {counts} pairs. Licence: {chosen.licence}.", f"Cite: {chosen.citation}."]
     return "\n".join(lines + [f"  {i}. {step}" for i, step in enumerate(steps, start=1)])
+
+
+def locate(name: str, root: str | os.PathLike[str] | None = None) -> tuple[DataSet, Path]:
+    """Return a registered set and its folder; raise FileNotFoundError, which says how to get it, if it is missing."""
+    chosen = data_set(name)
+    where = data_folder(root) / chosen.folder
+    if not holds_pictures(where):
+        raise FileNotFoundError(
+            f"the set {name!r} is not at {where}; get it with: python -m manas_lite.data get {name}"
+            + (f" --root {root}" if root else "")
+        )
+    return chosen, where
+
+
+def holds_pictures(folder: Path) -> bool:
+    """Tell whether a picture lies anywhere below a folder."""
+    return any(file.suffix.lower() in SUFFIXES for file in folder.rglob("*"))
+
+
+def list_set(chosen: DataSet, base: Path) -> Listing:
+    """Return the pairs of a set below the data folder `base`, in the layout and the parts that the registry states.
+
+    Where the registry knows one part and the files state none, all pairs are of that part.
+    """
+    listing = list_folder(base / chosen.folder, chosen.layout)
+    stated = any(pair.part for pair in listing.pairs)
+    only = next(iter(chosen.pairs)) if len(chosen.pairs) == 1 and not stated else None
+    listing.pairs = [
+        replace(pair, part=only if pair.part is None else chosen.rename.get(pair.part, pair.part))
+        for pair in listing.pairs
+    ]
+    return listing
+
+
+def count_differences(chosen: DataSet, listing: Listing) -> list[str]:
+    """Return a sentence per part whose number of pairs (or backgrounds, where named) is not the registry's."""
+    backgrounds = chosen.backgrounds if chosen.group == "name" else {}
+    parts = [(pair.part, pair.background) for pair in listing.pairs]
+    told = []
+    for kind, counts, items in (("pairs", chosen.pairs, parts), ("backgrounds", backgrounds, set(parts))):
+        for part, expected in counts.items():
+            found = sum(of == part for of, _ in items)
+            if found != expected:
+                told.append(f"{chosen.name}: {found:,} {part} {kind}, the registry states {expected:,}")
+    return told
 
 
 T = TypeVar("T", DataSet, Archive)
@@ -126,7 +193,7 @@ def _table(file: str) -> dict[str, dict[str, Any]]:
 
 
 def _tables() -> Path:
-    """The package's own copy where there is one (a wheel), else the clone's."""
+    """Return the package's own copy where there is one (a wheel), else the clone's."""
     here = Path(__file__).resolve()
     for folder in (here.parent / "sets", here.parents[2] / "data_scripts" / "sets"):
         if (folder / "sets.toml").is_file():

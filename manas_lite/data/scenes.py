@@ -1,4 +1,4 @@
-"""Scenes: one clean picture and R >= 1 rainy versions of it (method section 5)."""
+"""Scenes: one clean picture and R >= 1 rainy versions of it. Source: method section 5."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,29 +8,21 @@ from pathlib import Path
 
 import numpy as np
 
-from manas_lite.data.pictures import AnyPicture, LeakError, Picture, RainyPicture, sealing
+from manas_lite.data.pictures import AnyPicture, Picture, RainyPicture, sealing
 from manas_lite.photos.images import ImageError
-
-__all__ = [
-    "LeakError",
-    "Picture",
-    "RainyPicture",
-    "Scene",
-    "one_to_one",
-    "rain_seed",
-    "sealed",
-    "with_extra_rain",
-]
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One background: `name` identifies it, `labels` names each rainy version (a level, or a file's stem)."""
+    """One background: a clean picture and R >= 1 rainy versions of it."""
 
     name: str
+    """Identifies the background: scenes of one name never stand in two parts of a split."""
+
     clean: Picture
     rainy: tuple[AnyPicture, ...]
     labels: tuple[str, ...]
+    """One per rainy version: a level of rain, or a file's stem."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rainy", tuple(self.rainy))
@@ -41,16 +33,20 @@ class Scene:
             raise ValueError(f"scene {self.name!r} has {len(self.rainy)} rainy pictures and {len(self.labels)} labels")
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """(rainy uint8 (R, H, W, 3), clean uint8 (H, W, 3)). Raises ImageError where sizes differ."""
+        """Return rainy uint8 (R, H, W, 3) and clean uint8 (H, W, 3); raise ImageError where sizes differ."""
         clean = self.clean.read()
         versions = [self._version(picture, clean) for picture in self.rainy]
         for picture, version in zip(self.rainy, versions, strict=True):
             if version.shape != clean.shape:
-                raise ImageError(mismatch(self.name, picture, version.shape, self.clean, clean.shape))
+                (rainy_height, rainy_width), (height, width) = version.shape[:2], clean.shape[:2]
+                raise ImageError(
+                    f"scene {self.name!r}: {picture} is {rainy_width}x{rainy_height} but its clean picture "
+                    f"{self.clean} is {width}x{height}; a pair must have one size, so check that the two belong together"
+                )
         return np.stack(versions), clean
 
     def files(self) -> tuple[Path, ...]:
-        """Every file that reading this scene opens, each once."""
+        """Return every file that reading this scene opens, each once."""
         return tuple(dict.fromkeys(file for p in (self.clean, *self.rainy) for file in p.files()))
 
     def _version(self, picture: AnyPicture, clean: np.ndarray) -> np.ndarray:
@@ -60,19 +56,9 @@ class Scene:
         return picture.read()
 
 
-def mismatch(
-    name: str, rainy: AnyPicture, rainy_shape: Sequence[int], clean: Picture, clean_shape: Sequence[int]
-) -> str:
-    """The sentence that says two pictures of a scene differ in size."""
-    return (
-        f"scene {name!r}: {rainy} is {rainy_shape[1]}x{rainy_shape[0]} but its clean picture {clean} is "
-        f"{clean_shape[1]}x{clean_shape[0]}; a pair must have one size, so check that the two belong together"
-    )
-
-
 @contextmanager
 def sealed(scenes: Iterable[Scene]) -> Iterator[None]:
-    """Inside the block, reading any file of these scenes raises LeakError, in DataLoader workers too.
+    """Let reading any file of these scenes raise LeakError inside the block, in DataLoader workers too.
 
     Either half of a file counts, and so does another path to it (a link, or a relative one).
     """
@@ -81,7 +67,7 @@ def sealed(scenes: Iterable[Scene]) -> Iterator[None]:
 
 
 def one_to_one(scenes: Iterable[Scene]) -> tuple[Scene, ...]:
-    """Every rainy picture its own scene, R = 1 (the `multi_to_one=False` arm); names stay."""
+    """Return one scene with R = 1 per rainy picture (the `multi_to_one=False` arm); names stay."""
     return tuple(
         replace(scene, rainy=(picture,), labels=(label,))
         for scene in scenes
@@ -90,7 +76,7 @@ def one_to_one(scenes: Iterable[Scene]) -> tuple[Scene, ...]:
 
 
 def with_extra_rain(scenes: Iterable[Scene], levels: Sequence[str | float], seed: int) -> tuple[Scene, ...]:
-    """The scenes with synthetic versions over their clean pictures appended, one a level (method 5)."""
+    """Return the scenes with synthetic versions of their clean pictures appended, one per level. Source: method 5."""
     return tuple(
         replace(
             scene,
@@ -102,5 +88,5 @@ def with_extra_rain(scenes: Iterable[Scene], levels: Sequence[str | float], seed
 
 
 def rain_seed(seed: int, name: str, level: str | float) -> int:
-    """A seed in 0..2^32-1 for one level of rain over one scene, wherever the scene stands in a list."""
+    """Return a seed in 0..2^32-1 for one level of rain over one scene, wherever the scene stands in a list."""
     return int.from_bytes(hashlib.sha256(f"{seed}|{name}|{level}".encode()).digest()[:4], "big")

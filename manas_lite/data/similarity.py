@@ -1,5 +1,4 @@
-"""A perceptual hash of pictures: which show the same background, whatever the JPEG quality, rain or small
-crop.
+"""A perceptual hash of pictures: which show the same background, whatever the JPEG quality, rain or small crop.
 
 A picture becomes a 24 x 24 grey thumbnail, band-passed and divided by its local contrast, as a unit vector of
 576 numbers; the similarity of two is their dot product. (This kit's choice. On Rain100L, Rain800, Kodak, COCO
@@ -18,8 +17,6 @@ from tqdm import tqdm
 
 from manas_lite.data.pictures import Picture, check_seal
 
-__all__ = ["SAME", "clusters", "signature", "signatures", "similar_pairs"]
-
 SAME = 0.65
 """Similarity from which two pictures count as one background."""
 
@@ -28,7 +25,7 @@ _BLOCK = 2048  # rows compared at a time: 2048 x 13,711 floats are 112 MB
 
 
 def signature(image: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, 3) -> float32 (576,), of length 1; all zeros for a picture without any structure."""
+    """Return the hash of a picture uint8 (H, W, 3): float32 (576,) of length 1, or zeros where it has no structure."""
     grey = Image.fromarray(np.ascontiguousarray(image)).convert("L")
     thumbnail = np.asarray(grey.resize((_SIDE, _SIDE), Image.Resampling.BOX), np.float32)
     band = gaussian_filter(thumbnail, 0.7) - gaussian_filter(thumbnail, 2.0)
@@ -40,14 +37,22 @@ def signature(image: np.ndarray) -> np.ndarray:
 
 
 def signatures(pictures: Sequence[Picture], progress: bool | None = None) -> np.ndarray:
-    """float32 (n, 576). Each file is decoded once a process, until it changes; a bar from 500 pictures on."""
-    hidden = len(pictures) < 500 if progress is None else not progress
-    rows = [_of_file(p, *_stamp(p)) for p in tqdm(pictures, desc="comparing pictures", disable=hidden)]
+    """Return the hashes of n pictures, float32 (n, 576); each file is decoded once per process, until it changes."""
+    rows = []
+    for picture in tqdm(pictures, desc="comparing pictures", disable=hide_bar(len(pictures), progress)):
+        check_seal(picture.path)  # a hash kept from before the seal would tell of a sealed picture too
+        status = os.stat(picture.path)
+        rows.append(_kept_signature(picture, status.st_mtime_ns, status.st_size))
     return np.stack(rows) if rows else np.zeros((0, _SIDE * _SIDE), np.float32)
 
 
+def hide_bar(count: int, progress: bool | None) -> bool:
+    """Tell whether a bar over so many pictures is hidden; None for `progress` shows it from 500 pictures on."""
+    return count < 500 if progress is None else not progress
+
+
 def similar_pairs(a: np.ndarray, b: np.ndarray, threshold: float = SAME) -> list[tuple[int, int, float]]:
-    """(row of a, row of b, similarity) of every pair at or above the threshold, best first."""
+    """Return (row of a, row of b, similarity) of every pair of hashes at or above the threshold, best first."""
     found = []
     for start in range(0, len(a), _BLOCK):
         scores = a[start : start + _BLOCK] @ b.T
@@ -57,7 +62,7 @@ def similar_pairs(a: np.ndarray, b: np.ndarray, threshold: float = SAME) -> list
 
 
 def clusters(count: int, links: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """0..count-1 divided into the connected groups of `links`, each sorted, by first member."""
+    """Divide 0..count-1 into the connected groups of `links`; return them by first member, each sorted."""
     parent = list(range(count))
 
     def root(i: int) -> int:
@@ -75,16 +80,6 @@ def clusters(count: int, links: Iterable[tuple[int, int]]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _stamp(picture: Picture) -> tuple[int, int]:
-    status = os.stat(picture.path)
-    return status.st_mtime_ns, status.st_size
-
-
 @lru_cache(maxsize=1 << 16)
-def _cached(picture: Picture, modified: int, size: int) -> np.ndarray:
+def _kept_signature(picture: Picture, modified: int, size: int) -> np.ndarray:
     return signature(picture.read())
-
-
-def _of_file(picture: Picture, modified: int, size: int) -> np.ndarray:
-    check_seal(picture.path)  # a hash kept from before the seal would tell of a sealed picture too
-    return _cached(picture, modified, size)

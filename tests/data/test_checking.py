@@ -11,8 +11,7 @@ from samples import background, rain_on, save, save_halves, save_pair
 from skimage.metrics import peak_signal_noise_ratio
 
 from manas_lite.data.__main__ import main
-from manas_lite.data.audit import audit_listing
-from manas_lite.data.checking import check
+from manas_lite.data.checking import audit_listing, check
 from manas_lite.data.layouts import list_folder
 from manas_lite.photos.images import ImageError
 

@@ -14,10 +14,20 @@ from PIL import Image
 from samples import background, rain_on
 
 from manas_lite.data import open_split, registry
-from manas_lite.data.download import DownloadError
-from manas_lite.data.getting import count_differences, get, list_set, locate
+from manas_lite.data.download import DownloadError, get
 from manas_lite.data.layouts import LAYOUTS
-from manas_lite.data.registry import Archive, DataSet, archive, data_folder, data_set, data_sets, manual_steps
+from manas_lite.data.registry import (
+    Archive,
+    DataSet,
+    archive,
+    count_differences,
+    data_folder,
+    data_set,
+    data_sets,
+    list_set,
+    locate,
+    manual_steps,
+)
 
 PUBLISHED = {  # pairs train / test, as published
     "rain13k": (13711, None),
@@ -147,7 +157,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> DataSet:
         archives=("tiny.zip",),
     )
     item = Archive(name="tiny.zip", into="tiny", unpacked_limit=10**8)
-    for module in ("registry", "getting"):
+    for module in ("registry", "download"):
         monkeypatch.setattr(f"manas_lite.data.{module}.data_set", lambda name: row)
         monkeypatch.setattr(f"manas_lite.data.{module}.archive", lambda name: item)
     return row
