@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import scipy.fft
 from numpy.typing import ArrayLike, NDArray
 
 Image = NDArray[np.float32]
@@ -332,6 +331,8 @@ def _draw_parameters(level: float, seed: tuple[int, ...], angle: float, rng: np.
 
 def _draw_streaks(height: int, width: int, layers: tuple[Layer, ...], rng: np.random.Generator) -> Image:
     """Poisson points convolved with line kernels; the layers add up in the Fourier domain."""
+    import scipy.fft  # a quarter of a second, which only drawing rain should cost
+
     kernels = [_line_kernel(layer) for layer in layers]
     reach = max(len(kernel) for kernel in kernels) // 2
     rows, columns = (scipy.fft.next_fast_len(side + 2 * reach, real=True) for side in (height, width))
