@@ -2,18 +2,18 @@
 
     widgets.rainfall(clean)           # sliders over a picture where someone can move them, else the picture
 
-Every function takes `static`: None shows sliders in a notebook and leaves a still picture in the file, which GitHub
-and printed pages show; True gives the picture alone (a Figure); False insists on the sliders. Only ipywidgets' own
-controls are used, as versions 7.7 and 8 have them, and a PNG that is replaced when a value changes: nothing flickers,
-and an exception in a callback surfaces.
+Every function takes `static`. None shows sliders in a notebook and leaves a still picture in the file, which GitHub
+and printed pages show. True gives the picture alone, False insists on the sliders. Only ipywidgets' own controls are
+used, as versions 7.7 and 8 have them. The picture is a PNG that is replaced when a value changes, so that nothing
+flickers and an exception in a callback surfaces.
 """
 
 import base64
 import importlib.util
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,15 +35,14 @@ from manas_lite.runs.progress import headless, live_notebook
 __all__ = ["Interactive", "before_after", "genotype_editor", "mixer", "rainfall", "replay", "toy_step"]
 
 SIDE = 320  # pixels: pictures behind sliders are no larger, so that they follow the hand
-
+STYLE = {"description_width": "150px"}
 
 SEVERAL = "(several)"
 """What the editor's choice shows where the edges that it would set differ."""
 
 
-@dataclass(frozen=True)
-class Slider:
-    """A number. heavy: the picture waits until the slider is let go."""
+class Slider(NamedTuple):
+    """A control that sets a number. A heavy picture waits until the slider is let go."""
 
     label: str
     value: float
@@ -52,30 +51,49 @@ class Slider:
     step: float
     heavy: bool = False
 
+    def control(self) -> Any:
+        """Return the ipywidget."""
+        from ipywidgets import FloatSlider, IntSlider, Layout
 
-@dataclass(frozen=True)
-class Choice:
-    """One of several names."""
+        whole = all(float(number).is_integer() for number in self[1:5])
+        value, low, high, step = (int(number) if whole else float(number) for number in self[1:5])
+        names = {"description": self.label, "continuous_update": not self.heavy, "style": STYLE}
+        kind = IntSlider if whole else FloatSlider
+        return kind(value=value, min=low, max=high, step=step, layout=Layout(width="480px"), **names)
+
+
+class Choice(NamedTuple):
+    """A control that sets one of several names."""
 
     label: str
     value: str
     options: tuple[str, ...]
 
+    def control(self) -> Any:
+        """Return the ipywidget."""
+        from ipywidgets import Dropdown
+
+        return Dropdown(options=list(self.options), value=self.value, description=self.label, style=STYLE)
+
 
 Controls = Mapping[str, Slider | Choice]
+Render = Callable[..., Figure | bytes]
 
 
 class Interactive:
-    """Controls over a picture. `values` are the controls' present values; `controls` the ipywidgets, by name.
+    """Controls over a picture."""
 
-    render: a function of the values, by name, that returns a Figure or PNG bytes.
-    """
+    def __init__(self, controls: Controls, render: Render) -> None:
+        """Show the picture under its controls.
 
-    def __init__(self, controls: Controls, render: Callable[..., Figure | bytes]) -> None:
+        Args:
+            controls: what can be set, by name.
+            render: a function of the controls' values, by the same names, that returns a Figure or the bytes of a PNG.
+        """
         import ipywidgets
 
         self.render = render
-        self.controls: dict[str, Any] = {name: _control(ipywidgets, spec) for name, spec in controls.items()}
+        self.controls: dict[str, Any] = {name: spec.control() for name, spec in controls.items()}
         self.picture = ipywidgets.Image(value=_png(render(**self.values)), format="png")
         for control in self.controls.values():
             control.observe(self._changed, names="value")
@@ -83,20 +101,21 @@ class Interactive:
 
     @property
     def values(self) -> dict[str, Any]:
+        """The present value of each control."""
         return {name: control.value for name, control in self.controls.items()}
 
     def _changed(self, change: Any) -> None:
         self.picture.value = _png(self.render(**self.values))
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        """Sliders for front ends that have them, the still picture for those that do not."""
+        """Return sliders for front ends that have them, and the still picture for those that do not."""
         view = {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
         still = base64.b64encode(bytes(self.picture.value)).decode()
         return {"application/vnd.jupyter.widget-view+json": view, "image/png": still, "text/plain": "sliders"}
 
 
 def rainfall(clean: np.ndarray, *, static: bool | None = None) -> Any:
-    """Rain of any level, wind and seed over a picture (H, W, 3): the picture, its streaks, its PSNR."""
+    """Show rain of any level, wind and seed over a picture (H, W, 3) uint8: the picture, its streaks, its PSNR."""
     small = _shrunk(clean)
 
     @styled
@@ -106,8 +125,12 @@ def rainfall(clean: np.ndarray, *, static: bool | None = None) -> Any:
         rainy = add_rain(small, level, int(seed), wind=wind, blend=blend)  # type: ignore[arg-type]
         x, y = (to_tensor(np.rint(255 * p).astype(np.uint8))[None] for p in (rainy, small / 255.0))
         score = "no rain" if level == 0 else f"PSNR {psnr(x, y).item():.1f} dB (RGB)"
-        titles = (f"level {level:g}, wind {wind:+.0f}°: {score}", "the streaks alone")
-        return _row((rainy, streaks), titles)
+        titles = {f"level {level:g}, wind {wind:+.0f}°: {score}": rainy, "the streaks alone": streaks}
+        figure = Drawing(figsize=(7.2, 3.6 * height / width + 0.3), layout="constrained")
+        for axes, (title, picture) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+            axes.imshow(picture, cmap="gray", vmin=0, vmax=1)
+            axes.set(title=title, xticks=[], yticks=[])
+        return figure
 
     controls: Controls = {
         "level": Slider("level", 2.0, 0.0, 4.0, 0.25),
@@ -119,37 +142,36 @@ def rainfall(clean: np.ndarray, *, static: bool | None = None) -> Any:
 
 
 def genotype_editor(genotype: Genotype, *, table: Mapping[str, float] | None = None, static: bool | None = None) -> Any:
-    """Change one place of an architecture after another; the drawing and its cost follow.
+    """Show the drawing and the cost of an architecture of which one place after another can be changed.
 
-    Going to another place changes nothing: the choice shows what stands there, until another one is made. table: PSNR
-    by genotype id; shown where the architecture stands in it. The place `all edges` sets them alike.
+    Going to another place changes nothing: the choice shows what stands there, until another one is made. The place
+    `all edges` sets them alike.
+
+    Args:
+        genotype: the architecture to begin with.
+        table: PSNR in dB by genotype id, shown where the architecture stands in it.
+        static: see the top of this module.
     """
     space = genotype.space
-    places = [f"module {k}" for k in range(len(genotype.modules))] + [f"edge {k}" for k in range(len(genotype.edges))]
-    places += ["all edges"] if genotype.edges else []
-    current, shown = genotype, places[0]
-
-    def at(place: str) -> tuple[str, Sequence[int]]:
-        """Where a place lies: the field of the genotype, and its entries."""
-        kind, number = place.split()
-        entries = range(len(genotype.edges)) if kind == "all" else (int(number),)
-        return "modules" if kind == "module" else "edges", entries
+    entries = {"modules": range(len(genotype.modules)), "edges": range(len(genotype.edges))}
+    places: dict[str, tuple[str, Sequence[int]]]  # the field of the genotype, and its entries
+    places = {f"{field[:-1]} {k}": (field, (k,)) for field, numbers in entries.items() for k in numbers}
+    if genotype.edges:
+        places["all edges"] = "edges", entries["edges"]
+    current, shown = genotype, "module 0"
 
     def standing(place: str) -> str:
-        field, entries = at(place)
-        names = {getattr(current, field)[k] for k in entries}
+        field, numbers = places[place]
+        names = {getattr(current, field)[k] for k in numbers}
         return names.pop() if len(names) == 1 else SEVERAL
 
     def render(place: str, choice: str) -> Figure:
         nonlocal current, shown
-        field, entries = at(place)
-        known = ("parallel", "fusion") if field == "modules" else space.operations
+        field, numbers = places[place]
+        known = space.modules if field == "modules" else space.operations
         if place == shown and choice in known:  # a choice of the other kind changes nothing
-            names = list(getattr(current, field))
-            for k in entries:
-                names[k] = choice
-            changed: dict[str, Any] = {field: tuple(names)}
-            current = replace(current, **changed)
+            names = tuple(choice if k in numbers else old for k, old in enumerate(getattr(current, field)))
+            current = replace(current, **{field: names})  # type: ignore[arg-type]
         shown = place
         figure = draw.architecture(current)
         text = f"{current.cost():,.0f} parameters, {current.cost('flops') / 1e9:.2f} GFLOPs at 256 × 256"
@@ -159,8 +181,8 @@ def genotype_editor(genotype: Genotype, *, table: Mapping[str, float] | None = N
         return figure
 
     controls: Controls = {
-        "place": Choice("place", places[0], tuple(places)),
-        "choice": Choice("choice", genotype.modules[0], ("parallel", "fusion", *space.operations, SEVERAL)),
+        "place": Choice("place", shown, tuple(places)),
+        "choice": Choice("choice", genotype.modules[0], (*space.modules, *space.operations, SEVERAL)),
     }
     editor = _show(controls, render, static)
     if isinstance(editor, Interactive):
@@ -170,7 +192,7 @@ def genotype_editor(genotype: Genotype, *, table: Mapping[str, float] | None = N
 
 
 def mixer(picture: np.ndarray, *, static: bool | None = None, seed: int = 0) -> Any:
-    """One searched edge: logits and temperature -> softmax weights -> the mixture of four gates on a picture."""
+    """Show one searched edge on a picture: logits and temperature, softmax weights, the mixture of four gates."""
     names = ("skip_connect", "SE", "sep_conv_3x3_spatial", "none")
     x = to_tensor(_shrunk(picture))[None].repeat(1, 2, 1, 1)  # six channels, two of each colour
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -198,7 +220,7 @@ def mixer(picture: np.ndarray, *, static: bool | None = None, seed: int = 0) -> 
 
 
 def toy_step(*, static: bool | None = None) -> Any:
-    """The quadratic toy under a virtual step of size xi and a learning rate, beside first order."""
+    """Show the quadratic toy under a virtual step of size xi and a learning rate, beside first order."""
 
     def render(xi: float, rate: float) -> Figure:
         first = descend("first", rate=rate)
@@ -213,7 +235,7 @@ def toy_step(*, static: bool | None = None) -> Any:
 
 
 def replay(log: Sequence[Mapping[str, Any]], space: SearchSpace, *, static: bool | None = None) -> Any:
-    """A search played back: the relaxed network after each epoch, thickness being weight. log: SearchResult.log."""
+    """Show a search (`SearchResult.log`) again: the relaxed network after each epoch, thickness being weight."""
     epochs = [record for record in log if record.get("kind") == "epoch"]
     if not epochs:
         raise ValueError("the log holds no epoch: give SearchResult.log, or the records of a search's log.jsonl")
@@ -234,7 +256,7 @@ def replay(log: Sequence[Mapping[str, Any]], space: SearchSpace, *, static: bool
 
 
 def before_after(before: np.ndarray, after: np.ndarray, *, static: bool | None = None) -> Any:
-    """Two pictures (H, W, 3) uint8 of one size under a line that can be moved: left of it before, right of it after."""
+    """Show two pictures (H, W, 3) uint8 of one size beside a line that can be moved: left before, right after."""
     if before.shape != after.shape:
         raise ValueError(f"the two pictures differ in size: {before.shape} and {after.shape}")
     left, right = _shrunk(before, 2 * SIDE), _shrunk(after, 2 * SIDE)
@@ -244,8 +266,7 @@ def before_after(before: np.ndarray, after: np.ndarray, *, static: bool | None =
         at = round(position / 100 * width)
         picture = np.concatenate([left[:, :at], right[:, at:]], axis=1)
         picture[:, max(0, at - 1) : at + 1] = (230, 159, 0)
-        buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, format="PNG")
+        Image.fromarray(picture).save(buffer := io.BytesIO(), format="PNG")
         return buffer.getvalue()
 
     return _show({"position": Slider("before | after", 50, 0, 100, 1)}, render, static)
@@ -254,17 +275,16 @@ def before_after(before: np.ndarray, after: np.ndarray, *, static: bool | None =
 # --- machinery ---
 
 
-class Still:
+class Still(NamedTuple):
     """A picture that a notebook shows: the static twin where the twin is bytes."""
 
-    def __init__(self, png: bytes) -> None:
-        self.png = png
+    png: bytes
 
     def _repr_png_(self) -> bytes:
         return self.png
 
 
-def _show(controls: Controls, render: Callable[..., Figure | bytes], static: bool | None) -> Any:
+def _show(controls: Controls, render: Render, static: bool | None) -> Any:
     if static is None:
         looked_at = live_notebook() and not headless()
         static = not (looked_at and importlib.util.find_spec("ipywidgets"))
@@ -274,40 +294,12 @@ def _show(controls: Controls, render: Callable[..., Figure | bytes], static: boo
     return Still(drawn) if isinstance(drawn, bytes) else drawn
 
 
-def _control(ipywidgets: Any, spec: Slider | Choice) -> Any:
-    style = {"description_width": "150px"}
-    if isinstance(spec, Choice):
-        return ipywidgets.Dropdown(options=list(spec.options), value=spec.value, description=spec.label, style=style)
-    whole = all(float(number).is_integer() for number in (spec.value, spec.low, spec.high, spec.step))
-    kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
-    number = int if whole else float
-    return kind(
-        value=number(spec.value),
-        min=number(spec.low),
-        max=number(spec.high),
-        step=number(spec.step),
-        description=spec.label,
-        continuous_update=not spec.heavy,
-        style=style,
-        layout=ipywidgets.Layout(width="480px"),
-    )
-
-
 def _png(drawn: Figure | bytes) -> bytes:
     return drawn if isinstance(drawn, bytes) else drawn._repr_png_()  # type: ignore[attr-defined]
 
 
-def _row(pictures: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
-    height, width = pictures[0].shape[:2]
-    figure = Drawing(figsize=(7.2, 3.6 * height / width + 0.3), layout="constrained")
-    for axes, picture, title in zip(figure.subplots(1, len(pictures)), pictures, titles, strict=True):
-        axes.imshow(picture, cmap="gray", vmin=0, vmax=1)
-        axes.set(title=title, xticks=[], yticks=[])
-    return figure
-
-
 def _shrunk(picture: np.ndarray, side: int = SIDE) -> np.ndarray:
-    """uint8 (H, W, 3), at most `side` pixels long."""
+    """Return a picture, uint8 (H, W, 3), at most `side` pixels long."""
     image = Image.fromarray(np.asarray(picture))
     image.thumbnail((side, side))
     return np.asarray(image).copy()

@@ -1,25 +1,33 @@
-"""What a checker is: it calls a student's function on random inputs and says what went wrong, never the answer."""
+"""What every checker shares: a student's function is called on random inputs, and mistakes are named."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
-__all__ = ["CHECK", "Check", "Misconception", "checker", "expect"]
+__all__ = ["CHECK", "Check", "Misconception", "checker", "expect", "rule_out", "same"]
 
 CHECK = "application/vnd.manas-lite.check+json"
 
 
 @dataclass(frozen=True)
 class Check:
-    """The outcome of one exercise. `message` says what was found, `hint` where to look."""
+    """The outcome of one exercise, as a notebook shows it."""
 
     exercise: str
+    """Name of the exercise."""
+
     passed: bool
+    """Whether the answer is right."""
+
     message: str
+    """What was found."""
+
     hint: str = ""
+    """Where to look."""
 
     def __str__(self) -> str:
         lines = [f"{'PASSED' if self.passed else 'NOT YET'}  {self.exercise}: {self.message}"]
@@ -43,14 +51,33 @@ def expect(condition: Any, message: str, hint: str = "") -> None:
         raise Misconception(message, hint)
 
 
-Body = Callable[[Any, np.random.Generator], None]
+def same(a: Any, b: Any, near: float = 1e-6) -> bool:
+    """Return whether two numbers, arrays or tensors differ by at most `near`, or two other values are equal."""
+    if isinstance(a, str | Sequence):
+        return a == b
+    a, b = (x.detach() if torch.is_tensor(x) else x for x in (a, b))
+    return bool(np.allclose(a, b, rtol=0, atol=near))
 
 
-def checker(body: Body) -> Callable[..., Check]:
-    """A checker from `body(attempt, rng)`, which raises a Misconception where the attempt is wrong.
+def rule_out(found: Any, wrong: Mapping[str, Any], true: Any, hint: str = "", near: float = 1e-6) -> None:
+    """Raise a Misconception where an answer is a known wrong one.
 
-    The checker is called as `check(attempt)`; it draws new inputs each time, or those of `seed`. It returns a Check
-    and raises nothing: exercises block nothing.
+    Args:
+        found: the student's answer.
+        wrong: what each misconception would have answered, by its message.
+        true: the right answer. A wrong one that happens to be near it, by chance, tells nothing.
+        hint: what the Misconception hints at.
+        near: how far two numbers that count as one may lie apart.
+    """
+    for message, value in wrong.items():
+        expect(same(value, true, 2 * near) or not same(found, value, near), message, hint)
+
+
+def checker(body: Callable[[Any, np.random.Generator], None]) -> Callable[..., Check]:
+    """Return a checker made from `body(attempt, rng)`, which raises a Misconception where the attempt is wrong.
+
+    It is called as `check(attempt)`, and draws new inputs each time, or those of a `seed`. It returns a Check and
+    raises nothing, so that exercises block nothing.
     """
     name = body.__name__
 
@@ -59,15 +86,13 @@ def checker(body: Body) -> Callable[..., Check]:
         try:
             body(attempt, np.random.default_rng(seed))
         except NotImplementedError:
-            return Check(
-                name, False, "the blank is not filled in yet", "write your lines over `raise NotImplementedError`"
-            )
+            hint = "write your lines over `raise NotImplementedError`"
+            return Check(name, False, "the blank is not filled in yet", hint)
         except Misconception as found:
             return Check(name, False, found.message, found.hint)
         except (Exception, SystemExit) as error:  # sys.exit() would end the grading of everyone else's
-            return Check(
-                name, False, f"your code raised {type(error).__name__}: {error}", "read the types in the docstring"
-            )
+            message = f"your code raised {type(error).__name__}: {error}"
+            return Check(name, False, message, "read the types in the docstring")
         return Check(name, True, "correct on random inputs")
 
     return check

@@ -7,14 +7,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from manas_lite.course.checks.base import checker, expect
+from manas_lite.course.checks.base import checker, expect, rule_out, same
 from manas_lite.networks.ops import OPERATIONS
+
+__all__ = ["darts_step", "derive", "internal_loss"]
 
 Derivative = Callable[[float, float], float]
 
 
 class Derivatives(NamedTuple):
-    """First derivatives of the two losses, each a function of (w, a)."""
+    """The first derivatives of the two losses, each a function of (w, a)."""
 
     train_w: Derivative
     train_a: Derivative
@@ -41,7 +43,7 @@ def _derivatives(c: np.ndarray) -> Derivatives:
 
 @checker
 def darts_step(attempt: Callable[[float, float, float, Derivatives, float], float], rng: np.random.Generator) -> None:
-    """attempt(w, a, xi, d, radius) -> dL_val/da through one step of size xi on L_train, by finite difference."""
+    """Check attempt(w, a, xi, d, radius) -> dL_val/da through one step of size xi on L_train, by finite difference."""
     # L_train = c0 w^2/2 + c1 a w + c2 a^2 w^2/2,  L_val = c3 w^2/2 + c4 a w + c5 a^2/2
     w, a, xi, radius = 1.3, 0.7, 0.4, 0.3  # the difference is exact for these losses, however wide
     v = cross = 0.0
@@ -54,17 +56,18 @@ def darts_step(attempt: Callable[[float, float, float, Derivatives, float], floa
     true, eps = direct - xi * cross * v, radius / abs(v)
     found = float(attempt(w, a, xi, d, radius))
 
-    def is_(value: float) -> bool:
-        return abs(found - value) < 1e-4 * max(1.0, abs(true))
-
-    slip = direct - xi * cross * v * eps * eps
-    hint = "which part is divided by two, and what happens to epsilon then?"
-    expect(not is_(slip) or is_(true), "the precedence bug: `(p - n) / 2 * eps` multiplies by epsilon", hint)
-    expect(not is_(direct), "the second-order term is missing", "how does w' depend on a?")
-    expect(not is_(direct + xi * cross * v), "the second-order term has the wrong sign", "w' = w - xi * ...")
-    expect(not is_(d.val_a(w, a) - xi * cross * d.val_w(w, a)), "L_val is taken at w, not after the virtual step")
-    expect(not is_(direct - cross * v), "the factor xi of the second-order term is missing")
-    expect(is_(true), f"{found:.5f}, expected another number", "follow the formula at the top of the section")
+    near = 1e-4 * max(1.0, abs(true))
+    slip = {"the precedence bug: `(p - n) / 2 * eps` multiplies by epsilon": direct - xi * cross * v * eps * eps}
+    rule_out(found, slip, true, "which part is divided by two, and what happens to epsilon then?", near)
+    rule_out(found, {"the second-order term is missing": direct}, true, "how does w' depend on a?", near)
+    wrong = {
+        "the second-order term has the wrong sign": direct + xi * cross * v,
+        "L_val is taken at w, not after the virtual step": d.val_a(w, a) - xi * cross * d.val_w(w, a),
+        "the factor xi of the second-order term is missing": direct - cross * v,
+    }
+    rule_out(found, wrong, true, "w' = w - xi * ...", near)
+    hint = "follow the formula at the top of the section"
+    expect(same(found, true, near), f"{found:.5f}, expected another number", hint)
     for step, goal in ((0.0, 2.0), (0.5, 1.0)):
         w, a = -2.0, 2.0
         for _ in range(600):
@@ -74,12 +77,12 @@ def darts_step(attempt: Callable[[float, float, float, Derivatives, float], floa
         expect(abs(a - goal) < 0.02 and abs(w - goal) < 0.02, message, "with xi = 0 nothing of second order is left")
 
 
+Derive = Callable[[Tensor, Tensor, Sequence[str], bool], tuple[Sequence[str], Sequence[str]]]
+
+
 @checker
-def derive(
-    attempt: Callable[[Tensor, Tensor, Sequence[str], bool], tuple[Sequence[str], Sequence[str]]],
-    rng: np.random.Generator,
-) -> None:
-    """attempt(alpha (modules, 2), beta (edges, n), operations, allow_none) -> (module names, operation names)."""
+def derive(attempt: Derive, rng: np.random.Generator) -> None:
+    """Check attempt(alpha (modules, 2), beta (edges, n), operations, allow_none) -> (module names, operation names)."""
     for trial in range(20):
         names = [str(name) for name in rng.permutation(list(OPERATIONS))]
         none = names.index("none")
@@ -114,23 +117,20 @@ def derive(
 
 @checker
 def internal_loss(attempt: Callable[[Tensor], Tensor], rng: np.random.Generator) -> None:
-    """attempt(outputs (B, R, 3, h, w)) -> 3/P * sum over the P pairs of MSE, averaged over scenes."""
+    """Check attempt(outputs (B, R, 3, h, w)) -> 3/P * sum over the P pairs of MSE, averaged over scenes."""
     for rains in (2, 3, 5):
         outputs = torch.from_numpy(rng.uniform(size=(3, rains, 3, 4, 5)))
         pairs = [(k, j) for k in range(rains) for j in range(k)]
         total = sum(((outputs[:, k] - outputs[:, j]) ** 2).mean() for k, j in pairs)
         true = float(3 * total / len(pairs))
-        found = float(attempt(outputs.clone()))
-        near = [abs(found - factor * true) < 1e-9 * max(1.0, true) for factor in (2.0, 3.0, len(pairs) / 3)]
-        case = f"R = {rains}"
-        expect(not near[0], f"{case}: twice too large", "is each pair counted in both orders?")
-        expect(not near[1], f"{case}: three times too large", "an average over the scenes, not their sum")
-        expect(
-            rains == 3 or not near[2], f"{case}: grows with the number of pairs", "another R must not change the scale"
-        )
-        expect(abs(found - true) < 1e-9, f"{case}: {found:.5f} is not the sum over pairs")
-        order = torch.from_numpy(rng.permutation(rains))
-        shuffled = float(attempt(outputs[:, order]))
-        expect(abs(shuffled - true) < 1e-9, f"{case}: it depends on the order of the rains")
+        found, case, near = float(attempt(outputs.clone())), f"R = {rains}", 1e-9 * max(1.0, true)
+        rule_out(found, {f"{case}: twice too large": 2 * true}, true, "is each pair counted in both orders?", near)
+        hint = "an average over the scenes, not their sum"
+        rule_out(found, {f"{case}: three times too large": 3 * true}, true, hint, near)
+        grows = {f"{case}: grows with the number of pairs": len(pairs) / 3 * true}
+        rule_out(found, grows, true, "another R must not change the scale", near)
+        expect(same(found, true, near), f"{case}: {found:.5f} is not the sum over pairs")
+        shuffled = float(attempt(outputs[:, torch.from_numpy(rng.permutation(rains))]))
+        expect(same(shuffled, true, near), f"{case}: it depends on the order of the rains")
     single = float(attempt(torch.rand(2, 1, 3, 4, 5)))
     expect(single == 0, f"R = 1 gives {single}: with no pair there is nothing to disagree", "0 / 0 is not 0")
