@@ -12,7 +12,6 @@ from functools import lru_cache
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
 from manas_lite.data.pictures import Picture, check_seal
@@ -26,6 +25,8 @@ _BLOCK = 2048  # rows compared at a time: 2048 x 13,711 floats are 112 MB
 
 def signature(image: np.ndarray) -> np.ndarray:
     """Return the hash of a picture uint8 (H, W, 3): float32 (576,) of length 1, or zeros where it has no structure."""
+    from scipy.ndimage import gaussian_filter  # a quarter of a second, which only comparing pictures should cost
+
     grey = Image.fromarray(np.ascontiguousarray(image)).convert("L")
     thumbnail = np.asarray(grey.resize((_SIDE, _SIDE), Image.Resampling.BOX), np.float32)
     band = gaussian_filter(thumbnail, 0.7) - gaussian_filter(thumbnail, 2.0)
