@@ -1,5 +1,26 @@
 """Data: pictures, scenes, splits without leaks, and batches that are a pure function of (seed, step).
 
+Each module imports only from those above it:
+
+* `pictures`: image files, halves of them, rain over them, and the seal of the test set.
+* `scenes`: one clean picture and its rainy versions.
+* `splits`: three lists of scenes without a background in common.
+* `matching`: roles, parts and twins, read off file names; imports none of these.
+* `listing`: what a folder holds, and tables of pairs.
+* `caching`: decoded scenes, kept in memory or on disk.
+* `loading`: batches of patches.
+* `similarity`: a perceptual hash of pictures.
+* `layouts`: how a folder is laid out.
+* `grouping`: from pairs to scenes.
+* `leaks`: test backgrounds that are also among the training pictures.
+* `registry`: the known sets, and what of them is on disk.
+* `unpack`: archives of strangers; imports none of these.
+* `download`: a known set from its archives.
+* `checking`: bad files, and a report on a folder.
+* `opening`: `open_split`, for whatever the user names.
+
+May import `photos` and what lies below it.
+
 >>> from manas_lite.data import open_split, scene_loader
 >>> split = open_split("photos", seed=0)                                    # doctest: +SKIP
 >>> for batch in scene_loader(split.train, batch=4, patch=64, seed=0, steps=100):   # doctest: +SKIP

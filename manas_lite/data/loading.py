@@ -18,18 +18,21 @@ from manas_lite.data.caching import Cache, open_cache
 from manas_lite.data.pictures import adopt_seal, rain_over, sealed_files
 from manas_lite.data.scenes import Scene
 
-__all__ = ["SceneBatch", "SceneLoader", "scene_loader"]
-
 
 class SceneBatch(NamedTuple):
-    """B scenes: rainy uint8 (B, R, 3, h, w), clean uint8 (B, 3, h, w), index int64 (B,) into the list."""
+    """Patches of B scenes, each under R rains."""
 
     rainy: torch.Tensor
+    """uint8 (B, R, 3, h, w)."""
+
     clean: torch.Tensor
+    """uint8 (B, 3, h, w)."""
+
     index: torch.Tensor  # type: ignore[assignment]  # shadows tuple.index, which no batch needs
+    """int64 (B,): places in the list of scenes."""
 
     def to(self, device: str | torch.device) -> "SceneBatch":
-        """On `device` as float32 in [0, 1]; the bytes travel, the conversion happens there."""
+        """Return the batch on a device as float32 in [0, 1]; the bytes travel, the conversion happens there."""
         return SceneBatch(
             rainy=_unit(self.rainy.to(device, non_blocking=True)),
             clean=_unit(self.clean.to(device, non_blocking=True)),
@@ -52,29 +55,34 @@ def scene_loader(
     workers: int = 0,
     cache: Cache | str | os.PathLike[str] | None = "memory",
 ) -> "SceneLoader":
-    """The batches of steps start .. steps-1, each `batch` random patches of `patch` x `patch` pixels.
+    """Return the batches of steps start .. steps-1, each `batch` random patches of `patch` x `patch` pixels.
 
     All versions of a scene and its clean picture share the crop.
 
-    augment: also flip and turn them, alike, by one of the eight symmetries of the square. Method section 5 says
-      cropped and flipped; the quarter turns are this kit's choice, and make the rain of half the patches horizontal.
-    share: (first, one past last) of the scenes of each batch that are read here; None: all of them.
-    rains: versions drawn a scene, without replacement and in their own order; None takes the smallest R among
-      the scenes; 0 takes none of them, for `fresh_rain` alone.
-    fresh_rain: levels of rain synthesised anew over each crop and appended, so a batch holds
-      R = rains + len(fresh_rain) versions.
-    cache: "memory" keeps decoded scenes up to 2 GiB in each process, None decodes every time, a folder keeps
-      them decoded on disk (see `manas_lite.data.caching`).
+    Args:
+        scenes: what is loaded.
+        batch: patches per step.
+        patch: side of a patch in pixels.
+        seed: draws scenes, crops, turns and versions.
+        steps: one past the last step.
+        start: first step.
+        share: (first, one past last) of the scenes of each batch that are read here; None: all of them.
+        rains: versions drawn per scene, without replacement and in their own order. None takes the smallest R among
+            the scenes; 0 takes none of them, for `fresh_rain` alone.
+        augment: also flip and turn a patch, alike in all versions, by one of the eight symmetries of the square.
+            Method section 5 says cropped and flipped; the quarter turns are this kit's choice, and make the rain of
+            half the patches horizontal.
+        fresh_rain: levels of rain synthesised anew over each crop and appended, so that a batch holds
+            R = rains + len(fresh_rain) versions.
+        workers: processes that load.
+        cache: "memory" keeps decoded scenes up to 2 GiB in each process, None decodes every time, a folder keeps
+            them decoded on disk (see `manas_lite.data.caching`).
 
-    Raises ValueError for too few versions or a picture smaller than the patch, naming the scene.
+    Raises:
+        ValueError: there are too few versions, or a picture is smaller than the patch; the message names the scene.
     """
     scenes = tuple(scenes)
-    for name, value, least in (
-        ("batch", batch, 1),
-        ("patch", patch, 1),
-        ("start", start, 0),
-        ("workers", workers, 0),
-    ):
+    for name, value, least in (("batch", batch, 1), ("patch", patch, 1), ("start", start, 0), ("workers", workers, 0)):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
     if not scenes:
@@ -90,7 +98,7 @@ def scene_loader(
 
 
 class SceneLoader(DataLoader):
-    """A DataLoader of SceneBatch whose workers take over the seal that holds where iteration starts."""
+    """A DataLoader of `SceneBatch` whose workers take over the seal that holds where iteration starts."""
 
     def __iter__(self) -> Any:
         self.worker_init_fn = partial(adopt_seal, sealed_files())
@@ -98,7 +106,7 @@ class SceneLoader(DataLoader):
 
 
 class StepSampler(Sampler[list[int]]):
-    """The draws of each step from `start` to `steps` - 1: `batch` consecutive numbers, or a `share` of them."""
+    """The draws of each step from `start` to `steps` - 1: `batch` consecutive numbers, or a share of them."""
 
     def __init__(self, batch: int, start: int, steps: int, share: tuple[int, int] | None = None) -> None:
         self.batch, self.start, self.steps = batch, start, steps
@@ -113,7 +121,7 @@ class StepSampler(Sampler[list[int]]):
 
 
 class PatchDataset(Dataset):
-    """Item d is draw d: (rainy uint8 (R, h, w, 3), clean uint8 (h, w, 3), scene index)."""
+    """A data set whose item d is draw d: rainy uint8 (R, h, w, 3), clean uint8 (h, w, 3) and the scene's index."""
 
     def __init__(
         self,
@@ -153,26 +161,26 @@ class PatchDataset(Dataset):
         height, width = clean.shape[:2]
         top = int(rng.integers(height - self.patch + 1))
         left = int(rng.integers(width - self.patch + 1))
-        window = np.s_[top : top + self.patch, left : left + self.patch]
-        clean = np.array(clean[window])
-        versions = [rainy[i][window] for i in kept]
+        crop = np.s_[top : top + self.patch, left : left + self.patch]
+        clean = np.array(clean[crop])
+        versions = [rainy[i][crop] for i in kept]
         versions += [rain_over(clean, level, int(rng.integers(2**32))) for level in self.fresh_rain]
         stack = np.stack(versions)
         if self.augment:
             flip_rows, flip_columns, turns = (int(n) for n in rng.integers([2, 2, 4]))
-            stack = _turn(stack, flip_rows, flip_columns, turns)
-            clean = _turn(clean, flip_rows, flip_columns, turns)
+            stack, clean = (_turn(image, flip_rows, flip_columns, turns) for image in (stack, clean))
         return stack, clean, index
 
 
 @lru_cache(maxsize=8)
 def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
-    """The order of n scenes in an epoch. The third word keeps this stream apart from those of the draws."""
+    """Return the order of n scenes in an epoch."""
+    # The third word keeps this stream of numbers apart from those of the draws.
     return np.random.default_rng([seed, epoch, 1]).permutation(n)
 
 
 def collate(items: list[tuple[np.ndarray, np.ndarray, int]]) -> SceneBatch:
-    """Stacks items, channels first."""
+    """Stack items, channels first."""
     rainy, clean, index = zip(*items, strict=True)
     return SceneBatch(
         rainy=torch.from_numpy(np.ascontiguousarray(np.moveaxis(np.stack(rainy), -1, -3))),
@@ -182,7 +190,7 @@ def collate(items: list[tuple[np.ndarray, np.ndarray, int]]) -> SceneBatch:
 
 
 def _turn(image: np.ndarray, flip_rows: int, flip_columns: int, turns: int) -> np.ndarray:
-    """Flips and quarter turns of (..., h, w, 3): the eight symmetries of a square."""
+    """Flip and turn (..., h, w, 3) by quarters: the eight symmetries of a square."""
     if flip_rows:
         image = np.flip(image, -3)
     if flip_columns:

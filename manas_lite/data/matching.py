@@ -5,8 +5,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-__all__ = ["file_key", "level_of", "match_names", "natural", "part_of", "role_of", "stem_role"]
-
 _RAINY = r"rainy[-_ ]?images?|rainy?|inputs?|in|lq|degraded|leftimg8bit[-_]rain"
 _CLEAN = (
     r"no[-_ ]?rain|non[-_ ]?rain|clean|clear|targets?|gts?|ground[-_ ]?truth|labels?|hq|original|reference"
@@ -23,10 +21,11 @@ _PART_WORD = re.compile(r"(?:^|[^a-z])(train|val|test)")
 
 
 def role_of(folder: str) -> tuple[str, str] | None:
-    """("rainy" or "clean", the part in its name or "") for a folder name, None where it says neither.
+    """Return ("rainy" or "clean", the part in its name or "") for a folder name, or None where it says neither.
 
-    >>> role_of("rain"), role_of("label_val"), role_of("Rain100L")
-    (('rainy', ''), ('clean', 'val'), None)
+    Example:
+        >>> role_of("rain"), role_of("label_val"), role_of("Rain100L")
+        (('rainy', ''), ('clean', 'val'), None)
     """
     found = _FOLDER.match(folder.lower())
     if not found:
@@ -35,7 +34,7 @@ def role_of(folder: str) -> tuple[str, str] | None:
 
 
 def stem_role(stem: str) -> str | None:
-    """The same for a file name without ending, by its first or last word."""
+    """Return "rainy" or "clean" for a file name without ending, by its first or last word, or None."""
     words = re.split(r"[-_ ]|(?<=\D)(?=\d)|(?<=\d)(?=\D)", stem.lower())
     for word in (words[0], words[-1], "-".join(words[:2])):
         role = role_of(word)
@@ -45,10 +44,11 @@ def stem_role(stem: str) -> str | None:
 
 
 def part_of(folders: Iterable[str]) -> str | None:
-    """ "train", "val" or "test" from the first folder name that says so.
+    """Return "train", "val" or "test" from the first folder name that says so.
 
-    >>> part_of(["DID-MDN-training", "Rain_Heavy"]), part_of(["contest"])
-    ('train', None)
+    Example:
+        >>> part_of(["DID-MDN-training", "Rain_Heavy"]), part_of(["contest"])
+        ('train', None)
     """
     for folder in folders:
         found = _PART_WORD.search(folder.lower())
@@ -58,16 +58,17 @@ def part_of(folders: Iterable[str]) -> str | None:
 
 
 def level_of(folder: str) -> str | None:
-    """ "light", "medium" or "heavy" from a folder name such as Rain_Heavy."""
+    """Return "light", "medium" or "heavy" from a folder name such as Rain_Heavy, or None."""
     found = _LEVEL.search(folder.lower())
     return found[1] if found else None
 
 
 def file_key(stem: str) -> str:
-    """What is left of a name without words for rain, clean or image, scale marks and leading zeros.
+    """Return what is left of a name without words for rain, clean or image, scale marks and leading zeros.
 
-    >>> [file_key(s) for s in ("norain-001", "rain-1", "norain-12x2", "im_0001", "5gt", "IMG_20")]
-    ['1', '1', '12', '1', '5', '20']
+    Example:
+        >>> [file_key(s) for s in ("norain-001", "rain-1", "norain-12x2", "im_0001", "5gt", "IMG_20")]
+        ['1', '1', '12', '1', '5', '20']
     """
     key = stem.lower()
     for pattern in (_PREFIX, _SUFFIX, _SCALE):
@@ -77,7 +78,7 @@ def file_key(stem: str) -> str:
 
 
 def match_names(rainy: Sequence[str], clean: Sequence[str]) -> dict[str, str]:
-    """The clean file of each rainy one, names being relative POSIX paths; a name without a twin is left out.
+    """Map each rainy file to its clean one, both named by relative POSIX paths; a name without a twin is left out.
 
     Tried in order: the same path, the same key (`file_key`) in the same folder, the same key in any folder,
     the longest beginning of the key that ends before a separator (`7_12` is the twelfth rain over `7`). A key
@@ -100,13 +101,13 @@ def match_names(rainy: Sequence[str], clean: Sequence[str]) -> dict[str, str]:
 
 
 def natural(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sorting key under which 2 comes before 10."""
+    """Return a sorting key under which 2 comes before 10."""
     pieces = re.split(r"(\d+)", name)
     return tuple((0, int(p), "") if p.isdigit() and p.isascii() else (1, 0, p) for p in pieces if p)
 
 
 def _unique(items: Iterable[tuple[Any, str]]) -> dict[Any, str | None]:
-    """A dictionary in which a key given twice leads nowhere."""
+    """Return a dictionary in which a key given twice leads nowhere."""
     found: dict[Any, str | None] = {}
     for key, name in items:
         found[key] = None if key in found else name

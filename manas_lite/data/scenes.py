@@ -41,7 +41,7 @@ class Scene:
                 (rainy_height, rainy_width), (height, width) = version.shape[:2], clean.shape[:2]
                 raise ImageError(
                     f"scene {self.name!r}: {picture} is {rainy_width}x{rainy_height} but its clean picture "
-                    f"{self.clean} is {width}x{height}; a pair must have one size, so check that the two belong together"
+                    f"{self.clean} is {width}x{height}; a pair must have one size, so check that both belong together"
                 )
         return np.stack(versions), clean
 

@@ -12,14 +12,12 @@ from manas_lite.data.pictures import AnyPicture, Picture, RainyPicture
 from manas_lite.data.scenes import Scene
 from manas_lite.runs.checkpoint import write_atomic
 
-__all__ = ["Split", "split_scenes"]
-
 PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class Split:
-    """Training, validation and test scenes. No scene name and no clean picture may stand in two parts."""
+    """Training, validation and test scenes; no scene name and no clean picture may stand in two parts."""
 
     train: tuple[Scene, ...]
     val: tuple[Scene, ...]
@@ -40,11 +38,11 @@ class Split:
 
     @property
     def sha256(self) -> str:
-        """Hash of who is where: names, labels and paths relative to the common folder; not of pixels."""
+        """Hash of who is where: of names, labels and paths relative to the common folder, not of pixels."""
         return hashlib.sha256(_canonical(self._parts()).encode()).hexdigest()
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Writes the split as JSON, with its hash, and returns the path."""
+        """Write the split as JSON, with its hash, and return the path."""
         path = Path(path)
         content = {"version": 1, "sha256": self.sha256, "root": str(self._root()), "parts": self._parts()}
         write_atomic(path, json.dumps(content, indent=1, ensure_ascii=False).encode())
@@ -52,9 +50,10 @@ class Split:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> "Split":
-        """Reads a saved split; `root` is the data's folder where it has moved since.
+        """Return a saved split; `root` is the data's folder where it has moved since.
 
-        Raises ValueError for a file that is no split, or whose contents no longer have the hash it states.
+        Raises:
+            ValueError: the file is no split, or its contents no longer have the hash that it states.
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -83,17 +82,25 @@ def split_scenes(
     test: float = 0.1,
     backgrounds: Mapping[str, str] | None = None,
 ) -> Split:
-    """Divides scenes at random by background; `val` and `test` are shares in [0, 1) of the backgrounds.
+    """Divide scenes at random by background.
 
     The order is that of a hash of (seed, name): it does not depend on how the scenes were listed, and a scene
-    added later leaves the order of the others as it is. Scenes of one name stay together, and so do those whose
-    names `backgrounds` leads to one. A share above 0 gets at least one background; ValueError if that leaves none to
-    train on.
+    added later leaves the order of the others as it is. Scenes of one name stay together.
+
+    Args:
+        scenes: what is divided.
+        seed: draws the order.
+        val: share of the backgrounds in [0, 1) for validation; one above 0 gets at least one background.
+        test: share of the backgrounds in [0, 1) for test; one above 0 gets at least one background.
+        backgrounds: scene name -> name of its background, for scenes that must stay together under several names.
+
+    Raises:
+        ValueError: a share is out of range, or no background is left to train on.
     """
     if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
         raise ValueError(f"val and test are shares that leave something to train on, got {val} and {test}")
     groups: dict[str, list[Scene]] = {}
-    for scene in sorted(scenes, key=_scene_key):
+    for scene in sorted(scenes, key=lambda scene: (scene.name, str(scene.clean), *map(str, scene.rainy))):
         groups.setdefault((backgrounds or {}).get(scene.name, scene.name), []).append(scene)
     names = sorted(groups, key=lambda name: hashlib.sha256(f"{seed}|{name}".encode()).digest())
     n_test, n_val = (max(1, round(share * len(names))) if share else 0 for share in (test, val))
@@ -102,14 +109,10 @@ def split_scenes(
             f"{len(names)} background(s) cannot be split into training, {n_val} for validation and "
             f"{n_test} for test; add scenes, or set val=0 or test=0"
         )
-    order = [scene for name in names for scene in groups[name]]
-    counts = [sum(len(groups[name]) for name in chunk) for chunk in (names[:n_test], names[n_test : n_test + n_val])]
-    first, second = counts[0], counts[0] + counts[1]
-    return Split(train=tuple(order[second:]), val=tuple(order[first:second]), test=tuple(order[:first]))
-
-
-def _scene_key(scene: Scene) -> tuple[str, ...]:
-    return (scene.name, str(scene.clean), *map(str, scene.rainy))
+    # A chunk of backgrounds per part, in the order test, val, train.
+    chunks = names[:n_test], names[n_test : n_test + n_val], names[n_test + n_val :]
+    test_scenes, val_scenes, train_scenes = ([s for name in chunk for s in groups[name]] for chunk in chunks)
+    return Split(tuple(train_scenes), tuple(val_scenes), tuple(test_scenes))
 
 
 def _canonical(parts: Any) -> str:
@@ -133,17 +136,17 @@ def _picture_entry(picture: AnyPicture, root: Path) -> dict[str, Any]:
 
 
 def _scene_from(entry: dict[str, Any], root: Path) -> Scene:
-    clean = _picture_from(entry["clean"], root)
-    if not isinstance(clean, Picture):
-        raise ValueError(f"scene {entry['name']!r}: its clean picture must be a file")
     rainy = tuple(_picture_from(picture, root) for picture in entry["rainy"])
-    return Scene(entry["name"], clean, rainy, tuple(entry["labels"]))
+    return Scene(entry["name"], _file_from(entry["clean"], root), rainy, tuple(entry["labels"]))
 
 
 def _picture_from(entry: dict[str, Any], root: Path) -> AnyPicture:
     if "level" in entry:
-        clean = _picture_from(entry["clean"], root)
-        if not isinstance(clean, Picture):
-            raise ValueError("synthetic rain must lie over a picture from a file")
-        return RainyPicture(clean, entry["level"], entry["seed"])
+        return RainyPicture(_file_from(entry["clean"], root), entry["level"], entry["seed"])
+    return _file_from(entry, root)
+
+
+def _file_from(entry: dict[str, Any], root: Path) -> Picture:
+    if "level" in entry:
+        raise ValueError(f"a clean picture must be a file, and this one is synthetic rain: {entry}")
     return Picture(root / entry["path"], entry.get("half"))

@@ -9,36 +9,37 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from tqdm import tqdm
 
-__all__ = ["ArchiveError", "is_archive", "unpack_archive"]
-
-_CHUNK = 1 << 20
+_PIECE = 1 << 20
 _RESERVE = 64 << 20  # bytes left free on the disk
 Member = tuple[str, int, Callable[[], IO[bytes]]]
 
 
 class ArchiveError(ValueError):
-    """An archive that is broken or that no careful person would unpack; the message names it and the member."""
+    """An archive is broken, or no careful person would unpack it; the message names it and the member."""
 
 
 def is_archive(path: str | os.PathLike[str]) -> bool:
-    """Whether the file's own bytes, not its name, are those of a zip or tar."""
+    """Tell whether the file's own bytes, not its name, are those of a zip or tar."""
     return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
 
 
 def unpack_archive(
     path: str | os.PathLike[str], into: str | os.PathLike[str], limit: int, progress: bool = False
 ) -> Path:
-    """Unpacks a zip or tar (also compressed) into the folder `into` and returns it.
+    """Unpack a zip or tar (also compressed) into the folder `into` and return it.
 
-    Refused with an ArchiveError, before anything is written: absolute members, `..`, links and devices,
-    encrypted members, and more than `limit` bytes in all. What a member really holds is counted too, for an
-    archive may lie. Files are unpacked beside `into` and moved there at the end, so an interruption leaves no
-    half-filled folder.
+    Files are unpacked beside `into` and moved there at the end, so an interruption leaves no half-filled folder.
+
+    Raises:
+        ArchiveError: before anything is written, for absolute members, `..`, links and devices, encrypted members,
+            and more than `limit` bytes in all. What a member really holds is counted too, for an archive may lie.
+        OSError: the disk has no room for it.
     """
     path, into = Path(path), Path(into)
     into.parent.mkdir(parents=True, exist_ok=True)
@@ -68,37 +69,32 @@ def unpack_archive(
 
 @contextmanager
 def _members(path: Path) -> Iterator[list[Member]]:
-    """Name, stated size and opener of every file, all names checked."""
+    """Yield name, stated size and opener of every file, all names checked."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             yield [_zip_member(path, archive, info) for info in archive.infolist() if not info.is_dir()]
     elif tarfile.is_tarfile(path):
         with tarfile.open(path) as archive:
-            yield [_tar_member(path, archive, info) for info in archive if not info.isdir()]
+            yield [
+                _member(path, info.name, info.size, partial(archive.extractfile, info), info.isreg())
+                for info in archive
+                if not info.isdir()
+            ]
     else:
         raise ArchiveError(f"{path}: is neither a zip nor a tar; unpack it by hand into the set's folder")
 
 
 def _zip_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
-    kind = stat.S_IFMT(info.external_attr >> 16)
-    if kind not in (0, stat.S_IFREG):
-        raise ArchiveError(f"{path}: member {info.filename!r} is a link or device, which is refused")
     if info.flag_bits & 1:
         raise ArchiveError(f"{path}: member {info.filename!r} is encrypted")
-    return _safe_name(path, info.filename), info.file_size, lambda: archive.open(info)
+    regular = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
+    return _member(path, info.filename, info.file_size, partial(archive.open, info), regular)
 
 
-def _tar_member(path: Path, archive: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
-    if not info.isreg():
-        raise ArchiveError(f"{path}: member {info.name!r} is a link or device, which is refused")
-
-    def opened() -> IO[bytes]:
-        file = archive.extractfile(info)
-        if file is None:
-            raise ArchiveError(f"{path}: member {info.name!r} cannot be read")
-        return file
-
-    return _safe_name(path, info.name), info.size, opened
+def _member(path: Path, name: str, size: int, opened: Callable[[], Any], regular: bool) -> Member:
+    if not regular:
+        raise ArchiveError(f"{path}: member {name!r} is a link or device, which is refused")
+    return _safe_name(path, name), size, opened
 
 
 def _safe_name(path: Path, name: str) -> str:
@@ -110,7 +106,7 @@ def _safe_name(path: Path, name: str) -> str:
 
 def _copy(source: IO[bytes], file: IO[bytes], size: int, what: str) -> None:
     written = 0
-    while chunk := source.read(_CHUNK):
+    while chunk := source.read(_PIECE):
         written += len(chunk)
         if written > size:
             raise ArchiveError(f"{what} holds more than the {size:,} bytes it states, which is refused")
@@ -120,7 +116,7 @@ def _copy(source: IO[bytes], file: IO[bytes], size: int, what: str) -> None:
 
 
 def _move_all(source: Path, into: Path) -> None:
-    """Moves the tree, merging with folders that are there: two archives may fill one."""
+    """Move the tree, merging with folders that are there: two archives may fill one."""
     if not into.exists():
         os.replace(source, into)
         source.mkdir()  # for the clean-up
