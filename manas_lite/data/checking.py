@@ -49,7 +49,6 @@ def audit_listing(listing: Listing, strict: bool = True, progress: bool | None =
     """Decode every picture of a listing once; return the listing without bad ones, and the report.
 
     Args:
-        listing: what a folder holds.
         strict: True raises at the first bad file, naming it. False leaves out the pairs it belongs to and counts it.
         progress: show a bar; None: from 500 pictures on.
 

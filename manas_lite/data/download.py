@@ -63,15 +63,12 @@ def get(
     """Return the folder of a registered set, downloaded and unpacked where it is not there.
 
     Sources, in order: the archive at `given`, the verified one kept below `root`, `mirrors` and those of the
-    registry, Google Drive.
+    registry, Google Drive. Between attempts `wait` pauses for a number of seconds.
 
     Args:
-        name: the set.
         root: where sets are kept (see `data_folder`).
         given: an archive of the set that is there already.
         mirrors: addresses to try first.
-        progress: show bars.
-        wait: pauses for this many seconds between attempts.
 
     Raises:
         DownloadError: no source delivers; the message ends in the steps to take by hand.
@@ -116,10 +113,7 @@ def fetch(item: Archive, folder: Path, *, progress: bool = True, wait: Wait = ti
     """Return the verified archive in a folder: the one already there, else from its mirrors in turn, else from Drive.
 
     Args:
-        item: the archive.
         folder: where it is kept, with the record of what proved right.
-        progress: show a bar.
-        wait: pauses for this many seconds between attempts.
         trust: record a first download at once. False leaves that to a caller who first looks into it (`remember`).
 
     Raises:

@@ -29,7 +29,6 @@ def group_scenes(listing: Listing, by: str = "auto") -> Parts:
     to JPEG noise, the others become scenes of the same name.
 
     Args:
-        listing: what a folder holds.
         by: "name" groups pairs whose background has one name. "hash" then also gives backgrounds that look alike (the
             same picture, a crop, a stronger JPEG) one name, so that no split separates them. "auto" takes "name" where
             the set names its backgrounds (`listing.named`), else "hash".

@@ -60,7 +60,6 @@ def scene_loader(
     All versions of a scene and its clean picture share the crop.
 
     Args:
-        scenes: what is loaded.
         batch: patches per step.
         patch: side of a patch in pixels.
         seed: draws scenes, crops, turns and versions.
@@ -74,7 +73,6 @@ def scene_loader(
             half the patches horizontal.
         fresh_rain: levels of rain synthesised anew over each crop and appended, so that a batch holds
             R = rains + len(fresh_rain) versions.
-        workers: processes that load.
         cache: "memory" keeps decoded scenes up to 2 GiB in each process, None decodes every time, a folder keeps
             them decoded on disk (see `manas_lite.data.caching`).
 

@@ -88,7 +88,6 @@ def split_scenes(
     added later leaves the order of the others as it is. Scenes of one name stay together.
 
     Args:
-        scenes: what is divided.
         seed: draws the order.
         val: share of the backgrounds in [0, 1) for validation; one above 0 gets at least one background.
         test: share of the backgrounds in [0, 1) for test; one above 0 gets at least one background.

@@ -54,18 +54,13 @@ def derain_folder(
     complain: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
     **options: Any,
 ) -> FolderResult:
-    """Derain every picture directly in a folder into another one, under its own name.
+    """Derain every picture directly in `folder` into `output`, which is made where it is missing, under its own name.
 
     A picture that cannot be read, or needs more memory than there is, or whose result is there already, is left out
-    and counted; the others are done. How long it will take is said beforehand.
+    and counted; `complain` is told why; the others are done. `say` is told how long it will take beforehand.
 
     Args:
-        folder: where the pictures are.
-        output: where the derained ones go; made where it is missing.
-        net: the network.
         sheet: also write a contact sheet, before and after, to this file; numbered ones for more than SHEET pictures.
-        say: is told what is done.
-        complain: is told what is left out, and why.
         options: those of `derain`.
 
     Raises:

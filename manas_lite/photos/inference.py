@@ -77,7 +77,6 @@ def derain(
               Grey is derained as three equal channels and averaged back.
         net: the network; it stays as it is.
         output: a file or an existing folder for a picture given by its path. None: `<name>-derained<suffix>` beside it.
-        overwrite: replace an existing output.
         strength: share of the change that is applied, 0 (none) to 2 (exaggerated).
         scale: side at which the network looks, as a share of the picture's, above 0 and up to 1. Networks are trained
             on streaks of pictures about 480 pixels high. Those of a 12-megapixel photograph are several times larger,

@@ -34,10 +34,7 @@ def derain_video(
     """Derain a video and return the file written: H.264, the sound copied where there is some.
 
     Args:
-        path: the video.
-        net: the network.
         output: the file to write; its ending is one of `OUTPUTS`.
-        overwrite: replace an existing output.
         say: is told how long it will take, and that an odd side gets its last row or column twice, as H.264 wants.
         options: those of `derain`.
 
