@@ -33,37 +33,33 @@ CHARBONNIER_EPSILON = 1e-3
 
 
 class Costs(Protocol):
-    """What `complexity` reads: the cost of every choice, rows as those of the logits, columns by name."""
+    """What `complexity` reads of `networks.costs.Costs`."""
 
     @property
-    def modules(self) -> Tensor: ...  # (n_modules, candidate modules)
-
+    def modules(self) -> Tensor: ...
     @property
-    def edges(self) -> Tensor: ...  # (n_edges, n_operations)
-
+    def edges(self) -> Tensor: ...
     @property
-    def fixed(self) -> float: ...  # what every network of the space has
-
+    def fixed(self) -> float: ...
     @property
-    def largest(self) -> float: ...  # the most expensive network of the space
+    def largest(self) -> float: ...
 
 
 # --- distances between outputs and the clean image ---
 
-Distance = Callable[[Tensor, Tensor], Tensor]
-D = TypeVar("D", bound=Distance)
+F = TypeVar("F", bound=Callable[..., Tensor])
 
-DISTANCES: dict[str, Distance] = {}
+DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {}
 """Every distance that `external` knows, by name."""
 
 
-def distance(name: str) -> Callable[[D], D]:
+def distance(name: str) -> Callable[[F], F]:
     """Register the function below as a distance; `loss.external` then takes its name, alone or joined by `+`.
 
     The function maps outputs (B, R, 3, h, w) and a target of the same shape to a scalar, a mean over all of them.
     """
 
-    def register(function: D) -> D:
+    def register(function: F) -> F:
         DISTANCES[name] = function
         return function
 
@@ -245,7 +241,8 @@ def complexity(alpha_weights: Tensor, beta_weights: Tensor, costs: Costs) -> Ten
     Args:
         alpha_weights: (n_modules, candidate modules), *after* the relaxation.
         beta_weights: (n_edges, n_operations), *after* the relaxation.
-        costs: parameters or FLOPs of each choice, by name (`networks.costs.measure_costs`).
+        costs: what each choice costs, from `networks.costs.measure_costs`: `modules` and `edges` of the same shapes
+            as the weights, `fixed` for what every network of the space has, `largest` for its most expensive network.
 
     Raises:
         ValueError: where a row or column of the costs has no weight.
@@ -276,8 +273,6 @@ class Term(NamedTuple):
     on: Literal["image", "architecture"]
     function: Callable[..., Tensor]
 
-
-F = TypeVar("F", bound=Callable[..., Tensor])
 
 TERMS: dict[str, Term] = {}
 """Every term beyond the published ones, by name. Its weight is the setting `loss.terms.NAME`."""
@@ -405,12 +400,10 @@ class DerainLoss:
         beta_weights: Tensor,
         costs: Costs,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the terms of the architecture alone, to add in the architecture step.
+        """Return the terms of the architecture alone, for the architecture step.
 
-        Args:
-            alpha_logits, beta_logits: the logits, (n_modules, candidate modules) and (n_edges, n_operations).
-            alpha_weights, beta_weights: the same after the relaxation.
-            costs: the cost of each choice, in `complexity_unit`.
+        The logits and `costs` (in `complexity_unit`) are those of `complexity` and `architecture_regularisation`; the
+        weights are the logits after the relaxation.
         """
         settings = self.settings
         terms: dict[str, tuple[float, Tensor]] = {}
