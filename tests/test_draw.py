@@ -15,8 +15,10 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
 from manas_lite import draw
-from manas_lite.draw import network, style
+from manas_lite.draw import lanes, style
 from manas_lite.networks.genotype import Genotype
+from manas_lite.networks.modules import MODULES
+from manas_lite.networks.ops import OPERATIONS, PUBLISHED_OPERATIONS
 from manas_lite.networks.space import SearchSpace
 from manas_lite.rain import rain_scene
 
@@ -91,14 +93,74 @@ def test_a_mixtures_line_widths_are_its_weights(name):
             lines = [a for a in figure.findobj() if a.get_gid() == f"module:{row}:{module}"]
             branches = space.module_branches[row]
             assert len(lines) == (branches if module == "parallel" else branches * (branches - 1))
-            assert all(line.get_linewidth() == pytest.approx(network.THICK * weight) for line in lines)
+            assert all(line.get_linewidth() == pytest.approx(lanes.THICK * weight) for line in lines)
     strokes = marked(figure, "edge")
     assert len(strokes) == beta.size
     for row, weights in enumerate(beta):
         for operation, weight in zip(space.operations, weights, strict=True):
             stroke = strokes[f"edge:{row}:{operation}"]
-            assert stroke.get_linewidth() == pytest.approx(network.THICK * weight)
+            assert stroke.get_linewidth() == pytest.approx(lanes.THICK * weight)
             assert stroke.get_color() == style.OPERATION_COLOURS[operation]
+
+
+def overlapping(artists: list) -> list[tuple[str, str]]:
+    """Pairs of texts or legends that share more than a pixel."""
+    boxes = [(str(artist), artist.get_window_extent().padded(-0.5)) for artist in artists]
+    return [(a, b) for (a, one), (b, two) in itertools.combinations(boxes, 2) if one.overlaps(two)]
+
+
+@pytest.fixture
+def own_space(monkeypatch) -> SearchSpace:
+    """A space with a module and two operations that nobody has published."""
+    long = "an_operation_with_quite_a_long_name"
+    for name in ("ECA", long):
+        monkeypatch.setitem(OPERATIONS, name, OPERATIONS["SE"])
+    monkeypatch.setitem(MODULES, "pyramid", MODULES["parallel"])
+    return SearchSpace.preset(
+        "teach", operations=(*PUBLISHED_OPERATIONS, "ECA", long), modules=("parallel", "fusion", "pyramid")
+    )
+
+
+def test_candidates_of_ones_own_are_drawn_and_told_apart(own_space):
+    colours = style.colours_of((*own_space.modules, *own_space.operations))
+    assert len({colours[name] for name in own_space.modules}) == 3
+    assert len({colours[name] for name in own_space.operations}) == 11
+    genotype = Genotype.random(own_space, 1)
+    figure = draw.architecture(genotype)
+    assert set(marked(figure, "module")) == {f"module:{i}:{m}" for i, m in enumerate(genotype.modules)}
+    assert {"P  parallel: a residual block on each branch", "Y  pyramid"} < set(texts(figure))  # no second P
+    rng = np.random.default_rng(0)
+    alpha = rng.dirichlet(np.ones(3), len(own_space.module_branches))
+    relaxed = draw.mixture(alpha, rng.dirichlet(np.ones(11), len(own_space.edge_branch)), own_space)
+    for row, (branches, weights) in enumerate(zip(own_space.module_branches, alpha, strict=True)):
+        lines = [a for a in relaxed.findobj() if a.get_gid() == f"module:{row}:pyramid"]
+        others = [a for a in relaxed.findobj() if a.get_gid() == f"module:{row}:parallel"]
+        assert [line.get_linewidth() for line in lines] == pytest.approx([lanes.THICK * weights[2]] * branches)
+        assert not {line.get_ydata()[0] for line in lines} & {line.get_ydata()[0] for line in others}
+    for each in (figure, relaxed):
+        each.draw_without_rendering()
+        assert (
+            overlapping([t for t in each.findobj(matplotlib.text.Text) if t.get_text() and t.axes.axison is False])
+            == []
+        )
+
+
+def test_curves_of_candidates_of_ones_own(own_space):
+    log = search_log(own_space)
+    epochs = [record for record in log if record["kind"] == "epoch"]
+    figure = draw.search_curves(log, own_space)
+    lines = marked(figure, "alpha")
+    assert len(lines) == 3 * len(own_space.module_branches)
+    for row, (column, module) in itertools.product(range(4), enumerate(own_space.modules)):
+        expected = [record["alpha"][row][column] for record in epochs]
+        assert list(lines[f"alpha:{row}:{module}"].get_ydata()) == expected
+    assert len({line.get_color() for line in marked(figure, "beta").values()}) == 11
+    figure.draw_without_rendering()
+    beta = next(axes for axes in figure.axes if axes.get_title(loc="left").startswith("beta"))
+    assert beta.get_legend().get_window_extent().height <= beta.get_window_extent().height + 1
+    assert overlapping([axes.get_legend() for axes in figure.axes if axes.get_legend()]) == []
+    with pytest.raises(ValueError, match="alpha has 3 modules, 2 are named: pass the search's space"):
+        draw.search_curves(log)
 
 
 def test_a_mixture_refuses_logits_and_other_shapes():
@@ -137,7 +199,7 @@ def search_log(space: SearchSpace, epochs: int = 4, steps: int = 5, warmup: int 
             log.append({"kind": "step", "step": step, "train": 1.0 + step, "external": 0.5, **arch})
         log.append({
             "kind": "epoch", "step": step, "epoch": epoch,
-            "alpha": rng.dirichlet(np.ones(2), len(space.module_branches)).tolist(),
+            "alpha": rng.dirichlet(np.ones(len(space.modules)), len(space.module_branches)).tolist(),
             "beta": rng.dirichlet(np.ones(len(space.operations)), len(space.edge_branch)).tolist(),
             "alpha_entropy": 0.9 - 0.1 * epoch, "beta_entropy": 0.8, "skip_share": 0.1, "skip_edges": 0.0,
             "expected_cost": 0.4, "genotype": "0" * 12, "eigenvalue": 0.5 if epoch == 2 else None,

@@ -87,3 +87,14 @@ def test_undecided_agreements_are_hollow_and_say_so() -> None:
     assert [text.get_text() for text in axes.texts] == ["+0.40", "+0.10  undecided", "-0.40"]
     dots = [line.get_markerfacecolor() for line in axes.get_lines() if line.get_marker() == "o"]
     assert [dot == "white" for dot in dots] == [False, True, False]
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_legends_lie_beside_what_they_explain(count: int) -> None:
+    """However many rows or runs there are, and wherever their lines lie."""
+    taus = {f"proxy {k}": (0.1 * k, 0.1 * k - 0.2, 0.1 * k + 0.2) for k in range(count)}
+    runs = {f"kind {k}": [([60.0, 120.0], [0.0, 0.1 * k])] for k in range(count)}
+    for figure in (draw.agreements(taus, (0.6, 0.5, 0.7)), draw.best_so_far(runs, best=0.05)):
+        figure.draw_without_rendering()
+        (legend,) = figure.legends
+        assert legend.get_window_extent().y1 <= figure.axes[0].xaxis.label.get_window_extent().y0

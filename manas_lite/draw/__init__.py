@@ -3,16 +3,41 @@
     figure = draw.architecture(genotype)
     draw.save(figure, "genotype.png", also=("svg",))
 
-Colours are Okabe and Ito's, told apart by colour-blind readers, and little is said by colour alone. No state
-of pyplot is used: a figure shows itself as the last value of a notebook cell, and is freed when it is
-dropped.
+Colours are Okabe and Ito's, told apart by colour-blind readers, and little is said by colour alone. No state of pyplot
+is used: a figure shows itself as the last value of a notebook cell, and is freed when it is dropped.
+
+* `style`: the one style, the colours, and saving. It imports matplotlib and `runs`.
+* `lanes`: architectures and relaxed networks. `curves`: runs over time. Both import `networks`.
+* `comparisons`: photographs side by side. It imports `metrics` and `rain`.
+* `benchmarks`: a table of trained architectures, as numbers that the caller hands over.
+* `sheets`: contact sheets. It needs Pillow alone, so that deraining a folder does not wait for matplotlib: the names
+  below are loaded when they are first used.
 """
 
-from manas_lite.draw.benchmarks import agreements, best_so_far, clouds, front, table_map
-from manas_lite.draw.comparisons import comparison, scene
-from manas_lite.draw.curves import search_curves, training_curves
-from manas_lite.draw.network import architecture, mixture
-from manas_lite.draw.style import save
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from manas_lite.draw.benchmarks import agreements, best_so_far, clouds, front, table_map
+    from manas_lite.draw.comparisons import comparison, scene
+    from manas_lite.draw.curves import search_curves, training_curves
+    from manas_lite.draw.lanes import architecture, mixture
+    from manas_lite.draw.style import save
+
+_HOMES = {
+    "agreements": "benchmarks",
+    "architecture": "lanes",
+    "best_so_far": "benchmarks",
+    "clouds": "benchmarks",
+    "comparison": "comparisons",
+    "front": "benchmarks",
+    "mixture": "lanes",
+    "save": "style",
+    "scene": "comparisons",
+    "search_curves": "curves",
+    "table_map": "benchmarks",
+    "training_curves": "curves",
+}
 
 __all__ = [
     "agreements",
@@ -28,3 +53,9 @@ __all__ = [
     "table_map",
     "training_curves",
 ]
+
+
+def __getattr__(name: str) -> Any:  # PEP 562: called for names that are not here yet
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

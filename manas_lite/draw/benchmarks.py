@@ -1,12 +1,9 @@
 """A table of trained architectures: what it holds, how far rankings agree, and searches against their total cost."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -15,32 +12,37 @@ from manas_lite.draw.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, VERM
 COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE)
 DASHES = ("-", "--", "-.", ":")
 MARKS = "osD^v"
-FEW = 10  # runs that are drawn one by one; more become a band
+FEW_RUNS = 10  # that are drawn one by one; more become a band
 
 Runs = Sequence[tuple[Any, Any]]  # (seconds, values) of each run
 
 
 @styled
 def best_so_far(runs: Mapping[str, Runs], *, best: float | None = None, unit: str = "dB") -> Figure:
-    """What searches have in hand against what they have spent: a mean line for each kind of search.
+    """Draw what searches have in hand against what they have spent, with a mean line for each kind of search.
+
+    The mean stands where every run of a kind holds something, up to the end of its longest run. Around it stand the
+    runs themselves, thin, where they are few, else the band that holds eight runs of ten.
 
     Args:
-        runs: name -> runs of that search, each (seconds, values): from `seconds[t]` on, rising, a run that stops holds
-            a choice worth `values[t]`. Values count from the average architecture, which is the line at 0.
-        best: worth of the best choice there is; a dotted line.
+        runs: by the name of the search, its runs, each (seconds, values): a run that stops between `seconds[t]` and the
+            next holds a choice worth `values[t]`. Values count from the average architecture, which is the line at 0.
+        best: the worth of the best choice there is, for a dotted line.
+        unit: of the values.
 
-    The mean stands where every run of a kind holds something. Around it: the runs themselves, thin, where they are few,
-    else the band that holds eight runs of ten. A kind's line ends with its longest run. Raises ValueError for no runs.
+    Raises:
+        ValueError: there are no runs.
     """
     if not runs or not all(len(each) for each in runs.values()):
         raise ValueError("no runs to draw: every name needs at least one (seconds, values)")
     figure = Drawing(figsize=(7.0, 4.0), layout="constrained")
     axes = figure.subplots()
     axes.axhline(0, color=BLACK, lw=0.6)
-    axes.annotate("an average architecture", (1, 0), (-2, -9), **_at_right(axes))
+    at_edge: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "size": 7}
+    axes.annotate("an average architecture", (1, 0), (-2, -9), ha="right", **at_edge)
     if best is not None:
         axes.axhline(best, color=BLACK, lw=0.8, ls=":")
-        axes.annotate("the best of the table", (1, best), (-2, 3), **_at_right(axes))
+        axes.annotate("the best of the table", (0, best), (2, 3), **at_edge)
     for number, (name, each) in enumerate(runs.items()):
         colour, dash = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
         steps = [(np.asarray(seconds, dtype=float), np.asarray(values, dtype=float)) for seconds, values in each]
@@ -49,7 +51,7 @@ def best_so_far(runs: Mapping[str, Runs], *, best: float | None = None, unit: st
         time = time[(time >= begin) & (time <= end)]
         time = time[np.unique(np.linspace(0, len(time) - 1, 800).astype(int))]
         held = np.array([v[np.searchsorted(s, time, side="right") - 1] for s, v in steps])
-        if len(steps) <= FEW:
+        if len(steps) <= FEW_RUNS:
             for s, v in steps:
                 axes.step(s / 60, v, where="post", color=colour, lw=0.7, alpha=0.5).pop().set_gid(f"run:{name}")
         else:
@@ -63,15 +65,17 @@ def best_so_far(runs: Mapping[str, Runs], *, best: float | None = None, unit: st
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside lower center", ncols=min(3, len(runs)))
     return figure
 
 
 @styled
 def table_map(values: Any, rows: Sequence[str], columns: Sequence[str], *, title: str) -> Figure:
-    """A number for every combination of two choices, (rows, columns), as a field of shades with the numbers in it.
+    """Draw a number for every combination of two choices, (rows, columns), as a field of shades with the numbers in it.
 
-    Raises ValueError where the names do not fit the numbers, ModuleNotFoundError without the extra `course`.
+    Raises:
+        ValueError: the names do not fit the numbers.
+        ModuleNotFoundError: the extra `course` is not installed.
     """
     try:
         import seaborn  # of the course's extra, and slow to import: only where it is used
@@ -96,9 +100,14 @@ def table_map(values: Any, rows: Sequence[str], columns: Sequence[str], *, title
 
 @styled
 def clouds(panels: Mapping[str, tuple[Any, Any]], *, shade: Any, shade_label: str, x: Sequence[str], y: str) -> Figure:
-    """Point clouds side by side on one vertical axis: title -> (xs, ys), a point an architecture.
+    """Draw clouds of points side by side on one vertical axis, one point per architecture.
 
-    shade: a number a point, dark to light; shade_label says what. x: a label a panel. y: the common one.
+    Args:
+        panels: (xs, ys) by the title of the panel.
+        shade: one number per point, from dark to light.
+        shade_label: what the shade says.
+        x: the label of each panel's horizontal axis.
+        y: the label of the vertical axis.
     """
     figure = Drawing(figsize=(min(3.3 * len(panels), 10) + 0.6, 3.1), layout="constrained")
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -107,15 +116,18 @@ def clouds(panels: Mapping[str, tuple[Any, Any]], *, shade: Any, shade_label: st
         axes.set(title=title, xlabel=label)
     grid[0].set_ylabel(y)
     steps = np.unique(np.asarray(shade))
-    ticks = steps if len(steps) <= FEW else None
+    ticks = steps if len(steps) <= FEW_RUNS else None
     figure.colorbar(points, ax=grid, label=shade_label, fraction=0.04, pad=0.01, ticks=ticks)
     return figure
 
 
 @styled
 def front(cost: Any, quality: Any, *, x: str, y: str, title: str) -> Figure:
-    """Quality against cost, a point an architecture, and the Pareto front: a line that steps up along those that no
-    other one beats, one that is no dearer and no worse, and not equal in both."""
+    """Draw quality against cost, one point per architecture, and the Pareto front.
+
+    The front steps up along the architectures that no other one beats. One beats another if it costs no more and is no
+    worse, and is not equal in both.
+    """
     cost, quality = np.asarray(cost, dtype=float), np.asarray(quality, dtype=float)
     order = np.lexsort((-quality, cost))  # of equal cost the best first
     reached = np.maximum.accumulate(quality[order])
@@ -134,9 +146,9 @@ def front(cost: Any, quality: Any, *, x: str, y: str, title: str) -> Figure:
 
 @styled
 def agreements(taus: Mapping[str, tuple[float, float, float]], ceiling: tuple[float, float, float]) -> Figure:
-    """Rank agreements with their intervals, beside the noise ceiling: each a (tau, low, high).
+    """Draw rank agreements with their intervals beside the noise ceiling, each of them (tau, low, high).
 
-    The dot is filled where the interval leaves 0 out, hollow where it is undecided.
+    The dot is filled where the interval leaves 0 out, and hollow where it is undecided.
     """
     figure = Drawing(figsize=(6.8, 0.4 * len(taus) + 1.2), layout="constrained")
     axes = figure.subplots()
@@ -154,11 +166,5 @@ def agreements(taus: Mapping[str, tuple[float, float, float]], ceiling: tuple[fl
     low = min(-0.1, *(each[1] for each in (*taus.values(), ceiling)))
     axes.set(yticks=places, yticklabels=list(taus), xlim=(low - 0.05, 1.0), ylim=(-0.6, len(taus) - 0.1))
     axes.set(xlabel="Kendall's tau with single trainings, 95 % interval", title="who ranks architectures how well")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25))
+    figure.legend(loc="outside lower center")
     return figure
-
-
-def _at_right(axes: Axes) -> dict[str, Any]:
-    """An annotation at the right edge, offset in points."""
-    transform = axes.get_yaxis_transform()
-    return {"xycoords": transform, "textcoords": "offset points", "ha": "right", "size": 7}

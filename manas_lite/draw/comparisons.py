@@ -1,7 +1,5 @@
 """Photographs side by side: before and after, and one scene under several rains."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -10,7 +8,6 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from scipy.ndimage import uniform_filter
 
 from manas_lite.draw.style import BLACK, ORANGE, VERMILION, Drawing, styled
 from manas_lite.metrics import WINDOW, psnr, ssim
@@ -21,18 +18,16 @@ Crop = tuple[int, int, int, int]  # top, left, height, width
 
 @styled
 def comparison(rainy: Any, derained: Any, clean: Any, crop: Crop | None = None, *, convention: str = "rgb") -> Figure:
-    """Rainy, derained and clean side by side, whole and zoomed, with what is left and what was taken away.
+    """Draw a picture rainy, derained and clean side by side, whole and zoomed, with what is left and what was taken.
+
+    The last row shows |picture - clean| for the first two and |rainy - derained|, averaged over RGB, on one scale.
 
     Args:
-        rainy, derained, clean: one picture each: uint8 or float in [0, 1] of shape (H, W, 3), or float
-        tensors
-            (3, H, W); values outside [0, 1] are clamped.
-        crop: (top, left, height, width) of the zoom, in pixels; by default a square, a quarter as wide as the
+        rainy, derained, clean: one picture each: uint8, or float in [0, 1], of shape (H, W, 3), or a float tensor
+            (3, H, W). Values outside [0, 1] are clamped.
+        crop: top, left, height and width of the zoom, in pixels. By default it is a square, a quarter as wide as the
             short side, where the rain is strongest.
         convention: of PSNR and SSIM, `rgb` or `y`; the titles name it.
-
-    The last row is |picture - clean| for the first two and |rainy - derained|, averaged over RGB, on one
-    scale.
     """
     pictures = {"rainy": _picture(rainy), "derained": _picture(derained), "clean": _picture(clean)}
     if len({picture.shape for picture in pictures.values()}) > 1:
@@ -66,7 +61,7 @@ def comparison(rainy: Any, derained: Any, clean: Any, crop: Crop | None = None, 
 
 @styled
 def scene(rain_scene: RainScene) -> Figure:
-    """One background under its R rains: the pictures above, the streak layers and their angles below."""
+    """Draw one background under its R rains: the pictures above, the layers of streaks and their angles below."""
     count = len(rain_scene.rainy)
     height, width, _ = rain_scene.clean.shape
     wide_in = 2.4 if width >= height else 1.9
@@ -74,23 +69,19 @@ def scene(rain_scene: RainScene) -> Figure:
     grid = figure.subplots(2, count + 1)
     _show(grid[0, 0], rain_scene.clean, "clean")
     _compass(grid[1, 0], rain_scene)
-    for column, (rainy, streaks, drawn) in enumerate(
-        zip(rain_scene.rainy, rain_scene.streaks, rain_scene.parameters, strict=True), start=1
-    ):
-        names = {number: name for name, number in LEVELS.items()}
-        _show(
-            grid[0, column],
-            rainy,
-            _title(names.get(drawn.level, f"level {drawn.level:g}"), rainy, rain_scene.clean),
-        )
+    names = {number: name for name, number in LEVELS.items()}
+    brightest = max(float(rain_scene.streaks.max()), 1 / 255)
+    versions = zip(grid.T[1:], rain_scene.rainy, rain_scene.streaks, rain_scene.parameters, strict=True)
+    for (above, below), rainy, streaks, drawn in versions:
+        level = names.get(drawn.level, f"level {drawn.level:g}")
+        _show(above, rainy, _title(level, rainy, rain_scene.clean))
         layers = f"{len(drawn.layers)} layer{'s' if len(drawn.layers) > 1 else ''}"
-        title = f"{drawn.angle:+.0f}°, {layers}, length {drawn.length:.0f} px"
-        _show(grid[1, column], streaks, title, vmax=max(float(rain_scene.streaks.max()), 1 / 255))
+        _show(below, streaks, f"{drawn.angle:+.0f}°, {layers}, length {drawn.length:.0f} px", vmax=brightest)
     return figure
 
 
 def _compass(axes: Axes, rain_scene: RainScene) -> None:
-    """The wind, and each version's rain around it, as a drop would fall."""
+    """Draw the wind, and each version's rain around it, as a drop would fall."""
     axes.set(xlim=(-1, 1), ylim=(-1.25, 0.25), aspect="equal", title=f"wind {rain_scene.wind:+.0f}° (dashed)")
     axes.axis("off")
     for angle, style in [(rain_scene.wind, "--"), *((drawn.angle, "-") for drawn in rain_scene.parameters)]:
@@ -100,7 +91,7 @@ def _compass(axes: Axes, rain_scene: RainScene) -> None:
 
 
 def _picture(value: Any) -> np.ndarray:
-    """Array (H, W, 3) or tensor (3, H, W) -> float64 (H, W, 3) in [0, 1]."""
+    """Return an array (H, W, 3) or a tensor (3, H, W) as float64 (H, W, 3) in [0, 1]."""
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().movedim(-3, -1).numpy() if value.ndim >= 3 else value.numpy()
     array = np.asarray(value)
@@ -121,11 +112,12 @@ def _checked(crop: Crop, height: int, width: int) -> Crop:
 
 
 def _strongest(rain: np.ndarray) -> Crop:
-    """The square window with the most rain in it."""
+    """Return the square with the most rain in it, out of an integral image."""
     side = min(max(32, min(rain.shape) // 4), *rain.shape)
-    mean = uniform_filter(rain, side, mode="constant")
-    centres = mean[side // 2 : side // 2 + rain.shape[0] - side + 1, side // 2 : side // 2 + rain.shape[1] - side + 1]
-    top, left = np.unravel_index(centres.argmax(), centres.shape)
+    total = np.pad(rain.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    rows = total[side:] - total[:-side]
+    squares = rows[:, side:] - rows[:, :-side]
+    top, left = np.unravel_index(squares.argmax(), squares.shape)
     return int(top), int(left), side, side
 
 
@@ -134,7 +126,7 @@ def _distance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _title(name: str, picture: np.ndarray, clean: np.ndarray, convention: str = "rgb") -> str:
-    """Name, PSNR and SSIM with their convention; SSIM needs 11 pixels a side."""
+    """Return name, PSNR and SSIM with their convention; SSIM needs sides of 11 pixels."""
     if picture is clean:
         return name
     x, y = (torch.from_numpy(np.ascontiguousarray(p)).movedim(-1, 0)[None] for p in (picture, clean))
@@ -145,7 +137,7 @@ def _title(name: str, picture: np.ndarray, clean: np.ndarray, convention: str = 
 
 
 def _show(axes: Axes, picture: np.ndarray, title: str, vmax: float = 1.0) -> None:
-    """Colour pictures as they are, single maps in grey from black (0) to white (vmax)."""
+    """Show a colour picture as it is, and a single map in grey from black (0) to white (vmax)."""
     axes.imshow(picture, cmap="gray", vmin=0, vmax=vmax, interpolation="nearest")
     axes.set(title=title, xticks=[], yticks=[])
     for spine in axes.spines.values():

@@ -1,7 +1,5 @@
 """Runs over time: what a search decided and when, and how a network trained."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,18 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from manas_lite.draw.style import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PURPLE,
-    VERMILION,
-    Drawing,
-    colour_of,
-    styled,
-)
+from manas_lite.draw.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION, Drawing, colours_of, styled
+from manas_lite.networks.modules import PUBLISHED_MODULES
 from manas_lite.networks.ops import PUBLISHED_OPERATIONS
 from manas_lite.networks.space import SearchSpace
 
@@ -37,7 +25,9 @@ OPERATION_DASHES = {  # from dark to light; neighbours in grey differ so
     "CBAM": ":",
     "dil_conv_3x3_spatial": "-",
 }
-CELLS = ((BLUE, "-"), (ORANGE, "-"), (GREEN, "--"), (PURPLE, "--"))
+OWN_DASHES: Any = ((0, (1, 1)), (0, (6, 1)), (0, (4, 1, 1, 1, 1, 1)), (0, (2, 2)))  # unlike the four above
+CELL_LOOKS = ((BLUE, "-"), (ORANGE, "-"), (GREEN, "--"), (PURPLE, "--"))
+PANEL, TITLE, LINE = 1.55, 0.45, 0.16  # inches: height of a panel, of its title and gap, of a line of its legend
 SHARES = {
     "alpha_entropy": (BLUE, "-"),
     "beta_entropy": (ORANGE, "-"),
@@ -48,49 +38,61 @@ SHARES = {
 
 @styled
 def search_curves(log: Log, space: SearchSpace | None = None) -> Figure:
-    """A search over its steps, on one time axis: losses, alpha, beta, how decided it is, and what it costs.
+    """Draw a search over its steps, on one time axis: losses, alpha, beta, how decided it is, and what it costs.
+
+    alpha has one panel, as the weights of two modules sum to 1, and one panel per module where there are more. beta is
+    drawn as the mean weight of each operation over all edges. The upright dotted line ends the warm-up, in which only
+    the weights move.
 
     Args:
         log: the records of a search's log.jsonl (`SearchResult.log`): of kind `step` (train, arch) and `epoch` (alpha,
             beta, alpha_entropy, beta_entropy, skip_share, expected_cost, eigenvalue).
-        space: names beta's columns and groups alpha's rows into cells; without it the full list of operations
-            is assumed and modules have one colour.
+        space: names the modules and operations, and groups the modules' places into cells. Without it the published
+            ones are assumed, and all places have one colour.
 
-    beta is drawn as the mean weight of each operation over all edges. The upright dotted line ends the warm-up, in
-    which only the weights move. Raises ValueError for a log without epochs.
+    Raises:
+        ValueError: the log has no epochs, or is of another space.
     """
     steps, epochs = _kinds(log)
     time = [record["step"] + 1 for record in epochs]
     measured = [(t, r["eigenvalue"]) for t, r in zip(time, epochs, strict=True) if r.get("eigenvalue") is not None]
     alpha, beta = (np.array([record[name] for record in epochs]) for name in ("alpha", "beta"))
     attention = beta.size > 0
-    figure, panels = _panels(3 + attention + bool(measured))
+    modules = space.modules if space else PUBLISHED_MODULES
+    operations = space.operations if space else PUBLISHED_OPERATIONS
+    for name, weights, names in (("alpha", alpha, modules), ("beta", beta, operations)):
+        if weights.size and weights.shape[2] != len(names):
+            kind = "modules" if name == "alpha" else "operations"
+            raise ValueError(f"{name} has {weights.shape[2]} {kind}, {len(names)} are named: pass the search's space")
+    shown = modules[:1] if len(modules) <= 2 else modules
+    heights = [PANEL] * (1 + len(shown)) + [max(PANEL, TITLE + LINE * len(operations))] * attention
+    figure, panels = _panels([*heights, PANEL] + [PANEL] * bool(measured))
 
     axes = next(panels)
     _losses(axes, steps, {"train": ("weight step", BLUE), "arch": ("architecture step", ORANGE)})
 
-    axes = next(panels)
-    drawn = space.modules[0] if space else "parallel"
-    axes.set(title=f"alpha: weight of the {drawn} module, one line per place", ylim=(0, 1))
-    axes.axhline(0.5, color=GREY, lw=0.6)
     cells = [branches - 2 for branches in space.module_branches] if space else [0] * alpha.shape[1]
-    for row, cell in enumerate(cells):
-        colour, dash = CELLS[cell % len(CELLS)]
-        line = axes.plot(time, alpha[:, row, 0], dash, color=colour, marker="o", markersize=2)[0]
-        line.set_gid(f"alpha:{row}")
-        if space and cells.index(cell) == row:
-            line.set_label(f"cell {cell + 1} ({cell + 2} branches)")
-    _legend(axes)
+    for column, module in enumerate(shown):
+        axes = next(panels)
+        axes.set(title=f"alpha: weight of the {module} module, one line per place", ylim=(0, 1))
+        axes.axhline(1 / len(modules), color=GREY, lw=0.6)
+        for row, cell in enumerate(cells):
+            colour, dash = CELL_LOOKS[cell % len(CELL_LOOKS)]
+            line = axes.plot(time, alpha[:, row, column], dash, color=colour, marker="o", markersize=2)[0]
+            line.set_gid(f"alpha:{row}" if len(shown) == 1 else f"alpha:{row}:{module}")
+            if space and cells.index(cell) == row:
+                line.set_label(f"cell {cell + 1} ({cell + 2} branches)")
+        _legend(axes)
 
     if attention:
         axes = next(panels)
         axes.set(title="beta: mean weight of each operation over all edges")
-        names = space.operations if space else PUBLISHED_OPERATIONS
-        if beta.shape[2] != len(names):
-            raise ValueError(f"beta has {beta.shape[2]} operations, {len(names)} are named: pass the search's space")
-        for column, name in enumerate(names):
-            look: dict[str, Any] = {"color": colour_of(name), "ls": OPERATION_DASHES.get(name, (0, (1, 1)))}
-            line = axes.plot(time, beta[:, :, column].mean(1), label=name, marker="o", markersize=2, **look)[0]
+        colours = colours_of((*modules, *operations))
+        own = [name for name in operations if name not in OPERATION_DASHES]
+        for column, name in enumerate(operations):
+            dash = OPERATION_DASHES[name] if name not in own else OWN_DASHES[own.index(name) % len(OWN_DASHES)]
+            style: dict[str, Any] = {"color": colours[name], "ls": dash, "marker": "o", "markersize": 2}
+            line = axes.plot(time, beta[:, :, column].mean(1), label=name, **style)[0]
             line.set_gid(f"beta:{name}")
         axes.set_ylim(bottom=0)
         _legend(axes)
@@ -118,13 +120,16 @@ def search_curves(log: Log, space: SearchSpace | None = None) -> Figure:
 
 @styled
 def training_curves(log: Log) -> Figure:
-    """A retraining over its steps: the loss, and PSNR (RGB) on the validation photographs.
+    """Draw a retraining over its steps: the loss, and PSNR (RGB) on the validation photographs.
 
-    log: the records of a retraining's log.jsonl: of kind `step` (train) and `epoch` (val_psnr_rgb,
-    best_psnr). Raises ValueError for a log without epochs.
+    Args:
+        log: the records of a retraining's log.jsonl: of kind `step` (train) and `epoch` (val_psnr_rgb, best_psnr).
+
+    Raises:
+        ValueError: the log has no epochs.
     """
     steps, epochs = _kinds(log)
-    figure, panels = _panels(2)
+    figure, panels = _panels([PANEL, PANEL])
     _losses(next(panels), steps, {"train": ("training loss", BLUE)})
     axes = next(panels)
     axes.set(title="validation, whole images: PSNR (RGB), dB", xlabel="step")
@@ -143,13 +148,13 @@ def _kinds(log: Log) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
     return steps, epochs
 
 
-def _panels(count: int) -> tuple[Figure, Any]:
-    figure = Drawing(figsize=(7.2, 1.55 * count + 0.3), layout="constrained")
-    return figure, iter(figure.subplots(count, 1, sharex=True))
+def _panels(heights: Sequence[float]) -> tuple[Figure, Any]:
+    figure = Drawing(figsize=(7.2, sum(heights) + 0.3), layout="constrained")
+    return figure, iter(figure.subplots(len(heights), 1, sharex=True, gridspec_kw={"height_ratios": heights}))
 
 
 def _losses(axes: Axes, steps: Log, names: Mapping[str, tuple[str, str]]) -> None:
-    """Each loss as it was, faint, and its running mean over a twentieth of the run."""
+    """Draw each loss as it was, faint, and its running mean over a twentieth of the run."""
     axes.set(title="loss (faint: each step; line: running mean)", yscale="log")
     for name, (label, colour) in names.items():
         time = np.array([record["step"] + 1 for record in steps if name in record])

@@ -1,16 +1,14 @@
-"""The one style of all figures, and saving them."""
-
-from __future__ import annotations
+"""The one style of all figures, the colours of what can be searched, and saving."""
 
 import functools
 import io
 import os
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
 
 import matplotlib
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from manas_lite.runs.checkpoint import write_atomic
@@ -34,13 +32,20 @@ OPERATION_COLOURS = {
     "SE_A_M": PURPLE,
     "CBAM": ORANGE,
 }
-CYCLE = (PURPLE, GREEN, VERMILION, SKY, YELLOW, BLUE, ORANGE)
+OWN_COLOURS = ("#7B3F00", "#2E8B8B", "#4B0082", "#8A9A00", "#8B0A3D", "#F4A6A6")  # none of the published ones
 
 
-def colour_of(name: str) -> str:
-    """The colour of a module or an operation. One that is not published always gets the same one of CYCLE."""
+def colours_of(names: Sequence[str]) -> dict[str, str]:
+    """Return a colour per module or operation: its published one, else one of OWN_COLOURS, in the order of `names`."""
     known = MODULE_COLOURS | OPERATION_COLOURS
-    return known.get(name, CYCLE[zlib.crc32(name.encode()) % len(CYCLE)])
+    own = [name for name in names if name not in known]
+    return {name: known.get(name) or OWN_COLOURS[own.index(name) % len(OWN_COLOURS)] for name in names}
+
+
+def luminance(colour: str) -> float:
+    """Return how bright a colour is in grey, from 0 (black) to 1 (white)."""
+    red, green, blue = to_rgb(colour)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 STYLE: Any = {
@@ -67,17 +72,14 @@ _UNDATED = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationD
 
 
 class Drawing(Figure):
-    """A Figure that a notebook shows as the value of a cell, whether or not pyplot was ever imported."""
+    """A Figure that a notebook shows as the value of a cell, even where pyplot was never imported."""
 
     def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        with matplotlib.rc_context(STYLE):
-            self.savefig(buffer, format="png", metadata=_UNDATED["png"])
-        return buffer.getvalue()
+        return _encoded(self, "png")
 
 
 def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draw in this kit's style, leaving the caller's as it was."""
+    """Return a function that draws in this kit's style and leaves the caller's as it was."""
 
     @functools.wraps(function)
     def draw(*args: P.args, **kwargs: P.kwargs) -> Figure:
@@ -90,10 +92,11 @@ def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
 def save(figure: Figure, path: str | os.PathLike[str], also: Sequence[str] = ()) -> tuple[Path, ...]:
     """Write a figure as PNG, SVG or PDF, by the ending of `path`, and in the formats `also` beside it.
 
-    Each file is written whole or not at all, and equal figures give equal bytes: no date is stored. Folders
-    are made as needed. Returns the paths. Raises ValueError for another ending.
+    Each file is written whole or not at all, and equal figures give equal bytes: no date is stored. Folders are made as
+    needed. Returns the paths, and raises ValueError for another ending.
 
-    >>> save(draw.architecture(genotype), "runs/demo/genotype.png", also=("svg",))     # doctest: +SKIP
+    Example:
+        >>> save(draw.architecture(genotype), "runs/demo/genotype.png", also=("svg",))     # doctest: +SKIP
     """
     path = Path(path)
     targets = tuple(dict.fromkeys((path, *(path.with_suffix(f".{kind.lstrip('.')}") for kind in also))))
@@ -102,13 +105,12 @@ def save(figure: Figure, path: str | os.PathLike[str], also: Sequence[str] = ())
             raise ValueError(f"cannot save a figure as {target.name!r}: use {', '.join('.' + k for k in _UNDATED)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     for target in targets:
-        _write(figure, target)
+        write_atomic(target, _encoded(figure, target.suffix[1:].lower()))
     return targets
 
 
-def _write(figure: Figure, path: Path) -> None:
-    kind = path.suffix[1:].lower()
+def _encoded(figure: Figure, kind: str) -> bytes:
     content = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(content, format=kind, metadata=_UNDATED[kind])
-    write_atomic(path, content.getvalue())
+    return content.getvalue()

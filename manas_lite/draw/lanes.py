@@ -1,10 +1,7 @@
-"""The network as lanes: one a branch, searched modules as boxes across them, attention blocks on them.
+"""The network as lanes: one per branch, searched modules as boxes across them, attention blocks on them.
 
-`architecture` draws one architecture, `mixture` a relaxed network; they share the lanes and differ in what fills a
-box.
+`architecture` draws one architecture, `mixture` a relaxed network. They share the lanes and differ in what fills a box.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,15 +12,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, Patch
 
-from manas_lite.draw.style import BLACK, BLUE, GREY, Drawing, colour_of, styled
+from manas_lite.draw.style import BLACK, GREY, Drawing, colours_of, luminance, styled
 from manas_lite.networks.genotype import Genotype
+from manas_lite.networks.modules import PUBLISHED_MODULES
 from manas_lite.networks.space import SearchSpace
 
-UNIT = 0.42  # inches a unit of the drawing
+UNIT = 0.42  # inches per unit of the drawing
 ROW = 0.36  # units a searched edge takes in an attention block
 MODULE, BLOCK = 0.8, 3.4  # units, widths of a module and of an attention block (with the space after it)
 GAP, TURN = 0.25, 1.1  # units between modules, and for a transition to one more branch
 SMALL = 6.5  # points
+LONGEST = 20  # letters of an operation's name that fit an attention block at that size
 THICK = 6.0  # points of a line of weight 1
 KEY = {"parallel": "parallel: a residual block on each branch", "fusion": "fusion: all branches to all"}
 
@@ -33,73 +32,78 @@ EdgePainter = Callable[[Axes, int, float, float], None]  # row of beta, x, y
 
 @styled
 def architecture(genotype: Genotype) -> Figure:
-    """One architecture: P for a parallel module, F for a fusion module, an operation on each attention edge.
+    """Draw one architecture: P for a parallel module, F for a fusion module, an operation on each attention edge.
 
-    Every box and edge carries an id (`module:3:fusion`, `edge:5:SE`: row of alpha or beta, then the choice),
-    also in an SVG.
+    A module of your own has a letter and a colour of its own, but no lines: what it connects is not known here. Every
+    box and edge carries an id (`module:3:fusion`, `edge:5:SE`: row of alpha or beta, then the choice), also in an SVG.
     """
     space = genotype.space
+    colours, letters = colours_of((*space.modules, *space.operations)), _letters(space.modules)
 
     def paint_module(axes: Axes, row: int, x: float, lanes: Sequence[float]) -> None:
         name = genotype.modules[row]
-        ink = "white" if colour_of(name) == BLUE else BLACK
-        _box(axes, x, lanes, colour_of(name)).set_gid(f"module:{row}:{name}")
-        for start, end in _paths(name, lanes) or [(lanes[0], lanes[0])]:
+        ink = "white" if luminance(colours[name]) < 0.4 else BLACK
+        _box(axes, x, lanes, colours[name]).set_gid(f"module:{row}:{name}")
+        for start, end in _paths(name, lanes) if name in PUBLISHED_MODULES else ():
             axes.plot([x + 0.15, x + MODULE - 0.15], [start, end], color=ink, lw=1.2, solid_capstyle="butt")
-        axes.text(x + MODULE / 2, lanes[0] + 0.55, name[0].upper(), ha="center", va="bottom", weight="bold")
+        axes.text(x + MODULE / 2, lanes[0] + 0.55, letters[name], ha="center", va="bottom", weight="bold")
 
     def paint_edge(axes: Axes, row: int, x: float, y: float) -> None:
         name = genotype.edges[row]
         colour = GREY if name == "none" else BLACK
-        text = axes.text(x + 0.7, y, name, va="center", size=SMALL, color=colour)
+        text = axes.text(x + 0.7, y, name, va="center", size=SMALL * min(1, LONGEST / len(name)), color=colour)
         text.set_gid(f"edge:{row}:{name}")
 
-    key = [Patch(color=colour_of(name), label=f"{name[0].upper()}  {KEY.get(name, name)}") for name in space.modules]
+    key = [Patch(color=colours[name], label=f"{letters[name]}  {KEY.get(name, name)}") for name in space.modules]
     return _network(space, paint_module, paint_edge, f"Architecture {genotype.id}", key)
 
 
 @styled
 def mixture(alpha_weights: Any, beta_weights: Any, space: SearchSpace) -> Figure:
-    """A relaxed network: the thickness of a line is the weight of its choice.
+    """Draw a relaxed network: the thickness of a line is the weight of its choice.
+
+    The strokes of an attention edge stand in the order of `space.operations`, and those of modules of your own beside
+    each lane. Every line carries an id (`module:3:fusion`, `edge:5:SE`).
 
     Args:
-        alpha_weights: (modules, candidate modules), rows of weights in the order of `space.modules` that sum to 1.
-        beta_weights: (edges, operations), rows of weights in the order of `space.operations` that sum to 1.
-            Both are softmax weights and not logits; tensors, arrays or lists.
-
-    The strokes of an attention edge stand in the order of `space.operations`. Every line carries an id
-    (`module:3:fusion`, `edge:5:SE`).
+        alpha_weights: (modules, candidate modules), in the order of `space.modules`.
+        beta_weights: (edges, operations), in the order of `space.operations`. Both are tensors, arrays or lists of
+            softmax weights, not logits: each row sums to 1.
+        space: the search space.
     """
     alpha = _weights(alpha_weights, (len(space.module_branches), len(space.modules)), "alpha_weights")
     beta = _weights(beta_weights, (len(space.edge_branch), len(space.operations)), "beta_weights")
+    colours, letters = colours_of((*space.modules, *space.operations)), _letters(space.modules)
+    own = [name for name in space.modules if name not in PUBLISHED_MODULES]
+    beside = dict(zip(own, np.linspace(-0.26, 0.26, max(2, len(own))), strict=False))  # below and above the lane
 
     def paint_module(axes: Axes, row: int, x: float, lanes: Sequence[float]) -> None:
         _box(axes, x, lanes, "white")
         for name, weight in zip(space.modules, alpha[row], strict=True):
-            for start, end in _paths(name, lanes):
+            paths = [(y + beside[name],) * 2 for y in lanes] if name in beside else _paths(name, lanes)
+            for start, end in paths:
                 xs = [x + 0.1, x + MODULE - 0.1]
-                line = axes.plot(xs, [start, end], color=colour_of(name), lw=THICK * weight)[0]
+                line = axes.plot(xs, [start, end], color=colours[name], lw=THICK * weight)[0]
                 line.set(gid=f"module:{row}:{name}", solid_capstyle="butt")
-        leader = space.modules[int(alpha[row].argmax())][0].upper()
+        leader = letters[space.modules[int(alpha[row].argmax())]]
         label = f"{leader} {alpha[row].max():.2f}".replace("0.", ".")
         axes.text(x + MODULE / 2, lanes[0] + 0.55, label, ha="center", va="bottom", size=SMALL)
 
     def paint_edge(axes: Axes, row: int, x: float, y: float) -> None:
         places = np.linspace(x + 0.8, x + BLOCK - GAP - 0.3, len(space.operations))
         for place, name, weight in zip(places, space.operations, beta[row], strict=True):
-            line = axes.plot([place] * 2, [y - 0.13, y + 0.13], color=colour_of(name), lw=THICK * weight)[0]
+            line = axes.plot([place] * 2, [y - 0.13, y + 0.13], color=colours[name], lw=THICK * weight)[0]
             line.set(gid=f"edge:{row}:{name}", solid_capstyle="butt")
 
-    key = [Line2D([], [], color=colour_of(name), lw=3, label=name) for name in space.modules]
-    if space.attention:
-        key += [Line2D([], [], color=colour_of(n), lw=3, label=n) for n in space.operations]
+    names = (*space.modules, *(space.operations if space.attention else ()))
+    key = [Line2D([], [], color=colours[name], lw=3, label=name) for name in names]
     return _network(space, paint_module, paint_edge, "Relaxed network: thickness is weight", key)
 
 
 def _network(
     space: SearchSpace, paint_module: ModulePainter, paint_edge: EdgePainter, title: str, key: list[Any]
 ) -> Figure:
-    """The lanes from left to right; `paint_module` and `paint_edge` fill what is searched, row by row."""
+    """Draw the lanes from left to right; `paint_module` and `paint_edge` fill what is searched, row by row."""
     pitch = max(1.3, ROW * space.edges_per_block + 0.55) if space.attention else 1.3
     lanes = [-pitch * branch for branch in range(len(space.channels))]
     cell_width = TURN + space.modules_per_cell * (MODULE + GAP) + (BLOCK + GAP if space.attention else 0)
@@ -144,7 +148,7 @@ def _network(
 
 
 def _attention(axes: Axes, space: SearchSpace, row: int, x: float, lane: float, paint_edge: EdgePainter) -> int:
-    """One attention block on its lane: a line an edge, o_{k,j}. Returns the row of beta after it."""
+    """Draw an attention block on its lane, one line per edge o_{k,j}; return the row of beta after it."""
     half = ROW * space.edges_per_block / 2
     style: dict[str, Any] = {"boxstyle": "round,pad=0.08", "fc": "white", "ec": BLACK, "lw": 0.7, "zorder": 2}
     axes.add_patch(FancyBboxPatch((x, lane - half), BLOCK - GAP, 2 * half, **style)).set_gid(f"attention:{row}")
@@ -157,8 +161,17 @@ def _attention(axes: Axes, space: SearchSpace, row: int, x: float, lane: float, 
 
 
 def _paths(name: str, lanes: Sequence[float]) -> list[tuple[float, float]]:
-    """The lanes that a module connects: `parallel` each to itself, every other one each to the others too."""
+    """Return the lanes that a published module connects: `parallel` each to itself, `fusion` each to the others."""
     return [(a, b) for a in lanes for b in lanes if (a == b) == (name == "parallel")]
+
+
+def _letters(modules: Sequence[str]) -> dict[str, str]:
+    """Return a sign for each module: the first letter of its name that no module before it has, else a number."""
+    letters: dict[str, str] = {}
+    for number, name in enumerate(sorted(modules, key=lambda name: name not in PUBLISHED_MODULES), start=1):
+        free = [letter for letter in name.upper() if letter.isalpha() and letter not in letters.values()]
+        letters[name] = (free or [str(number)])[0]
+    return letters
 
 
 def _box(axes: Axes, x: float, lanes: Sequence[float], colour: str) -> FancyBboxPatch:
@@ -175,7 +188,7 @@ def _label(axes: Axes, x: float, lane: float, text: str) -> None:
 
 
 def _weights(values: Any, shape: tuple[int, int], name: str) -> np.ndarray:
-    """Rows of weights from a tensor, an array or lists; checked, so that logits are not drawn for weights."""
+    """Return weights as an array, and refuse what cannot be weights, so that logits are not drawn for them."""
     array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, np.float64)
     array = array.reshape(shape) if array.size == 0 and 0 in shape else array
     if array.shape != shape:
