@@ -3,7 +3,8 @@
 | module | concept |
 |---|---|
 | `checks` | the exercises' checkers |
-| `ablation` | one arm: switches -> search, retraining, scores; `differences`: what arms are worth |
+| `ablation` | one arm: settings -> search, retraining, scores; `differences`: what arms are worth |
+| `renamed` | old names of settings, for one release |
 | `jobs` | a search or a retraining in a process of its own |
 | `mirrors` | `data` as a web address: fetched, checked, unpacked |
 | `support` | what notebooks call themselves: `versions`, `runs_folder`, `find_run`, `record_results`, `background` |

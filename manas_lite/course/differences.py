@@ -5,6 +5,7 @@ one network are one run. Every difference is to a reference arm on the same seed
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,47 +18,50 @@ Result = Mapping[str, Any]  # arm, search_seed, retrain_seed, parameters, images
 
 
 def paired(results: Sequence[Result], arm: str, reference: str) -> np.ndarray:
-    """Differences arm - reference in dB, (searches, retrainings, pictures), on the seeds that both have.
+    """Return the differences arm - reference in dB, (searches, retrainings, pictures), on the seeds that both have.
 
-    Raises ValueError where they share no seed, were scored on other pictures, or where one arm has two results with
-    the same seeds and other settings: neither is the arm's more than the other.
+    Raises:
+        ValueError: where they share no seed or were scored on other pictures, and where one arm has two results with
+            the same seeds and other settings, of which neither is the arm's more than the other.
     """
-    kept: dict[tuple[str, int, int], Result] = {}
+    kept: dict[str, dict[tuple[int, int], Result]] = {arm: {}, reference: {}}
     for result in results:
-        key = (result["arm"], result["search_seed"], result["retrain_seed"])
-        first, second = (r.get("settings", {}) for r in (kept.setdefault(key, result), result))
-        if key[0] in (arm, reference) and first != second:
-            texts = {*first.get("settings", ())} ^ {*second.get("settings", ())}
-            named = {name for name in {*first, *second} - {"settings"} if first.get(name) != second.get(name)}
-            changed = ", ".join(sorted(named | texts))
-            raise ValueError(
-                f"arm {key[0]!r} has two results of search seed {key[1]}, retrain seed {key[2]} with other settings "
-                f"({changed}): remove one, and run it again as an arm of another name"
-            )
-    table = {key: result["images"] for key, result in kept.items()}
-    keys = [sorted(k[1:] for k in table if k[0] == name) for name in (arm, reference)]
-    shared = [key for key in keys[0] if key in keys[1]]
+        if result["arm"] in kept:
+            seeds = result["search_seed"], result["retrain_seed"]
+            first = kept[result["arm"]].setdefault(seeds, result)
+            if changed := _changed(first.get("settings", {}), result.get("settings", {})):
+                raise ValueError(
+                    f"arm {result['arm']!r} has two results of search seed {seeds[0]}, retrain seed {seeds[1]} with "
+                    f"other settings ({changed}): remove one, and run it again as an arm of another name"
+                )
+    shared = sorted(kept[arm].keys() & kept[reference].keys())
     if not shared:
-        raise ValueError(
-            f"arms {arm!r} and {reference!r} share no (search seed, retrain seed): {keys[0]} and {keys[1]}"
-        )
-    names = list(table[(arm, *shared[0])])
+        found = " and ".join(str(sorted(runs)) for runs in kept.values())
+        raise ValueError(f"arms {arm!r} and {reference!r} share no (search seed, retrain seed): {found}")
+    names = list(kept[arm][shared[0]]["images"])
     searches: dict[int, list[list[float]]] = {}
-    for search, retrain in shared:
-        mine, theirs = table[(arm, search, retrain)], table[(reference, search, retrain)]
+    for seeds in shared:
+        mine, theirs = (kept[name][seeds]["images"] for name in (arm, reference))
         if list(mine) != names or set(theirs) != set(names):
             raise ValueError(f"arms {arm!r} and {reference!r} were scored on different pictures")
-        searches.setdefault(search, []).append([mine[name] - theirs[name] for name in names])
+        searches.setdefault(seeds[0], []).append([mine[name] - theirs[name] for name in names])
     fewest = min(map(len, searches.values()))
     return np.array([runs[:fewest] for runs in searches.values()])
 
 
-def hierarchical_bootstrap(differences: np.ndarray, *, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of the mean, (low, high).
+def _changed(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
+    """Return what differs between the settings of two results: fields, or texts of the list `settings`."""
+    texts = {*first.get("settings", ())} ^ {*second.get("settings", ())}
+    fields = {*first, *second} - {"settings"}
+    return ", ".join(sorted(texts | {name for name in fields if first.get(name) != second.get(name)}))
 
-    differences: (searches, retrainings, pictures). Searches are drawn with replacement, then retrainings within each,
-    then pictures, the same ones for all: a picture that is hard is hard for every network. Over a handful of searches
-    such an interval is too narrow, over one it holds the pictures' noise alone: verdicts also ask `paired_p`.
+
+def hierarchical_bootstrap(differences: np.ndarray, *, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """Return the 95 % interval of the mean, (low, high), of differences (searches, retrainings, pictures).
+
+    Searches are drawn with replacement, then retrainings within each, then pictures, the same ones for all: a picture
+    that is hard is hard for every network. Over a handful of searches such an interval is too narrow, and over one it
+    holds the noise of the pictures alone. Verdicts therefore also ask `paired_p`.
     """
     rng = np.random.default_rng(seed)
     searches, retrainings, pictures = differences.shape
@@ -72,11 +76,11 @@ def hierarchical_bootstrap(differences: np.ndarray, *, draws: int = 2000, seed: 
 
 
 def paired_p(differences: np.ndarray) -> float:
-    """Two-sided p of no difference: a paired t test over the searches' means, (searches, retrainings, pictures).
+    """Return the two-sided p of no difference, of differences (searches, retrainings, pictures).
 
-    Few searches are allowed for by the t distribution, where a bootstrap of three values of one sign could only say
-    "never below 0". 1 where nothing is seen of the spread: for a single search, or for searches without any, which are
-    copies of one run.
+    This is a paired t test over the means of the searches. The t distribution allows for how few they are, where a
+    bootstrap of three values of one sign could only say "never below 0". p is 1 where no spread is seen: for a single
+    search, and for searches that are copies of one run.
     """
     means = differences.mean((1, 2))
     if len(means) < 2 or np.ptp(means) == 0:
@@ -85,13 +89,20 @@ def paired_p(differences: np.ndarray) -> float:
 
 
 def detectable(differences: np.ndarray, comparisons: int = 1, power: float = 0.8) -> float:
-    """About the smallest difference in dB that so many searches find with that power; infinite where they do not
-    spread.
+    """Return about the smallest difference in dB that this many searches find; infinite where they do not spread.
 
-    A verdict needs two things, and this is the larger of what they ask for. The t test over n searches: (t_(1 - 0.025 /
-    comparisons) + t_power) times the standard error of their means, n - 1 degrees of freedom, 5 % shared by all
-    comparisons as in Holm's first step. The interval: (z_0.975 + z_power) times the error of searches and pictures
-    together.
+    A verdict needs two things, and this is the larger of what they ask for. The t test over n searches asks for
+
+        (t_(1 - 0.025 / comparisons) + t_power) * standard error of their means
+
+    with n - 1 degrees of freedom: 5 % are shared by all comparisons, as in Holm's first step. The interval asks for
+
+        (z_0.975 + z_power) * error of searches and pictures together
+
+    Args:
+        differences: (searches, retrainings, pictures), in dB.
+        comparisons: how many arms are compared at once.
+        power: how often the difference is found.
     """
     searches, pictures = differences.mean((1, 2)), differences.mean((0, 1))
     n = len(searches)
@@ -105,7 +116,7 @@ def detectable(differences: np.ndarray, comparisons: int = 1, power: float = 0.8
 
 
 def holm_adjusted(p: Sequence[float]) -> list[float]:
-    """Holm's adjusted p values, in the given order: significant at a level where below it."""
+    """Return Holm's adjusted p values, in the given order; those at or below a level are significant at it."""
     order = sorted(range(len(p)), key=p.__getitem__)
     adjusted, worst = [0.0] * len(p), 0.0
     for rank, k in enumerate(order):
@@ -115,12 +126,13 @@ def holm_adjusted(p: Sequence[float]) -> list[float]:
 
 
 def compare(results: Sequence[Result], reference: str = "full", *, seed: int = 0) -> list[dict[str, Any]]:
-    """Every arm against the reference: a row each with arm, searches, mean, low, high, p (after Holm), detectable,
-    parameters and verdict.
+    """Compare every arm with the reference.
 
-    better or worse only where p, a paired t test over the searches corrected for the number of arms, is at most 0.05
-    *and* the interval, in which pictures vary too, leaves 0 out. detectable is for planning, and says what an
-    undecided arm may still hide.
+    Returns:
+        A row per arm: arm, searches, mean, low, high (dB), p (after Holm), detectable (dB), parameters and verdict. The
+        verdict is better or worse only where p, a paired t test over the searches corrected for the number of arms, is
+        at most 0.05 *and* the interval, in which pictures vary too, leaves 0 out. `detectable` is for planning, and
+        says what an undecided arm may still hide.
     """
     arms = [arm for arm in dict.fromkeys(r["arm"] for r in results) if arm != reference]
     if reference not in {r["arm"] for r in results}:
@@ -128,20 +140,12 @@ def compare(results: Sequence[Result], reference: str = "full", *, seed: int = 0
     rows, ps = [], []
     for arm in arms:
         differences = paired(results, arm, reference)
-        low, high = hierarchical_bootstrap(differences, seed=seed)
         ps.append(paired_p(differences))
-        parameters = float(np.mean([r["parameters"] for r in results if r["arm"] == arm]))
-        rows.append(
-            {
-                "arm": arm,
-                "searches": len(differences),
-                "mean": float(differences.mean()),
-                "low": low,
-                "high": high,
-                "detectable": detectable(differences, comparisons=len(arms)),
-                "parameters": parameters,
-            }
-        )
+        row = {"arm": arm, "searches": len(differences), "mean": float(differences.mean())}
+        row["low"], row["high"] = hierarchical_bootstrap(differences, seed=seed)
+        row["detectable"] = detectable(differences, comparisons=len(arms))
+        row["parameters"] = float(np.mean([r["parameters"] for r in results if r["arm"] == arm]))
+        rows.append(row)
     for row, p in zip(rows, holm_adjusted(ps), strict=True):
         row["p"] = p
         seen = p <= 0.05 and not row["low"] <= 0 <= row["high"]
@@ -150,7 +154,7 @@ def compare(results: Sequence[Result], reference: str = "full", *, seed: int = 0
 
 
 def latex(rows: Sequence[Mapping[str, Any]], caption: str) -> str:
-    """The rows of `compare` as a LaTeX table (booktabs). The caption should name set, convention, n and budget."""
+    """Return the rows of `compare` as a LaTeX table (booktabs); the caption should name set, n and budget."""
     lines = [
         r"\begin{table}",
         r"\centering",
@@ -170,6 +174,4 @@ def latex(rows: Sequence[Mapping[str, Any]], caption: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    for mark in "&%_#$":
-        text = text.replace(mark, f"\\{mark}")
-    return text
+    return re.sub(r"([&%_#$])", r"\\\1", text)

@@ -17,7 +17,7 @@ MARKS = "osD^vP"
 
 @styled
 def phase_plane(paths: Sequence[Path]) -> Figure:
-    """The toy's plane: contours of L_val, the line of best weights w = a, and where each descent went."""
+    """Draw the toy's plane: contours of L_val, the line of best weights w = a, and where each descent went."""
     figure = Drawing(figsize=(6.4, 4.6), layout="constrained")
     axes = figure.subplots()
     w, a = np.meshgrid(np.linspace(-2.4, 3, 160), np.linspace(-0.6, 4.3, 160))
@@ -41,7 +41,7 @@ def phase_plane(paths: Sequence[Path]) -> Figure:
 
 @styled
 def bars(values: Mapping[str, float], *, title: str, unit: str, start: float = 0.0) -> Figure:
-    """Horizontal bars, one a name, each with its number, drawn from `start`."""
+    """Draw a horizontal bar per name, each with its number, from `start`."""
     figure = Drawing(figsize=(6.6, 0.34 * len(values) + 0.7), layout="constrained")
     axes = figure.subplots()
     names = list(values)
@@ -60,7 +60,7 @@ def bars(values: Mapping[str, float], *, title: str, unit: str, start: float = 0
 
 @styled
 def scatter(points: Mapping[str, tuple[float, float]], *, x: str, y: str, title: str) -> Figure:
-    """Named points, such as PSNR against parameters. Names stand at the points; those of many, in a legend."""
+    """Draw named points (x, y), such as PSNR against parameters. Few names stand at the points, many in a legend."""
     figure = Drawing(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
     crowded = len(points) > len(MARKS)
@@ -81,7 +81,7 @@ def scatter(points: Mapping[str, tuple[float, float]], *, x: str, y: str, title:
 
 @styled
 def profile(curves: Mapping[str, Any], *, x: str, y: str, title: str) -> Figure:
-    """Lines over a common axis: name -> (xs, ys)."""
+    """Draw lines over a common axis: name -> (xs, ys)."""
     figure = Drawing(figsize=(6.4, 3.4), layout="constrained")
     axes = figure.subplots()
     for number, (name, (xs, ys)) in enumerate(curves.items()):
@@ -96,10 +96,12 @@ def profile(curves: Mapping[str, Any], *, x: str, y: str, title: str) -> Figure:
 
 @styled
 def forest(rows: Sequence[Mapping[str, Any]], *, title: str, reference: str = "the full method") -> Figure:
-    """An ablation at a glance: each arm's difference in dB with its interval, the band of true differences that so
-    many runs mostly miss, and the verdict.
+    """Draw an ablation: each arm's difference in dB, its interval, what is mostly missed, and the verdict.
 
-    rows: mappings with arm, mean, low, high, detectable, verdict, parameters. reference: what they differ from.
+    Args:
+        rows: mappings with arm, mean, low, high, detectable, verdict, parameters, as `differences.compare` makes them.
+        title: what stands above.
+        reference: what the arms differ from.
     """
     figure = Drawing(figsize=(7.0, 0.42 * len(rows) + 1.1), layout="constrained")
     axes = figure.subplots()

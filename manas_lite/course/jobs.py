@@ -1,6 +1,6 @@
 """A search or a retraining in a process of its own, so that reading goes on: `background(...)`, then `.wait()`.
 
-The process writes an ordinary run directory. It outlives an interrupted or restarted kernel: the same call then finds
+The process writes an ordinary run directory. It outlives an interrupted or restarted kernel. The same call then finds
 it again while it runs, and continues it where it was stopped.
 """
 
@@ -11,7 +11,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
@@ -28,7 +28,6 @@ from manas_lite.training.searching import SearchResult, search
 
 __all__ = ["Background"]
 
-Kind = Literal["search", "retrain"]
 JOB = "job.json"
 LOCK = ".job.lock"  # held by the process as long as it lives, whichever kernel started it
 PROGRAM = (  # the lock first: what else is imported takes seconds
@@ -39,12 +38,16 @@ CURVES = {"search": draw.search_curves, "retrain": draw.training_curves}
 
 @dataclass
 class Background:
-    """A run in another process. `path` is its run directory; `process` is None where another kernel started it."""
+    """A run in another process."""
 
-    kind: Kind
     job: dict[str, Any]
+    """What is run, as in the file job.json."""
+
     path: Path
+    """The run directory."""
+
     process: subprocess.Popen[bytes] | None
+    """The process; None where another kernel started it."""
 
     @classmethod
     def start(
@@ -57,13 +60,22 @@ class Background:
         data: str = "photos",
         seed: int = 0,
     ) -> Self:
-        """Start (or continue, or find running) the search of a space, or the retraining of a genotype; returns at once.
+        """Start, continue, or find running the search of a space or the retraining of a genotype; return at once.
 
-        data, seed: as in `open_split`. The process's output goes to `output.txt` in the run directory. With no one
-        looking (`headless`) it ends with the kernel. Raises BusyError where it runs with other settings.
+        The process's output goes to `output.txt` in the run directory. With no one looking (`headless`) the process
+        ends with the kernel.
+
+        Args:
+            what: the space to search, or the genotype to retrain.
+            settings: those of the search or of the retraining.
+            runs_dir, name: the run directory is `runs_dir`/`name`.
+            data, seed: as in `open_split`.
+
+        Raises:
+            BusyError: where it runs already with other settings.
         """
-        kind: Kind = "search" if isinstance(what, SearchSpace) else "retrain"
-        wanted = SearchSettings if kind == "search" else RetrainSettings
+        searching = isinstance(what, SearchSpace)
+        kind, wanted = ("search", SearchSettings) if searching else ("retrain", RetrainSettings)
         if not isinstance(settings, wanted):
             raise ValueError(f"a {kind} needs {wanted.__name__}, got {type(settings).__name__}")
         subject = to_dict(what) if isinstance(what, SearchSpace) else json.loads(what.to_json())
@@ -79,32 +91,35 @@ class Background:
                     "another name"
                 )
             print(f"{kind} {name!r} runs already, in process {process_id}; read on")
-            return cls(kind, job, path, None)
+            return cls(job, path, None)
         write_json(path / JOB, job)
         process = _start(path)
         write_json(path / JOB, {**job, "process": process.pid})
         print(f"{kind} {name!r} runs in process {process.pid}; read on")
-        return cls(kind, job, path, process)
+        return cls(job, path, process)
 
     def running(self) -> bool:
-        """Whether its process is alive."""
+        """Return whether its process is alive."""
         return _locked(self.path) if self.process is None else self.process.poll() is None
 
     def status(self) -> str:
-        """One line: how far it is."""
-        log = read_log(self.path)
-        done = 1 + max((record["step"] for record in log), default=-1)
+        """Return one line that says how far it is."""
+        done = 1 + max((record["step"] for record in read_log(self.path)), default=-1)
         total = self.job["settings"]["epochs"] * self.job["settings"]["steps"]
-        running = self.running()
-        ended = "ended" if self.process is None else f"ended with code {self.process.returncode}"
-        state = "running" if running else ended
-        return f"{self.kind}: step {done} of {total}, {state}"
+        state = "running" if self.running() else "ended"
+        if self.process is not None and self.process.returncode is not None:
+            state += f" with code {self.process.returncode}"
+        return f"{self.job['kind']}: step {done} of {total}, {state}"
 
     def wait(self, *, live: bool = True, every: float = 5.0) -> Any:
-        """Wait until it is done, its curves growing in one output meanwhile; returns the run's result.
+        """Wait until it is done, while its curves grow in one output; return the run's result.
 
-        live: False waits silently. every: seconds between two looks. Raises RuntimeError with the last lines of its
-        output where it failed or was stopped.
+        Args:
+            live: False waits silently.
+            every: seconds between two looks.
+
+        Raises:
+            RuntimeError: where it failed or was stopped, with the last lines of its output.
         """
         handle, shown = None, 0
         while self.running():
@@ -113,13 +128,15 @@ class Background:
             epochs = sum(record["kind"] == "epoch" for record in log)
             if epochs > shown:
                 shown, handle = epochs, self._show(log, handle)
-        if not self._finished():
+        manifest = self.path / MANIFEST
+        finished = manifest.is_file() and read_json(manifest)["finished"] is not None
+        if not (finished if self.process is None else self.process.returncode == 0):
             output = (self.path / "output.txt").read_text(errors="replace")
-            raise RuntimeError(f"the {self.kind} in {self.path} failed:\n{output[-2000:]}")
+            raise RuntimeError(f"the {self.job['kind']} in {self.path} failed:\n{output[-2000:]}")
         return self.result()
 
     def result(self) -> SearchResult | RetrainResult:
-        """The finished run's result, read from its files."""
+        """Return the finished run's result, read from its files."""
         return _run(self.job, self.path)
 
     def _pause(self, seconds: float) -> None:
@@ -129,17 +146,10 @@ class Background:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(seconds)
 
-    def _finished(self) -> bool:
-        """Of an ended process: whether it did its work."""
-        if self.process is not None:
-            return self.process.returncode == 0
-        manifest = self.path / MANIFEST
-        return manifest.is_file() and read_json(manifest)["finished"] is not None
-
     def _show(self, log: list[dict[str, Any]], handle: Any) -> Any:
         from IPython.display import display
 
-        figure = CURVES[self.kind](log)
+        figure = CURVES[self.job["kind"]](log)
         if handle is None:
             return display(figure, display_id=True)
         handle.update(figure)
@@ -157,7 +167,7 @@ def _run(job: dict[str, Any], path: Path) -> SearchResult | RetrainResult:
 
 
 def _start(path: Path) -> subprocess.Popen[bytes]:
-    """The process that does a run directory's job; it holds its lock, or has ended, when this returns."""
+    """Return the process that does a run directory's job; by then it holds its lock, or has ended."""
     apart = not headless()  # from the kernel's process group, which Jupyter interrupts and kills as a whole
     with open(path / "output.txt", "ab") as output:
         process = subprocess.Popen(
@@ -174,7 +184,7 @@ def _start(path: Path) -> subprocess.Popen[bytes]:
 
 
 def _locked(path: Path) -> bool:
-    """Whether a process that does the run directory's job is alive."""
+    """Return whether a process that does the run directory's job is alive."""
     try:
         with FileLock(path / LOCK, timeout=0):
             return False
@@ -183,6 +193,6 @@ def _locked(path: Path) -> bool:
 
 
 def main() -> None:
-    """What the other process runs."""
+    """Do the job of the run directory that is named on the command line, in the other process."""
     folder = Path(sys.argv[1])
     _run(read_json(folder / JOB), folder)

@@ -16,15 +16,21 @@ DRIVE = re.compile(r"https://drive\.google\.com/(?:file/d/|(?:open|uc)\?(?:\S*&)
 
 
 def local(data: str, root: str | Path | None = None, *, progress: bool = True) -> str:
-    """What `open_split` takes: `data` itself (a set's name, a folder), or where the archive at that address now lies.
+    """Return what `open_split` takes: `data` itself (a set's name, a folder), or where the archive at an address lies.
 
-    data: a web address is that of a zip or tar with rainy/clean pairs or photographs, in any layout that
-    `open_split` knows, or a Google Drive link to one. It is downloaded (resumed after a cut, recognised when it is a
-    web page, of the same sha256 as the first time), unpacked with suspicion, and kept: the next call fetches nothing.
-    root: where it is kept (default: `manas_lite.data.registry.data_folder`, below `mirrors`).
+    The archive is downloaded (resumed after a cut, recognised when it is a web page, of the same sha256 as the first
+    time), unpacked with suspicion, and kept: the next call fetches nothing.
 
-    Raises DownloadError where the address does not deliver an archive, ArchiveError for one that must not be
-    unpacked, ModuleNotFoundError without the `data` extra.
+    Args:
+        data: a web address is that of a zip or tar with rainy/clean pairs or photographs, in any layout that
+            `open_split` knows, or a Google Drive link to one.
+        root: where it is kept (default: `manas_lite.data.registry.data_folder`, below `mirrors`).
+        progress: show a bar.
+
+    Raises:
+        DownloadError: where the address does not deliver an archive.
+        ArchiveError: for an archive that must not be unpacked.
+        ModuleNotFoundError: without the `data` extra.
     """
     if not re.match(r"https?://", data):
         return data

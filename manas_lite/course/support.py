@@ -1,4 +1,4 @@
-"""What notebooks call themselves: versions, where runs lie, files of other notebooks, and the record of a run."""
+"""What the notebooks themselves call: versions, where runs lie, files of other notebooks, and the record of a run."""
 
 import importlib.util
 import os
@@ -48,7 +48,7 @@ def versions() -> None:
 
 
 def device_name() -> str:
-    """The GPU in use, or the CPU with its cores: what a cost table names."""
+    """Return the GPU in use, or the CPU with its cores, as a cost table names them."""
     facts = environment.describe_environment()
     if pick_device().type == "cuda":
         return facts["gpus"][0]
@@ -57,29 +57,36 @@ def device_name() -> str:
 
 
 def runs_folder(runs_dir: str | os.PathLike[str]) -> Path:
-    """Where runs lie: an absolute path as it is (a mounted Drive, say); a relative one in the clone that the package
-    runs from, else below the home folder's `manas_lite`. The current directory does not matter."""
-    path = Path(runs_dir).expanduser()
-    if path.is_absolute():
-        return path
+    """Return where runs lie, whatever the current directory is.
+
+    Args:
+        runs_dir: an absolute path is taken as it is (a mounted Drive, say). A relative one lies in the clone that the
+            package runs from, else in `manas_lite` below the home folder.
+    """
     clone = Path(__file__).resolve().parents[2]
-    return (clone if (clone / "pyproject.toml").is_file() else Path.home() / "manas_lite") / path
+    base = clone if (clone / "pyproject.toml").is_file() else Path.home() / "manas_lite"
+    return base / Path(runs_dir).expanduser()
 
 
 def shipped(name: str) -> Path:
-    """A run directory that comes with the package, made by the notebook of that number at teach size."""
+    """Return a folder of results that comes with the package, made at teach size."""
     return SHIPPED / name
 
 
 def find_run(runs_dir: str | os.PathLike[str], name: str, *, made_by: str, needs: str = "metrics.json") -> Path:
-    """The run directory `name`; where it is missing or unfinished, the shipped one, saying which notebook makes it.
+    """Return the run directory `name`; where it is missing or unfinished, say so and return the shipped one.
 
-    made_by: number of that notebook. needs: the file that a finished run holds.
+    Args:
+        runs_dir, name: the run directory is `runs_dir`/`name`, see `runs_folder`.
+        made_by: number of the notebook that makes it.
+        needs: the file that a finished run holds.
+
+    Raises:
+        FileNotFoundError: where no run of that name is shipped either.
     """
-    own = runs_folder(runs_dir) / name
+    own, fallback = runs_folder(runs_dir) / name, shipped(name)
     if (own / needs).is_file():
         return own
-    fallback = shipped(name)
     if not (fallback / needs).is_file():
         raise FileNotFoundError(f"{own} holds no {needs}: run notebook {made_by} first, with the same runs_dir")
     print(f"No finished run {name!r} in your runs folder (notebook {made_by} makes it):")
@@ -88,7 +95,7 @@ def find_run(runs_dir: str | os.PathLike[str], name: str, *, made_by: str, needs
 
 
 def upload_button() -> Any:
-    """A button to upload a picture with, where someone can press it; else None."""
+    """Return a button to upload a picture with, where someone can press it; else None."""
     if headless() or importlib.util.find_spec("ipywidgets") is None:
         return None
     import ipywidgets
@@ -97,10 +104,10 @@ def upload_button() -> Any:
 
 
 def uploaded(button: Any) -> np.ndarray | None:
-    """The picture uploaded with `upload_button`, uint8 (H, W, 3), or None. ipywidgets 7 and 8 keep it differently."""
+    """Return the picture that was uploaded with `upload_button`, uint8 (H, W, 3), or None."""
     if button is None or not button.value:
         return None
-    held = button.value
+    held = button.value  # ipywidgets 7: a dict by name; 8: a tuple
     first = next(iter(held.values())) if isinstance(held, dict) else held[0]
     name = first["metadata"]["name"] if "metadata" in first else first["name"]
     with tempfile.TemporaryDirectory() as folder:
@@ -110,9 +117,10 @@ def uploaded(button: Any) -> np.ndarray | None:
 
 
 def record_results(**metrics: Any) -> None:
-    """Record a notebook's results: shown as text, and collected by the runner. The last cell of every notebook.
+    """Show a notebook's results as text, in a form that the runner collects; the last cell of every notebook.
 
-    Metrics are numbers, texts, or mappings of them. Peak memory of this process is recorded along.
+    Args:
+        metrics: numbers, texts, or mappings of them. The peak memory of this process is recorded with them.
     """
     from IPython.display import display
 

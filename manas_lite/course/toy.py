@@ -21,22 +21,28 @@ START = (-2.0, 2.0)  # (w, a)
 
 
 def train_loss(w: Sequence[Tensor], a: Sequence[Tensor]) -> Tensor:
+    """Return L_train of one weight and one architecture number."""
     return w[0] ** 2 - 2 * a[0] * w[0] + a[0] ** 2
 
 
 def val_loss(w: Sequence[Tensor], a: Sequence[Tensor]) -> Tensor:
+    """Return L_val of one weight and one architecture number."""
     return a[0] * w[0] - 2 * a[0] + 1
 
 
 @dataclass(frozen=True)
 class Path:
-    """Where a descent went: `points` (steps + 1, 2) are (w, a)."""
+    """Where a descent went."""
 
     label: str
+    """Its name in a legend."""
+
     points: np.ndarray
+    """(w, a) before the first step and after each, (steps + 1, 2)."""
 
     @property
     def end(self) -> tuple[float, float]:
+        """The last (w, a)."""
         return float(self.points[-1, 0]), float(self.points[-1, 1])
 
 
@@ -49,10 +55,15 @@ def descend(
     label: str | None = None,
     gradient: Callable[[float, float], float] | None = None,
 ) -> Path:
-    """Descend in a and w alternately from START, both with plain steps of size `rate`.
+    """Descend in a and w alternately from START, both with plain steps; return the path.
 
-    order: how dL_val/da is taken; xi: size of its virtual step. gradient: another function (w, a) -> dL_val/da, for
-    trying one's own.
+    Args:
+        order: how dL_val/da is taken.
+        xi: size of the virtual step.
+        rate: size of the plain steps.
+        steps: how many.
+        label: name in a legend (default: `order`).
+        gradient: another function (w, a) -> dL_val/da, for trying one's own.
     """
     w, a = (torch.tensor(value, dtype=torch.float64) for value in START)
     points = [START]

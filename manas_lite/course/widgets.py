@@ -55,11 +55,10 @@ class Slider(NamedTuple):
         """Return the ipywidget."""
         from ipywidgets import FloatSlider, IntSlider, Layout
 
-        whole = all(float(number).is_integer() for number in self[1:5])
-        value, low, high, step = (int(number) if whole else float(number) for number in self[1:5])
-        names = {"description": self.label, "continuous_update": not self.heavy, "style": STYLE}
-        kind = IntSlider if whole else FloatSlider
-        return kind(value=value, min=low, max=high, step=step, layout=Layout(width="480px"), **names)
+        kind = IntSlider if all(float(number).is_integer() for number in self[1:5]) else FloatSlider
+        range_ = {"value": self.value, "min": self.low, "max": self.high, "step": self.step}
+        looks = {"description": self.label, "style": STYLE, "layout": Layout(width="480px")}
+        return kind(continuous_update=not self.heavy, **range_, **looks)
 
 
 class Choice(NamedTuple):

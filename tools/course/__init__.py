@@ -4,7 +4,7 @@
 |---|---|
 | `contents` | which notebooks there are, where they lie, their presets |
 | `sources` | one text source per notebook -> the student's version and the solution |
-| `parameters` | the parameters cell, read and checked |
+| `parameters` | the parameters cell, read and checked; settings without a parameter of their own |
 | `runner` | one notebook executed strictly; `reports`: its facts as an HTML page |
 | `sweeps` | a grid of runs, resumable; `distributed_sweeps`: the same on a cluster; `estimates`: cost beforehand |
 | `stamping` | the student's notebooks made from their sources |

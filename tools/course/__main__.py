@@ -10,7 +10,7 @@ from tools.course import contents
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse and run; 0 when all went well, 1 when a run failed, 2 for a user's mistake, told in one line."""
+    """Run a command; return 0 when all went well, 1 when a run failed, 2 for a user's mistake, told in one line."""
     options = parser().parse_args(arguments)
     warnings.filterwarnings("default", category=DeprecationWarning, module=r"(manas_lite|tools)\.")  # of old names
     try:
@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     top = argparse.ArgumentParser(prog="python -m tools.course", description="Run and keep the course's notebooks.")
     commands = top.add_subparsers(required=True, metavar="command")
     names = ", ".join(notebook.number for notebook in contents.notebooks())
@@ -35,7 +36,14 @@ def parser() -> argparse.ArgumentParser:
     p = _command(commands, "run", _run, "execute notebooks strictly, and write an index page")
     p.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help=f"numbers or names ({names}), or `all`")
     p.add_argument("--preset", default="teach", choices=contents.presets(), help="parameters (default: %(default)s)")
-    p.add_argument("-p", "--param", action="append", default=[], metavar="NAME=VALUE", help="one parameter; repeatable")
+    p.add_argument(
+        "-p",
+        "--param",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="one parameter, or any other setting where the notebook has `settings`; repeatable",
+    )
     p.add_argument("--out", type=Path, default=Path("runs/course"), help="folder of the copies (default: %(default)s)")
     p.add_argument("--runs-dir", type=Path, help="the notebooks' runs_dir (default: OUT/runs/PRESET)")
     p.add_argument("--timeout", type=int, help="seconds a cell may take (default: by preset)")
@@ -236,7 +244,7 @@ def _chosen(names: Sequence[str]) -> tuple[contents.Notebook, ...]:
 
 
 def _older(file: Path, than: Path) -> bool:
-    """Whether a file is missing or older than another one."""
+    """Return whether a file is missing or older than another one."""
     return not file.is_file() or file.stat().st_mtime < than.stat().st_mtime
 
 

@@ -1,4 +1,4 @@
-"""Which notebooks there are, where they lie, and their presets: from a clone and an installed wheel alike."""
+"""Which notebooks there are, where they lie, and their presets."""
 
 import difflib
 from collections.abc import Mapping
@@ -18,25 +18,38 @@ TABLE = "course.yaml"
 
 @dataclass(frozen=True)
 class Notebook:
-    """One notebook as course.yaml describes it.
-
-    number, name: "03" and "bilevel_search". title, purpose: its first lines. learn: what one can do afterwards.
-    before: what to know first. exercises: names of its checkers. trains: whether a run that took no training step
-    has failed. next: the number of the notebook to go on with.
-    """
+    """One notebook as course.yaml describes it."""
 
     number: str
+    """Its number, such as "03"."""
+
     name: str
+    """Its name, such as "bilevel_search"."""
+
     title: str
+    """Its first line."""
+
     purpose: str
+    """One sentence on what it is for."""
+
     learn: tuple[str, ...]
+    """What one can do afterwards."""
+
     before: str
+    """What to know first."""
+
     next: str
+    """The number of the notebook to go on with."""
+
     exercises: tuple[str, ...] = ()
+    """Names of its checkers."""
+
     trains: bool = False
+    """Whether a run that took no training step has failed."""
 
     @property
     def stem(self) -> str:
+        """Number and name, such as "03_bilevel_search"."""
         return f"{self.number}_{self.name}"
 
     @property
@@ -55,10 +68,13 @@ class Repository:
     """Where the project lives, and the branch or tag that badges point to: stated once, in course.yaml."""
 
     address: str
+    """OWNER/NAME at GitHub."""
+
     ref: str
+    """The branch or tag."""
 
     def badge(self, notebook: Notebook) -> str:
-        """The Open-in-Colab badge, in Markdown."""
+        """Return the Open-in-Colab badge, in Markdown."""
         target = (
             f"https://colab.research.google.com/github/{self.address}/blob/{self.ref}/notebooks/{notebook.path.name}"
         )
@@ -71,18 +87,18 @@ class Repository:
 
 
 def folder() -> Path:
-    """The folder of the notebooks, `notebooks/` of this clone."""
+    """Return the folder of the notebooks, `notebooks/` of this clone."""
     return Path(__file__).resolve().parents[2] / "notebooks"
 
 
 def notebooks() -> tuple[Notebook, ...]:
-    """All notebooks, in order."""
+    """Return all notebooks, in order."""
     entries = _table()["notebooks"]
     return tuple(parse(Notebook, {"number": number, **entries[number]}, where=number) for number in sorted(entries))
 
 
 def find(name: str) -> Notebook:
-    """A notebook by number ("03", "3"), name, or file name; ValueError names the nearest."""
+    """Return a notebook by number ("03", "3"), name, or file name; ValueError names the nearest."""
     wanted = Path(name).stem
     wanted = wanted.zfill(2) if wanted.isdecimal() else wanted
     known = notebooks()
@@ -96,18 +112,19 @@ def find(name: str) -> Notebook:
 
 
 def repository() -> Repository:
+    """Return where the project lives."""
     return Repository(**_table()["repository"])
 
 
 def presets() -> tuple[str, ...]:
-    """Names of the presets: the files of `notebooks/params`."""
+    """Return the names of the presets: the files of `notebooks/params`."""
     order = ("smoke", "teach", "paper")
     names = {path.stem for path in (folder() / "params").glob("*.yaml")}
     return tuple(sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name)))
 
 
 def preset(name: str, notebook: Notebook) -> Mapping[str, Any]:
-    """The parameters that a preset sets in a notebook: those under its number."""
+    """Return the parameters that a preset sets in a notebook: those under its number."""
     path = folder() / "params" / f"{name}.yaml"
     if not path.is_file():
         raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(presets())}")

@@ -19,13 +19,21 @@ def run_on_cluster(
     say: Callable[[str], None] = print,
     started: Callable[[Any], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Execute runs on the workers of a cluster; those done already are not repeated. Returns the facts of each.
+    """Execute runs on the workers of a cluster and return the facts of each; those done already are not repeated.
 
-    where: the address of a scheduler ("tcp://host:8786"), or "local:N" for N processes on this machine. `out` must be
-    a folder that all workers share. A run whose worker dies is given to another one. started: called with the client
-    once the runs are handed over.
+    A run whose worker dies is given to another one.
 
-    Raises ValueError for another form of `where`, OSError where no scheduler answers.
+    Args:
+        runs: those of a sweep.
+        out: a folder that all workers share.
+        where: the address of a scheduler ("tcp://host:8786"), or "local:N" for N processes on this machine.
+        timeout: seconds that a cell may take.
+        say: told each run that ended.
+        started: called with the client once the runs are handed over.
+
+    Raises:
+        ValueError: for another form of `where`.
+        OSError: where no scheduler answers.
     """
     runs = tuple(runs)
     out = out.resolve()

@@ -36,19 +36,27 @@ Settings = SearchSettings | RetrainSettings
 
 
 class StepTime(NamedTuple):
-    """Seconds of a training step: on the clock, and of computing by this process (on all its threads)."""
+    """How long a training step takes."""
 
     seconds: float
+    """Seconds on the clock."""
+
     cpu_seconds: float
+    """Seconds of computing by this process, on all its threads."""
 
 
 def time_step(
     network: Network, settings: Settings, data: str = "photos", *, steps: int = STEPS, scenes: int | None = None
 ) -> StepTime:
-    """Medians over `steps` weight steps of a space's supernet or a genotype's network, here.
+    """Return what a weight step takes here: the medians over some steps.
 
-    scenes: how many of the settings' `batch` scenes are really computed; the time is multiplied accordingly. For
-    batches that would take this machine minutes a step.
+    Args:
+        network: a space, whose supernet is trained, or a genotype, whose network is.
+        settings: those of the training.
+        data: as in `open_split`.
+        steps: how many to time.
+        scenes: how many of the settings' `batch` scenes are really computed, for batches that would take this machine
+            minutes per step. The time is multiplied accordingly.
     """
     scenes = settings.batch if scenes is None else min(scenes, settings.batch)
     space = network if isinstance(network, SearchSpace) else network.space
@@ -75,12 +83,20 @@ def time_step(
 def extrapolated(
     notebook: Notebook, preset_name: str, *, steps: int = STEPS, scenes: int | None = None
 ) -> dict[str, Any]:
-    """The row of a cost table that was not run: seconds a step, measured here, times the steps of its trainings.
+    """Return a row of a cost table that was not run: seconds per step, measured here, times the steps.
 
-    Seconds of computing where there is no GPU, of one thread: other work on the machine does not count, nor how long
-    threads wait for each other beside it (which took ten times what they computed). An architecture step (first
-    order) is counted as a weight step of the supernet. Memory is the estimate of `compute.footprint` for the largest of
-    the trainings. Raises ValueError for a notebook that trains nothing, whose costs can be measured.
+    Where there is no GPU, the seconds are those of computing on one thread. Other work on the machine does not count
+    then, nor how long threads wait for each other beside it (which took ten times what they computed). An architecture
+    step (first order) is counted as a weight step of the supernet. Memory is the estimate of `compute.footprint` for
+    the largest of the trainings.
+
+    Args:
+        notebook: one that trains.
+        preset_name: the preset whose row it is.
+        steps, scenes: see `time_step`.
+
+    Raises:
+        ValueError: for a notebook that trains nothing, whose costs can be measured.
     """
     rows = []
     for network, settings in _trainings(notebook, preset_name):
@@ -105,7 +121,7 @@ def extrapolated(
 
 
 def _trainings(notebook: Notebook, preset_name: str) -> Sequence[tuple[Network, Settings]]:
-    """What a notebook trains at a preset: (space or genotype, settings) of each search and retraining."""
+    """Return what a notebook trains at a preset: (space or genotype, settings) of each search and retraining."""
     built = sources.build(notebook, "solution")
     values = {p.name: p.default for p in runner.parameters_of(built)}
     values |= runner.settle(notebook, built, preset_name, {}, Path("."))
@@ -124,10 +140,10 @@ def _trainings(notebook: Notebook, preset_name: str) -> Sequence[tuple[Network, 
 
 
 def describe(sweep: sweeps.Sweep, runs: Sequence[sweeps.Run], out: Path) -> str:
-    """Runs, hours, disk, what is done already, and what the searches will be able to tell apart.
+    """Tell runs, hours, disk, what is done already, and what the searches will be able to tell apart.
 
-    Seconds a run: those of finished runs of this sweep; else those recorded for the notebook at this preset; else steps
-    times what a step takes here.
+    The seconds of a run are those of finished runs of this sweep, else those recorded for the notebook at this preset,
+    else the steps times what a step takes here.
     """
     notebook = find(sweep.notebook)
     todo = [run for run in runs if not sweeps.finished(run, out)]

@@ -1,6 +1,6 @@
 """Handed-in notebooks, graded: tagged cells only.
 
-Of a student's file only the cells tagged `exercise` are run; imports and checkers come from the course's own source.
+Only the cells tagged `exercise` of a student's file are run; imports and checkers come from the course's own source.
 Still, that is running other people's code: do it in a container or on a machine that holds nothing of worth.
 """
 
@@ -27,7 +27,7 @@ WARNING = (
 
 
 def check_cells(notebook: Notebook, handed_in: Any) -> list[Check]:
-    """Run the exercises of a notebook (nbformat) in this process; a Check each, in the course's order.
+    """Run the exercises of a notebook (nbformat) in this process; return a Check for each, in the course's order.
 
     An exercise split over several cells is put together again. Magics and lines for the shell do nothing.
     """
@@ -61,7 +61,7 @@ def check_cells(notebook: Notebook, handed_in: Any) -> list[Check]:
 
 
 def grade(path: Path, timeout: int = 120) -> list[Check]:
-    """Grade one file in a process of its own. Never raises for what the file holds."""
+    """Grade one file in a process of its own, whatever the file holds; return its checks."""
     program = "from tools.course.grading import main; main()"
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "checks.json"  # not the output: a student's code writes there too
@@ -80,7 +80,7 @@ def grade(path: Path, timeout: int = 120) -> list[Check]:
 
 
 def grade_folder(folder: Path, table: Path, timeout: int = 120) -> int:
-    """Grade every notebook below `folder` into a CSV: file, exercise, passed (0 or 1), message. Returns how many."""
+    """Grade every notebook below `folder` into a CSV: file, exercise, passed (0 or 1), message; return how many."""
     files = sorted(path for path in folder.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
     if not files:
         raise FileNotFoundError(f"{folder} holds no .ipynb file")
@@ -94,7 +94,7 @@ def grade_folder(folder: Path, table: Path, timeout: int = 120) -> int:
 
 
 def identify(handed_in: Any) -> Notebook:
-    """Which notebook of the course a file is: by its exercises."""
+    """Return which notebook of the course a file is, judged by its exercises."""
     theirs = {_exercise(cell) for cell in handed_in.cells if "exercise" in sources.tags(cell)}
     known = contents.notebooks()
     best = max(known, key=lambda notebook: len(theirs & set(notebook.exercises)))
@@ -113,13 +113,13 @@ def main() -> None:
 
 
 def _exercise(cell: Any) -> str:
-    """`exercise:psnr_y` or `check:psnr_y` among the tags -> psnr_y."""
+    """Return the name in the tag `exercise:NAME` or `check:NAME`, or an empty text."""
     names: Iterator[str] = (tag.partition(":")[2] for tag in sources.tags(cell) if ":" in tag)
     return next(names, "")
 
 
 def _python(source: str) -> str:
-    """A cell's source with magics and lines for the shell turned into calls of `get_ipython()`, as IPython does."""
+    """Return a cell's source, magics and lines for the shell turned into calls of `get_ipython()` as IPython does."""
     from IPython.core.inputtransformer2 import TransformerManager
 
     return TransformerManager().transform_cell(source)
@@ -135,7 +135,7 @@ class _Shell:
         exec(_python(cell), self.scope)
 
     def run_line_magic(self, *_: Any) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     system = getoutput = run_line_magic
 

@@ -27,12 +27,17 @@ class Parameter:
     """One line of the cell: `name = default  # comment`."""
 
     name: str
+    """Its name."""
+
     default: Any
+    """Its value in the notebook: a number, text, switch, or a list of one of these."""
+
     comment: str
+    """What it does."""
 
 
 def read(source: str) -> tuple[Parameter, ...]:
-    """The parameters that a cell's source defines. ValueError for a line that is no commented literal."""
+    """Return the parameters that a cell's source defines; ValueError for a line that is no commented literal."""
     lines = source.splitlines()
     found = []
     for statement in ast.parse(source).body:
@@ -53,8 +58,9 @@ def read(source: str) -> tuple[Parameter, ...]:
 
 
 def cast(parameters: tuple[Parameter, ...], given: Mapping[str, Any]) -> dict[str, Any]:
-    """`given` as values of the parameters' types; ValueError for an unknown name or a value of another type.
+    """Return `given` as values of the parameters' types; ValueError for an unknown name or a value of another type.
 
+    Example:
     >>> cast((Parameter("rate", 0.1, "learning rate"),), {"rate": "1e-3"})
     {'rate': 0.001}
     """

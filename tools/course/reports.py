@@ -21,7 +21,7 @@ dl { display: grid; grid-template-columns: auto 1fr; gap: 0 .6rem; margin: 0; fo
 
 
 def render(copy: Path) -> Path:
-    """An executed copy as HTML beside it, and its thumbnail as PNG; returns the HTML's path."""
+    """Write an executed copy as HTML beside it, and its thumbnail as PNG; return the path of the HTML."""
     import nbformat
     from nbconvert import HTMLExporter
     from PIL import Image
@@ -38,7 +38,7 @@ def render(copy: Path) -> Path:
 
 
 def write_index(out: str | Path) -> Path:
-    """`out`/index.html over every run whose facts (NAME.json) lie in `out`; returns its path."""
+    """Write `out`/index.html over every run whose facts (NAME.json) lie in `out`; return its path."""
     folder = Path(out)
     facts = [read_json(path) for path in sorted(folder.glob("*.json"))]
     facts = [fact for fact in facts if {"notebook", "status", "seconds"} <= set(fact)]

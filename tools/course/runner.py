@@ -29,34 +29,56 @@ TIMEOUTS = {"smoke": 300, "teach": 7200}  # seconds a cell, by preset; none else
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run: `status` is "done" or "failed" (then `reason` says why); `seconds` from kernel start to end.
-
-    cpu_seconds: what its processes computed, the kernel's background ones included: on a machine that does other
-    things beside, nearer to what a quiet one would take. memory: peak resident bytes of the kernel. metrics: what the
-    last cell recorded. checks: exercise -> passed. copy: the executed notebook.
-    """
+    """The facts of a run."""
 
     notebook: str
+    """Stem of the notebook."""
+
     preset: str
+    """Name of the preset."""
+
     parameters: dict[str, Any]
+    """The parameters that were set."""
+
     status: str
+    """Either "done" or "failed"."""
+
     reason: str
+    """Why it failed."""
+
     seconds: float
+    """Time from the kernel's start to its end."""
+
     memory: int
+    """Peak resident bytes of the kernel."""
+
     device: str
+    """What it ran on."""
+
     copy: Path
+    """The executed notebook."""
+
     metrics: dict[str, Any] = field(default_factory=dict)
+    """What the last cell recorded."""
+
     checks: dict[str, bool] = field(default_factory=dict)
+    """Whether each exercise passed, by its name."""
+
     figures: int = 0
+    """How many figures were shown."""
+
     cpu_seconds: float = 0.0
+    """What its processes computed, the kernel's background ones included. On a machine that also does other things this
+    is nearer to what a quiet one would take."""
 
     @property
     def done(self) -> bool:
+        """Whether the run succeeded."""
         return self.status == "done"
 
 
 def parameters_of(notebook: Any) -> tuple[Parameter, ...]:
-    """The parameters that a built notebook (nbformat) defines."""
+    """Return the parameters that a built notebook (nbformat) defines."""
     cells = [cell for cell in notebook.cells if "parameters" in sources.tags(cell)]
     if len(cells) != 1:
         raise ValueError(f"a notebook has one cell tagged `parameters`, this one has {len(cells)}")
@@ -89,15 +111,25 @@ def run(
     timeout: int | None = None,
     version: sources.Version = "solution",
 ) -> Outcome:
-    """Execute a notebook; writes NAME.ipynb (also of a failed run) and NAME.json, the facts, into `out`.
+    """Execute a notebook; write NAME.ipynb (also of a failed run) and NAME.json, the facts, into `out`.
 
     A run that is cut from outside (Ctrl-C) leaves a half copy and no facts.
 
-    preset, parameters: see `settle`. name: default, the notebook's stem. runs_dir: what the notebook's parameter of
-    that name is set to unless given (default: `out`/runs/`preset`; a run directory takes no other size's settings).
-    timeout: seconds a cell may take.
+    Args:
+        notebook: which one.
+        preset, parameters: see `settle`.
+        out: folder of the copy and the facts.
+        name: what both are called (default: the notebook's stem).
+        runs_dir: what the notebook's parameter of that name is set to unless given. Default: `out`/runs/`preset`, as a
+            run directory takes no other size's settings.
+        timeout: seconds that a cell may take.
+        version: solution or student.
 
-    Raises ValueError for unknown parameters or wrong types; a notebook that fails is an Outcome, not an exception.
+    Returns:
+        The facts. A notebook that fails is an Outcome, not an exception.
+
+    Raises:
+        ValueError: for unknown parameters or wrong types.
     """
     import papermill
 
@@ -130,7 +162,7 @@ def run(
 
 
 def prepare(notebook: Notebook, path: Path, *, preset: str, runs_dir: Path, stored: Any = None) -> None:
-    """Write the solution version with its parameters injected and nothing run: what `pytest --nbval-lax` is given."""
+    """Write the solution version with its parameters injected and nothing run, for `pytest --nbval-lax`."""
     import papermill
 
     built = sources.build(notebook, "solution", stored=stored)
@@ -139,14 +171,14 @@ def prepare(notebook: Notebook, path: Path, *, preset: str, runs_dir: Path, stor
 
 
 def _children_seconds() -> float:
-    """CPU seconds of this process's ended children, and theirs; 0 on Windows, which does not tell."""
+    """Return the CPU seconds of this process's ended children, and theirs; 0 on Windows, which does not tell."""
     times = os.times()
     return times.children_user + times.children_system
 
 
 @contextlib.contextmanager
 def _environment() -> Iterator[None]:
-    """The kernel inherits these; they are put back after."""
+    """Set what the kernel inherits; put it back afterwards."""
     before = os.environ.get(HEADLESS)
     os.environ[HEADLESS] = "1"
     try:
@@ -194,7 +226,7 @@ def _judge(
 def _lacks(
     notebook: Notebook, version: str, metrics: Mapping[str, Any], checks: Mapping[str, bool], figures: int
 ) -> Iterator[str]:
-    """Why a run that raised nothing has failed all the same."""
+    """Yield why a run that raised nothing has failed all the same."""
     if not metrics:
         yield "no metric was recorded: the last cell calls course.record_results(...)"
     if not figures:
@@ -211,7 +243,7 @@ def _lacks(
 
 
 def _outputs(copy: Path) -> Iterator[dict[str, Any]]:
-    """The mimebundles of an executed copy, in order."""
+    """Yield the mimebundles of an executed copy, in order."""
     import nbformat
 
     if not copy.is_file():
@@ -223,7 +255,7 @@ def _outputs(copy: Path) -> Iterator[dict[str, Any]]:
 
 
 def last_picture(copy: Path) -> bytes | None:
-    """The last picture that a run shows, a PNG: its thumbnail."""
+    """Return the last picture that a run shows, as the bytes of a PNG."""
     pictures = [output["image/png"] for output in _outputs(copy) if "image/png" in output]
     return base64.b64decode(pictures[-1]) if pictures else None
 

@@ -30,7 +30,7 @@ STYLE = """<style>
 
 
 def write_slides(notebook: Notebook, executed: Path, page: Path) -> Path:
-    """Write the slides of an executed copy as an HTML page, whose reveal.js comes from the web; returns its path."""
+    """Write the slides of an executed copy as an HTML page, whose reveal.js comes from the web; return its path."""
     import nbformat
     from nbconvert import SlidesExporter
     from traitlets.config import Config
@@ -44,8 +44,10 @@ def write_slides(notebook: Notebook, executed: Path, page: Path) -> Path:
 
 
 def unfit(notebook: Notebook, copy: Path) -> str:
-    """Why no slides can be made from an executed copy: missing, cut or failed, or its code and text are not those of
-    the notebook's solution as it is now. Empty where they can."""
+    """Return why no slides can be made from an executed copy; empty where they can.
+
+    The copy may be missing, cut or failed, or its code and text are not those of the notebook's solution as it is now.
+    """
     import nbformat
 
     facts = copy.with_suffix(".json")
@@ -63,7 +65,7 @@ def _lasting(notebook: Any) -> list[str]:
 
 
 def deck(notebook: Notebook, executed: Any) -> Any:
-    """The cells of the slides (nbformat), each with its `slide_type`, from an executed copy of the notebook."""
+    """Return the cells of the slides (nbformat), each with its `slide_type`, from an executed copy of the notebook."""
     from nbformat.v4 import new_notebook
 
     blanks = {_exercise(cell): cell.source for cell in sources.build(notebook, "student").cells}
@@ -82,12 +84,12 @@ def deck(notebook: Notebook, executed: Any) -> Any:
 
 
 def _exercise(cell: Any) -> str | None:
-    """The tag `exercise:NAME` of a cell that has one."""
+    """Return the tag `exercise:NAME` of a cell that has one."""
     return next((tag for tag in sources.tags(cell) if tag.startswith("exercise:")), None)
 
 
 def _prose(source: str) -> Iterator[Any]:
-    """A slide for every heading; blocks that are shown, and those that are said."""
+    """Yield a slide for every heading, the blocks that are shown, and those that are said."""
     spoken: list[str] = []
     leads = True  # the next plain paragraph is the section's first
     for block in _blocks(source):
@@ -112,7 +114,7 @@ def _prose(source: str) -> Iterator[Any]:
 
 
 def _blocks(source: str) -> Iterator[str]:
-    """Paragraphs, lists, tables and fenced text, each whole."""
+    """Yield paragraphs, lists, tables and fenced text, each whole."""
     lines: list[str] = []
     fenced = False
     for line in [*source.splitlines(), ""]:

@@ -1,6 +1,6 @@
-"""One source a notebook: text in jupytext's percent format -> the student's and the solution version.
+"""One source per notebook: text in jupytext's percent format -> the student's and the solution version.
 
-An exercise is a cell tagged `exercise` whose answer stands between `# BEGIN SOLUTION` and `# END SOLUTION`: the
+An exercise is a cell tagged `exercise` whose answer stands between `# BEGIN SOLUTION` and `# END SOLUTION`. The
 student's version raises NotImplementedError there. The head of every notebook (title, badge, what one learns, cost
 table, set-up, versions) is made from course.yaml and costs.json, so that it is the same everywhere and cannot drift.
 """
@@ -41,10 +41,15 @@ course.versions()"""
 
 
 def build(notebook: Notebook, version: Version = "student", *, stored: Any = None) -> Any:
-    """A notebook (nbformat 4) from its source.
+    """Make a notebook (nbformat 4) from its source.
 
-    stored: an earlier build, whose outputs of compared cells are kept where the code is the same.
-    Raises ValueError where the source holds an exercise without a solution.
+    Args:
+        notebook: which one.
+        version: solution or student.
+        stored: an earlier build, whose outputs of compared cells are kept where the code is the same.
+
+    Raises:
+        ValueError: where the source holds an exercise without a solution.
     """
     import jupytext
     from nbformat.v4 import new_notebook
@@ -62,17 +67,21 @@ def build(notebook: Notebook, version: Version = "student", *, stored: Any = Non
 
 
 def dumps(notebook: Any) -> str:
-    """The text of an .ipynb file, the same for equal notebooks."""
+    """Return the text of an .ipynb file, the same for equal notebooks."""
     return json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 
 def tags(cell: Any) -> list[str]:
+    """Return the tags of a cell."""
     return list(cell.get("metadata", {}).get("tags", []))
 
 
 def clean(notebook: Any) -> Any:
-    """A notebook without what running leaves behind: outputs (but compared ones), counts, and the metadata of
-    papermill and of widgets, which break GitHub's rendering."""
+    """Return a notebook without what running leaves behind.
+
+    That is outputs (but compared ones), counts, and the metadata of papermill and of widgets, which break GitHub's
+    rendering.
+    """
     notebook.metadata = {
         key: notebook.metadata[key] for key in ("kernelspec", "language_info") if key in notebook.metadata
     }
@@ -85,12 +94,12 @@ def clean(notebook: Any) -> Any:
 
 
 def compared(cell: Any) -> bool:
-    """Whether nbval compares this cell's output."""
+    """Return whether nbval compares this cell's output."""
     return cell.cell_type == "code" and COMPARE in cell.source
 
 
 def head(notebook: Notebook) -> list[Any]:
-    """The cells that every notebook begins with."""
+    """Return the cells that every notebook begins with."""
     from nbformat.v4 import new_code_cell, new_markdown_cell
 
     home = contents.repository()
@@ -106,14 +115,14 @@ def head(notebook: Notebook) -> list[Any]:
 
 
 def measured_costs(notebook: Notebook) -> list[dict[str, Any]]:
-    """What runs of a notebook cost, as the runner measured: preset, device, seconds, bytes, extrapolated."""
+    """Return what runs of a notebook cost, as the runner measured: preset, device, seconds, bytes, extrapolated."""
     path = contents.folder() / "costs.json"
     table = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return table.get(notebook.number, [])
 
 
 def cost_table(notebook: Notebook) -> str:
-    """Minutes and memory, in Markdown, from measured runs alone; what was not measured has no row."""
+    """Return minutes and memory, in Markdown, from measured runs alone; what was not measured has no row."""
     rows = measured_costs(notebook)
     if not rows:
         return "*Minutes and memory: not measured yet.*"
@@ -134,7 +143,7 @@ def cost_table(notebook: Notebook) -> str:
 
 
 def same_parameters(notebook: Notebook, name: str) -> tuple[str, ...]:
-    """The presets that set the same parameters in a notebook: what one costs, the others cost."""
+    """Return the presets that set the same parameters in a notebook: what one costs, the others cost."""
     wanted = contents.preset(name, notebook)
     return tuple(other for other in contents.presets() if contents.preset(other, notebook) == wanted)
 
@@ -164,7 +173,7 @@ def _outputs(stored: Any) -> Mapping[str, list[Any]]:
 
 
 def _count(cell: Any) -> int | None:
-    """nbval takes a cell with outputs but without a count for a mistake."""
+    """Return a count for a cell with outputs: nbval takes one without a count for a mistake."""
     return 1 if cell.outputs else None
 
 

@@ -15,7 +15,7 @@ TABLE_START, TABLE_END = "<!-- table: made by `course stamp` -->", "<!-- end of 
 
 
 def stamp() -> list[Path]:
-    """Write what differs from its sources: notebooks and the README's table. Returns the paths written."""
+    """Write what differs from its sources, notebooks and the README's table; return the paths written."""
     written = []
     for path, text in _wanted().items():
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
@@ -25,7 +25,7 @@ def stamp() -> list[Path]:
 
 
 def stale() -> list[Path]:
-    """The files that `stamp` would write."""
+    """Return the files that `stamp` would write."""
     return [p for p, text in _wanted().items() if not p.is_file() or p.read_text(encoding="utf-8") != text]
 
 
@@ -75,7 +75,7 @@ def record_cost(notebook: Notebook, row: Mapping[str, Any]) -> None:
 
 
 def strip(path: Path) -> None:
-    """Make a notebook file fit to be committed: see `sources.clean`."""
+    """Make a notebook file fit to be committed, as `sources.clean` does."""
     import nbformat
 
     path.write_text(sources.dumps(sources.clean(nbformat.read(path, as_version=4))), encoding="utf-8")

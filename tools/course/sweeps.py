@@ -10,6 +10,9 @@
       search_seed: [0, 1, 2]
     seeds: [search_seed]          # optional: parameters over which mean and deviation are taken
 
+Names are those of the notebook's parameters. Where the notebook has the parameter `settings`, they may also be those of
+any other setting, such as `rains` or `loss.terms.NAME`.
+
 Each run leaves an executed copy and its facts; starting the sweep again skips what is done with the same parameters.
 All runs share one `runs_dir`. What a notebook names its runs by (`arm`, `name`, `retrain_name`) is set where the file
 leaves it open: to the arm's name, or to the run's.
@@ -43,14 +46,25 @@ class Sweep:
     """What a sweep file says; see the top of this module."""
 
     notebook: str
+    """Number or name."""
+
     preset: str = "teach"
+    """Name of a preset."""
+
     parameters: dict[str, Any] = field(default_factory=dict)
+    """Parameters of all runs."""
+
     arms: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Changes to the parameters, by the name of an arm."""
+
     grid: dict[str, list[Any]] = field(default_factory=dict)
+    """Parameters of which every combination is run."""
+
     seeds: tuple[str, ...] = ()
+    """Parameters over which mean and deviation are taken."""
 
     def runs(self) -> tuple["Run", ...]:
-        """Every run, its parameters checked against the notebook: nothing starts if one of them is wrong."""
+        """Return every run, its parameters checked against the notebook: nothing starts if one of them is wrong."""
         notebook = contents.find(self.notebook)
         built = sources.build(notebook, "solution")
         known = {parameter.name for parameter in runner.parameters_of(built)}
@@ -75,18 +89,26 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a sweep. The name is fit for files and ends in a hash of notebook, preset and parameters: other ones,
-    another name."""
+    """One run of a sweep."""
 
     name: str
+    """Fit for files. It ends in a hash of notebook, preset and parameters, so that other ones have another name."""
+
     arm: str
+    """Name of its arm."""
+
     point: dict[str, Any]
+    """Its parameters of the grid."""
+
     parameters: dict[str, Any]
+    """All parameters that differ from the preset."""
+
     sweep: Sweep = field(repr=False)
+    """The sweep that it belongs to."""
 
 
 def find(path: str | Path) -> Path:
-    """A sweep file; one that is given by its bare name and does not lie here is taken from the notebooks' sweeps."""
+    """Return the path of a sweep file; a bare name that does not lie here is that of one of the notebooks' sweeps."""
     file = Path(path)
     bare = len(file.parts) == 1
     if bare and not file.is_file():
@@ -97,7 +119,7 @@ def find(path: str | Path) -> Path:
 
 
 def read(path: str | Path) -> Sweep:
-    """Read a sweep file, looked for as `find` does; ValueError names what it does not understand."""
+    """Read a sweep file, looked for as `find` does; ValueError names what is not understood."""
     file = find(path)
     try:
         return parse(Sweep, yaml.safe_load(file.read_text(encoding="utf-8")))
@@ -106,7 +128,7 @@ def read(path: str | Path) -> Sweep:
 
 
 def shard(runs: Iterable[Run], part: str) -> tuple[Run, ...]:
-    """The i-th of n parts, written "i/n" with i from 1: every n-th run, so that each part has every arm."""
+    """Return the i-th of n parts, written "i/n" with i from 1: every n-th run, so that each part has every arm."""
     index, slash, count = part.partition("/")
     if not (slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
         raise ValueError(f"shard {part!r}: write i/n with 1 <= i <= n, such as 2/8")
@@ -114,7 +136,7 @@ def shard(runs: Iterable[Run], part: str) -> tuple[Run, ...]:
 
 
 def finished(run: Run, out: Path) -> bool:
-    """Whether a run is done: its facts are there and say so."""
+    """Return whether a run is done: its facts are there and say so."""
     facts = out / f"{run.name}.json"
     return facts.is_file() and read_json(facts)["status"] == "done"
 
@@ -137,7 +159,7 @@ def run_one(run: Run, out: Path, timeout: int | None = None) -> dict[str, Any]:
 def run_all(
     runs: Iterable[Run], out: Path, *, timeout: int | None = None, say: Callable[[str], None] = print
 ) -> list[dict[str, Any]]:
-    """Execute runs one after another; a failed one stops nothing. Returns the facts of each."""
+    """Execute runs one after another and return the facts of each; a failed one stops nothing."""
     runs = tuple(runs)
     facts = []
     for number, run in enumerate(runs, start=1):
@@ -150,8 +172,11 @@ def run_all(
 
 
 def collect(sweep: Sweep, out: Path) -> tuple[Path, Path]:
-    """Write results.csv, a row a run (failed and missing ones too), and summary.csv: mean and standard deviation of
-    every number over `seeds`, with how many runs they are of."""
+    """Write results.csv and summary.csv into `out`; return their paths.
+
+    The first has a row per run, failed and missing ones too. The second has the mean and the standard deviation of
+    every number over `seeds`, and of how many runs they are.
+    """
     rows = []
     for run in sweep.runs():
         file = out / f"{run.name}.json"
@@ -185,7 +210,7 @@ def collect(sweep: Sweep, out: Path) -> tuple[Path, Path]:
 
 
 def flat(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested metrics with dotted names."""
+    """Return nested metrics with dotted names."""
     found: dict[str, Any] = {}
     for key, value in metrics.items():
         if isinstance(value, Mapping):
@@ -196,7 +221,7 @@ def flat(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _slug(label: str) -> str:
-    """A label as the beginning of a file's name."""
+    """Return a label as the beginning of a file's name."""
     return re.sub(r"[^\w.=+-]+", "_", label)[:80]
 
 
