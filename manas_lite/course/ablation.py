@@ -18,7 +18,7 @@ from manas_lite.losses import LossSettings
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.space import SearchSpace
 from manas_lite.runs.record import read_json, write_json
-from manas_lite.runs.settings import check, difference, override, to_dict
+from manas_lite.runs.settings import check, difference, parse, to_dict
 from manas_lite.training.evaluation import evaluate
 from manas_lite.training.retraining import retrain
 from manas_lite.training.schedules import RetrainSettings, SearchSettings
@@ -39,24 +39,32 @@ class Plan(NamedTuple):
     search: SearchSettings
     retrain: RetrainSettings
 
-    def set(self, text: str) -> "Plan":
-        """Return the plan with one setting replaced in every part that has it.
+    def set(self, settings: Sequence[str]) -> "Plan":
+        """Return the plan with settings replaced in every part that has them, all at once.
 
         Args:
-            text: "name=value" as after `--set`. A setting of the losses may also be written `loss.name`.
+            settings: texts "name=value" as after `--set`. One of the losses may also be written `loss.name`.
 
         Raises:
             ValueError: for an unknown name, with the nearest one, and for a value that the setting does not take.
         """
-        text = text.strip().removeprefix("loss.")
-        name = text.partition("=")[0].strip()
-        field = name.partition(".")[0]
-        if field in SCHEDULE:
-            raise ValueError(f"{name!r} follows from the arm's own fields: set {SCHEDULE[field]}")
-        if field not in SETTINGS:
-            near = difflib.get_close_matches(name, names(), n=1, cutoff=0.0)[0]
-            raise ValueError(f"unknown setting {name!r}: did you mean {near!r}?")
-        return Plan._make(override(part, [text]) if field in _settings_of(type(part)) else part for part in self)
+        documents = [to_dict(part) for part in self]
+        for text in settings:
+            name, equals, value = (piece.strip() for piece in text.partition("="))
+            field, *inner = name.removeprefix("loss.").split(".")
+            if not equals:
+                raise ValueError(f"cannot read {text!r}: write name=value, such as tv=0")
+            if field in SCHEDULE:
+                raise ValueError(f"{name!r} follows from the arm's own fields: set {SCHEDULE[field]}")
+            if field not in SETTINGS:
+                near = difflib.get_close_matches(name, names(), n=1, cutoff=0.0)[0]
+                raise ValueError(f"unknown setting {name!r}: did you mean {near!r}?")
+            for part, document in zip(self, documents, strict=True):
+                if field in _settings_of(part):
+                    if inner and not isinstance(document.setdefault(field, {}), dict):
+                        raise ValueError(f"{field}: it holds no settings of its own, so {name!r} names nothing")
+                    (document[field] if inner else document)[".".join(inner) or field] = value
+        return Plan._make(parse(type(p), document, text=True) for p, document in zip(self, documents, strict=True))
 
 
 def _settings_of(part: Any) -> set[str]:
@@ -124,7 +132,7 @@ class Arm:
     def __post_init__(self) -> None:
         check(self)
         base = self._base()
-        plan = functools.reduce(Plan.set, self.settings, base)
+        plan = base.set(self.settings)
         changes = [d for part, plain in zip(plan, base, strict=True) for d in difference(part, plain)]
         kept = {text for change in changes for text in texts({change.field: change.here})}
         object.__setattr__(self, "settings", tuple(sorted(kept)))
@@ -146,7 +154,7 @@ class Arm:
     def plan(self) -> Plan:
         """The space, the losses, and the settings of the search and of the retraining."""
         base = self._base()
-        plan = functools.reduce(Plan.set, self.settings, base)
+        plan = base.set(self.settings)
         searching = base.loss if self.loss_phase == "retrain" else plan.loss
         retraining = base.loss if self.loss_phase == "search" else plan.loss
         return plan._replace(

@@ -73,4 +73,5 @@ def _external(old: Mapping[str, Any], standing: Mapping[str, Any]) -> dict[str, 
     weight = w_mse or w_ssim
     kind = "ssim" if not w_mse else f"{distance}+ssim" if w_ssim else distance
     new = {"external": kind, "external_weight": weight, "tv": w_tv / weight}
-    return new | ({"external_ssim": w_ssim / weight if w_mse else 1.0} if w_ssim else {})
+    new |= {"external_ssim": w_ssim / weight if w_mse else 1.0} if w_ssim else {}
+    return {name: value for name, value in new.items() if value != standing[name]}

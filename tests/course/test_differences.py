@@ -180,6 +180,8 @@ def test_a_setting_counts_in_each_part_that_has_it_and_texts_that_change_nothing
     for part in (arm.plan.search, arm.plan.retrain):
         assert (part.clip, part.multi_to_one, part.loss.tv) == (3, False, 0)
     assert ablation.Arm(settings=("tv=1e-4", "stem=unshuffle")) == ablation.Arm()
+    together = ablation.Arm(settings=("channels=6,9", "groups=3", "compute.threads=1"))  # 9 takes no two groups
+    assert (together.plan.space.groups, together.plan.search.compute.threads) == (3, 1)
     assert ablation.Arm(search_seed=2, settings=("tv=0",)).changes() == {"search_seed": 2, "settings": ["tv=0.0"]}
 
 
@@ -192,7 +194,8 @@ def test_a_setting_counts_in_each_part_that_has_it_and_texts_that_change_nothing
         ("loss.terms.unheard_of=1", "unheard_of"),
         ("seed=3", "set search_seed or retrain_seed"),
         ("steps=3", "set search_steps or retrain_steps"),
-        ("tv", "write key=value"),
+        ("tv", "write name=value"),
+        ("tv.x=1", "names nothing"),
     ],
 )
 def test_a_wrong_setting_is_refused(text: str, message: str) -> None:
