@@ -6,13 +6,14 @@ nothing, and starting at another step is resuming.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from manas_lite.data.caching import Cache, open_cache
 from manas_lite.data.pictures import adopt_seal, rain_over, sealed_files
@@ -85,10 +86,12 @@ def scene_loader(
             raise ValueError(f"{name} must be at least {least}, got {value}")
     if not scenes:
         raise ValueError("no scenes to load: the list is empty")
+    first, end = share or (0, batch)
+    draws: list[Any] = [range(step * batch + first, step * batch + end) for step in range(start, steps)]
     dataset = PatchDataset(scenes, patch, seed, rains, augment, tuple(fresh_rain), open_cache(cache))
     return SceneLoader(
         dataset,
-        batch_sampler=StepSampler(batch, start, steps, share),
+        batch_sampler=draws,
         collate_fn=collate,
         num_workers=workers,
         generator=torch.Generator().manual_seed(seed),  # else each epoch reads the global random state
@@ -103,51 +106,36 @@ class SceneLoader(DataLoader):
         return super().__iter__()
 
 
-class StepSampler(Sampler[list[int]]):
-    """The draws of each step from `start` to `steps` - 1: `batch` consecutive numbers, or a share of them."""
-
-    def __init__(self, batch: int, start: int, steps: int, share: tuple[int, int] | None = None) -> None:
-        self.batch, self.start, self.steps = batch, start, steps
-        self.first, self.end = share or (0, batch)
-
-    def __len__(self) -> int:
-        return max(0, self.steps - self.start)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in range(self.start, self.steps):
-            yield list(range(step * self.batch + self.first, step * self.batch + self.end))
-
-
+@dataclass(eq=False, repr=False)
 class PatchDataset(Dataset):
     """A data set whose item d is draw d: rainy uint8 (R, h, w, 3), clean uint8 (h, w, 3) and the scene's index."""
 
-    def __init__(
-        self,
-        scenes: tuple[Scene, ...],
-        patch: int,
-        seed: int,
-        rains: int | None,
-        augment: bool,
-        fresh_rain: tuple[str | float, ...],
-        cache: Cache,
-    ) -> None:
-        self.scenes, self.patch, self.seed, self.augment = scenes, patch, seed, augment
-        self.fresh_rain, self.cache = fresh_rain, cache
-        fewest = min(scenes, key=lambda scene: len(scene.rainy))
-        self.rains = len(fewest.rainy) if rains is None else rains
+    scenes: tuple[Scene, ...]
+    patch: int
+    seed: int
+    rains: int | None
+    augment: bool
+    fresh_rain: tuple[str | float, ...]
+    cache: Cache
+
+    def __post_init__(self) -> None:
+        fewest = min(self.scenes, key=lambda scene: len(scene.rainy))
+        self.rains = len(fewest.rainy) if self.rains is None else self.rains
         if self.rains > len(fewest.rainy):
             raise ValueError(
-                f"rains={rains}, but scene {fewest.name!r} has {len(fewest.rainy)} rainy version(s); "
+                f"rains={self.rains}, but scene {fewest.name!r} has {len(fewest.rainy)} rainy version(s); "
                 "lower `rains`, or give fresh_rain levels such as ('light', 'heavy')"
             )
-        if self.rains < 0 or self.rains + len(fresh_rain) < 1:
-            raise ValueError(f"a batch needs at least one rainy version, got rains={rains} and no fresh_rain levels")
-        for scene in scenes:
-            height, width = cache.size(scene)
-            if min(height, width) < patch:
+        if self.rains < 0 or self.rains + len(self.fresh_rain) < 1:
+            raise ValueError(
+                f"a batch needs at least one rainy version, got rains={self.rains} and no fresh_rain levels"
+            )
+        for scene in self.scenes:
+            height, width = self.cache.size(scene)
+            if min(height, width) < self.patch:
                 raise ValueError(
                     f"scene {scene.name!r} ({scene.clean}) is {width}x{height} pixels, smaller than a "
-                    f"patch of {patch}; lower `patch` to {min(height, width)}, or leave the scene out"
+                    f"patch of {self.patch}; lower `patch` to {min(height, width)}, or leave the scene out"
                 )
 
     def __getitem__(self, draw: int) -> tuple[np.ndarray, np.ndarray, int]:

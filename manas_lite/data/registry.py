@@ -6,15 +6,15 @@ Its tables stand in `data_scripts/sets` of a clone, or inside an installed packa
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from manas_lite.data.layouts import list_folder
 from manas_lite.data.listing import Listing
 from manas_lite.photos.images import SUFFIXES
+from manas_lite.runs.settings import parse
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class DataSet:
     folder: str
     """Where it lies below the data folder."""
 
-    pairs: Mapping[str, int]
+    pairs: dict[str, int]
     """Part -> number of rainy/clean pairs."""
 
     rains: str
@@ -61,13 +61,13 @@ class DataSet:
 
     licence: str
     citation: str
-    backgrounds: Mapping[str, int] = field(default_factory=dict)
+    backgrounds: dict[str, int] = field(default_factory=dict)
     """Part -> number of scenes, where known."""
 
     layout: str | None = None
     """One of `manas_lite.data.layouts.LAYOUTS`, or None to detect it."""
 
-    rename: Mapping[str, str] = field(default_factory=dict)
+    rename: dict[str, str] = field(default_factory=dict)
     """What the set calls a part -> what it is (RainCityscapes tests on what it calls val)."""
 
     archives: tuple[str, ...] = ()
@@ -89,7 +89,7 @@ def data_folder(root: str | os.PathLike[str] | None = None) -> Path:
 
 def data_sets() -> dict[str, DataSet]:
     """Return every registered set, by name, in the order of the table."""
-    return {name: _parse(DataSet, name, row) for name, row in _table("sets.toml").items()}
+    return {name: parse(DataSet, {"name": name, **row}, where=name) for name, row in _table("sets.toml").items()}
 
 
 def data_set(name: str) -> DataSet:
@@ -104,7 +104,7 @@ def data_set(name: str) -> DataSet:
 
 def archive(name: str) -> Archive:
     """Return the archive of this name in `archives.toml`."""
-    return _parse(Archive, name, _table("archives.toml")[name])
+    return parse(Archive, {"name": name, **_table("archives.toml")[name]}, where=name)
 
 
 def manual_steps(chosen: DataSet, root: Path) -> str:
@@ -170,21 +170,6 @@ def count_differences(chosen: DataSet, listing: Listing) -> list[str]:
             if found != expected:
                 told.append(f"{chosen.name}: {found:,} {part} {kind}, the registry states {expected:,}")
     return told
-
-
-T = TypeVar("T", DataSet, Archive)
-
-
-def _parse(kind: type[T], name: str, row: Mapping[str, Any]) -> T:
-    allowed = {f.name for f in fields(kind)} - {"name"}
-    unknown = set(row) - allowed
-    if unknown:
-        raise ValueError(f"{name}: unknown key(s) {', '.join(sorted(unknown))}; keys are {', '.join(sorted(allowed))}")
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
-    try:
-        return kind(name=name, **values)
-    except TypeError as error:
-        raise ValueError(f"{name}: {error}") from None
 
 
 @cache

@@ -1,8 +1,8 @@
 """Scenes: one clean picture and R >= 1 rainy versions of it. Source: method section 5."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,14 +56,12 @@ class Scene:
         return picture.read()
 
 
-@contextmanager
-def sealed(scenes: Iterable[Scene]) -> Iterator[None]:
+def sealed(scenes: Iterable[Scene]) -> AbstractContextManager[None]:
     """Let reading any file of these scenes raise LeakError inside the block, in DataLoader workers too.
 
     Either half of a file counts, and so does another path to it (a link, or a relative one).
     """
-    with sealing(file for scene in scenes for file in scene.files()):
-        yield
+    return sealing(file for scene in scenes for file in scene.files())
 
 
 def one_to_one(scenes: Iterable[Scene]) -> tuple[Scene, ...]:

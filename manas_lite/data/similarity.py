@@ -48,7 +48,7 @@ def signatures(pictures: Sequence[Picture], progress: bool | None = None) -> np.
 
 
 def hide_bar(count: int, progress: bool | None) -> bool:
-    """Tell whether a bar over so many pictures is hidden; None for `progress` shows it from 500 pictures on."""
+    """Tell whether a bar over this many pictures is hidden; None for `progress` shows it from 500 pictures on."""
     return count < 500 if progress is None else not progress
 
 

@@ -7,6 +7,7 @@
 * `inference`: `derain` for one picture; imports the four modules above.
 * `folders`: a folder of pictures, and how long it takes; imports `inference`.
 * `video`: a video, frame by frame; imports `folders` and `inference`.
+* `zoo`: trained networks as files; imports no module of this room.
 * `onnx_export`: a network as an ONNX file; imports `folding`.
 
 May import `draw`, `compute`, `networks` and what lies below them.

@@ -91,10 +91,10 @@ def test_unknown_set_names_the_nearest() -> None:
 
 def test_unknown_key_in_a_table_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_table", lambda _: {"x": {"titel": "typo"}})
-    with pytest.raises(ValueError, match=r"x: unknown key\(s\) titel; keys are .*title"):
+    with pytest.raises(ValueError, match=r"unknown setting 'x\.titel'.*'title'"):
         data_sets()
     monkeypatch.setattr(registry, "_table", lambda _: {"x": {"title": "too little"}})
-    with pytest.raises(ValueError, match=r"x: .*missing.*folder"):
+    with pytest.raises(ValueError, match=r"missing setting .*'x\.folder'"):
         data_sets()
 
 
