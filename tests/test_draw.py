@@ -100,7 +100,7 @@ def test_a_mixtures_line_widths_are_its_weights(name):
         for operation, weight in zip(space.operations, weights, strict=True):
             stroke = strokes[f"edge:{row}:{operation}"]
             assert stroke.get_linewidth() == pytest.approx(lanes.THICK * weight)
-            assert stroke.get_color() == style.OPERATION_COLOURS[operation]
+            assert stroke.get_color() == style.OPERATION_LOOKS[operation][0]
 
 
 def overlapping(artists: list) -> list[tuple[str, str]]:
@@ -396,5 +396,5 @@ def test_drawing_leaves_matplotlibs_settings_alone_and_never_imports_pyplot():
 
 
 def test_colours_are_distinct_also_in_grey_where_only_two_meet():
-    assert len(set(style.OPERATION_COLOURS.values())) == len(style.OPERATION_COLOURS)
+    assert len({colour for colour, _ in style.OPERATION_LOOKS.values()}) == len(style.OPERATION_LOOKS)
     assert abs(luminance(style.MODULE_COLOURS["parallel"]) - luminance(style.MODULE_COLOURS["fusion"])) > 0.25

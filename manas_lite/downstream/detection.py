@@ -77,15 +77,10 @@ def find_detector(path: Path | None = None) -> CocoSsd | None:
 
 
 def decode(scores: np.ndarray, corners: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Turn the network's outputs for A anchors into scores and pixels.
+    """Turn the network's outputs for A anchors into scores, (A, 90), and corners in pixels, (A, 4).
 
-    Args:
-        scores: (1, A, 90).
-        corners: (1, A, 1, 4), shares of the picture: top, left, bottom, right.
-        height, width: of the picture, in pixels.
-
-    Returns:
-        Scores (A, 90), and corners (A, 4) in pixels: left, top, right, bottom, within the picture.
+    The outputs are scores, (1, A, 90), and corners, (1, A, 1, 4), as shares of the picture: top, left, bottom, right.
+    In pixels they are left, top, right, bottom, within the picture.
     """
     top, left, bottom, right = np.clip(corners.reshape(-1, 4), 0, 1).T
     pixels = np.stack([left * width, top * height, right * width, bottom * height], axis=1)

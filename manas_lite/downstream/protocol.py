@@ -105,8 +105,8 @@ def run_downstream(
         FileNotFoundError: a folder is missing; nothing was measured yet.
         ValueError: a folder is of another layout (nothing was measured yet), or no picture of a task can be measured.
     """
-    run = _Run(net, out, settings or DownstreamSettings(), name, compute, progress)
-    settings = run.settings
+    settings = settings or DownstreamSettings()
+    run = _Run(out, settings, name, Versions(net, compute), compute, progress)
     # All folders are opened before the first task: a wrong one is not found out about hours later.
     photos: tuple[AnnotatedPhoto, ...] = ()
     masked: list[MaskedSet] = []
@@ -132,23 +132,19 @@ def run_downstream(
     return run.rows
 
 
+@dataclass
 class _Run:
     """One call of `run_downstream`: what it was asked for, the rows so far, and the pictures that were left out."""
 
-    def __init__(
-        self,
-        net: DerainNet,
-        out: Path,
-        settings: DownstreamSettings,
-        name: str,
-        compute: ComputeSettings | None,
-        progress: bool,
-    ) -> None:
-        self.out, self.settings, self.name, self.compute, self.progress = out, settings, name, compute, progress
-        self.levels, self.draws, self.versions = settings.levels, settings.draws, Versions(net, compute)
-        self.rows: list[Row] = []
-        self.left_out: list[str] = []
-        self.notes: dict[str, str] = {}
+    out: Path
+    settings: DownstreamSettings
+    name: str
+    versions: Versions
+    compute: ComputeSettings | None
+    progress: bool
+    rows: list[Row] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
 
     def first(self, items: Sequence[T]) -> tuple[T, ...]:
         return tuple(items[: self.settings.most or None])
@@ -160,13 +156,14 @@ class _Run:
     def keep(self, found: list[Row]) -> None:
         self.rows.extend(found)
         write_table(self.out / "table.csv", [asdict(row) for row in self.rows])
-        page = markdown_page(self.rows, self.name, self.levels, self.notes, self.left_out)
+        page = markdown_page(self.rows, self.name, self.settings.levels, self.notes, self.left_out)
         write_atomic(self.out / "README.md", page.encode())
 
     def detection(self, photos: Sequence[AnnotatedPhoto], detector: Detector) -> None:
-        seen = look(self.versions, photos, detector, levels=self.levels, progress=self.progress)
+        levels, draws = self.settings.levels, self.settings.draws
+        seen = look(self.versions, photos, detector, levels=levels, progress=self.progress)
         data = self.settings.boxes.name if self.settings.boxes else BUNDLED
-        found, records = measure_detection(photos, seen, data=data, levels=self.levels, draws=self.draws)
+        found, records = measure_detection(photos, seen, data=data, levels=levels, draws=draws)
         write_table(self.out / "detection.csv", records)
         held_out = [photo for photo in photos if photo.part == "test"] or list(photos)
         names = {photo.name for photo in held_out}
@@ -181,7 +178,7 @@ class _Run:
 
     def segmentation(self, data: MaskedSet) -> None:
         net = _segmenter(self.out, data, self.settings, self.compute, self.progress)
-        options: Any = {"levels": self.levels, "draws": self.draws, "progress": self.progress}
+        options: Any = {"levels": self.settings.levels, "draws": self.settings.draws, "progress": self.progress}
         self.keep(measure_segmentation(self.versions, data, net, **options))
 
         def draw(photo: MaskedPhoto) -> list[np.ndarray]:
@@ -195,12 +192,13 @@ class _Run:
     def quality(self, files: Sequence[Path]) -> None:
         # Where the truth is known: do the scores like the clean picture best, and the derained one next?
         test = self.first([photo for photo in bundled_boxes() if photo.part == "test"])
-        scored = [(photo.name, quality_scores(self.versions.every(photo, self.levels))) for photo in test]
-        found, records = measure_quality(scored, data=f"{BUNDLED}, held out", draws=self.draws)
+        scored = [(photo.name, quality_scores(self.versions.every(photo, self.settings.levels))) for photo in test]
+        found, records = measure_quality(scored, data=f"{BUNDLED}, held out", draws=self.settings.draws)
         write_table(self.out / "quality.csv", records)
         self.keep(found)
         if self.settings.real:
-            found, more = measure_quality(self.real_rain(files), data=self.settings.real.name, draws=self.draws)
+            scored = self.real_rain(files)
+            found, more = measure_quality(scored, data=self.settings.real.name, draws=self.settings.draws)
             write_table(self.out / "quality.csv", records + more)
             self.keep(found)
 
@@ -226,7 +224,7 @@ class _Run:
 
     def three(self, photo: AnnotatedPhoto | MaskedPhoto) -> list[tuple[tuple[str, str], np.ndarray]]:
         """Return a photograph under the last level of rain, derained and clean, with the (level, version) of each."""
-        clean, *rest = self.versions.every(photo, self.levels[-1:]).items()
+        clean, *rest = self.versions.every(photo, self.settings.levels[-1:]).items()
         return [*rest, clean]
 
     def sheet(
@@ -239,7 +237,7 @@ class _Run:
         more: tuple[str, ...] = (),
     ) -> None:
         """Write a sheet of the first photographs, one per row, with what `draw` makes of each."""
-        headings = f"{self.levels[-1]} rain", "derained", "clean", *more
+        headings = f"{self.settings.levels[-1]} rain", "derained", "clean", *more
         rows = [(photo.name, draw(photo)) for photo in photos[:SHOWN]]
         write_image(self.out / "pictures" / f"{name}.jpg", contact_sheet(rows, headings, width=width, pairs=1))
 

@@ -7,25 +7,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from manas_lite.draw.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION, Drawing, colours_of, styled
+from manas_lite.draw.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION, Drawing, looks_of, styled
 from manas_lite.networks.modules import PUBLISHED_MODULES
 from manas_lite.networks.ops import PUBLISHED_OPERATIONS
 from manas_lite.networks.space import SearchSpace
 
 Log = Sequence[Mapping[str, Any]]
 
-OPERATION_DASHES = {  # from dark to light; neighbours in grey differ so
-    "skip_connect": "-",
-    "sep_conv_3x3": "--",
-    "sep_conv_3x3_spatial": "-.",
-    "SE": ":",
-    "SE_A_M": "-",
-    "none": "--",
-    "dil_conv_3x3": "-.",
-    "CBAM": ":",
-    "dil_conv_3x3_spatial": "-",
-}
-OWN_DASHES: Any = ((0, (1, 1)), (0, (6, 1)), (0, (4, 1, 1, 1, 1, 1)), (0, (2, 2)))  # unlike the four above
 CELL_LOOKS = ((BLUE, "-"), (ORANGE, "-"), (GREEN, "--"), (PURPLE, "--"))
 PANEL, TITLE, LINE = 1.55, 0.45, 0.16  # inches: height of a panel, of its title and gap, of a line of its legend
 SHARES = {
@@ -87,12 +75,11 @@ def search_curves(log: Log, space: SearchSpace | None = None) -> Figure:
     if attention:
         axes = next(panels)
         axes.set(title="beta: mean weight of each operation over all edges")
-        colours = colours_of((*modules, *operations))
-        own = [name for name in operations if name not in OPERATION_DASHES]
+        looks = looks_of((*modules, *operations))
         for column, name in enumerate(operations):
-            dash = OPERATION_DASHES[name] if name not in own else OWN_DASHES[own.index(name) % len(OWN_DASHES)]
-            style: dict[str, Any] = {"color": colours[name], "ls": dash, "marker": "o", "markersize": 2}
-            line = axes.plot(time, beta[:, :, column].mean(1), label=name, **style)[0]
+            colour, dash = looks[name]
+            values = beta[:, :, column].mean(1)
+            line = axes.plot(time, values, ls=dash, color=colour, label=name, marker="o", markersize=2)[0]
             line.set_gid(f"beta:{name}")
         axes.set_ylim(bottom=0)
         _legend(axes)

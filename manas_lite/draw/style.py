@@ -21,25 +21,37 @@ ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 
 MODULE_COLOURS = {"parallel": BLUE, "fusion": ORANGE}  # dark and light: told apart in grey as well
-OPERATION_COLOURS = {
-    "none": GREY,
-    "skip_connect": BLACK,
-    "sep_conv_3x3": BLUE,
-    "dil_conv_3x3": SKY,
-    "sep_conv_3x3_spatial": GREEN,
-    "dil_conv_3x3_spatial": YELLOW,
-    "SE": VERMILION,
-    "SE_A_M": PURPLE,
-    "CBAM": ORANGE,
+OPERATION_LOOKS: dict[str, tuple[str, Any]] = {  # colour and dash: colours near in grey differ in their dash
+    "none": (GREY, "--"),
+    "skip_connect": (BLACK, "-"),
+    "sep_conv_3x3": (BLUE, "--"),
+    "dil_conv_3x3": (SKY, "-."),
+    "sep_conv_3x3_spatial": (GREEN, "-."),
+    "dil_conv_3x3_spatial": (YELLOW, "-"),
+    "SE": (VERMILION, ":"),
+    "SE_A_M": (PURPLE, "-"),
+    "CBAM": (ORANGE, ":"),
 }
-OWN_COLOURS = ("#7B3F00", "#2E8B8B", "#4B0082", "#8A9A00", "#8B0A3D", "#F4A6A6")  # none of the published ones
+OWN_LOOKS: tuple[tuple[str, Any], ...] = (  # none of the published ones
+    ("#7B3F00", (0, (1, 1))),
+    ("#2E8B8B", (0, (6, 1))),
+    ("#4B0082", (0, (4, 1, 1, 1, 1, 1))),
+    ("#8A9A00", (0, (2, 2))),
+    ("#8B0A3D", (0, (1, 1))),
+    ("#F4A6A6", (0, (6, 1))),
+)
+
+
+def looks_of(names: Sequence[str]) -> dict[str, tuple[str, Any]]:
+    """Return colour and dash of each module or operation: the published ones, else OWN_LOOKS in order."""
+    known = {name: (colour, "-") for name, colour in MODULE_COLOURS.items()} | OPERATION_LOOKS
+    own = [name for name in names if name not in known]
+    return {name: known[name] if name in known else OWN_LOOKS[own.index(name) % len(OWN_LOOKS)] for name in names}
 
 
 def colours_of(names: Sequence[str]) -> dict[str, str]:
-    """Return a colour per module or operation: its published one, else one of OWN_COLOURS, in the order of `names`."""
-    known = MODULE_COLOURS | OPERATION_COLOURS
-    own = [name for name in names if name not in known]
-    return {name: known.get(name) or OWN_COLOURS[own.index(name) % len(OWN_COLOURS)] for name in names}
+    """Return the colour of each module or operation."""
+    return {name: colour for name, (colour, _) in looks_of(names).items()}
 
 
 def luminance(colour: str) -> float:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.special import stdtrit
 
 from manas_lite.micro_bench.architectures import GATES, LETTERS, Architecture
 from manas_lite.micro_bench.ranks import spread
@@ -184,7 +183,9 @@ def against(
     ahead = np.array([gain(bench, trace, column)[-1] for trace in searches]) - np.nan_to_num(held).mean(0)
     n, scores = len(ahead), bench.scores(column)
     error = np.sqrt(ahead.var(ddof=1) / n + spread(scores).noise ** 2 / scores.shape[1])
-    t, power = stdtrit(n - 1, [0.975, 0.8])  # quantiles of Student's t
+    from scipy.special import stdtrit  # quantiles of Student's t; slow to import, and used here alone
+
+    t, power = stdtrit(n - 1, [0.975, 0.8])
     mean = float(ahead.mean())
     low, high, least = (float(v) for v in (mean - t * error, mean + t * error, (t + power) * error))
     return Comparison(mean, low, high, least, n, tuple(map(float, ahead)))
