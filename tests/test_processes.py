@@ -294,7 +294,7 @@ def test_a_run_goes_on_with_another_number_of_processes(split, tmp_path, before,
     settings = SEARCH if run is _search else RETRAIN
     whole = run(split, tmp_path, settings, "whole")
     together(before, run, split, tmp_path, settings, "cut", 4)
-    assert checkpoints.load(tmp_path / "cut" / "checkpoint.safetensors")[1]["step"] == 4
+    assert checkpoints.read(tmp_path / "cut" / "checkpoint.safetensors")[1]["step"] == 4
     for part in together(after, run, split, tmp_path, settings, "cut"):
         assert_same_run(whole, part)
 

@@ -36,7 +36,7 @@ def records(path: Path) -> list[dict]:
 
 
 def steps_done(path: Path) -> int:
-    return checkpoints.load(path)[1]["step"] if path.exists() else 0
+    return checkpoints.read(path)[1]["step"] if path.exists() else 0
 
 
 def tensors(path: Path) -> dict:
@@ -140,7 +140,7 @@ def facts(folder: Path) -> dict:
     files = {path.name: path for path in folder.iterdir() if path.name != "manifest.json"}
     texts = {name: path.read_text() for name, path in files.items() if path.suffix in (".json", ".jsonl")}
     saved = {name: tensors(path) for name, path in files.items() if path.suffix == ".safetensors"}
-    _, meta = checkpoints.load(files["checkpoint.safetensors"])
+    _, meta = checkpoints.read(files["checkpoint.safetensors"])
     return {**texts, **saved, "meta": meta}
 
 
