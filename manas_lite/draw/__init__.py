@@ -6,12 +6,14 @@
 Colours are Okabe and Ito's, told apart by colour-blind readers, and little is said by colour alone. No state of pyplot
 is used: a figure shows itself as the last value of a notebook cell, and is freed when it is dropped.
 
-* `style`: the one style, the colours, and saving. It imports matplotlib and `runs`.
-* `lanes`: architectures and relaxed networks. `curves`: runs over time. Both import `networks`.
-* `comparisons`: photographs side by side. It imports `metrics` and `rain`.
-* `benchmarks`: a table of trained architectures, as numbers that the caller hands over.
-* `sheets`: contact sheets. It needs Pillow alone, so that deraining a folder does not wait for matplotlib: the names
-  below are loaded when they are first used.
+* `style`: the one style, the colours, and saving. It imports `runs`.
+* `lanes`: architectures and relaxed networks. It imports `style` and `networks`.
+* `curves`: runs over time. It imports `style` and `networks`.
+* `comparisons`: photographs side by side. It imports `style`, `metrics` and `rain`.
+* `benchmarks`: a table of trained architectures, as numbers that the caller hands over. It imports `style`.
+* `sheets`: contact sheets. It imports Pillow alone.
+
+The names below are loaded when they are first used, so that deraining a folder does not wait for matplotlib.
 """
 
 from importlib import import_module
