@@ -10,7 +10,7 @@ blur that takes the streaks away with the texture may please them. Scores compar
 * PIQE: Venkatanath N. et al., "Blind image quality evaluation using perception based features", NCC 2015.
 
 Both are computed on grey levels 0..255, as MATLAB's rgb2gray weighs colours. They are written here because pyiqa, which
-has both, needs torchvision, timm, transformers and two dozen more packages, and downloads its statistics when used.
+has both, needs torchvision, timm, transformers and two dozen more packages.
 """
 
 from functools import cache
