@@ -44,6 +44,15 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="one parameter, or any other setting where the notebook has `settings`; repeatable",
     )
+    p.add_argument(
+        "--import",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        dest="import_files",
+        help="a Python file of yours to run first: it registers operations, modules or loss terms; repeatable",
+    )
     p.add_argument("--out", type=Path, default=Path("runs/course"), help="folder of the copies (default: %(default)s)")
     p.add_argument("--runs-dir", type=Path, help="the notebooks' runs_dir (default: OUT/runs/PRESET)")
     p.add_argument("--timeout", type=int, help="seconds a cell may take (default: by preset)")
@@ -108,8 +117,8 @@ def _command(commands: argparse._SubParsersAction, name: str, run: object, text:
 def _run(options: argparse.Namespace) -> int:
     from tools.course import reports, runner, stamping
 
-    if options.record and (options.param or options.version == "student"):
-        raise ValueError("--record takes what a preset costs as it is: leave out -p and --version student")
+    if options.record and (options.param or options.import_files or options.version == "student"):
+        raise ValueError("--record takes what a preset costs as it is: leave out -p, --import and --version student")
     chosen = _chosen(options.notebooks)
     given = dict(_pair(text) for text in options.param)
     failed = 0
@@ -122,6 +131,7 @@ def _run(options: argparse.Namespace) -> int:
             runs_dir=options.runs_dir,
             timeout=options.timeout,
             version=options.version,
+            imports=options.import_files,
         )
         reports.render(outcome.copy)
         failed += not outcome.done

@@ -9,13 +9,14 @@ import base64
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from manas_lite.course.checks.base import CHECK
 from manas_lite.course.support import METRICS, device_name
+from manas_lite.runs.arguments import import_file
 from manas_lite.runs.progress import HEADLESS
 from manas_lite.runs.record import write_json
 from tools.course import sources
@@ -25,6 +26,7 @@ from tools.course.parameters import SETTINGS, Parameter, arm_of, cast, gathered,
 __all__ = ["Outcome", "parameters_of", "prepare", "run", "settle"]
 
 TIMEOUTS = {"smoke": 300, "teach": 7200}  # seconds a cell, by preset; none elsewhere
+IMPORTS_AT = 3  # before the cell with the versions: title, facts and set-up stand above
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def run(
     runs_dir: str | Path | None = None,
     timeout: int | None = None,
     version: sources.Version = "solution",
+    imports: Sequence[str | Path] = (),
 ) -> Outcome:
     """Execute a notebook; write NAME.ipynb (also of a failed run) and NAME.json, the facts, into `out`.
 
@@ -124,17 +127,22 @@ def run(
             run directory takes no other size's settings.
         timeout: seconds that a cell may take.
         version: solution or student.
+        imports: Python files that are run first, here and in the kernel: they register parts of the user's own.
 
     Returns:
         The facts. A notebook that fails is an Outcome, not an exception.
 
     Raises:
         ValueError: for unknown parameters or wrong types.
+        FileNotFoundError: where a file to import is missing.
     """
     import papermill
 
     folder = Path(out)
     built = sources.build(notebook, version)
+    for file in imports:
+        import_file(file)  # here too: what it registers is a setting that is checked before the kernel starts
+    built.cells[IMPORTS_AT:IMPORTS_AT] = [_import_cell(file) for file in imports]
     values = settle(notebook, built, preset, parameters or {}, Path(runs_dir or folder / "runs" / preset))
     folder.mkdir(parents=True, exist_ok=True)
     copy = folder / f"{name or notebook.stem}.ipynb"
@@ -159,6 +167,14 @@ def run(
     outcome = _judge(notebook, preset, values, version, reason, seconds, copy)
     write_json(facts, asdict(outcome))
     return outcome
+
+
+def _import_cell(file: str | Path) -> Any:
+    """Return a cell that runs a file of the user's, as `--import` does."""
+    from nbformat.v4 import new_code_cell
+
+    path = str(Path(file).resolve())
+    return new_code_cell(f"from manas_lite.runs.arguments import import_file\n\nimport_file({path!r})")
 
 
 def prepare(notebook: Notebook, path: Path, *, preset: str, runs_dir: Path, stored: Any = None) -> None:

@@ -9,6 +9,7 @@
     grid:                         # optional: every combination
       search_seed: [0, 1, 2]
     seeds: [search_seed]          # optional: parameters over which mean and deviation are taken
+    imports: [my_loss.py]         # optional: files of yours to run first, relative to this one
 
 Names are those of the notebook's parameters. Where the notebook has the parameter `settings`, they may also be those of
 any other setting, such as `rains` or `loss.terms.NAME`.
@@ -26,12 +27,13 @@ import math
 import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from manas_lite.runs.arguments import import_file
 from manas_lite.runs.record import read_json, to_json
 from manas_lite.runs.settings import parse
 from tools.course import contents, runner, sources
@@ -63,8 +65,14 @@ class Sweep:
     seeds: tuple[str, ...] = ()
     """Parameters over which mean and deviation are taken."""
 
+    imports: tuple[str, ...] = ()
+    """Python files to run first, which register operations, modules or loss terms. A path is relative to the sweep
+    file."""
+
     def runs(self) -> tuple["Run", ...]:
         """Return every run, its parameters checked against the notebook: nothing starts if one of them is wrong."""
+        for file in self.imports:
+            import_file(file)
         notebook = contents.find(self.notebook)
         built = sources.build(notebook, "solution")
         known = {parameter.name for parameter in runner.parameters_of(built)}
@@ -122,9 +130,10 @@ def read(path: str | Path) -> Sweep:
     """Read a sweep file, looked for as `find` does; ValueError names what is not understood."""
     file = find(path)
     try:
-        return parse(Sweep, yaml.safe_load(file.read_text(encoding="utf-8")))
+        sweep = parse(Sweep, yaml.safe_load(file.read_text(encoding="utf-8")))
     except yaml.YAMLError as error:
         raise ValueError(f"{file} is no YAML: {' '.join(str(error).split())}") from None
+    return replace(sweep, imports=tuple(str((file.parent / own).resolve()) for own in sweep.imports))
 
 
 def shard(runs: Iterable[Run], part: str) -> tuple[Run, ...]:
@@ -152,6 +161,7 @@ def run_one(run: Run, out: Path, timeout: int | None = None) -> dict[str, Any]:
             name=run.name,
             runs_dir=out / "runs",
             timeout=timeout,
+            imports=run.sweep.imports,
         )
     return read_json(out / f"{run.name}.json")
 
