@@ -18,15 +18,14 @@ Row = Sequence[Tensor | None]  # a weight for each candidate; None: not sampled 
 
 
 def edge_count(groups: int) -> int:
-    """Searched edges of a block with `groups` channel groups: K(K+1)/2."""
+    """Return how many searched edges feed the first `groups` nodes of a block: K(K+1)/2."""
     return groups * (groups + 1) // 2
 
 
 class EdgeSlot(nn.Module):
-    """A searched edge: x * sum_k w_k gate_k(x) over the candidate operations that it holds.
+    """A place for a searched operation, holding its candidates: all in the supernet, one in a derived network.
 
-    The supernet's edges hold every operation; a derived network's hold one, and then no weights are needed.
-    Pooled descriptions of x are computed once and shared by the gates that read them.
+        o(x) = x * sum_k w_k gate_k(x)
 
     Args:
         names: the candidates, of `OPERATIONS`.
@@ -44,37 +43,47 @@ class EdgeSlot(nn.Module):
 
     @property
     def gates(self) -> list[Gate]:
+        """The candidates in the order of a row of beta."""
         return cast(list[Gate], list(self.candidates.values()))
 
     def forward(
         self, x: Tensor, weights: Row | None = None, window: int | None = None, pooled: Descriptors | None = None
     ) -> Tensor:
-        """Maps (B, c, H, W) to maps of the same shape; `window` and `pooled` as in `describe`."""
+        """Map x (B, c, H, W) to its mixture, of the same shape; one candidate alone needs no weights.
+
+        Args:
+            x: the maps.
+            weights: one per candidate, or None for those that are not computed.
+            window, pooled: see `describe`.
+        """
         gates = self.gates
         if weights is None:
             return gates[0](x, describe(x, gates[0].needs, window, pooled))
-        chosen = [k for k in self.order if weights[k] is not None]
-        needs = frozenset(need for k in chosen for need in gates[k].needs)
-        seen = describe(x, needs, window, pooled)
+        chosen = [(gates[k], weight) for k in self.order if (weight := weights[k]) is not None]
+        seen = describe(x, frozenset().union(*(gate.needs for gate, _ in chosen)), window, pooled)
         total = x.new_zeros(())
-        for k in chosen:
-            total = gates[k].add(total, cast(Tensor, weights[k]), x, seen)
+        for gate, weight in chosen:
+            total = gate.add(total, weight, x, seen)
         return x * total
 
 
 class AttentionBlock(nn.Module):
     """One attention block on a branch of `channels` channels; `names` gives each edge its candidate operations.
 
-    Edges are ordered (k=0, j=0), (k=1, j=0), (k=1, j=1), ...: all that feed U_0, then all that feed U_1.
-    `window` (pixels of this branch) pools the gates locally instead of over the whole map; see ops.spatial_mean.
+    Edges are ordered (k=0, j=0), (k=1, j=0), (k=1, j=1), ...: all that feed U_0, then all that feed U_1. So edge (k, j)
+    has the number edge_count(k) + j.
     """
+
+    window: int | None = None
+    """Side in pixels of this branch of the window that the gates pool over (see `ops.spatial_mean`); None: the map."""
+
+    recompute = "none"
+    """See `Backbone.set_recompute`."""
 
     def __init__(self, channels: int, groups: int, names: Sequence[Sequence[str]], norm: str) -> None:
         super().__init__()
         width = channels // groups
         self.groups = groups
-        self.window: int | None = None
-        self.recompute_edges = False
         self.edges = nn.ModuleList(EdgeSlot(choice, width, norm) for choice in names)
         self.shared = SqueezeExciteGate(width, reduction=4)
         self.project = nn.Sequential(
@@ -84,23 +93,23 @@ class AttentionBlock(nn.Module):
         )
         self.recalibrate = SqueezeExciteGate(channels, reduction=16)
 
-    def forward(self, x: Tensor, rows: Sequence[Row] | None = None) -> Tensor:
+    def forward(self, x: Tensor, rows: Sequence[Row | None] | None = None) -> Tensor:
+        """Map x (B, C, H, W) to y, of the same shape; `rows` holds each edge's weights, one row of beta each."""
         dense = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
         # Copies: every gate would otherwise read slices with gaps between the pixels (channels_last).
         parts = [part.contiguous(memory_format=dense) for part in x.chunk(self.groups, dim=1)]  # K x (B, C/K, H, W)
         nodes: list[Tensor] = []
-        edge = 0
-        for k in range(self.groups):
-            total: Tensor | None = None
-            for source in (parts[k], *nodes[:k]):
-                inputs = (source, None if rows is None else rows[edge], self.window)
-                out = recompute(self.edges[edge], *inputs) if self.recompute_edges else self.edges[edge](*inputs)
-                total = out if total is None else total + out
-                edge += 1
-            assert total is not None
+        for k, part in enumerate(parts):
+            total = self._edge(edge_count(k), part, rows)
+            for j, node in enumerate(nodes, start=1):
+                total = total + self._edge(edge_count(k) + j, node, rows)
             nodes.append(total)
         summary = self._squeezed(self.shared, sum(parts[1:], start=parts[0]))
         return self._squeezed(self.recalibrate, x + self.project(torch.cat([*nodes, summary], dim=1)))
+
+    def _edge(self, number: int, x: Tensor, rows: Sequence[Row | None] | None) -> Tensor:
+        row = None if rows is None else rows[number]
+        return recompute(self.edges[number], x, row, self.window, when=self.recompute == "edges")
 
     def _squeezed(self, gate: SqueezeExciteGate, x: Tensor) -> Tensor:
         return gate(x, describe(x, gate.needs, self.window))

@@ -15,78 +15,83 @@ from manas_lite.networks.modules import STEMS, Branches, FusionModule, ModuleSlo
 from manas_lite.networks.recomputing import Recompute, recompute
 from manas_lite.networks.space import SearchSpace
 
-ARCHITECTURE = ("alpha", "beta")
+Names = Sequence[str]
 
 
 class Cell(nn.Module):
-    """A transition, the searched modules of a cell, and an attention block on each of its branches."""
+    """A transition, the searched modules of a cell, and an attention block on each of its branches.
+
+    Args:
+        space: the sizes.
+        before, widths: channels of each branch before the cell, and in it.
+        modules: names of the candidates of each module.
+        blocks: for each attention block, names of the candidates of each of its edges.
+    """
+
+    recompute = "none"
+    """See `Backbone.set_recompute`."""
 
     def __init__(
         self,
         space: SearchSpace,
         before: Sequence[int],
         widths: Sequence[int],
-        modules: Sequence[Sequence[str]],
-        edges: Sequence[Sequence[str]],
+        modules: Sequence[Names],
+        blocks: Sequence[Sequence[Names]],
     ) -> None:
         super().__init__()
-        per_block = space.edges_per_block
         self.transition = Transition(before, widths, space.norm)
         self.slots = nn.ModuleList(ModuleSlot(names, widths, space.norm) for names in modules)
         self.attention = nn.ModuleList(
-            AttentionBlock(width, space.groups, edges[per_block * i : per_block * (i + 1)], space.norm)
-            for i, width in enumerate(widths)
-            if space.attention
+            AttentionBlock(width, space.groups, edges, space.norm) for width, edges in zip(widths, blocks, strict=False)
         )
-        self.recompute = False
 
-    def forward(self, x: Branches, alpha: Sequence | None, beta: Sequence | None) -> Branches:
+    def forward(self, x: Branches, alpha: Sequence, beta: Sequence) -> Branches:
+        """Map the branches of the cell before to those of this one; alpha and beta as in `Backbone.mixture`."""
+        again = self.recompute == "all"
         x = self.transition(x)
-        for slot, row in zip(self.slots, _rows(alpha, len(self.slots)), strict=True):
-            x = recompute(slot, x, row) if self.recompute else slot(x, row)
+        for slot, row in zip(self.slots, alpha, strict=True):
+            x = recompute(slot, x, row, when=again)
         if not self.attention:
             return x
-        places = zip(self.attention, x, _rows(beta, len(self.attention)), strict=True)
-        if self.recompute:
-            return [recompute(block, branch, rows) for block, branch, rows in places]
-        return [block(branch, rows) for block, branch, rows in places]
-
-
-def _rows(rows: Sequence | None, count: int) -> Sequence:
-    return [None] * count if rows is None else rows
+        places = zip(self.attention, x, beta, strict=True)
+        return [recompute(block, branch, rows, when=again) for block, branch, rows in places]
 
 
 class Backbone(nn.Module):
     """The network, each searched place holding the candidates named for it.
 
-    modules: names for each searched module (a row of alpha each); edges: names for each searched edge (a row of
-    beta each). With one name at each place the network is a derived one and needs no mixture weights.
+    With one name at each place the network is a derived one and needs no mixture weights.
+
+    Args:
+        space: the sizes.
+        modules: names of the candidates of each searched module, one entry per row of alpha.
+        edges: names of the candidates of each searched edge, one entry per row of beta.
     """
 
-    def __init__(self, space: SearchSpace, modules: Sequence[Sequence[str]], edges: Sequence[Sequence[str]]) -> None:
+    recompute = "none"
+
+    def __init__(self, space: SearchSpace, modules: Sequence[Names], edges: Sequence[Names]) -> None:
         super().__init__()
         self.space = space
         stem = STEMS[space.stem](space.channels[0], space.norm)
         self.stem = stem
         self.cells = nn.ModuleList()
         widths: Sequence[int] = (stem.width,)
-        modules, edges = list(modules), list(edges)
-        for branches in space.cells:
-            taken = branches * space.edges_per_block if space.attention else 0
-            cell_modules, modules = modules[: space.modules_per_cell], modules[space.modules_per_cell :]
-            cell_edges, edges = edges[:taken], edges[taken:]
-            after = space.channels[:branches]
-            self.cells.append(Cell(space, widths, after, cell_modules, cell_edges))
-            widths = after
+        for branches, cell_modules, blocks in zip(space.cells, *space.by_cell(modules, edges), strict=True):
+            before, widths = widths, space.channels[:branches]
+            self.cells.append(Cell(space, before, widths, cell_modules, blocks))
         self.fusion = FusionModule(widths, space.norm, rows=(0,))
         self.head = nn.Conv2d(widths[0], 3 * space.scale**2, 1, bias=False)
-        self.recompute = False
         if space.residual:
             nn.init.zeros_(self.head.weight)  # training starts at the identity
 
-    def mixture(self) -> tuple[list | None, list | None]:
-        """Weights of each cell's modules and attention edges; none in a derived network."""
-        return None, None
+    def mixture(self) -> tuple[list, list]:
+        """Return the weights of each cell's modules and attention edges, as `SearchSpace.by_cell` groups them.
+
+        They are None in a derived network, which has nothing to mix.
+        """
+        return self.space.by_cell([None] * len(self.space.module_branches), [None] * len(self.space.edge_branch))
 
     def forward(self, rainy: Tensor) -> Tensor:
         """Derain images (B, 3, H, W) in [0, 1], of any size from 1x1; the output is not clamped."""
@@ -94,9 +99,8 @@ class Backbone(nn.Module):
             raise ValueError(f"expected images of shape (B, 3, H, W), got {tuple(rainy.shape)}")
         alpha, beta = self.mixture()
         padded = pad_to_multiple(rainy, self.space.multiple)
-        x = [recompute(self.stem, padded) if self.recompute else self.stem(padded)]
-        count = len(self.cells)
-        for cell, a, b in zip(self.cells, _rows(alpha, count), _rows(beta, count), strict=True):
+        x = [recompute(self.stem, padded, when=self.recompute == "all")]
+        for cell, a, b in zip(self.cells, alpha, beta, strict=True):
             x = cell(x, a, b)
         out = self.head(self.fusion(x)[0])
         if self.space.scale > 1:
@@ -108,25 +112,20 @@ class Backbone(nn.Module):
         """Choose which results a training step computes twice instead of keeping them: `none`, `edges` or `all`."""
         if what not in get_args(Recompute):
             raise ValueError(f"unknown recompute {what!r}: choose one of {', '.join(get_args(Recompute))}")
-        self.recompute = what == "all"
         for module in self.modules():
-            if isinstance(module, Cell):
-                module.recompute = what == "all"
-            elif isinstance(module, AttentionBlock):
-                module.recompute_edges = what == "edges"
+            if isinstance(module, Backbone | Cell | AttentionBlock):
+                module.recompute = what
 
     def pool_locally(self, window: int | None) -> None:
         """Let the gates pool over windows of `window` image pixels instead of the whole picture (None: whole).
 
-        Gates trained on crops then see on whole pictures what they saw in training (see ops.spatial_mean).
+        Gates trained on crops then see on whole pictures what they saw in training (see `ops.spatial_mean`).
         """
         if window is not None and window < 1:
             raise ValueError(f"window is {window}: give a number of pixels, usually the training patch, or None")
-        for cell in self.cells:
-            for i, block in enumerate(cast(Cell, cell).attention):
-                cast(AttentionBlock, block).window = (
-                    None if window is None else max(1, window // (self.space.scale * 2**i))
-                )
+        for cell in cast(Sequence[Cell], self.cells):
+            for i, block in enumerate(cast(Sequence[AttentionBlock], cell.attention)):
+                block.window = None if window is None else max(1, window // (self.space.scale * 2**i))
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:

@@ -11,13 +11,12 @@ CLEARER (Gou et al., NeurIPS 2020). A module of your own is a class that is made
 """
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from manas_lite.networks.ops import enter, norm_layer
+from manas_lite.networks.ops import C, norm_layer, register
 
 Branches = list[Tensor]
 
@@ -27,7 +26,7 @@ a dozen modules in a row neither explode nor vanish (in the spirit of Fixup, Zha
 
 
 def after_sum(norm: str) -> nn.Module:
-    """What follows a residual sum (and the unshuffle stem): the published ReLU; nothing without normalisation.
+    """Make what follows a residual sum (and the unshuffle stem): the published ReLU; nothing without normalisation.
 
     A ReLU there dies in a network without normalisation that predicts the rain layer: under light rain its first
     step is towards zero, every feature of the last fusion falls below zero, and no gradient brings one back (seen on
@@ -39,7 +38,7 @@ def after_sum(norm: str) -> nn.Module:
 
 
 def conv_norm(inputs: int, outputs: int, kernel: int, norm: str, stride: int = 1, last: bool = False) -> nn.Sequential:
-    """Convolution and normalisation; the convolution has a bias only where no normalisation follows.
+    """Make a convolution, with a bias only where no normalisation follows, and a normalisation.
 
     `last` marks the end of a residual path (see RESIDUAL_GAIN).
     """
@@ -89,13 +88,18 @@ class UnshuffleStem(nn.Sequential):
         self.width = width
 
 
-Stem = BottleneckStem | UnshuffleStem
-STEMS: dict[str, type[Stem]] = {"bottleneck": BottleneckStem, "unshuffle": UnshuffleStem}
+STEMS: dict[str, type[BottleneckStem] | type[UnshuffleStem]] = {
+    "bottleneck": BottleneckStem,
+    "unshuffle": UnshuffleStem,
+}
 
 
 class Transition(nn.Module):
-    """Adds a branch: old ones pass (through 3x3 conv-norm-ReLU only where the width changes), the new one is a
-    stride-2 3x3 conv-norm-ReLU of the lowest old branch as it enters."""
+    """The step to one branch more.
+
+    Old branches pass, through 3x3 conv-norm-ReLU only where the width changes. The new branch is a stride-2 3x3
+    conv-norm-ReLU of the lowest old branch as it enters.
+    """
 
     def __init__(self, before: Sequence[int], after: Sequence[int], norm: str) -> None:
         super().__init__()
@@ -109,35 +113,29 @@ class Transition(nn.Module):
         return [keep(branch) for keep, branch in zip(self.keep, x, strict=True)] + [self.new(x[-1])]
 
 
-M = TypeVar("M", bound=type[nn.Module])
-
 MODULES: dict[str, type[nn.Module]] = {}
 """Every searched module that is known, by name: the published ones, and those registered with `searched_module`."""
 
-PUBLISHED_MODULES = ("parallel", "fusion")
-"""The two of method section 1: what a space searches over unless it says otherwise."""
 
-
-def searched_module(name: str) -> Callable[[M], M]:
+def searched_module(name: str) -> Callable[[C], C]:
     """Register the module below under a name, by which spaces, genotypes, costs and drawings then know it.
 
     The class is made as `Module(widths, norm)`, with the channels of each branch, and maps a list of branch maps
     [(B, widths[i], H/2^i, W/2^i)] to a new list of the same shapes. Its attribute `reach` says how many pixels of the
     smallest branch away it reads, for tiles; without it, that is the sum over its convolutions.
 
-    Raises ValueError where the name belongs to another class already.
+    Raises:
+        ValueError: where the name belongs to another class already.
     """
-
-    def register(module: M) -> M:
-        enter(MODULES, name, module)
-        return module
-
-    return register
+    return register(MODULES, name)
 
 
 @searched_module("parallel")
 class ParallelModule(nn.Module):
-    """P(x)_i = ReLU(x_i + BN(conv3(ReLU(BN(conv3(x_i)))))): one basic residual block on each branch."""
+    """One basic residual block on each branch.
+
+    P(x)_i = ReLU(x_i + BN(conv3(ReLU(BN(conv3(x_i))))))
+    """
 
     reach = 2
 
@@ -154,10 +152,12 @@ class ParallelModule(nn.Module):
 
 @searched_module("fusion")
 class FusionModule(nn.Module):
-    """F(x)_i = ReLU(x_i + sum_{j>i} up(BN(conv1(x_j))) + sum_{j<i} down(x_j)): every branch reads every other.
+    """A module in which every branch reads every other.
 
-    `up` is nearest by 2^(j-i); `down` is i-j stride-2 3x3 conv+BN with ReLU between them, the width changing at
-    the last. `rows` keeps only those outputs: the final fusion of the network is row 0 alone.
+        F(x)_i = ReLU(x_i + sum_{j>i} up(BN(conv1(x_j))) + sum_{j<i} down(x_j))
+
+    `up` is nearest by 2^(j-i), `down` the `down_path` of i-j steps. `rows` keeps only those outputs: the final fusion
+    of the network is row 0 alone.
     """
 
     reach = 2
@@ -168,41 +168,36 @@ class FusionModule(nn.Module):
         self.paths = nn.ModuleDict()
         self.last = after_sum(norm)
         for i in self.rows:
-            for j in range(len(widths)):
+            for j, width in enumerate(widths):
                 if j > i:
-                    self.paths[f"{j}to{i}"] = conv_norm(widths[j], widths[i], 1, norm, last=True)
+                    self.paths[f"{j}to{i}"] = conv_norm(width, widths[i], 1, norm, last=True)
                 elif j < i:
-                    self.paths[f"{j}to{i}"] = down_path(widths[j], widths[i], i - j, norm)
+                    self.paths[f"{j}to{i}"] = down_path(width, widths[i], i - j, norm)
 
     def forward(self, x: Branches) -> Branches:
         fused = []
         for i in self.rows:
             total = x[i]
             for j, branch in enumerate(x):
-                if j > i:
-                    low = self.paths[f"{j}to{i}"](branch)
-                    total = total + F.interpolate(low, scale_factor=float(2 ** (j - i)), mode="nearest")
-                elif j < i:
-                    total = total + self.paths[f"{j}to{i}"](branch)
+                if j != i:
+                    other = self.paths[f"{j}to{i}"](branch)
+                    total = total + (F.interpolate(other, scale_factor=2.0 ** (j - i)) if j > i else other)
             fused.append(self.last(total))
         return fused
 
 
 def down_path(inputs: int, outputs: int, steps: int, norm: str) -> nn.Sequential:
-    """`steps` stride-2 3x3 conv-norm with ReLU between them; the width changes at the last."""
+    """Make `steps` stride-2 3x3 conv-norm with ReLU between them; the width changes at the last."""
     layers: list[nn.Module] = []
-    for step in range(steps):
-        final = step == steps - 1
-        layers.append(conv_norm(inputs, outputs if final else inputs, 3, norm, stride=2, last=final))
-        if not final:
-            layers.append(nn.ReLU())
-    return nn.Sequential(*layers)
+    for _ in range(steps - 1):
+        layers += [conv_norm(inputs, inputs, 3, norm, stride=2), nn.ReLU()]
+    return nn.Sequential(*layers, conv_norm(inputs, outputs, 3, norm, stride=2, last=True))
 
 
 class ModuleSlot(nn.Module):
-    """A place for a searched module: M(x) = sum_k w_k M_k(x) over the candidates that it holds.
+    """A place for a searched module, holding its candidates M_k: all in the supernet, one in a derived network.
 
-    The supernet's slots hold every candidate; a derived network's hold one, and then no weights are needed.
+    M(x) = sum_k w_k M_k(x)
     """
 
     def __init__(self, names: Sequence[str], widths: Sequence[int], norm: str) -> None:
@@ -210,13 +205,21 @@ class ModuleSlot(nn.Module):
         self.candidates = nn.ModuleDict({name: MODULES[name](widths, norm) for name in names})
 
     def forward(self, x: Branches, weights: Sequence[Tensor | None] | None = None) -> Branches:
+        """Mix the candidates' outputs; a candidate whose weight is None is not computed. One alone needs no weights."""
         modules = self.candidates.values()
         if weights is None:
             return next(iter(modules))(x)
-        # a weight of None: not sampled this time, so not computed
-        mixed = [(w, module(x)) for w, module in zip(weights, modules, strict=True) if w is not None]
-        (w, first), *rest = mixed
-        total = [w * branch for branch in first]
-        for w, outputs in rest:
-            total = [torch.addcmul(sum_, w, branch) for sum_, branch in zip(total, outputs, strict=True)]
+        total: Branches = []
+        for w, module in zip(weights, modules, strict=True):
+            if w is not None:
+                outputs = module(x)
+                total = (
+                    [torch.addcmul(t, w, y) for t, y in zip(total, outputs, strict=True)]
+                    if total
+                    else [w * y for y in outputs]
+                )
         return total
+
+
+PUBLISHED_MODULES = tuple(MODULES)
+"""The two of method section 1: what a space searches over unless it says otherwise."""

@@ -1,5 +1,6 @@
 """The two fillings of the backbone: SuperNet, with every candidate at every place, and DerainNet, with one."""
 
+import copy
 from collections.abc import Iterable
 
 import torch
@@ -16,13 +17,22 @@ ARCHITECTURE = ("alpha", "beta")
 class SuperNet(Backbone):
     """The relaxed network: every place holds all its candidates, mixed by softmax(alpha) and softmax(beta).
 
-    alpha (modules, 2) and beta (edges, operations) are parameters, in the state dict, and never in the weight
-    optimiser: `arch_parameters()` and `weight_parameters()` are disjoint and together complete.
-    `seed` fixes the initial weights, `arch_seed` (default: seed) the initial logits 1e-3 N(0, 1).
+    alpha and beta are parameters, in the state dict, and never in the weight optimiser: `arch_parameters()` and
+    `weight_parameters()` are disjoint and together complete.
+
+    Args:
+        space: the search space.
+        seed: fixes the initial weights.
+        arch_seed: fixes the initial logits, which are drawn from 1e-3 N(0, 1); None takes `seed`.
+        relaxation: how logits become weights; None takes the softmax.
     """
 
     alpha: nn.Parameter
+    """Logits of the searched modules, (modules, candidate modules)."""
+
     beta: nn.Parameter
+    """Logits of the searched edges, (edges, operations)."""
+
     alpha_noise: Tensor | None
     beta_noise: Tensor | None
 
@@ -52,15 +62,15 @@ class SuperNet(Backbone):
             self.register_buffer(f"{name}_noise", None, persistent=False)
 
     def arch_parameters(self) -> list[nn.Parameter]:
-        """alpha and beta."""
+        """Return alpha and beta."""
         return [self.alpha, self.beta]
 
     def weight_parameters(self) -> list[nn.Parameter]:
-        """Everything else, in the order of `named_parameters`."""
+        """Return all other parameters, in the order of `named_parameters`."""
         return [p for name, p in self.named_parameters() if name not in ARCHITECTURE]
 
     def resample(self, generator: torch.Generator) -> None:
-        """Draw the Gumbel noise of one step; nothing to do for the softmax relaxation."""
+        """Draw the Gumbel noise of one step; the softmax relaxation needs none."""
         if self.relaxation.kind == "gumbel":
             for name in ARCHITECTURE:
                 logits = getattr(self, name)
@@ -68,30 +78,22 @@ class SuperNet(Backbone):
                 setattr(self, f"{name}_noise", noise)
 
     def weights(self) -> tuple[Tensor, Tensor]:
-        """Mixture weights (modules, 2) and (edges, operations), each row summing to 1; noisy in train mode alone."""
-        noise = (self.alpha_noise, self.beta_noise) if self.training else (None, None)
-        return self.relaxation.weights(self.alpha, noise[0]), self.relaxation.weights(self.beta, noise[1])
+        """Return the mixture weights, in the shapes of alpha and beta; rows sum to 1. Only train mode has noise."""
+        alpha_noise, beta_noise = (self.alpha_noise, self.beta_noise) if self.training else (None, None)
+        return self.relaxation.weights(self.alpha, alpha_noise), self.relaxation.weights(self.beta, beta_noise)
 
     def mixture(self) -> tuple[list, list]:
-        per_cell, per_block = self.space.modules_per_cell, self.space.edges_per_block
-        modules, edges = ([self.relaxation.chosen(row) for row in rows.unbind()] for rows in self.weights())
-        blocks = [edges[i : i + per_block] for i in range(0, len(edges), per_block)]
-        by_cell, first = [], 0
-        for branches in self.space.cells:
-            by_cell.append(blocks[first : first + branches])
-            first += branches
-        return [modules[i : i + per_cell] for i in range(0, len(modules), per_cell)], by_cell
+        """Return the weights of each cell's modules and attention edges, as `SearchSpace.by_cell` groups them."""
+        alpha, beta = ([self.relaxation.chosen(row) for row in rows.unbind()] for rows in self.weights())
+        return self.space.by_cell(alpha, beta)
 
     def derive(self) -> Genotype:
-        """The genotype of the largest weight in each row; `none` only where the space allows it.
-
-        `discretize.perturbation` decides in another way.
-        """
+        """Return the genotype of the largest weight in each row; `discretize.perturbation` decides in another way."""
         return Genotype.from_logits(self.space, self.alpha.detach(), self.beta.detach())
 
 
 class DerainNet(Backbone):
-    """The derived network of a genotype: only the chosen operations exist. `seed` fixes the initial weights."""
+    """The derived network of a genotype: only the chosen operations exist. `seed` fixes its initial weights."""
 
     def __init__(self, genotype: Genotype, *, seed: int = 0) -> None:
         with torch.random.fork_rng(devices=[]):
@@ -104,10 +106,12 @@ class DerainNet(Backbone):
         self.genotype = genotype
 
     def inherit(self, supernet: SuperNet, batches: Iterable[Tensor] | None = None) -> "DerainNet":
-        """Copy the weights of the chosen operations from a supernet of the same space; returns self.
+        """Copy the weights of the chosen operations from a supernet of the same space; return self.
 
-        batches: training images (B, 3, H, W) on which BatchNorm's statistics are measured again. They are needed
-        before the network is judged, if the space normalises by batch (see `reestimate_statistics`).
+        Args:
+            supernet: where the weights come from.
+            batches: training images (B, 3, H, W) on which BatchNorm's statistics are measured again. They are needed
+                before the network is judged, if the space normalises by batch (see `reestimate_statistics`).
         """
         if supernet.space != self.space:
             raise ValueError("the supernet is of another space than this network's genotype")
@@ -124,14 +128,14 @@ def reestimate_statistics(net: nn.Module, batches: Iterable[Tensor]) -> None:
     A derived network that inherits a supernet's weights sees other activations than the supernet did, so that its
     statistics must be measured again before it is judged.
 
-    Raises ValueError when there is no batch, and what `batches` or the network raise; where that is before the first
-    batch is through, the statistics stay as they were, too.
+    Raises:
+        ValueError: where there is no batch. What `batches` or the network raise passes through; where that is before
+            the first batch is through, the statistics stay as they were.
     """
     norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
     if not norms:
         return
-    momenta = [m.momentum for m in norms]
-    before = [[b.clone() for b in m.buffers()] for m in norms]
+    before = [(m.momentum, copy.deepcopy(m.state_dict())) for m in norms]
     was_training = net.training
     for m in norms:
         m.reset_running_stats()
@@ -143,12 +147,11 @@ def reestimate_statistics(net: nn.Module, batches: Iterable[Tensor]) -> None:
             for rainy in batches:
                 net(rainy)
                 seen += 1
+        if not seen:
+            raise ValueError("no batches to measure BatchNorm's statistics on: give at least one (B, 3, H, W)")
     finally:
         net.train(was_training)
-        for m, momentum, statistics in zip(norms, momenta, before, strict=True):
+        for m, (momentum, statistics) in zip(norms, before, strict=True):
             m.momentum = momentum
             if not seen:
-                for buffer, value in zip(m.buffers(), statistics, strict=True):
-                    buffer.copy_(value)
-    if not seen:
-        raise ValueError("no batches to measure BatchNorm's statistics on: give at least one (B, 3, H, W)")
+                m.load_state_dict(statistics)

@@ -1,10 +1,12 @@
 """The candidate operations of the attention block (method section 2), each in gate form, and their registry.
 
-Every candidate but `none` multiplies its input by a gate, so an operation is `x * gate(x)` and a mixture of them
-is `x * sum_k w_k gate_k(x)`: one multiplication of the wide map instead of nine. The space is AutoLA's (Ma et al.,
-NeurIPS 2020); the sizes are MANAS's. Batch normalisation inside a gate has no affine parameters, CBAM's excepted.
+Every operation multiplies its input by a gate, so that a mixture of nine multiplies the wide map once:
 
-An operation of your own is a `Gate` with a name, in any file that is imported before the space is made:
+    o_k(x) = x * gate_k(x)        sum_k w_k o_k(x) = x * sum_k w_k gate_k(x)
+
+The operations are AutoLA's (Ma et al., NeurIPS 2020); their sizes are those of MANAS. Batch normalisation inside a
+gate has no affine parameters, except in CBAM. An operation of your own is a `Gate` with a name, in any file that is
+imported before the space is made:
 
     @operation("ECA")
     class EfficientGate(Gate): ...
@@ -20,39 +22,39 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-NORMS = ("batch", "group", "none")
-
 
 class GroupNorm(nn.GroupNorm):
-    """nn.GroupNorm that also takes groups of a single value (1x1 maps of tiny images): they become zero."""
+    """Group normalisation that also takes groups of a single value (1x1 maps of tiny images): they become zero."""
+
+    def __init__(self, channels: int, affine: bool = True) -> None:
+        super().__init__(math.gcd(8, channels), channels, affine=affine)
 
     def forward(self, input: Tensor) -> Tensor:
         return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
 
+NORMS: dict[str, Callable[..., nn.Module]] = {"batch": nn.BatchNorm2d, "group": GroupNorm, "none": nn.Identity}
+
+
 def norm_layer(kind: str, channels: int, affine: bool = True) -> nn.Module:
-    """The normalisation called `kind` (`batch`, `group` or `none`) over maps of `channels` channels."""
-    if kind == "batch":
-        return nn.BatchNorm2d(channels, affine=affine)
-    if kind == "group":
-        return GroupNorm(math.gcd(8, channels), channels, affine=affine)
-    if kind == "none":
-        return nn.Identity()
-    raise ValueError(f"unknown norm {kind!r}: choose one of {', '.join(NORMS)}")
+    """Make the normalisation called `kind` (`batch`, `group` or `none`) for maps of `channels` channels."""
+    if kind not in NORMS:
+        raise ValueError(f"unknown norm {kind!r}: choose one of {', '.join(NORMS)}")
+    return NORMS[kind](channels, affine=affine)
 
 
 class Descriptors(NamedTuple):
     """What gates read of their input x (B, c, H, W), computed once for all the gates of an edge."""
 
-    mean: Tensor | None  # (B, c, 1, 1) over the picture, or (B, c, H, W) over a local window
-    peak: Tensor | None  # the same with the maximum
+    mean: Tensor | None  # of each channel: (B, c, 1, 1) over the map, or (B, c, H, W) over a window around each pixel
+    peak: Tensor | None  # the maximum, in the shape of the mean
     profile: Tensor | None  # (B, 2, H, W): maximum and mean over the channels
 
 
 def describe(
     x: Tensor, needs: frozenset[str], window: int | None = None, pooled: Descriptors | None = None
 ) -> Descriptors:
-    """What the gates that read `needs` must know of a map.
+    """Compute what the gates that read `needs` must know of a map.
 
     Args:
         x: the map, (B, c, H, W).
@@ -63,114 +65,103 @@ def describe(
     profile = channel_profile(x) if "profile" in needs else None
     if pooled is not None:
         return pooled._replace(profile=profile)
-    return Descriptors(
-        mean=spatial_mean(x, window) if "mean" in needs else None,
-        peak=spatial_peak(x, window) if "peak" in needs else None,
-        profile=profile,
-    )
+    mean = spatial_mean(x, window) if "mean" in needs else None
+    peak = spatial_peak(x, window) if "peak" in needs else None
+    return Descriptors(mean, peak, profile)
 
 
 def spatial_mean(x: Tensor, window: int | None = None) -> Tensor:
-    """Mean over the map, (B, c, 1, 1); with a window, over the window around each pixel, (B, c, H, W).
+    """Return the mean over the map, (B, c, 1, 1), or with a window over that around each pixel, (B, c, H, W).
 
-    A gate trained on 64-pixel crops sees other means on whole pictures; a window of the training size removes
+    A gate that was trained on 64-pixel crops sees other means on whole pictures. A window of the training size removes
     that shift (the idea of test-time local conversion, Chu et al., ECCV 2022, arXiv 2112.04491).
     """
     if window is None:
         return x.mean((2, 3), keepdim=True)
-    wide = torch.float32 if x.device.type == "mps" else torch.float64  # Apple GPUs have no float64
-    total = F.pad(x.to(wide).cumsum(2).cumsum(3), (1, 0, 1, 0))  # an integral image: cost free of the window
-    top, bottom = _window_edges(x.shape[2], window, x.device)
-    left, right = _window_edges(x.shape[3], window, x.device)
-    rows = total[:, :, bottom] - total[:, :, top]
-    area = (bottom - top)[:, None] * (right - left)[None, :]
-    return ((rows[..., right] - rows[..., left]) / area).to(x.dtype)
-
-
-def _window_edges(length: int, window: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """First and one-past-last index of the window around each position, moved inside the border."""
-    size = min(window, length)
-    start = (torch.arange(length, device=device) - size // 2).clamp(0, length - size)
-    return start, start + size
+    # An integral image: entry (i, j) is the sum of the pixels above row i and left of column j. The sum over a window
+    # is a difference of two of its rows, then of two columns, so its cost does not grow with the window. A small
+    # difference of large sums needs float64, which Apple GPUs lack.
+    wide = torch.float32 if x.device.type == "mps" else torch.float64
+    total = F.pad(x.to(wide).cumsum(2).cumsum(3), (1, 0, 1, 0))
+    area = 1
+    for axis in (2, 3):
+        start, side = _windows(x.shape[axis], window, x.device)
+        total = total.index_select(axis, start + side) - total.index_select(axis, start)
+        area *= side
+    return (total / area).to(x.dtype)
 
 
 def spatial_peak(x: Tensor, window: int | None = None) -> Tensor:
-    """Maximum over the map, (B, c, 1, 1); with a window, over the window around each pixel, (B, c, H, W)."""
+    """Return the maximum over the map, (B, c, 1, 1), or with a window over that around each pixel, (B, c, H, W)."""
     if window is None:
-        # The same value; the pool's backward pass writes one number a map where amax's compares every pixel.
+        # The same value; the pool's backward pass writes one number per map where amax's compares every pixel.
         # On a GPU the pool would give each map to a single thread.
         return F.adaptive_max_pool2d(x, 1) if x.device.type == "cpu" else x.amax((2, 3), keepdim=True)
     for axis in (2, 3):  # the maximum of a rectangle is a maximum of maxima
-        start, _ = _window_edges(x.shape[axis], window, x.device)
-        size = min(window, x.shape[axis])
-        x = F.max_pool2d(x, (size, 1) if axis == 2 else (1, size), stride=1).index_select(axis, start)
+        start, side = _windows(x.shape[axis], window, x.device)
+        x = F.max_pool2d(x, (side, 1) if axis == 2 else (1, side), stride=1).index_select(axis, start)
     return x
 
 
+def _windows(length: int, window: int, device: torch.device) -> tuple[Tensor, int]:
+    """Return where the window around each position starts, moved inside the border, and the side of all windows."""
+    side = min(window, length)
+    return (torch.arange(length, device=device) - side // 2).clamp(0, length - side), side
+
+
 def channel_profile(x: Tensor) -> Tensor:
-    """Maximum and mean over the channels of x (B, c, H, W), as a map (B, 2, H, W)."""
+    """Return the maximum and the mean over the channels of x (B, c, H, W), as a map (B, 2, H, W)."""
     return torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], dim=1)
 
 
 class Gate(nn.Module):
-    """A candidate operation `x -> x * gate(x)` on maps (B, c, H, W).
+    """A candidate operation `x -> x * gate(x)` on maps (B, c, H, W), made as `Gate(channels, norm)`.
 
     A gate reads the mean and the peak over the map from `seen` and never pools over x itself: large pictures are
     derained in tiles, and x may be one of them.
-
-    Attributes:
-        needs: the descriptors that `gate` reads: some of `mean`, `peak` and `profile`.
-        extent: size of what `gate` returns: 0 a number, 1 a number per channel, 2 per pixel, 3 both.
-        reach: how many pixels away the gate reads, for tiles. None: the sum over its convolutions.
     """
 
     needs: frozenset[str] = frozenset()
+    """The descriptors that `gate` reads: some of `mean`, `peak` and `profile`."""
+
     extent = 3
+    """Size of what `gate` returns: 0 for one number, 1 for a number per channel, 2 for one per pixel, 3 for both."""
+
     reach: int | None = None
+    """How many pixels away the gate reads, for tiles. None stands for the sum over its convolutions."""
 
     def __init__(self, channels: int, norm: str = "batch") -> None:
         super().__init__()
 
     def gate(self, x: Tensor, seen: Descriptors) -> Tensor:
-        """The gate of x (B, c, H, W), in any shape that broadcasts to it."""
+        """Return the gate of x (B, c, H, W), in any shape that broadcasts to it."""
         raise NotImplementedError
 
     def add(self, total: Tensor, weight: Tensor, x: Tensor, seen: Descriptors) -> Tensor:
-        """total + weight * gate(x), in one pass over the map."""
+        """Return total + weight * gate(x), in one pass over the map."""
         return torch.addcmul(total, weight, self.gate(x, seen))
 
     def forward(self, x: Tensor, seen: Descriptors | None = None) -> Tensor:
-        """x * gate(x); without `seen`, mean and peak are those of the whole of x."""
+        """Return x * gate(x); without `seen`, mean and peak are those of the whole of x."""
         return x * self.gate(x, describe(x, self.needs) if seen is None else seen)
 
 
-G = TypeVar("G", bound=type[Gate])
+C = TypeVar("C", bound=type[nn.Module])
 
 OPERATIONS: dict[str, type[Gate]] = {}
 """Every operation that is known, by name: the published ones, and those registered with `operation`."""
 
-PUBLISHED_OPERATIONS = (
-    "none",
-    "skip_connect",
-    "sep_conv_3x3",
-    "dil_conv_3x3",
-    "sep_conv_3x3_spatial",
-    "dil_conv_3x3_spatial",
-    "SE",
-    "SE_A_M",
-    "CBAM",
-)
-"""The nine of method section 2, in its order: what a space searches over unless it says otherwise."""
 
-
-def operation(name: str) -> Callable[[G], G]:
+def operation(name: str) -> Callable[[C], C]:
     """Register the `Gate` below under a name, by which spaces, genotypes, costs and drawings then know it.
 
     A space finds an operation when it is made. A program that opens a genotype with an operation of your own must
     therefore import the file that registers it first.
 
-    Raises ValueError where the name belongs to another class already.
+    Raises:
+        ValueError: where the name belongs to another class already.
 
+    Example:
     >>> @operation("half")
     ... class HalfGate(Gate):
     ...     extent = 0
@@ -179,30 +170,30 @@ def operation(name: str) -> Callable[[G], G]:
     >>> OPERATIONS.pop("half") is HalfGate
     True
     """
-
-    def register(gate: G) -> G:
-        enter(OPERATIONS, name, gate)
-        return gate
-
-    return register
+    return register(OPERATIONS, name)
 
 
-def enter(registry: dict[str, Any], name: str, entry: type) -> None:
-    """Put an entry into a registry; ValueError where the name is taken by something else.
+def register(registry: dict[str, Any], name: str) -> Callable[[C], C]:
+    """Return a decorator that puts a class into a registry; ValueError where the name is taken by another class.
 
     The same class under the same name replaces the older one, so that a notebook's cell can be run again.
     """
-    if "." in name or not name:  # torch forbids the dot in the names of parts of a network
-        raise ValueError(f"{name!r} cannot name a candidate: use letters, digits and _")
-    held = registry.get(name, entry)
-    if held.__qualname__ != entry.__qualname__:
-        raise ValueError(f"{name!r} is registered already, for {held.__qualname__}: choose another name")
-    registry[name] = entry
+
+    def enter(entry: C) -> C:
+        if "." in name or not name:  # torch forbids the dot in the names of parts of a network
+            raise ValueError(f"{name!r} cannot name a candidate: use letters, digits and _")
+        held = registry.get(name, entry)
+        if held.__qualname__ != entry.__qualname__:
+            raise ValueError(f"{name!r} is registered already, for {held.__qualname__}: choose another name")
+        registry[name] = entry
+        return entry
+
+    return enter
 
 
 @operation("none")
 class NoConnection(Gate):
-    """`none`: the zero gate, a cut edge."""
+    """The zero gate, a cut edge."""
 
     extent = 0
 
@@ -215,7 +206,7 @@ class NoConnection(Gate):
 
 @operation("skip_connect")
 class SkipConnection(Gate):
-    """`skip_connect`: the gate of ones, an identity."""
+    """The gate of ones, an identity."""
 
     extent = 0
 
@@ -230,24 +221,24 @@ class SkipConnection(Gate):
 
 
 def separable(inputs: int, outputs: int, dilation: int = 1) -> nn.Sequential:
-    """Depthwise 3x3, then pointwise 1x1, both without bias."""
+    """Make sep3: a depthwise 3x3 and then a pointwise 1x1 convolution, both without bias."""
     depthwise = nn.Conv2d(inputs, inputs, 3, padding=dilation, dilation=dilation, groups=inputs, bias=False)
     return nn.Sequential(depthwise, nn.Conv2d(inputs, outputs, 1, bias=False))
 
 
+def separable_twice(inputs: int, outputs: int, norm: str) -> nn.Sequential:
+    """Make BN(sep3(ReLU(BN(sep3(.))))), of which the second sep3 changes the width."""
+    first = separable(inputs, inputs), norm_layer(norm, inputs, affine=False)
+    return nn.Sequential(*first, nn.ReLU(), separable(inputs, outputs), norm_layer(norm, outputs, affine=False))
+
+
 @operation("sep_conv_3x3")
 class SeparableGate(Gate):
-    """`sep_conv_3x3`: sigmoid(BN(sep3(ReLU(BN(sep3 x)))))."""
+    """sigmoid(BN(sep3(ReLU(BN(sep3(x))))))."""
 
     def __init__(self, channels: int, norm: str = "batch") -> None:
         super().__init__(channels, norm)
-        self.body = nn.Sequential(
-            separable(channels, channels),
-            norm_layer(norm, channels, affine=False),
-            nn.ReLU(),
-            separable(channels, channels),
-            norm_layer(norm, channels, affine=False),
-        )
+        self.body = separable_twice(channels, channels, norm)
 
     def gate(self, x: Tensor, seen: Descriptors) -> Tensor:
         return torch.sigmoid(self.body(x))
@@ -255,7 +246,7 @@ class SeparableGate(Gate):
 
 @operation("dil_conv_3x3")
 class DilatedGate(Gate):
-    """`dil_conv_3x3`: sigmoid(BN(depthwise 3x3 of dilation 2, then 1x1))."""
+    """sigmoid(BN(sep3(x))) with dilation 2."""
 
     def __init__(self, channels: int, norm: str = "batch") -> None:
         super().__init__(channels, norm)
@@ -265,98 +256,80 @@ class DilatedGate(Gate):
         return torch.sigmoid(self.body(x))
 
 
-@operation("sep_conv_3x3_spatial")
-class SeparableSpatialGate(Gate):
-    """`sep_conv_3x3_spatial`: sep3 twice (2 -> 2, ReLU, 2 -> 1) on the channel maximum and mean."""
+class SpatialGate(Gate):
+    """Base of the gates sigmoid(body(profile)), which are a number per pixel."""
 
     needs = frozenset({"profile"})
     extent = 2
-
-    def __init__(self, channels: int, norm: str = "batch") -> None:
-        super().__init__(channels, norm)
-        self.body = nn.Sequential(
-            separable(2, 2),
-            norm_layer(norm, 2, affine=False),
-            nn.ReLU(),
-            separable(2, 1),
-            norm_layer(norm, 1, affine=False),
-        )
+    body: nn.Sequential
 
     def gate(self, x: Tensor, seen: Descriptors) -> Tensor:
         return torch.sigmoid(self.body(seen.profile))
+
+
+@operation("sep_conv_3x3_spatial")
+class SeparableSpatialGate(SpatialGate):
+    """sigmoid(BN(sep3(ReLU(BN(sep3(profile)))))), of widths 2 -> 2 -> 1."""
+
+    def __init__(self, channels: int, norm: str = "batch") -> None:
+        super().__init__(channels, norm)
+        self.body = separable_twice(2, 1, norm)
 
 
 @operation("dil_conv_3x3_spatial")
-class DilatedSpatialGate(Gate):
-    """`dil_conv_3x3_spatial`: a dense 3x3 of dilation 2 (2 -> 1), then 1x1, on the channel maximum and mean."""
-
-    needs = frozenset({"profile"})
-    extent = 2
+class DilatedSpatialGate(SpatialGate):
+    """sigmoid(BN(conv1(conv3(profile)))), of widths 2 -> 1 -> 1 and with dilation 2; the convolutions are dense."""
 
     def __init__(self, channels: int, norm: str = "batch") -> None:
         super().__init__(channels, norm)
-        self.body = nn.Sequential(
-            nn.Conv2d(2, 1, 3, padding=2, dilation=2, bias=False),
-            nn.Conv2d(1, 1, 1, bias=False),
-            norm_layer(norm, 1, affine=False),
-        )
-
-    def gate(self, x: Tensor, seen: Descriptors) -> Tensor:
-        return torch.sigmoid(self.body(seen.profile))
-
-
-def bottleneck_mlp(channels: int, reduction: int, bias: bool) -> nn.Sequential:
-    """Two fully connected layers over channels, as 1x1 convolutions so that they also read maps."""
-    hidden = max(1, channels // reduction)
-    return nn.Sequential(
-        nn.Conv2d(channels, hidden, 1, bias=bias), nn.ReLU(), nn.Conv2d(hidden, channels, 1, bias=bias)
-    )
+        conv3, conv1 = nn.Conv2d(2, 1, 3, padding=2, dilation=2, bias=False), nn.Conv2d(1, 1, 1, bias=False)
+        self.body = nn.Sequential(conv3, conv1, norm_layer(norm, 1, affine=False))
 
 
 @operation("SE")
 class SqueezeExciteGate(Gate):
-    """`SE`: sigmoid(fc(ReLU(fc(mean)))), without bias (Hu et al., CVPR 2018)."""
+    """sigmoid(mlp(mean)) with mlp = fc(ReLU(fc(.))), without bias (Hu et al., CVPR 2018)."""
 
     needs = frozenset({"mean"})
     extent = 1
 
-    def __init__(self, channels: int, norm: str = "batch", reduction: int = 4) -> None:
+    def __init__(self, channels: int, norm: str = "batch", reduction: int = 4, bias: bool = False) -> None:
         super().__init__(channels, norm)
-        self.mlp = bottleneck_mlp(channels, reduction, bias=False)
+        hidden = max(1, channels // reduction)
+        # Fully connected layers as 1x1 convolutions, so that they also read maps of local means.
+        squeeze, excite = nn.Conv2d(channels, hidden, 1, bias=bias), nn.Conv2d(hidden, channels, 1, bias=bias)
+        self.mlp = nn.Sequential(squeeze, nn.ReLU(), excite)
 
     def gate(self, x: Tensor, seen: Descriptors) -> Tensor:
         return torch.sigmoid(self.mlp(seen.mean))
 
 
 @operation("SE_A_M")
-class MeanPeakGate(Gate):
-    """`SE_A_M`: one shared MLP on the mean and on the maximum, summed before the sigmoid."""
+class MeanPeakGate(SqueezeExciteGate):
+    """sigmoid(mlp(mean) + mlp(peak)), one mlp for both."""
 
     needs = frozenset({"mean", "peak"})
-    extent = 1
-
-    def __init__(self, channels: int, norm: str = "batch") -> None:
-        super().__init__(channels, norm)
-        self.mlp = bottleneck_mlp(channels, 4, bias=False)
 
     def gate(self, x: Tensor, seen: Descriptors) -> Tensor:
         return torch.sigmoid(self.mlp(seen.mean) + self.mlp(seen.peak))
 
 
 @operation("CBAM")
-class CBAMGate(Gate):
-    """`CBAM`: a channel gate, then a 7x7 spatial gate on the map so gated (Woo et al., ECCV 2018)."""
+class CBAMGate(MeanPeakGate):
+    """The channel gate of `SE_A_M`, with bias, times a spatial gate of what it lets pass (Woo et al., ECCV 2018).
 
-    needs = frozenset({"mean", "peak"})
+    channel * sigmoid(BN(conv7(profile(x * channel))))
+    """
+
+    extent = 3
 
     def __init__(self, channels: int, norm: str = "batch") -> None:
-        super().__init__(channels, norm)
-        self.mlp = bottleneck_mlp(channels, 4, bias=True)
+        super().__init__(channels, norm, bias=True)
         self.spatial = nn.Sequential(nn.Conv2d(2, 1, 7, padding=3, bias=False), norm_layer(norm, 1))
 
     def factors(self, x: Tensor, seen: Descriptors) -> tuple[Tensor, Tensor]:
-        """The channel gate (B, c, 1, 1) and the spatial gate (B, 1, H, W)."""
-        channel = torch.sigmoid(self.mlp(seen.mean) + self.mlp(seen.peak))
+        """Return the channel gate (B, c, 1, 1) and the spatial gate (B, 1, H, W)."""
+        channel = super().gate(x, seen)
         return channel, torch.sigmoid(self.spatial(channel_profile(x * channel)))
 
     def gate(self, x: Tensor, seen: Descriptors) -> Tensor:
@@ -366,3 +339,7 @@ class CBAMGate(Gate):
     def add(self, total: Tensor, weight: Tensor, x: Tensor, seen: Descriptors) -> Tensor:
         channel, spatial = self.factors(x, seen)
         return torch.addcmul(total, weight * channel, spatial)  # their product is never stored
+
+
+PUBLISHED_OPERATIONS = tuple(OPERATIONS)
+"""The nine of method section 2, in its order: what a space searches over unless it says otherwise."""

@@ -12,8 +12,8 @@ Recompute = Literal["none", "edges", "all"]
 `all` recomputes attention blocks, searched modules and the stem."""
 
 
-def recompute(module: nn.Module, *inputs: Any) -> Any:
-    """Return `module(*inputs)`; where gradients are asked for, only the inputs are kept.
+def recompute(module: nn.Module, *inputs: Any, when: bool = True) -> Any:
+    """Return `module(*inputs)`; where gradients are asked for and `when` is true, only the inputs are kept.
 
     Values and gradients, second ones too, are those of the plain call. The second run uses the parameters of the
     first, also when `torch.func.functional_call` had put others in their place. It works on copies of the buffers, so
@@ -21,7 +21,7 @@ def recompute(module: nn.Module, *inputs: Any) -> Any:
 
     Source: Chen et al., arXiv 1604.06174.
     """
-    if not torch.is_grad_enabled():
+    if not (when and torch.is_grad_enabled()):
         return module(*inputs)
     parameters = dict(module.named_parameters())
     buffers = dict(module.named_buffers())
@@ -35,5 +35,5 @@ def recompute(module: nn.Module, *inputs: Any) -> Any:
         copies = {name: buffer.clone() for name, buffer in buffers.items()}
         return functional_call(module, {**parameters, **copies}, inputs)
 
-    # nothing here is random: no generator's state need be kept
+    # Nothing here is random, so no generator's state need be kept.
     return checkpointing.checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False)

@@ -7,8 +7,9 @@ measure_costs(space, "flops").edges  # what each choice costs, by name: see cost
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import islice
 from typing import Any
 
 from manas_lite.networks.attention import edge_count
@@ -63,21 +64,10 @@ class SearchSpace:
         for width in self.channels:
             if width < 1 or width % self.groups:
                 raise ValueError(f"channels={self.channels}: each must be a positive multiple of groups={self.groups}")
-        known: dict[str, Collection[str]] = {
-            "operations": OPERATIONS,
-            "modules": MODULES,
-            "stem": STEMS,
-            "norm": NORMS,
-        }
-        for name, choices in known.items():
-            value = getattr(self, name)
-            for item in value if isinstance(value, tuple) else (value,):
-                if item not in choices:
-                    own = "; import the file that registers one of your own first" if name in REGISTERED else ""
-                    raise ValueError(f"unknown {name} {item!r}: choose among {', '.join(choices)}{own}")
-        for name in REGISTERED:
-            if len(set(getattr(self, name))) != len(getattr(self, name)):
-                raise ValueError(f"{name}={getattr(self, name)}: a name stands there twice")
+        _check_names("stem", (self.stem,), STEMS)
+        _check_names("norm", (self.norm,), NORMS)
+        for name, registry in (("operations", OPERATIONS), ("modules", MODULES)):
+            _check_names(name, getattr(self, name), registry, "; import the file that registers one of your own first")
         if not self.choices:
             raise ValueError("operations must hold one besides `none`, or allow_none must be set")
         if not self.modules:
@@ -85,8 +75,9 @@ class SearchSpace:
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> "SearchSpace":
-        """The space called `smoke`, `teach`, `lite` or `paper`, with `changes` to its fields.
+        """Return the space called `smoke`, `teach`, `lite` or `paper`, with `changes` to its fields.
 
+        Example:
         >>> SearchSpace.preset("paper").channels
         (32, 64, 128, 256)
         """
@@ -96,17 +87,17 @@ class SearchSpace:
 
     @property
     def cells(self) -> tuple[int, ...]:
-        """Branches of each cell: 2, 3, .. B."""
+        """Number of branches of each cell: 2, 3, .. B."""
         return tuple(range(2, len(self.channels) + 1))
 
     @property
     def module_branches(self) -> tuple[int, ...]:
-        """Branches of each searched module: one entry per row of alpha."""
+        """Number of branches of each searched module: one entry per row of alpha."""
         return tuple(branches for branches in self.cells for _ in range(self.modules_per_cell))
 
     @property
     def block_branch(self) -> tuple[int, ...]:
-        """The branch of each attention block, cell by cell."""
+        """The branch that each attention block works on, cell by cell; 0 is the widest in pixels."""
         return tuple(i for branches in self.cells for i in range(branches)) if self.attention else ()
 
     @property
@@ -116,27 +107,41 @@ class SearchSpace:
 
     @property
     def edge_branch(self) -> tuple[int, ...]:
-        """The branch of each searched edge: one entry per row of beta."""
+        """The branch that each searched edge works on: one entry per row of beta."""
         return tuple(i for i in self.block_branch for _ in range(self.edges_per_block))
+
+    def by_cell(self, modules: Sequence[Any], edges: Sequence[Any]) -> tuple[list[list], list[list[list]]]:
+        """Group what belongs to the rows of alpha and of beta.
+
+        Returns:
+            For each cell a list of its modules, and for each cell a list of its attention blocks, one per branch, each
+            a list of its edges. The rows of beta stand in this order.
+        """
+        module, edge = iter(modules), iter(edges)
+        blocks = [branches if self.attention else 0 for branches in self.cells]
+        return (
+            [list(islice(module, self.modules_per_cell)) for _ in self.cells],
+            [[list(islice(edge, self.edges_per_block)) for _ in range(count)] for count in blocks],
+        )
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """Operations that may win an edge."""
+        """The operations that may win an edge."""
         return tuple(name for name in self.operations if self.allow_none or name != "none")
 
     @property
     def scale(self) -> int:
-        """Pixels of the image per pixel of branch 0."""
+        """How many pixels of the image, in each direction, make one pixel of branch 0."""
         return STEMS[self.stem].scale
 
     @property
     def multiple(self) -> int:
-        """Height and width are padded to multiples of this many pixels."""
+        """What the height and width of an image are padded to multiples of, in pixels."""
         return self.scale * 2 ** (len(self.channels) - 1)
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> "SearchSpace":
-        """The space of a mapping as in a genotype's file; ValueError names an unknown, missing or wrong field."""
+        """Return the space that a genotype's file holds; ValueError names an unknown, missing or wrong field."""
         needed = [f.name for f in fields(cls) if f.metadata != LATER]
         if isinstance(document, Mapping) and (missing := [name for name in needed if name not in document]):
             raise ValueError(f"space: without {', '.join(missing)}")
@@ -148,18 +153,25 @@ class SearchSpace:
         return hashlib.sha256(json.dumps(to_dict(self)).encode()).hexdigest()[:12]
 
     def count(self) -> int:
-        """The number of architectures: (candidate modules)^modules x choices^edges.
+        """Return the number of architectures, (candidate modules)^modules * choices^edges.
 
+        Example:
         >>> SearchSpace().count() == 2**12 * 8**27
         True
         """
         return len(self.modules) ** len(self.module_branches) * len(self.choices) ** len(self.edge_branch)
 
 
-REGISTERED = ("operations", "modules")  # the fields whose names come from an open registry
+def _check_names(field: str, names: tuple[str, ...], known: Collection[str], advice: str = "") -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"unknown {field} {name!r}: choose among {', '.join(known)}{advice}")
+    if len(set(names)) != len(names):
+        raise ValueError(f"{field}={names}: a name stands there twice")
+
 
 PRESETS: dict[str, SearchSpace] = {
-    # Full size, as released: what the published sizes are checked on.
+    # Full size, as released: the published sizes are checked on it.
     "paper": SearchSpace(),
     # This kit's scaled spaces. Measured choices: no normalisation, rain-layer prediction, half resolution; in `lite`
     # depth at that resolution before width and branches below it: the trials are in results/models/trials.csv.
