@@ -267,9 +267,10 @@ def run_arm(
 
 
 def results(runs_dir: str | Path, part: str = "val") -> list[dict[str, Any]]:
-    """Return the results of all finished arms below `runs_dir`, in a fixed order."""
-    found = [_renewed(read_json(path)) for path in (Path(runs_dir) / "ablation").glob(f"*/result-{part}.json")]
-    return sorted(found, key=lambda r: (r["arm"] != "full", r["arm"], r["search_seed"], r["retrain_seed"]))
+    """Return the results of all finished arms below `runs_dir`, in a fixed order; one run twice counts once."""
+    found = [_renewed(read_json(path)) for path in sorted(Path(runs_dir).glob(f"ablation/*/result-{part}.json"))]
+    once = {_digest(result["settings"], sorted(result["images"])): result for result in found}
+    return sorted(once.values(), key=lambda r: (r["arm"] != "full", r["arm"], r["search_seed"], r["retrain_seed"]))
 
 
 def read_results(file: str | Path) -> list[dict[str, Any]]:

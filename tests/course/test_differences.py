@@ -9,6 +9,7 @@ from scipy import stats
 
 from manas_lite import losses
 from manas_lite.course import ablation, differences, support
+from manas_lite.runs.record import read_json, write_json
 from manas_lite.runs.settings import to_dict
 from tools.course import contents, runner, sources, sweeps
 
@@ -273,6 +274,16 @@ def test_stored_results_get_the_present_names_of_their_arms() -> None:
     for r in found:
         budget = {name: r["settings"][name] for name in ("search_seed", "search_steps", "retrain_steps")}
         assert r["settings"] == to_dict(ablation.Arm.of({"arm": r["arm"], **budget, **arms[r["arm"]]})), r["arm"]
+
+
+def test_an_arm_that_was_run_under_old_and_new_names_counts_once(tmp_path: Path) -> None:
+    file = support.shipped("ablation") / "results.json"
+    old, new = read_json(file)[:2], ablation.read_results(file)[:2]
+    assert old[0]["settings"] != new[0]["settings"]
+    for number, result in enumerate([*old, *new]):
+        (folder := tmp_path / "ablation" / f"run-{number}").mkdir(parents=True)
+        write_json(folder / "result-val.json", result)
+    assert ablation.results(tmp_path) == new
 
 
 def test_only_results_of_one_study_are_compared() -> None:
