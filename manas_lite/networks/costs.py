@@ -19,26 +19,34 @@ UNITS = ("parameters", "flops")
 
 @dataclass(frozen=True, eq=False)
 class Costs:
-    """Cost of each choice in `unit`; rows as in alpha and beta, columns by name.
-
-    modules: (modules, 2); edges: (edges, operations); fixed: everything that is not searched; largest: the
-    dearest architecture. All float64.
-    """
+    """Cost of each choice, in float64; rows as in alpha and beta, columns by name."""
 
     unit: str
+    """`parameters` or `flops`."""
+
     operations: tuple[str, ...]
+    """Names of the columns of `edges`."""
+
     candidates: tuple[str, ...]
+    """Names of the columns of `modules`."""
+
     modules: Tensor
+    """(modules, candidate modules)."""
+
     edges: Tensor
+    """(edges, operations)."""
+
     fixed: float
+    """The cost of everything that is not searched."""
 
     @property
     def largest(self) -> float:
+        """The cost of the most expensive architecture."""
         edges = self.edges.amax(1).sum() if self.edges.numel() else 0.0
         return float(self.fixed + self.modules.amax(1).sum() + edges)
 
     def of(self, modules: tuple[str, ...], edges: tuple[str, ...]) -> float:
-        """The cost of the network that makes these choices."""
+        """Return the cost of the network that makes these choices."""
         total = self.fixed
         for table, names, chosen in ((self.modules, self.candidates, modules), (self.edges, self.operations, edges)):
             total += sum(float(row[names.index(name)]) for row, name in zip(table, chosen, strict=True))
@@ -46,26 +54,29 @@ class Costs:
 
 
 def count_parameters(module: nn.Module) -> int:
+    """Return how many numbers the parameters of a module hold."""
     return sum(p.numel() for p in module.parameters())
 
 
 def count_flops(module: nn.Module, *inputs: Any) -> int:
-    """FLOPs of one forward pass, convolutions and matrix products only, a multiply-add counted as two."""
+    """Return the FLOPs of one forward pass, convolutions and matrix products only, a multiply-add counted as two."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         module(*inputs)
     return counter.get_total_flops()
 
 
 def measure_costs(space: SearchSpace, unit: str = "parameters", size: tuple[int, int] = (256, 256)) -> Costs:
-    """What every choice of a space costs, by name, measured on the modules themselves.
+    """Measure what every choice of a space costs, on the modules themselves.
 
     Args:
         space: the space.
         unit: `parameters`, or `flops` of one image, a multiply-add counted as two.
         size: height and width of that image, multiples of `space.multiple`.
 
-    Raises ValueError for another unit or size.
+    Raises:
+        ValueError: for another unit or size.
 
+    Example:
     >>> costs = measure_costs(SearchSpace.preset("smoke"), "parameters")
     >>> costs.modules.shape, costs.edges.shape
     (torch.Size([2, 2]), torch.Size([6, 9]))
@@ -88,20 +99,16 @@ def _measure(space: SearchSpace, unit: str, size: tuple[int, int]) -> Costs:
             module = build(*settings).eval()
         return float(count_parameters(module) if unit == "parameters" else count_flops(module, *inputs))
 
-    @cache
-    def module_costs(branches: int) -> list[float]:
-        widths = space.channels[:branches]
-        maps = [branch_map(i, width) for i, width in enumerate(widths)]
-        return [cost(MODULES[name], (widths, space.norm), maps) for name in space.modules]
-
-    @cache
-    def operation_costs(branch: int) -> list[float]:
-        width = space.channels[branch] // space.groups
-        x = branch_map(branch, width)
-        return [cost(OPERATIONS[name], (width, space.norm), x) for name in space.operations]
-
-    modules = torch.tensor([module_costs(b) for b in space.module_branches], dtype=torch.float64)
-    edges = torch.tensor([operation_costs(b) for b in space.edge_branch], dtype=torch.float64)
+    maps = [branch_map(i, width) for i, width in enumerate(space.channels)]
+    groups = [branch_map(i, width // space.groups) for i, width in enumerate(space.channels)]
+    # One measurement for all the places with the same sizes: modules of a cell, edges of a branch.
+    module_rows = {
+        n: [cost(MODULES[name], (space.channels[:n], space.norm), maps[:n]) for name in space.modules]
+        for n in space.cells
+    }
+    edge_rows = [[cost(OPERATIONS[name], (x.shape[1], space.norm), x) for name in space.operations] for x in groups]
+    modules = torch.tensor([module_rows[n] for n in space.module_branches], dtype=torch.float64)
+    edges = torch.tensor([edge_rows[i] for i in space.edge_branch], dtype=torch.float64)
     edges = edges.reshape(-1, len(space.operations))
     # What is not searched is a whole network less its choices; the first candidate of each place serves as well as any.
     first = [space.modules[:1]] * len(space.module_branches), [space.operations[:1]] * len(space.edge_branch)

@@ -12,12 +12,20 @@ from manas_lite.networks.nets import SuperNet
 
 @torch.no_grad()
 def perturbation(supernet: SuperNet, loss: Callable[[SuperNet], Tensor]) -> tuple[Genotype, Tensor, Tensor]:
-    """Keep in each row the candidate whose removal hurts most (Wang et al., ICLR 2021, arXiv 2108.04392).
+    """Keep in each row the candidate whose removal hurts most.
 
-    A candidate is removed by giving its row's weight to the others in proportion, one row at a time; `loss` maps the
-    supernet to a scalar on held-out batches. Their fine-tuning between decisions is left out: rows are decided
-    independently. Returns the genotype and the losses after removal, shaped like alpha and beta. The supernet's
-    logits and relaxation are restored exactly; weights are taken by softmax, without Gumbel noise.
+    A candidate is removed by giving its row's weight to the others in proportion, one row at a time. Rows are decided
+    independently: the fine-tuning between decisions is left out. Weights are taken by softmax, without Gumbel noise,
+    and the supernet's logits and relaxation are restored exactly.
+
+    Args:
+        supernet: the network that was searched.
+        loss: maps the supernet to a scalar on held-out batches.
+
+    Returns:
+        The genotype, and the losses after removal, in the shapes of alpha and beta.
+
+    Source: Wang et al., ICLR 2021, arXiv 2108.04392.
     """
     scores = []
     relaxation = supernet.relaxation

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from manas_lite.networks.costs import measure_costs
 from manas_lite.networks.space import SearchSpace
-from manas_lite.runs.settings import to_dict
+from manas_lite.runs.settings import check, parse, to_dict
 
 FORMAT, VERSION = "manas_lite.genotype", 1
 
@@ -35,14 +35,12 @@ class Genotype:
     (k=0, j=0), (k=1, j=0), (k=1, j=1), ... `none` may be written by hand whatever the space allows to win."""
 
     def __post_init__(self) -> None:
-        for field in ("modules", "edges"):
-            object.__setattr__(self, field, tuple(getattr(self, field)))
-        places = {
-            "modules": (len(self.space.module_branches), self.space.modules),
-            "edges": (len(self.space.edge_branch), self.space.operations),
-        }
-        for field, (count, known) in places.items():
-            names = getattr(self, field)
+        check(self)
+        places = (
+            ("modules", self.modules, len(self.space.module_branches), self.space.modules),
+            ("edges", self.edges, len(self.space.edge_branch), self.space.operations),
+        )
+        for field, names, count, known in places:
             if len(names) != count:
                 raise ValueError(f"the space has {count} searched {field}, the genotype {len(names)}")
             for name in names:
@@ -51,12 +49,12 @@ class Genotype:
 
     @classmethod
     def from_logits(cls, space: SearchSpace, alpha: Tensor, beta: Tensor) -> "Genotype":
-        """The choice of the largest logit in each row (method section 3).
+        """Return the choices of the largest logit in each row (method section 3).
 
         Args:
             space: the space of the supernet.
             alpha: (modules, candidate modules), the logits of the modules.
-            beta: (edges, operations), those of the edges. `none` can win only where the space allows it.
+            beta: (edges, operations), the logits of the edges. `none` can win only where the space allows it.
         """
         banned = torch.tensor([name not in space.choices for name in space.operations], device=beta.device)
         modules = tuple(space.modules[k] for k in alpha.argmax(1).tolist())
@@ -65,78 +63,70 @@ class Genotype:
 
     @classmethod
     def random(cls, space: SearchSpace, seed: int) -> "Genotype":
-        """An architecture drawn uniformly from the space (without `none` unless the space allows it)."""
+        """Draw an architecture uniformly from the space (without `none` unless the space allows it)."""
         rng = np.random.default_rng(seed)
         modules = rng.choice(list(space.modules), len(space.module_branches))
         edges = rng.choice(list(space.choices), len(space.edge_branch))
-        return cls(space, tuple(map(str, modules)), tuple(map(str, edges)))
+        return cls(space, tuple(modules.tolist()), tuple(edges.tolist()))
 
     @classmethod
     def hand_made(cls, space: SearchSpace, edge: str = "SE") -> "Genotype":
-        """What one would build by hand: parallel modules and a fusion at the end of each cell (HRNet's pattern),
-        squeeze-and-excitation on every edge."""
-        cell = ["parallel"] * (space.modules_per_cell - 1) + ["fusion"]
-        return cls._uniform(space, cell * len(space.cells), edge)
+        """Return what one would build by hand: HRNet's pattern, and squeeze-and-excitation on every edge.
+
+        Each cell has parallel modules, and a fusion at its end.
+        """
+        return cls._repeated(space, ["parallel"] * (space.modules_per_cell - 1) + ["fusion"], edge)
 
     @classmethod
     def all_parallel(cls, space: SearchSpace, edge: str = "SE") -> "Genotype":
-        """Parallel modules everywhere; edges as in `hand_made`, so that arms differ in their modules alone."""
-        return cls._uniform(space, ["parallel"] * len(space.module_branches), edge)
+        """Return parallel modules everywhere; edges as in `hand_made`, so that arms differ in their modules alone."""
+        return cls._repeated(space, ["parallel"], edge)
 
     @classmethod
     def all_fusion(cls, space: SearchSpace, edge: str = "SE") -> "Genotype":
-        """Fusion modules everywhere; edges as in `hand_made`."""
-        return cls._uniform(space, ["fusion"] * len(space.module_branches), edge)
+        """Return fusion modules everywhere; edges as in `hand_made`."""
+        return cls._repeated(space, ["fusion"], edge)
 
     @classmethod
     def no_attention(cls, space: SearchSpace) -> "Genotype":
-        """The hand-made modules without any attention block."""
+        """Return the modules of `hand_made` without any attention block."""
         return cls.hand_made(replace(space, attention=False))
 
     @classmethod
-    def _uniform(cls, space: SearchSpace, modules: list[str], edge: str) -> "Genotype":
+    def _repeated(cls, space: SearchSpace, pattern: list[str], edge: str) -> "Genotype":
+        modules = pattern * (len(space.module_branches) // len(pattern))
         return cls(space, tuple(modules), (edge,) * len(space.edge_branch))
 
     def cost(self, unit: str = "parameters", size: tuple[int, int] = (256, 256)) -> float:
-        """Parameters of the derived network, or FLOPs (a multiply-add is two) on one image of `size`."""
+        """Return the derived network's parameters, or its FLOPs (a multiply-add is two) on one image of `size`."""
         return measure_costs(self.space, unit, size).of(self.modules, self.edges)
 
     def to_json(self) -> str:
-        """Canonical JSON: equal genotypes give equal texts."""
-        document = {
-            "format": FORMAT,
-            "version": VERSION,
-            "space": to_dict(self.space),
-            "modules": list(self.modules),
-            "edges": list(self.edges),
-        }
-        return json.dumps(document, indent=1) + "\n"
+        """Return canonical JSON: equal genotypes give equal texts."""
+        return json.dumps({"format": FORMAT, "version": VERSION, **to_dict(self)}, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Genotype":
-        """Read `to_json`'s text; ValueError when it is something else or of a later version."""
+        """Read `to_json`'s text; ValueError where it is something else or of a later version."""
         try:
             document = json.loads(text)
         except json.JSONDecodeError as error:
             raise ValueError(f"not a genotype: the text is not JSON ({error})") from None
         if not isinstance(document, Mapping) or document.get("format") != FORMAT:
             raise ValueError(f"not a genotype: expected JSON with format {FORMAT!r}")
-        if document.get("version") != VERSION:
+        if (version := document.get("version")) != VERSION:
             raise ValueError(
-                f"genotype version {document.get('version')}: this package reads version {VERSION}; a later one was "
-                "written by a later manas_lite, so update it"
+                f"genotype version {version}: this package reads version {VERSION}; a later one was written by a later "
+                "manas_lite, so update it"
             )
-        missing = {"space", "modules", "edges"} - set(document)
-        if missing:
-            raise ValueError(f"genotype without {', '.join(sorted(missing))}")
-        for field in ("modules", "edges"):
-            if not isinstance(document[field], list):
-                raise ValueError(f"genotype with {field}={document[field]!r}: expected a list of names")
-        return cls(SearchSpace.from_dict(document["space"]), tuple(document["modules"]), tuple(document["edges"]))
+        choices = {name: document[name] for name in ("space", "modules", "edges") if name in document}
+        if "space" in choices:
+            choices["space"] = SearchSpace.from_dict(choices["space"])
+        return parse(cls, choices, where="genotype")
 
     @classmethod
     def load(cls, path: str | Path) -> "Genotype":
-        """Read a genotype.json file."""
+        """Read a genotype.json file; ValueError names a file that holds something else."""
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"no genotype at {path}: search() writes genotype.json in its run directory")

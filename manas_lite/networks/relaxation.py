@@ -12,19 +12,22 @@ RELAXATIONS = ("softmax", "gumbel")
 class Relaxation:
     """How a row of logits becomes weights that sum to 1.
 
-    `softmax` is DARTS's. `gumbel` adds Gumbel noise before the softmax (Jang et al., ICLR 2017); with `hard` the
-    forward pass is one-hot and the gradient is that of the soft weights (straight-through). The noise is an
-    argument, drawn by `gumbel_noise` from a seeded generator, so that a forward pass is a pure function.
-
-    `sampled`, with `hard`, computes only the candidate whose weight is 1 (GDAS: Dong & Yang, CVPR 2019): the forward
-    pass is the same, much cheaper, and a gradient reaches a row through its chosen weight alone. Reading which one
-    was chosen waits for the device.
+    Noise is an argument, drawn by `gumbel_noise` from a seeded generator, so that a forward pass is a pure function.
     """
 
     kind: str = "softmax"
+    """`softmax` is DARTS's; `gumbel` adds Gumbel noise before the softmax (Jang et al., ICLR 2017)."""
+
     temperature: float = 1.0
+    """What the logits are divided by."""
+
     hard: bool = False
+    """Whether the forward pass is one-hot; the gradient is that of the soft weights (straight-through)."""
+
     sampled: bool = False
+    """With `hard`, compute only the candidate whose weight is 1 (GDAS: Dong & Yang, CVPR 2019). The forward pass is
+    the same and much cheaper; a gradient reaches a row through its chosen weight alone. Reading which one was chosen
+    waits for the device."""
 
     def __post_init__(self) -> None:
         if self.kind not in RELAXATIONS:
@@ -33,10 +36,11 @@ class Relaxation:
             raise ValueError(f"temperature is {self.temperature}: it must be above 0")
 
     def weights(self, logits: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Rows of `logits` (n, k) -> rows of weights (n, k), each summing to 1.
+        """Return weights (n, k), each row summing to 1.
 
-        `noise` (n, k) is read by `gumbel` only; without it (a forward pass outside search) the weights are those
-        of the noiseless logits.
+        Args:
+            logits: (n, k), n places with k candidates.
+            noise: (n, k), read by `gumbel` only; None (a forward pass outside search) adds nothing.
         """
         if self.kind == "gumbel" and noise is not None:
             logits = logits + noise
@@ -47,7 +51,7 @@ class Relaxation:
         return one_hot + soft - soft.detach()
 
     def chosen(self, row: Tensor) -> tuple[Tensor | None, ...]:
-        """A row of weights (k,) as k scalars; None for those that need no computing (see `sampled`)."""
+        """Return a row of weights (k,) as k scalars, with None for those that need no computing (see `sampled`)."""
         if not (self.sampled and self.hard):
             return row.unbind()
         best = int(row.detach().argmax())
@@ -55,6 +59,6 @@ class Relaxation:
 
 
 def gumbel_noise(shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Independent standard Gumbel noise of that shape, on the CPU: -log(-log u), u uniform on (0, 1)."""
+    """Draw independent standard Gumbel noise of that shape, on the CPU: -log(-log u), u uniform on (0, 1)."""
     u = torch.rand(shape, generator=generator, dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
     return (-torch.log(-torch.log(u))).to(dtype)
