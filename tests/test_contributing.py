@@ -14,6 +14,7 @@ import zipfile
 
 import pytest
 import tiny
+import yaml
 from project import ROOT, tracked_files
 
 from manas_lite import Genotype, SearchSpace, losses, search
@@ -288,3 +289,30 @@ def test_what_the_page_names_is_there():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"(?:`|^)make ([a-z-]+)", TEXT, re.MULTILINE):
         assert f"\n{target}:" in makefile, target
+
+
+# --- the other pages about the repository ---
+
+
+def test_the_readme_lists_every_folder():
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## What is where")[2]
+    listed = re.findall(r"^([\w.]+)/ +\S", text.partition("```\n")[2].partition("```")[0], re.MULTILINE)
+    assert sorted(listed) == sorted({name.partition("/")[0] for name in tracked_files() if "/" in name})
+
+
+def test_the_changelog_says_where_each_module_went():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(manas_lite/[\w/]+\.py)` \| (.*) \|$", text, re.MULTILINE)
+    assert len(rows) > 60
+    for before, now in rows:
+        assert not (ROOT / before).exists(), before
+        for path in re.findall(r"`((?:manas_lite|tools)/[\w/]+\.py)`", now):
+            assert (ROOT / path).is_file(), f"{before} went to {path}, which is not there"
+
+
+def test_hooks_fetch_nothing():
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    assert repository["repo"] == "local"
+    for hook in repository["hooks"]:
+        assert hook["language"] == "system"
+        assert hook["entry"].startswith(".venv/bin/")
