@@ -94,7 +94,7 @@ def ablations() -> Iterator[tuple[str, Figure]]:
 
 def table() -> Figure:
     """The whole small space at a glance."""
-    bench = micro_bench.open_bench()
+    bench = micro_bench.load()
     scores = bench.scores("val_psnr")
     gains = (scores - scores.mean(0)).mean(1).reshape(len(micro_bench.PATTERNS), len(micro_bench.GATES))
     title = f"gain over an average architecture, dB: mean of {len(bench.seeds)} trainings"
@@ -103,7 +103,7 @@ def table() -> Figure:
 
 def searches() -> Figure:
     """Three searches on the table: best so far against total cost."""
-    bench = micro_bench.open_bench()
+    bench = micro_bench.load()
     kinds = {
         "random search": [micro_bench.random_search(bench, seed, 64) for seed in range(200)],
         "evolution": [micro_bench.evolution(bench, seed, 64) for seed in range(200)],

@@ -279,7 +279,7 @@ def table() -> Section:
     source = "manas_lite/assets/micro_bench/table.csv"
     if not (ROOT / source).exists():
         return title, [f"Not there yet: `{command}`."]
-    bench = micro_bench.open_bench()
+    bench = micro_bench.load()
     scores = bench.scores("val_psnr")
     best = scores.mean(1).argmax()
     rows = [

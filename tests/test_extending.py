@@ -158,7 +158,7 @@ def test_what_others_register_changes_nothing_published(own):
     assert paper.id == "a7953d56c460"
     assert Genotype.hand_made(SearchSpace.preset("smoke")).id == "494db1fde183"
     assert architectures.SPACE.operations == ops.PUBLISHED_OPERATIONS
-    assert micro_bench.load().manifest
+    assert len(micro_bench.load().architectures) == 128
     assert SuperNet(paper).alpha.shape == (12, 2)
 
 

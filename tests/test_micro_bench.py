@@ -23,13 +23,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bench(folder: Path) -> micro_bench.MicroBench:
-    return micro_bench.open_bench(folder)
+    return micro_bench.load(folder)
 
 
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> micro_bench.MicroBench:
     """Without noise: searching is then a matter of looking."""
-    return micro_bench.open_bench(write(tmp_path_factory.mktemp("quiet"), noise=0.0))
+    return micro_bench.load(write(tmp_path_factory.mktemp("quiet"), noise=0.0))
 
 
 # --- reading ---
@@ -68,7 +68,7 @@ def test_the_space_does_not_depend_on_what_others_register(repository: Path) -> 
         "@ops.operation('own')\nclass Own(ops.Gate): pass\n"
         "@modules.searched_module('own')\nclass Shuffle(modules.ParallelModule): pass\n"
         "from manas_lite import micro_bench\n"
-        "assert len(micro_bench.open_bench().architectures) == 128\n"
+        "assert len(micro_bench.load().architectures) == 128\n"
         "assert set(''.join(micro_bench.PATTERNS)) == set('pf')\n"
         "assert 'own' not in micro_bench.GATES + micro_bench.SPACE.modules\n"
     )
@@ -132,39 +132,39 @@ def changed(folder: Path, tmp_path: Path, name: str, old: str, new: str) -> Path
 )
 def test_a_broken_table_is_refused_by_line(folder: Path, tmp_path: Path, old: str, new: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        micro_bench.open_bench(changed(folder, tmp_path, "table.csv", old, new))
+        micro_bench.load(changed(folder, tmp_path, "table.csv", old, new))
 
 
 def test_costs_must_not_depend_on_the_seed(folder: Path, tmp_path: Path) -> None:
     cost = micro_bench.genotype_of("pppp", "SE").cost()
     with pytest.raises(ValueError, match="parameters of one architecture differ"):
-        micro_bench.open_bench(changed(folder, tmp_path, "table.csv", f",{cost},", ",1.0,"))
+        micro_bench.load(changed(folder, tmp_path, "table.csv", f",{cost},", ",1.0,"))
 
 
 def test_what_is_missing_is_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"manifest\.json is missing"):
-        micro_bench.open_bench(tmp_path)
+        micro_bench.load(tmp_path)
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match=r"table\.csv"):
-        micro_bench.open_bench(tmp_path)
+        micro_bench.load(tmp_path)
     (tmp_path / "manifest.json").write_text("no JSON")
     with pytest.raises(ValueError, match="not JSON"):
-        micro_bench.open_bench(tmp_path)
+        micro_bench.load(tmp_path)
     copy = changed(folder, tmp_path, "manifest.json", "unshuffle", "bottleneck")
     with pytest.raises(ValueError, match="another search space"):
-        micro_bench.open_bench(copy)
+        micro_bench.load(copy)
 
 
 def test_a_seed_that_lacks_architectures_is_left_out_and_told(folder: Path, tmp_path: Path) -> None:
     copy = changed(folder, tmp_path, "table.csv", "pppp,SE,3", "pppp,SE,9")
-    bench = micro_bench.open_bench(copy)
+    bench = micro_bench.load(copy)
     assert bench.seeds == (0, 1, 2)
     assert bench.incomplete == {3: 127, 9: 1}
     with pytest.raises(ValueError, match="seed 3 is not in the table"):
         bench.query(BEST, 3)
     (copy / "table.csv").write_text("".join((copy / "table.csv").read_text().splitlines(keepends=True)[:100]))
     with pytest.raises(ValueError, match=r"no seed has all 128 architectures.*0: 99"):
-        micro_bench.open_bench(copy)
+        micro_bench.load(copy)
 
 
 def test_searches_and_one_shot_scores(bench: micro_bench.MicroBench, folder: Path, tmp_path: Path) -> None:
@@ -175,16 +175,16 @@ def test_searches_and_one_shot_scores(bench: micro_bench.MicroBench, folder: Pat
     assert bench.one_shot().shape == (2, 128)
     copy = changed(folder, tmp_path, "searches.csv", "0,1,ppff,SE,200.0", "0,1,ppff,SE,50.0")
     with pytest.raises(ValueError, match="seconds fall"):
-        micro_bench.open_bench(copy).gradient_searches()
+        micro_bench.load(copy).gradient_searches()
     copy = changed(folder, tmp_path, "searches.csv", "0,1,ppff", "0,1,ppff?")
     with pytest.raises(ValueError, match=r"searches\.csv, line 3"):
-        micro_bench.open_bench(copy).gradient_searches()
+        micro_bench.load(copy).gradient_searches()
     copy = changed(folder, tmp_path, "one_shot.csv", "1,pppp,SE,", "2,pppp,SE,")
     with pytest.raises(ValueError, match="127 of 128"):
-        micro_bench.open_bench(copy).one_shot()
+        micro_bench.load(copy).one_shot()
     (copy / "one_shot.csv").unlink()
     with pytest.raises(FileNotFoundError, match="one_shot"):
-        micro_bench.open_bench(copy).one_shot()
+        micro_bench.load(copy).one_shot()
 
 
 # --- searching ---
@@ -229,7 +229,7 @@ def test_a_search_pays_for_every_training_and_keeps_the_best_it_saw(bench: micro
 
 
 def test_evolution_beats_chance_where_quality_is_smooth(tmp_path: Path) -> None:
-    bench = micro_bench.open_bench(write(tmp_path, noise=0.0, shift=0.0, seeds=2))
+    bench = micro_bench.load(write(tmp_path, noise=0.0, shift=0.0, seeds=2))
     evolved = [micro_bench.gain(bench, micro_bench.evolution(bench, seed, 60))[-1] for seed in range(100)]
     drawn = [micro_bench.gain(bench, micro_bench.random_search(bench, seed, 60))[-1] for seed in range(100)]
     assert np.mean(evolved) > np.mean(drawn)
@@ -268,7 +268,7 @@ def test_the_training_that_decided_does_not_count(bench: micro_bench.MicroBench)
 
 def test_noise_alone_gains_nothing(tmp_path: Path) -> None:
     """Where all architectures are equal, the best of 30 is no better than any, although its own score says so."""
-    bench = micro_bench.open_bench(write(tmp_path, noise=5.0, shift=0.0))
+    bench = micro_bench.load(write(tmp_path, noise=5.0, shift=0.0))
     centred = bench.scores() - bench.scores().mean(0)
     gains, luck = [], []
     for seed in range(300):
@@ -280,7 +280,7 @@ def test_noise_alone_gains_nothing(tmp_path: Path) -> None:
 
 
 def test_one_seed_cannot_tell(tmp_path: Path) -> None:
-    bench = micro_bench.open_bench(write(tmp_path, seeds=1))
+    bench = micro_bench.load(write(tmp_path, seeds=1))
     with pytest.raises(ValueError, match="one whole seed"):
         micro_bench.gain(bench, micro_bench.random_search(bench, 0, 3))
     with pytest.raises(ValueError, match="two seeds"):
@@ -348,7 +348,7 @@ def test_verdicts_of_comparisons(bench: micro_bench.MicroBench) -> None:
 
 def test_luck_shared_by_all_searches_decides_nothing(tmp_path: Path) -> None:
     """Twenty searches that choose one architecture are twenty times the same trainings, not twenty results."""
-    bench = micro_bench.open_bench(write(tmp_path, noise=20.0, shift=0.0))
+    bench = micro_bench.load(write(tmp_path, noise=20.0, shift=0.0))
     baseline = [micro_bench.random_search(bench, seed, 1) for seed in range(400)]
     cost = min(t.seconds[-1] for t in baseline)
     rows = range(0, 128, 2)
@@ -445,7 +445,7 @@ def test_spread_recovers_what_was_put_in() -> None:
 
 
 def test_the_shipped_table_is_whole_and_its_costs_are_those_of_the_networks() -> None:
-    bench = micro_bench.open_bench()
+    bench = micro_bench.load()
     assert len(bench.seeds) >= 2
     for row, architecture in list(enumerate(bench.architectures))[::9]:
         genotype = micro_bench.genotype_of(*architecture)

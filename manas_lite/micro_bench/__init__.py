@@ -1,6 +1,6 @@
 """A small space with every architecture of it trained: a table that can be searched in seconds.
 
-    bench = micro_bench.open_bench()
+    bench = micro_bench.load()
     bench.query(bench.architectures[0], seed=0).val_psnr       # what its training reached; its cost stands beside it
     trace = micro_bench.random_search(bench, seed=0, trainings=32)
     micro_bench.gain(bench, trace)                              # dB above the average architecture, over time
@@ -29,7 +29,7 @@ from manas_lite.micro_bench.replays import (
     random_search,
     replay,
 )
-from manas_lite.micro_bench.table import TABLE_FOLDER, GradientSearch, MicroBench, Training, open_bench
+from manas_lite.micro_bench.table import TABLE_FOLDER, GradientSearch, MicroBench, Training, load
 
 __all__ = [
     "ARCHITECTURES",
@@ -51,8 +51,8 @@ __all__ = [
     "expected_best",
     "gain",
     "genotype_of",
+    "load",
     "noise_ceiling",
-    "open_bench",
     "random_search",
     "replay",
     "spread",

@@ -113,7 +113,7 @@ class MicroBench:
         return np.array([[found[seed][each]["val_psnr"] for each in ARCHITECTURES] for seed in sorted(found)])
 
 
-def open_bench(folder: str | Path | None = None) -> MicroBench:
+def load(folder: str | Path | None = None) -> MicroBench:
     """Read a table and check it.
 
     Args:

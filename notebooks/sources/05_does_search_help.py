@@ -31,7 +31,7 @@ from manas_lite.data import LeakError
 # > **Predict.** How many of the 128 must you train until the best of them is, on average, among the best ten of all?
 
 # %%
-bench = micro_bench.open_bench(table or None)
+bench = micro_bench.load(table or None)
 facts, trained = bench.manifest, bench.scores("val_psnr")
 print(f"{len(bench.architectures)} architectures, each trained with seeds {list(bench.seeds)}")
 recipe = {k: v for k, v in facts.get("recipe", {}).items() if k in ("steps", "batch", "patch")}

@@ -147,7 +147,7 @@ keep(
 # The table of notebook 05 is such a file, too.
 
 # %%
-bench = micro_bench.open_bench()
+bench = micro_bench.load()
 gains = bench.scores("val_psnr")
 gains = (gains - gains.mean(0)).mean(1).reshape(len(micro_bench.PATTERNS), -1)
 rows = [
