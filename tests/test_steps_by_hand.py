@@ -82,7 +82,7 @@ def norm(tensors: list[Tensor]) -> float:
 # --- retraining ---
 
 
-@pytest.mark.parametrize("ema", [None, 0.15])  # 0.15 lies between the first two values of the rising decay
+@pytest.mark.parametrize("ema", [None, 0.15, 0.9])  # the rising decay passes 0.15 after a step, and 0.9 much later
 @pytest.mark.parametrize("clip", [None, 1e-6])  # so small that Adam's own scaling by the gradient cannot hide it
 def test_a_retraining_is_adam_with_clipping_and_an_average_by_hand(split, tmp_path, clip, ema):
     settings = dataclasses.replace(
@@ -104,7 +104,7 @@ def test_a_retraining_is_adam_with_clipping_and_an_average_by_hand(split, tmp_pa
     average = copy.deepcopy(net)
     optimizer = torch.optim.Adam(net.parameters(), weight_decay=settings.weight_decay)
     rates = [2.5e-3, 5e-3, *(1e-3 + 4e-3 * (1 + math.cos(math.pi * share)) / 2 for share in (0, 1 / 3, 2 / 3))]
-    decays = [1 / 10, *(min(0.15, (1 + step) / (10 + step)) for step in range(1, 5))]
+    decays = [min(ema or 0.0, (1 + step) / (10 + step)) for step in range(5)]
     for rate, decay, batch in zip(rates, decays, batches_of(split.train, settings, settings.seed), strict=True):
         optimizer.param_groups[0]["lr"] = rate
         optimizer.zero_grad()
@@ -122,7 +122,6 @@ def test_a_retraining_is_adam_with_clipping_and_an_average_by_hand(split, tmp_pa
         torch.testing.assert_close(found, wanted, rtol=0, atol=max(1e-3 * moved, 1e-7))
     for found, wanted in zip(result.net.buffers(), net.buffers(), strict=True):  # statistics are copied, not averaged
         torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-6)
-    assert any((a - b).abs().max() > 1e-4 for a, b in zip(net.parameters(), average.parameters(), strict=True)) or clip
 
 
 @pytest.mark.parametrize("ema", [None, 0.5])
