@@ -2,19 +2,22 @@
 
     minimise over a:  L_val( w*(a), a ),     w*(a) = argmin_w L_train(w, a)
 
-DARTS (Liu et al., ICLR 2019) stands one optimiser step in for w*(a): w' = step(w, grad_w L_train(w, a)). With
-v = J_step^T grad_w' L_val(w', a), the gradient through the step's gradient argument,
+DARTS (Liu et al., ICLR 2019) puts one optimiser step in the place of w*(a):
+
+    w' = step(w, grad_w L_train(w, a))
+
+With v = J_step^T grad_w' L_val(w', a), the gradient through the step's gradient argument,
 
     dL_val/da = grad_a L_val(w', a) + ( d^2 L_train(w, a) / da dw ) v
 
-`first` drops the second term and takes w' = w, `exact` computes it by double backward, and
-`finite-difference` needs only two more gradients:
+The order `first` drops the second term and takes w' = w. `exact` computes it by double backward. `finite-difference`
+needs only two more gradients:
 
-    ( d^2 L_train / da dw ) v  ~  [ grad_a L_train(w + e v, a) - grad_a L_train(w - e v, a) ] / (2 e),   e =
-    radius / |v|
+    ( d^2 L_train / da dw ) v  ~  [ grad_a L_train(w + e v, a) - grad_a L_train(w - e v, a) ] / (2 e)
+    e = radius / |v|
 
-A loss is any function `loss(weights, arch) -> scalar`; `functional_loss` makes one from a module. Nothing
-here changes a tensor, a buffer, an optimiser or the random state it is given.
+A loss is any function `loss(weights, arch) -> scalar`; `functional_loss` makes one from a module. Nothing here changes
+a tensor, a buffer, an optimiser or the random state that it is given.
 """
 
 import math
@@ -36,14 +39,16 @@ Order = Literal["first", "finite-difference", "exact"]
 
 @dataclass(frozen=True)
 class Hypergradient:
-    """`gradients` of the validation loss, one a tensor of `arch`; the losses on the way, detached.
-
-    `train_loss` is None at first order, which does not evaluate it.
-    """
+    """The gradient of the validation loss, and the losses on the way, detached."""
 
     gradients: tuple[Tensor, ...]
+    """One per tensor of `arch`, in its shape."""
+
     val_loss: Tensor
+    """The validation loss, a scalar, after the virtual step if there is one."""
+
     train_loss: Tensor | None = None
+    """The training loss, a scalar; None at first order, which does not evaluate it."""
 
 
 def hypergradient(
@@ -56,18 +61,17 @@ def hypergradient(
     step: Step | None = None,
     radius: float = 1e-2,
 ) -> Hypergradient:
-    """Gradient of the validation loss with respect to `arch`, by the formulas at the top of this module.
+    """Return the gradient of the validation loss with respect to `arch`, by the formulas at the top of this module.
 
     Args:
         order: `first`, `finite-difference` or `exact`.
         train_loss, val_loss: pure losses; `train_loss` and `step` may be None at first order.
         weights, arch: current values, in the order the losses expect; parameters may be passed as they are.
         step: one differentiable optimiser step, usually from `virtual_step(optimizer)`.
-        radius: length of the perturbation of the weights, for `finite-difference`. 1e-2 is DARTS's. On
-            networks with ReLU, whose gradients jump, it can be badly wrong: 1e-5 in float64, or `exact`.
+        radius: length of the perturbation of the weights, for `finite-difference`. 1e-2 is DARTS's. On networks with
+            ReLU, whose gradients jump, it can be badly wrong: take 1e-5 in float64, or `exact`.
 
-    Source: DARTS, sections 2.3 and A.2; virtual steps of any optimiser are this kit's choice.
-
+    Example:
     >>> val = lambda w, a: a[0] * w[0] - 2 * a[0] + 1
     >>> train = lambda w, a: w[0] ** 2 - 2 * a[0] * w[0] + a[0] ** 2
     >>> w, a = [torch.tensor(-2.0)], [torch.tensor(2.0)]
@@ -75,6 +79,8 @@ def hypergradient(
     (tensor(-4.),)
     >>> hypergradient("exact", train, val, w, a, step=virtual_sgd(torch.optim.SGD(w, lr=0.5))).gradients
     (tensor(2.),)
+
+    Source: DARTS, sections 2.3 and A.2; virtual steps of any optimiser are this kit's choice.
     """
     if order not in get_args(Order):
         raise ValueError(f"unknown order {order!r}: choose one of {', '.join(get_args(Order))}")
@@ -85,70 +91,64 @@ def hypergradient(
     if train_loss is None or step is None:
         raise ValueError(f"order {order!r} needs a train_loss and a step (see virtual_step); only 'first' does not")
     if order == "exact":
-        return _exact(train_loss, val_loss, weights, arch, step)
+        train = train_loss(weights, arch)
+        val = val_loss(step(weights, torch.autograd.grad(train, weights, create_graph=True, allow_unused=True)), arch)
+        return Hypergradient(_gradients(val, arch), val.detach(), train.detach())
     if not (math.isfinite(radius) and radius > 0):
         raise ValueError(f"radius is {radius}: it must be a finite number above 0")
     return _finite_difference(train_loss, val_loss, weights, arch, step, radius)
 
 
-def _exact(
-    train_loss: Loss, val_loss: Loss, weights: Sequence[Tensor], arch: Sequence[Tensor], step: Step
-) -> Hypergradient:
-    train = train_loss(weights, arch)
-    gradients = torch.autograd.grad(train, weights, create_graph=True, allow_unused=True)
-    val = val_loss(step(weights, gradients), arch)
-    return Hypergradient(_gradients(val, arch), val.detach(), train.detach())
-
-
 def _finite_difference(
-    train_loss: Loss,
-    val_loss: Loss,
-    weights: Sequence[Tensor],
-    arch: Sequence[Tensor],
-    step: Step,
-    radius: float,
+    train_loss: Loss, val_loss: Loss, weights: Sequence[Tensor], arch: Sequence[Tensor], step: Step, radius: float
 ) -> Hypergradient:
-    weights = tuple(w.detach() for w in weights)
-    leaves = _leaves(weights)
-    train = train_loss(leaves, tuple(a.detach() for a in arch))
-    gradients = torch.autograd.grad(train, leaves, allow_unused=True)
+    train = train_loss(weights, tuple(a.detach() for a in arch))
+    gradients = torch.autograd.grad(train, weights, allow_unused=True)
     used = [i for i, gradient in enumerate(gradients) if gradient is not None]
+    # The step's gradients become leaves of their own: v is the derivative of L_val with respect to them.
     gradients = tuple(None if gradient is None else gradient.requires_grad_() for gradient in gradients)
+    fixed = [w.detach() for w in weights]
 
-    val = val_loss(step(weights, gradients), arch)
+    val = val_loss(step(fixed, gradients), arch)
     direct_and_v = _gradients(val, [*arch, *(gradients[i] for i in used)])
     direct, v = direct_and_v[: len(arch)], direct_and_v[len(arch) :]
 
-    # with v = 0 the two sides are equal and the term is 0, whatever the large epsilon
+    # Where v = 0 the two sides below are equal and the term is 0, however large epsilon is.
     epsilon = radius / _norm(v).clamp_min(torch.finfo(train.dtype).tiny)
 
     def at(sign: int) -> tuple[Tensor, ...]:
-        moved = list(weights)
+        moved = list(fixed)
         for i, direction in zip(used, v, strict=True):
-            moved[i] = weights[i] + sign * epsilon * direction
+            moved[i] = fixed[i] + sign * epsilon * direction
         return _gradients(train_loss(moved, arch), arch)
 
-    implicit = ((p - n) / (2 * epsilon) for p, n in zip(at(+1), at(-1), strict=True))
-    total = tuple(d + i for d, i in zip(direct, implicit, strict=True))
-    return Hypergradient(total, val.detach(), train.detach())
+    total = (d + (p - n) / (2 * epsilon) for d, p, n in zip(direct, at(+1), at(-1), strict=True))
+    return Hypergradient(tuple(total), val.detach(), train.detach())
 
 
 # --- virtual optimiser steps ---
 
 
+Update = Callable[[Tensor, Tensor, dict[str, Any], dict[str, Any]], Tensor]  # (w, gradient, group, state) -> new w
+
+
 def virtual_step(optimizer: torch.optim.Optimizer, clip: float | None = None) -> Step:
-    """The next step of `optimizer` as a differentiable function (weights, gradients) -> new weights.
+    """Return the next step of `optimizer` as a differentiable function (weights, gradients) -> new weights.
 
-    It does what `clip_grad_norm_(weights, clip); optimizer.step()` would do from the optimiser's present
-    state and present settings, and changes nothing. `weights` are in the order of the optimiser's
-    parameters, group after group; a gradient of None skips its weight. Valid until the optimiser really
-    steps.
+    It does what `clip_grad_norm_(weights, clip); optimizer.step()` would do from the optimiser's present state and
+    settings, and changes nothing. `weights` are in the order of the optimiser's parameters, group after group; a
+    gradient of None skips its weight. The function is valid until the optimiser really steps.
 
-    The clipping factor is held constant: no derivative is taken through the norm (this kit's choice).
-    Adam's step is steep where a gradient and its history are 0 (slope rate / eps), which shrinks the
-    perturbation of the finite difference everywhere: prefer `exact` with Adam.
+    The clipping factor is held constant: no derivative is taken through the norm (this kit's choice). Adam's step is
+    steep where a gradient and its history are 0 (slope rate / eps), which shrinks the perturbation of the finite
+    difference everywhere: prefer `exact` with Adam.
 
-    Raises ValueError for anything but SGD, Adam and AdamW.
+    Args:
+        optimizer: SGD, Adam or AdamW.
+        clip: largest norm of all gradients together; None does not clip.
+
+    Raises:
+        ValueError: for another optimiser.
     """
     if isinstance(optimizer, torch.optim.SGD):
         return virtual_sgd(optimizer, clip)
@@ -158,7 +158,7 @@ def virtual_step(optimizer: torch.optim.Optimizer, clip: float | None = None) ->
 
 
 def virtual_sgd(optimizer: torch.optim.SGD, clip: float | None = None) -> Step:
-    """`virtual_step` of SGD: momentum (its first step included), dampening, Nesterov, weight decay."""
+    """Return the `virtual_step` of SGD: momentum (its first step included), dampening, Nesterov, weight decay."""
 
     def update(w: Tensor, g: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Tensor:
         if group["weight_decay"]:
@@ -173,7 +173,7 @@ def virtual_sgd(optimizer: torch.optim.SGD, clip: float | None = None) -> Step:
 
 
 def virtual_adam(optimizer: torch.optim.Adam | torch.optim.AdamW, clip: float | None = None) -> Step:
-    """`virtual_step` of Adam and AdamW: bias correction, weight decay of either kind, AMSGrad."""
+    """Return the `virtual_step` of Adam and AdamW: bias correction, weight decay of either kind, AMSGrad."""
 
     def update(w: Tensor, g: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Tensor:
         beta1, beta2 = group["betas"]
@@ -183,10 +183,12 @@ def virtual_adam(optimizer: torch.optim.Adam | torch.optim.AdamW, clip: float | 
         elif decay:
             g = g + decay * w
         age = state["step"] + 1
+        # Out of place, unlike torch's own step: the derivative flows through the new averages as far as they hold g.
         mean = beta1 * state.get("exp_avg", 0.0) + (1 - beta1) * g
         square = beta2 * state.get("exp_avg_sq", 0.0) + (1 - beta2) * g * g
         largest = torch.maximum(state.get("max_exp_avg_sq", square), square) if group["amsgrad"] else square
-        # sqrt has an infinite slope at 0, and infinity times its zero gradient would be NaN
+        # The square root has an infinite slope at 0, and infinity times its zero gradient would be NaN. The inner
+        # `where` keeps 0 away from it, the outer one puts 0 back, with slope 0.
         positive = largest > 0
         root = torch.where(positive, torch.where(positive, largest, 1.0).sqrt(), 0.0)
         denominator = root / (1 - beta2**age) ** 0.5 + group["eps"]
@@ -195,16 +197,14 @@ def virtual_adam(optimizer: torch.optim.Adam | torch.optim.AdamW, clip: float | 
     return _virtual(optimizer, clip, update)
 
 
-Update = Callable[[Tensor, Tensor, dict[str, Any], dict[str, Any]], Tensor]
-
-
 def _virtual(optimizer: torch.optim.Optimizer, clip: float | None, update: Update) -> Step:
-    """Walks the optimiser's groups, clips, and applies `update` to each weight that has a gradient."""
-    owners = [(p, dict(group)) for group in optimizer.param_groups for p in group["params"]]
-    states = [dict(optimizer.state.get(p, {})) for p, _ in owners]
-    for state in states:
+    """Return a step that clips, and applies `update` to each weight of the optimiser that has a gradient."""
+    owners = [
+        (p, dict(group), dict(optimizer.state.get(p, {}))) for group in optimizer.param_groups for p in group["params"]
+    ]
+    for _, _, state in owners:
         state["step"] = float(state.get("step", 0))  # an age in float32 would blur the bias correction
-    shapes = [p.shape for p, _ in owners]
+    shapes = [p.shape for p, _, _ in owners]
 
     def step(weights: Sequence[Tensor], gradients: Gradients) -> tuple[Tensor, ...]:
         if [w.shape for w in weights] != shapes or len(gradients) != len(weights):
@@ -217,10 +217,8 @@ def _virtual(optimizer: torch.optim.Optimizer, clip: float | None, update: Updat
             factor = (clip / (norm + 1e-6)).clamp(max=1.0)  # as in clip_grad_norm_
             gradients = [None if g is None else g * factor for g in gradients]
         new = []
-        for w, g, (_, group), state in zip(weights, gradients, owners, states, strict=True):
-            if g is not None and group["maximize"]:
-                g = -g
-            new.append(w if g is None else update(w, g, group, state))
+        for w, g, (_, group, state) in zip(weights, gradients, owners, strict=True):
+            new.append(w if g is None else update(w, -g if group["maximize"] else g, group, state))
         return tuple(new)
 
     return step
@@ -235,15 +233,19 @@ def functional_loss(
     weights: Sequence[nn.Parameter],
     arch: Sequence[nn.Parameter],
 ) -> Loss:
-    """A pure loss(weights, arch) from a module: `objective(module)` with those tensors in the parameters'
-    place.
+    """Make a pure loss(weights, arch) of a module: `objective(module)` with those tensors in the parameters' place.
 
-    `objective` may use anything of the module: `lambda net: mse(net(rainy), clean) +
-    regularise(net.alpha)`. Each call works on copies of the buffers, so BatchNorm in train mode normalises
-    by the batch and its running statistics stay as they are; and from one saved random state, restored
-    after, so that all calls draw the same dropout masks and the generators do not move.
+    Each call works on copies of the buffers, so that BatchNorm in train mode normalises by the batch and its running
+    statistics stay as they are. It starts from the present random state and restores it, so that all calls draw the
+    same dropout masks and the generators do not move.
 
-    Raises ValueError where a parameter of `weights` or `arch` is not the module's.
+    Args:
+        module: the network.
+        objective: a scalar of the module, such as `lambda net: mse(net(rainy), clean) + regularise(net.alpha)`.
+        weights, arch: parameters of the module, in the order in which the loss takes them.
+
+    Raises:
+        ValueError: where a parameter of `weights` or `arch` is not the module's.
     """
     names = {id(p): name for name, p in module.named_parameters()}
     if any(id(p) not in names for p in (*weights, *arch)):
@@ -276,10 +278,10 @@ class _Objective(nn.Module):
 
 
 class Eigenvalue(NamedTuple):
-    """The eigenvalue of largest magnitude, with its sign; the products it took; whether it had settled."""
+    """What a power iteration found."""
 
-    value: float
-    iterations: int
+    value: float  # of largest magnitude, with its sign
+    iterations: int  # Hessian-vector products that it took
     converged: bool
 
 
@@ -291,74 +293,71 @@ def dominant_eigenvalue(
     tolerance: float = 1e-3,
     seed: int = 0,
 ) -> Eigenvalue:
-    """Dominant eigenvalue of the Hessian of loss(arch), by power iteration on Hessian-vector products.
+    """Return the dominant eigenvalue of the Hessian of loss(arch), by power iteration on Hessian-vector products.
 
     A large or fast growing one foretells a search that collapses (RobustDARTS, Zela et al., ICLR 2020).
-    Stops when the Rayleigh quotient moves by less than `tolerance` of itself. `seed` draws the start
-    vector.
+
+    Args:
+        loss: a scalar function of `arch`.
+        arch: where the Hessian is taken.
+        iterations: how many products at most.
+        tolerance: the iteration stops when the Rayleigh quotient moves by less than this share of itself.
+        seed: draws the vector that the iteration starts from.
     """
-    arch = _leaves(arch)
-    gradient = _flatten(_gradients(loss(arch), arch, create_graph=True))
+    product, gradient = _hessian(loss, arch)
     generator = torch.Generator().manual_seed(seed)
     vector = torch.randn(gradient.shape, generator=generator, dtype=torch.float64).to(gradient)
     vector = vector / vector.norm()
     value = math.inf
     for iteration in range(1, iterations + 1):
-        product = _hessian_product(gradient, arch, vector)
-        previous, value = value, float(vector @ product)
-        length = float(product.norm())
+        image = product(vector)
+        previous, value = value, float(vector @ image)
+        length = float(image.norm())
         if length == 0 or abs(value - previous) <= tolerance * abs(value):
             return Eigenvalue(value, iteration, True)
-        vector = product / length
+        vector = image / length
     return Eigenvalue(value, iterations, False)
 
 
 def architecture_hessian(loss: Callable[[Sequence[Tensor]], Tensor], arch: Sequence[Tensor]) -> Tensor:
-    """The whole Hessian of loss(arch), (n, n) over the n numbers of `arch` in order: one product a row.
+    """Return the whole Hessian of loss(arch), (n, n) over the n numbers of `arch` in order, one product per row.
 
     The 267 architecture numbers of the paper's space allow it; `dominant_eigenvalue` is cheaper.
     """
+    product, gradient = _hessian(loss, arch)
+    return torch.stack([product(row) for row in torch.eye(len(gradient)).to(gradient)])
+
+
+def _hessian(
+    loss: Callable[[Sequence[Tensor]], Tensor], arch: Sequence[Tensor]
+) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """Return the map of a vector (n,) to the Hessian times it, and the gradient (n,)."""
     arch = _leaves(arch)
     gradient = _flatten(_gradients(loss(arch), arch, create_graph=True))
-    identity = torch.eye(gradient.numel(), dtype=gradient.dtype, device=gradient.device)
-    return torch.stack([_hessian_product(gradient, arch, row) for row in identity])
 
+    def product(vector: Tensor) -> Tensor:
+        if not gradient.requires_grad:  # a loss linear in arch
+            return torch.zeros_like(vector)
+        return _flatten(_gradients(gradient, arch, grad_outputs=vector, retain_graph=True))
 
-def _hessian_product(gradient: Tensor, arch: Sequence[Tensor], vector: Tensor) -> Tensor:
-    if not gradient.requires_grad:  # a loss linear in arch
-        return torch.zeros_like(vector)
-    return _flatten(_gradients(gradient, arch, vector, retain_graph=True))
+    return product, gradient
 
 
 # --- small helpers ---
 
 
 def _leaves(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The same values as new leaves that ask for gradients; nothing flows back into the caller's tensors."""
+    """Return the same values as new leaves that ask for gradients; nothing flows back into the caller's tensors."""
     return tuple(t.detach().requires_grad_() for t in tensors)
 
 
-def _gradients(
-    output: Tensor,
-    inputs: Sequence[Tensor],
-    cotangent: Tensor | None = None,
-    *,
-    create_graph: bool = False,
-    retain_graph: bool | None = None,
-) -> tuple[Tensor, ...]:
-    """Gradients with zeros where the output does not depend on an input."""
-    return torch.autograd.grad(
-        output,
-        inputs,
-        cotangent,
-        create_graph=create_graph,
-        retain_graph=retain_graph,
-        materialize_grads=True,
-    )
+def _gradients(output: Tensor, inputs: Sequence[Tensor], **options: Any) -> tuple[Tensor, ...]:
+    """Return gradients, with zeros where the output does not depend on an input."""
+    return torch.autograd.grad(output, inputs, materialize_grads=True, **options)
 
 
 def _norm(tensors: Sequence[Tensor]) -> Tensor:
-    """Euclidean norm over all the tensors together."""
+    """Return the Euclidean norm over all the tensors together."""
     return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in tensors]))
 
 

@@ -5,12 +5,9 @@
 | `rgb` | the three channels together | SPANet, derain-toolbox, RealRain-1k |
 | `y` | the luma of MATLAB's `rgb2ycbcr`, 16 to 235 of 255, not rounded | PReNet, MPRNet, Restormer |
 
-Both clamp to [0, 1], take 255 grey levels (here 1.0) as the peak, score image by image in float64, and use
-the SSIM of Wang et al. 2004: an 11 x 11 Gaussian window of sigma 1.5 over the valid area, K1 = 0.01,
-K2 = 0.03.
+Both clamp to [0, 1], take 255 grey levels (here 1.0) as the peak, score image by image in float64, and use the SSIM of
+Wang et al. 2004: an 11 x 11 Gaussian of sigma 1.5 over the valid area, K1 = 0.01, K2 = 0.03.
 """
-
-from __future__ import annotations
 
 import difflib
 from contextlib import nullcontext
@@ -19,7 +16,7 @@ import torch
 from torch import Tensor
 
 CONVENTIONS = ("rgb", "y")
-WINDOW = 11
+SSIM_SIDE = 11  # of SSIM's Gaussian, in pixels
 SIGMA = 1.5
 LUMA = (65.481, 128.553, 24.966)  # grey levels of 255; the offset of 16 comes on top
 
@@ -27,17 +24,25 @@ _BLOCK = 64  # output pixels a banded matrix product computes at once
 
 
 def psnr(x: Tensor, y: Tensor, convention: str = "rgb") -> Tensor:
-    """Peak signal-to-noise ratio, `10 log10(1 / MSE(x, y))`, in dB, image by image.
+    """Return the peak signal-to-noise ratio of each image, in dB.
+
+        PSNR = 10 log10(1 / MSE(x, y))
+
+    On grey pictures `y` scores 20 log10(255 / 219) = 1.32 dB above `rgb`: its luma spans 219 levels while the peak
+    stays 255.
 
     Args:
-        x: (B, 3, H, W) RGB, the image to judge; clamped to [0, 1].
-        y: (B, 3, H, W) RGB in [0, 1], the clean image.
-        convention: 'rgb' or 'y', see the table above.
+        x: (B, 3, H, W) RGB, the images to judge; clamped to [0, 1].
+        y: (B, 3, H, W) RGB in [0, 1], the clean images.
+        convention: `rgb` or `y`, see the table above.
 
-    Returns (B,) float64; infinite where the two are equal, NaN where x holds a NaN. On grey pictures `y`
-    scores 20 log10(255 / 219) = 1.32 dB above `rgb`: its luma spans 219 levels while the peak stays 255.
-    Raises ValueError for other shapes or ranges, or an unknown convention.
+    Returns:
+        (B,) float64; infinite where the two are equal, NaN where x holds a NaN.
 
+    Raises:
+        ValueError: for other shapes or ranges, or an unknown convention.
+
+    Example:
     >>> psnr(torch.zeros(1, 3, 16, 16), torch.full((1, 3, 16, 16), 0.1))
     tensor([20.], dtype=torch.float64)
     """
@@ -46,33 +51,34 @@ def psnr(x: Tensor, y: Tensor, convention: str = "rgb") -> Tensor:
 
 
 def ssim(x: Tensor, y: Tensor, convention: str = "rgb") -> Tensor:
-    """Structural similarity (Wang et al. 2004), image by image; 1 where the two are equal.
+    """Return the structural similarity (Wang et al. 2004) of each image; 1 where the two are equal.
 
-    Arguments, errors and the (B,) float64 result are those of `psnr`; `rgb` is the mean over the three
-    channels. Sides must be at least 11. scikit-image gives the same number for (H, W, C) arrays when called
-    as `structural_similarity(x, y, data_range=1, channel_axis=-1, gaussian_weights=True, sigma=1.5,
-    use_sample_covariance=False)`, for 'y' on the luma in (16 .. 235) / 255.
+    Arguments, errors and the (B,) float64 result are those of `psnr`; `rgb` is the mean over the three channels. Sides
+    must be at least 11. scikit-image gives the same number for (H, W, C) arrays when called as
+    `structural_similarity(x, y, data_range=1, channel_axis=-1, gaussian_weights=True, sigma=1.5,
+    use_sample_covariance=False)`, for `y` on the luma in (16 .. 235) / 255.
     """
     return structural_similarity(*_channels(x, y, convention))
 
 
 def structural_similarity(x: Tensor, y: Tensor, data_range: float = 1.0) -> Tensor:
-    """Differentiable SSIM of each image, averaged over channels and the valid area.
+    """Return the differentiable SSIM of each image, averaged over channels and the valid area.
 
         SSIM = (2 m_x m_y + C1) (2 c_xy + C2) / ((m_x^2 + m_y^2 + C1) (v_x + v_y + C2))
 
-    with means m, variances v and covariance c under the Gaussian window, C1 = (0.01 L)^2, C2 = (0.03 L)^2.
+    with means m, variances v and covariance c under the Gaussian, C1 = (0.01 L)^2, C2 = (0.03 L)^2.
 
     Args:
         x, y: (B, C, H, W) of one shape, H, W >= 11; nothing is clamped.
         data_range: L, the distance of the darkest from the brightest possible value.
 
-    Returns (B,), float32, or float64 for float64 input; half precision is widened, also under autocast.
+    Returns:
+        (B,) float32, or float64 for float64 input; half precision is widened, also under autocast.
     """
     _check_pair(x, y)
-    if min(x.shape[-2:]) < WINDOW:
+    if min(x.shape[-2:]) < SSIM_SIDE:
         height, width = x.shape[-2:]
-        raise ValueError(f"SSIM needs sides of at least {WINDOW} pixels, got {height} x {width}: use larger crops")
+        raise ValueError(f"SSIM needs sides of at least {SSIM_SIDE} pixels, got {height} x {width}: use larger crops")
     dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
     x, y = x.to(dtype), y.to(dtype)
     with _full_precision(x.device.type):
@@ -86,13 +92,13 @@ def structural_similarity(x: Tensor, y: Tensor, data_range: float = 1.0) -> Tens
 
 
 def luma(x: Tensor) -> Tensor:
-    """RGB (B, 3, H, W) in [0, 1] -> Y (B, 1, H, W) in [16, 235] / 255: MATLAB's `rgb2ycbcr`, not rounded."""
+    """Return Y (B, 1, H, W) in [16, 235] / 255 of RGB (B, 3, H, W) in [0, 1]: MATLAB's `rgb2ycbcr`, not rounded."""
     red, green, blue = x.unbind(1)
     return ((LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue + 16) / 255).unsqueeze(1)
 
 
 def _channels(x: Tensor, y: Tensor, convention: str) -> tuple[Tensor, Tensor]:
-    """Both images checked, clamped, in float64, with the channels the convention compares."""
+    """Return both images checked, clamped, in float64, with the channels that the convention compares."""
     if convention not in CONVENTIONS:
         near = difflib.get_close_matches(str(convention).lower(), CONVENTIONS, n=1, cutoff=0.0)[0]
         raise ValueError(f"unknown convention {convention!r}, did you mean {near!r}? ({CONVENTIONS})")
@@ -119,33 +125,34 @@ def _double(image: Tensor) -> Tensor:
 
 
 def _gaussian_mean(maps: Tensor) -> Tensor:
-    """(..., H, W) -> (..., H - 10, W - 10): the weighted mean under every whole Gaussian window."""
+    """Return the weighted mean under every whole Gaussian: (..., H, W) -> (..., H - 10, W - 10)."""
     return _blur_rows(_blur_rows(maps).mT).mT
 
 
 def _blur_rows(maps: Tensor) -> Tensor:
-    """Blur along the columns, (..., H, W) -> (..., H - 10, W), as products with a banded matrix.
+    """Blur along the columns, (..., H, W) -> (..., H - 10, W).
 
-    Cut into blocks, the band stays dense: a patch is one product, and a large picture costs no more than it
-    must.
+    Blurring is a product with a banded matrix. A matrix over the whole height would be nearly all zeros. Cut into
+    blocks of rows, each with the 10 rows that its last ones reach into, the band stays dense: a patch is one product,
+    and a large picture costs no more than it must.
     """
     blocks = []
-    for start in range(0, maps.shape[-2] - WINDOW + 1, _BLOCK):
-        rows = maps[..., start : start + _BLOCK + WINDOW - 1, :]
+    for start in range(0, maps.shape[-2] - SSIM_SIDE + 1, _BLOCK):
+        rows = maps[..., start : start + _BLOCK + SSIM_SIDE - 1, :]
         blocks.append(_band(rows.shape[-2], rows) @ rows)
     return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=-2)
 
 
 def _band(size: int, like: Tensor) -> Tensor:
-    """(size - 10, size): row i holds the Gaussian weights of pixels i .. i + 10, which sum to 1."""
+    """Return a matrix (size - 10, size); row i holds the Gaussian weights of pixels i .. i + 10, which sum to 1."""
     column = torch.arange(size, dtype=like.dtype, device=like.device)
-    offset = column - column[: size - WINDOW + 1, None] - WINDOW // 2
-    weights = torch.exp(-offset.square() / (2 * SIGMA**2)) * (offset.abs() <= WINDOW // 2)
+    offset = column - column[: size - SSIM_SIDE + 1, None] - SSIM_SIDE // 2
+    weights = torch.exp(-offset.square() / (2 * SIGMA**2)) * (offset.abs() <= SSIM_SIDE // 2)
     return weights / weights.sum(dim=1, keepdim=True)
 
 
 def _full_precision(device_type: str) -> torch.autocast | nullcontext[None]:
-    """Autocast would run the products in half precision, where variances vanish in rounding."""
+    """Switch autocast off: it would run the products in half precision, where variances vanish in rounding."""
     if torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)
     return nullcontext()

@@ -1,19 +1,19 @@
 """Synthetic rain: several rainy versions of one clean picture, each a pure function of its seed.
 
-A drop that falls while the shutter is open leaves a straight bright streak. Here a *layer* of rain is a
-Poisson scatter of points blurred by one line-shaped kernel, and an image holds one to four layers: near
-streaks are longer, wider, rarer and brighter than far ones. Streaks that overlap hide the background one
-behind the other, so the shares of light they let through multiply and their optical depths add:
-`S = 1 - exp(-sum of layers)` stays in [0, 1) by itself. The recipe is this kit's choice, calibrated so that
-light, medium and heavy rain leave the bundled photographs at about 26, 21 and 14 dB (RGB): near Rain100L, near
-Rain800, and some 2 dB milder than Rain100H.
+A drop that falls while the shutter is open leaves a straight bright streak. Here a *layer* of rain is a Poisson scatter
+of points blurred by one line-shaped kernel, and an image holds one to four layers: near streaks are longer, wider,
+rarer and brighter than far ones. Streaks that overlap hide the background one behind the other, so the shares of light
+that they let through multiply and their optical depths add. The streaks S stay in [0, 1) by themselves:
+
+    S = 1 - exp(-sum of layers)
+
+The recipe is this kit's choice, calibrated so that light, medium and heavy rain leave the bundled photographs at about
+26, 21 and 14 dB (RGB): near Rain100L, near Rain800, and some 2 dB milder than Rain100H.
 
     streaks, parameters = rain_streaks(480, 640, "heavy", seed=0)    # the rain alone, (H, W)
     rainy = add_rain(clean, "heavy", seed=0)                         # over a picture, (H, W, 3)
     scene = rain_scene(clean, ("light", "medium", "heavy"), seed=0)  # R versions under one wind
 """
-
-from __future__ import annotations
 
 import difflib
 import math
@@ -42,92 +42,102 @@ TAPER = 0.5  # share of a streak over which its two ends fade out
 ATMOSPHERE = 0.8  # brightness of fog too thick to see through
 
 
-@dataclass(frozen=True)
-class _Recipe:
-    """What a level of rain is made of; each range goes from the farthest layer to the nearest."""
-
-    layers: int
-    length: tuple[float, float]  # pixels
-    width: tuple[float, float]  # pixels, full width at half maximum
-    density: tuple[float, float]  # streaks a pixel, over all layers
-    opacity: tuple[float, float]  # optical depth of a streak at its centre
-
-
-_RECIPES = (  # at levels 1, 2, 3; the opacities are what the calibration set
-    _Recipe(1, (9, 25), (1.0, 2.0), (0.005, 0.002), (0.28, 0.60)),
-    _Recipe(2, (15, 35), (1.0, 2.5), (0.018, 0.006), (0.09, 0.41)),
-    _Recipe(4, (25, 60), (1.0, 3.0), (0.050, 0.010), (0.04, 0.34)),
+_LAYERS = (1, 2, 4)  # at levels 1, 2 and 3
+_RANGES = np.array(
+    # Each pair goes from the farthest layer to the nearest. The opacities are what the calibration set.
+    #    length     width       density         opacity
+    [
+        [(9, 25), (1.0, 2.0), (0.005, 0.002), (0.28, 0.60)],
+        [(15, 35), (1.0, 2.5), (0.018, 0.006), (0.09, 0.41)],
+        [(25, 60), (1.0, 3.0), (0.050, 0.010), (0.04, 0.34)],
+    ]
 )
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One sheet of rain.
-
-    `angle` in degrees from the vertical (positive: a streak's foot lies to the right of its head), `length`
-    and `width` in pixels, `density` in streaks a pixel, `opacity` the mean optical depth of a streak at its
-    centre.
-    """
+    """One sheet of rain."""
 
     angle: float
+    """Degrees from the vertical; positive where a streak's foot lies to the right of its head."""
+
     length: float
+    """Length of a streak, in pixels."""
+
     width: float
+    """Width of a streak across, in pixels: the full width at half maximum."""
+
     density: float
+    """Streaks per pixel."""
+
     opacity: float
+    """Mean optical depth of a streak at its centre."""
 
 
 @dataclass(frozen=True)
 class RainParameters:
-    """How one rainy image came about: `level` as a number (see `rain_level`), `angle` as in `Layer`."""
+    """How one rainy image came about."""
 
     level: float
+    """The level as a number (see `rain_level`)."""
+
     seed: tuple[int, ...]
+    """What the rain was drawn from."""
+
     angle: float
+    """Mean angle of its layers, as in `Layer`."""
+
     layers: tuple[Layer, ...]
+    """The sheets of rain, from the farthest to the nearest."""
 
     @property
     def density(self) -> float:
-        """Streaks a pixel, all layers together."""
+        """Streaks per pixel, all layers together."""
         return sum(layer.density for layer in self.layers)
 
     @property
     def length(self) -> float:
-        """Mean length of a streak, pixels; 0 where there is no rain."""
+        """Mean length of a streak, in pixels; 0 where there is no rain."""
         return sum(layer.density * layer.length for layer in self.layers) / (self.density or 1)
 
     @property
     def width(self) -> float:
-        """Mean width of a streak, pixels; 0 where there is no rain."""
+        """Mean width of a streak, in pixels; 0 where there is no rain."""
         return sum(layer.density * layer.width for layer in self.layers) / (self.density or 1)
 
 
 @dataclass(frozen=True)
 class RainScene:
-    """R rainy versions of one clean picture.
-
-    clean (H, W, 3), rainy (R, H, W, 3) and streaks (R, H, W) are float32 in [0, 1]; `wind` is the angle, in
-    degrees from the vertical, about which the versions' own angles are jittered.
-    """
+    """R rainy versions of one clean picture; images are float32 in [0, 1]."""
 
     clean: Image
+    """The picture, (H, W, 3)."""
+
     rainy: Image
+    """The picture under each rain, (R, H, W, 3)."""
+
     streaks: Image
+    """Each rain alone, (R, H, W)."""
+
     parameters: tuple[RainParameters, ...]
+    """How each rain was drawn."""
+
     wind: float
+    """Degrees from the vertical; the versions' own angles are jittered about it."""
 
 
 def rain_level(level: Level) -> float:
-    """A level as a number: 0 is no rain, light is 1, medium 2, heavy 3.
+    """Return a level as a number: 0 is no rain, light is 1, medium 2, heavy 3.
 
-    Between two named levels the ranges of length, width, density and opacity are interpolated linearly and
-    the number of layers is rounded up; from 0 to 1, and beyond 3, only the density grows, in proportion to
-    the level.
+    Between two named levels the ranges of length, width, density and opacity are interpolated linearly and the number
+    of layers is rounded up. From 0 to 1, and beyond 3, only the density grows, in proportion to the level.
     """
     if isinstance(level, str):
         if level not in LEVELS:
             near = difflib.get_close_matches(level, LEVELS, n=1, cutoff=0.0)[0]
-            choices = f"one of {tuple(LEVELS)} or a number >= 0"
-            raise ValueError(f"unknown rain level {level!r}, did you mean {near!r}? Give {choices}")
+            raise ValueError(
+                f"unknown rain level {level!r}, did you mean {near!r}? Give one of {tuple(LEVELS)} or a number >= 0"
+            )
         return LEVELS[level]
     number = float(level)
     if not (math.isfinite(number) and number >= 0):
@@ -138,17 +148,19 @@ def rain_level(level: Level) -> float:
 def rain_streaks(
     height: int, width: int, level: Level, seed: Seed, *, wind: float | None = None
 ) -> tuple[Image, RainParameters]:
-    """The rain alone: a streak layer (height, width), float32 in [0, 1), and how it was drawn.
+    """Draw the rain alone.
+
+    The same arguments give the same bytes, in any process. Streaks are drawn on a canvas that is larger than the image
+    by one streak, so that those which start outside reach in and the rain is as dense at the edge as in the middle.
 
     Args:
-        height, width: pixels, from 1.
-        level: 'light', 'medium', 'heavy' or a number >= 0 (see `rain_level`).
+        height, width: pixels, at least 1.
+        level: `light`, `medium`, `heavy` or a number >= 0 (see `rain_level`).
         seed: an int >= 0, or a sequence of them such as (run seed, scene, version).
-        wind: angle of the rain in degrees from the vertical, in (-90, 90); drawn from +-30 when None.
+        wind: angle of the rain in degrees from the vertical, in (-90, 90); None draws it from -30 to 30.
 
-    Same arguments, same bytes, in any process. Streaks are drawn on a canvas larger than the image by one
-    streak, so that those which start outside reach in and the rain is as dense at the edge as in the
-    middle.
+    Returns:
+        The streaks (height, width), float32 in [0, 1), and how they were drawn.
     """
     if height < 1 or width < 1:
         raise ValueError(f"an image has at least one pixel, got {height} x {width}")
@@ -168,14 +180,15 @@ def add_rain(
     depth: ArrayLike | None = None,
     fog: float = 0.0,
 ) -> Image:
-    """`clean` (H, W, 3), uint8 or float in [0, 1], under rain: float32 (H, W, 3) in [0, 1].
+    """Return a picture under rain, float32 (H, W, 3) in [0, 1].
 
     Args:
-        level, seed, wind: as in `rain_streaks`. Level 0 is the identity (of the foggy picture, with fog).
-        blend: 'screen', `1 - (1 - B)(1 - S)`: rain vanishes against a bright sky, as it does; 'add',
-            `min(B + S, 1)`.
-        depth, fog: distances (H, W) >= 0 in any unit, and the fog's extinction per that unit (see `add_fog`).
+        clean: the picture (H, W, 3), uint8 or float in [0, 1].
+        level, seed, wind: see `rain_streaks`. Level 0 is the identity (of the foggy picture, with fog).
+        blend: see `composite`.
+        depth, fog: see `add_fog`; None leaves fog out.
 
+    Example:
     >>> add_rain(np.full((64, 48, 3), 0.5), "heavy", seed=0).shape
     (64, 48, 3)
     """
@@ -196,10 +209,15 @@ def rain_scene(
     depth: ArrayLike | None = None,
     fog: float = 0.0,
 ) -> RainScene:
-    """One clean picture under R = len(levels) rains: one wind, angles within `jitter` degrees of it.
+    """Return one clean picture under R = len(levels) rains, as multi-to-one training reads it.
 
-    Multi-to-one training reads such scenes. Version r has the seed (*seed, r), so it does not depend on how
-    many versions follow. The other arguments are those of `add_rain`.
+    Version r has the seed (*seed, r), so it does not depend on how many versions follow.
+
+    Args:
+        clean, seed, blend, depth, fog: see `add_rain`.
+        levels: the level of each version.
+        wind: the wind of all versions, see `rain_streaks`.
+        jitter: degrees from 0 to 45 that the angle of a version may differ from the wind.
     """
     if isinstance(levels, str) or not len(levels):
         raise ValueError(f"levels must be a sequence such as ('light', 'heavy'), got {levels!r}")
@@ -221,9 +239,17 @@ def rain_scene(
 
 
 def composite(background: NDArray[Any], streaks: ArrayLike, blend: Blend = "screen") -> Image:
-    """Lay a streak layer (H, W) in [0, 1], drawn here or loaded, over a picture (H, W, 3): float32 in [0, 1].
+    """Lay streaks S over a picture B: float32 (H, W, 3) in [0, 1].
 
-    'screen' is `1 - (1 - B)(1 - S)`, 'add' is `min(B + S, 1)`.
+        screen:  1 - (1 - B) (1 - S)
+        add:     min(B + S, 1)
+
+    With `screen` rain vanishes against a bright sky, as it does.
+
+    Args:
+        background: B, (H, W, 3), uint8 or float in [0, 1].
+        streaks: S, (H, W) in [0, 1], drawn here or loaded.
+        blend: `screen` or `add`.
     """
     picture = as_float(background)
     if blend not in BLENDS:
@@ -238,10 +264,15 @@ def composite(background: NDArray[Any], streaks: ArrayLike, blend: Blend = "scre
 
 
 def add_fog(clean: NDArray[Any], depth: ArrayLike, fog: float) -> Image:
-    """Fog that thickens with distance, `J = t I + (1 - t) 0.8` with `t = exp(-fog * depth)` (Koschmieder).
+    """Return a picture I in fog that thickens with distance (Koschmieder), float32 (H, W, 3) in [0, 1].
 
-    depth (H, W) >= 0 is a distance in any unit, fog >= 0 the extinction per that unit; `np.ones((H, W))` is
-    an even mist. From a stereo pair's disparity d, depth is proportional to 1 / d.
+        J = t I + (1 - t) 0.8,     t = exp(-fog * depth)
+
+    Args:
+        clean: I, (H, W, 3), uint8 or float in [0, 1].
+        depth: distances (H, W) >= 0 in any unit; `np.ones((H, W))` is an even mist. From a stereo pair's disparity d,
+            depth is proportional to 1 / d.
+        fog: extinction >= 0 per unit of depth.
     """
     picture = as_float(clean)
     distance = np.asarray(depth, np.float32)
@@ -256,7 +287,7 @@ def add_fog(clean: NDArray[Any], depth: ArrayLike, fog: float) -> Image:
 
 
 def as_float(picture: NDArray[Any]) -> Image:
-    """uint8, or float in [0, 1], of shape (H, W, 3) -> float32 in [0, 1]; anything else is an error."""
+    """Return a picture (H, W, 3), uint8 or float in [0, 1], as float32 in [0, 1]; ValueError for anything else."""
     array = np.asarray(picture)
     if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         raise ValueError(f"a picture has shape (H, W, 3) with H, W >= 1, got {array.shape}")
@@ -292,7 +323,7 @@ def _generator(entropy: tuple[int, ...]) -> np.random.Generator:
 
 
 def _wind(wind: float | None, rng: np.random.Generator) -> float:
-    drawn = rng.uniform(-MAX_WIND, MAX_WIND)  # drawn in any case, so that giving a wind leaves the rest alone
+    drawn = rng.uniform(-MAX_WIND, MAX_WIND)  # in any case, so that giving a wind leaves the rest alone
     if wind is None:
         return float(drawn)
     if not -90 < wind < 90:
@@ -300,37 +331,25 @@ def _wind(wind: float | None, rng: np.random.Generator) -> float:
     return float(wind)
 
 
-def _recipe(level: float) -> _Recipe:
-    anchor = min(max(level, 1.0), 3.0)
-    below, above = _RECIPES[math.floor(anchor) - 1], _RECIPES[math.ceil(anchor) - 1]
-    share = anchor - math.floor(anchor)
-
-    def between(near: tuple[float, float], far: tuple[float, float], scale: float = 1.0) -> tuple[float, float]:
-        first, last = (scale * (a + share * (b - a)) for a, b in zip(near, far, strict=True))
-        return first, last
-
-    return _Recipe(
-        layers=math.ceil(below.layers + share * (above.layers - below.layers)),
-        length=between(below.length, above.length),
-        width=between(below.width, above.width),
-        density=between(below.density, above.density, scale=level / anchor),
-        opacity=between(below.opacity, above.opacity),
-    )
-
-
 def _draw_parameters(level: float, seed: tuple[int, ...], angle: float, rng: np.random.Generator) -> RainParameters:
-    recipe, layers = _recipe(level), []
-    for index in range(recipe.layers):
-        nearness = (index + rng.uniform()) / recipe.layers  # stratified: each layer has its own share of depth
-        ranges = (recipe.length, recipe.width, recipe.density, recipe.opacity)
-        length, width, density, opacity = (far + nearness * (near - far) for far, near in ranges)
+    anchor = min(max(level, 1.0), 3.0)
+    below, above = math.floor(anchor) - 1, math.ceil(anchor) - 1
+    share = anchor - math.floor(anchor)
+    count = math.ceil(_LAYERS[below] + share * (_LAYERS[above] - _LAYERS[below]))
+    ranges = _RANGES[below] + share * (_RANGES[above] - _RANGES[below])  # (4 quantities, farthest and nearest)
+    ranges[2] *= level / anchor  # the density alone, beyond the named levels
+    far, near = ranges.T
+    layers = []
+    for index in range(count):
+        nearness = (index + rng.uniform()) / count  # stratified: each layer has its own share of depth
+        length, width, density, opacity = (far + nearness * (near - far)).tolist()
         lean = angle + GUST * rng.uniform(-1, 1)
-        layers.append(Layer(lean, length, width, density / recipe.layers, opacity))
+        layers.append(Layer(lean, length, width, density / count, opacity))
     return RainParameters(level, seed, angle, tuple(layers))
 
 
 def _draw_streaks(height: int, width: int, layers: tuple[Layer, ...], rng: np.random.Generator) -> Image:
-    """Poisson points convolved with line kernels; the layers add up in the Fourier domain."""
+    """Return Poisson points convolved with line kernels; the layers add up in the Fourier domain."""
     import scipy.fft  # a quarter of a second, which only drawing rain should cost
 
     kernels = [_line_kernel(layer) for layer in layers]
@@ -338,8 +357,7 @@ def _draw_streaks(height: int, width: int, layers: tuple[Layer, ...], rng: np.ra
     rows, columns = (scipy.fft.next_fast_len(side + 2 * reach, real=True) for side in (height, width))
     total: Any = 0
     for layer, kernel in zip(layers, kernels, strict=True):
-        # Poisson many points, each anywhere: a Poisson process, at the cost of the points and not of the
-        # pixels
+        # As many points as a Poisson number says, each anywhere, are a Poisson process: it costs by points, not pixels.
         count = rng.poisson(layer.density * rows * columns)
         where = rng.integers(rows * columns, size=count)
         depths = layer.opacity * rng.uniform(0.5, 1.5, size=count)
@@ -354,7 +372,7 @@ def _draw_streaks(height: int, width: int, layers: tuple[Layer, ...], rng: np.ra
 
 
 def _line_kernel(layer: Layer) -> Image:
-    """A soft line through the middle of an odd square, peak 1: tapered along, Gaussian across."""
+    """Return a soft line through the middle of an odd square, peak 1: tapered along, Gaussian across."""
     sigma = layer.width / math.sqrt(8 * math.log(2))  # from the full width at half maximum
     half = layer.length / 2
     reach = math.ceil(half + 3 * sigma)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from manas_lite.draw.style import BLACK, ORANGE, VERMILION, Drawing, styled
-from manas_lite.metrics import WINDOW, psnr, ssim
+from manas_lite.metrics import SSIM_SIDE, psnr, ssim
 from manas_lite.rain import LEVELS, RainScene
 
 Crop = tuple[int, int, int, int]  # top, left, height, width
@@ -131,7 +131,7 @@ def _title(name: str, picture: np.ndarray, clean: np.ndarray, convention: str = 
         return name
     x, y = (torch.from_numpy(np.ascontiguousarray(p)).movedim(-1, 0)[None] for p in (picture, clean))
     score = f"PSNR {psnr(x, y, convention).item():.2f} dB"
-    if min(picture.shape[:2]) >= WINDOW:
+    if min(picture.shape[:2]) >= SSIM_SIDE:
         score += f", SSIM {ssim(x, y, convention).item():.3f}"
     return f"{name}\n{score} ({convention.upper()})"
 
