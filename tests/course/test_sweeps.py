@@ -30,7 +30,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the runs that were executed; scene 1 under heavy rain fails the first time."""
     names: list[str] = []
 
-    def fake(notebook, *, preset, parameters, out, name, runs_dir, timeout):
+    def fake(notebook, *, preset, parameters, out, name, runs_dir, timeout, imports):
         fails = parameters.get("level") == "heavy" and parameters["scene"] == 1 and name not in names
         names.append(name)
         out.mkdir(exist_ok=True)

@@ -9,7 +9,7 @@
     grid:                         # optional: every combination
       search_seed: [0, 1, 2]
     seeds: [search_seed]          # optional: parameters over which mean and deviation are taken
-    imports: [my_loss.py]         # optional: files of yours to run first, relative to this one
+    imports: []                   # optional: Python files of yours to run first, relative to this one
 
 Names are those of the notebook's parameters. Where the notebook has the parameter `settings`, they may also be those of
 any other setting, such as `rains` or `loss.terms.NAME`.
