@@ -7,8 +7,10 @@ a `state_dict` (networks, optimisers, gradient scalers) into such a pair and bac
 import contextlib
 import hashlib
 import json
+import operator
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -121,7 +123,7 @@ def write_atomic(path: str | Path, data: bytes) -> None:
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
-    """The sha256 of a file's bytes, in hexadecimal digits."""
+    """Return the sha256 of a file's bytes, in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -169,12 +171,15 @@ def _flatten(tensors: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
 def _unflatten(flat: Mapping[str, Tensor], empty: list[str]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for name, value in [*flat.items(), *((name, {}) for name in empty)]:
-        *parents, key = name.split("/")
-        node = nested
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[key] = value
+        _put(nested, name.split("/"), value)
     return nested
+
+
+def _put(nested: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    *parents, key = path
+    for parent in parents:
+        nested = nested.setdefault(parent, {})
+    nested[key] = value
 
 
 # --- states of networks and optimisers ---
@@ -230,10 +235,7 @@ def _shapes(optimizer: torch.optim.Optimizer) -> list[list[list[int]]]:
 
 def _split(value: Any, tensors: dict[str, Any], path: tuple[str, ...]) -> Any:
     if isinstance(value, Tensor):
-        node = tensors
-        for key in path[:-1]:
-            node = node.setdefault(key, {})
-        node[path[-1]] = value
+        _put(tensors, path, value)
         return []
     if isinstance(value, Mapping):
         kind = "int" if value and all(type(key) is int for key in value) else "dict"
@@ -250,13 +252,9 @@ def _join(node: Any, tensors: Mapping[str, Any], path: tuple[str, ...]) -> Any:
     if not isinstance(node, list):
         return node
     if not node:
-        found: Any = tensors
-        for key in path:
-            found = found[key]
-        return found
+        return reduce(operator.getitem, path, tensors)
     kind, items = node
     if isinstance(items, dict):
-        convert = int if kind == "int" else str
-        return {convert(key): _join(item, tensors, (*path, key)) for key, item in items.items()}
-    values: Iterator[Any] = (_join(item, tensors, (*path, str(i))) for i, item in enumerate(items))
-    return tuple(values) if kind == "tuple" else list(values)
+        return {int(key) if kind == "int" else key: _join(item, tensors, (*path, key)) for key, item in items.items()}
+    convert = tuple if kind == "tuple" else list
+    return convert(_join(item, tensors, (*path, str(i))) for i, item in enumerate(items))

@@ -1,4 +1,4 @@
-"""Facts about here and now: what a run is computed by."""
+"""The facts of the present machine and code: what a run is computed by."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ import torch
 
 
 def describe_environment() -> dict[str, Any]:
-    """What a run was computed by: versions, git commit, machine, threads, command."""
+    """Return what a run is computed by: versions, git commit, machine, threads, command."""
     packages = ("manas_lite", "torch", "numpy", "safetensors", "scikit-image", "pillow")
     cuda = torch.cuda.is_available()
     return {
@@ -30,7 +30,7 @@ def describe_environment() -> dict[str, Any]:
 
 
 def git_state(package: Path) -> dict[str, Any] | None:
-    """Commit of the running code and whether its folder differs from it; None where git does not track it."""
+    """Return the commit of the running code and whether its folder differs from it; None if git does not track it."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(
@@ -46,7 +46,7 @@ def git_state(package: Path) -> dict[str, Any] | None:
 
 
 def peak_memory() -> dict[str, int]:
-    """Peak bytes so far of this process, resident and on the GPUs; what ran before the run included."""
+    """Return the peak bytes so far of this process, resident and on the GPUs; what ran before the run counts too."""
     peak = {}
     if sys.platform != "win32":
         import resource
@@ -54,8 +54,7 @@ def peak_memory() -> dict[str, int]:
         unit = 1 if sys.platform == "darwin" else 1024
         peak["resident_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     if torch.cuda.is_available() and torch.cuda.is_initialized():
-        devices = range(torch.cuda.device_count())
-        peak["cuda_bytes"] = max(torch.cuda.max_memory_allocated(device) for device in devices)
+        peak["cuda_bytes"] = max(torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count()))
     return peak
 
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 
 def live_notebook() -> bool:
-    """Whether this is a Jupyter kernel (papermill and nbval set up one as well)."""
+    """Tell whether this is a Jupyter kernel (papermill and nbval set up one as well)."""
     shell = sys.modules.get("IPython")
     instance = shell.get_ipython() if shell is not None else None
     return instance is not None and hasattr(instance, "kernel")
@@ -20,13 +20,14 @@ HEADLESS = "MANAS_LITE_HEADLESS"  # set by the runner of notebooks and by tests
 
 
 def headless() -> bool:
-    """Whether a notebook runs with no one looking: live bars, curves and widgets then give way to static ones."""
+    """Tell whether a notebook runs with no one looking: live bars, curves and widgets then give way to static ones."""
     return bool(os.environ.get(HEADLESS))
 
 
 class Progress:
-    """Counts `total` steps. In a terminal or a live notebook a bar; elsewhere only what `say` is given.
+    """A count of `total` steps: a bar in a terminal or a live notebook; elsewhere only what `say` is given.
 
+    Example:
     >>> with Progress(10, "search", show=False) as progress:
     ...     progress.step(loss=0.1)
     """
@@ -34,16 +35,15 @@ class Progress:
     def __init__(self, total: int, title: str, *, start: int = 0, show: bool = True) -> None:
         self.title, self.total, self.show = title, total, show
         self.began, self.done = time.monotonic(), start
-        self.live = show and (sys.stderr.isatty() or live_notebook())
         self.bar = None
-        if self.live:
+        if show and (sys.stderr.isatty() or live_notebook()):
             from tqdm.auto import tqdm as auto
 
             kind = auto if live_notebook() else tqdm
             self.bar = kind(total=total, desc=title, initial=start, dynamic_ncols=True, leave=False)
 
     def step(self, **facts: float) -> None:
-        """One more step; `facts` stand beside the bar."""
+        """Count one more step; `facts` stand beside the bar."""
         self.done += 1
         if self.bar is not None:
             self.bar.update(1)
@@ -51,12 +51,10 @@ class Progress:
                 self.bar.set_postfix({name: f"{value:.4g}" for name, value in facts.items()}, refresh=False)
 
     def say(self, line: str) -> None:
-        """A line that stays, above the bar where there is one."""
-        if not self.show:
-            return
-        text = f"{self.title} {self.done}/{self.total} {line}"
-        tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()
+        """Write a line that stays, above the bar where there is one."""
+        if self.show:
+            tqdm.write(f"{self.title} {self.done}/{self.total} {line}", file=sys.stdout)
+            sys.stdout.flush()
 
     def __enter__(self) -> "Progress":
         return self
@@ -67,5 +65,5 @@ class Progress:
 
 
 def summary(facts: Mapping[str, Any]) -> str:
-    """`name value` pairs for a log line."""
+    """Return `name value` pairs for a log line."""
     return "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items())

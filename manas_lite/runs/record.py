@@ -9,25 +9,21 @@ kit: a setting that did not exist when it was started had its default in effect.
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import json
-import math
-import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from manas_lite.runs.checkpoint import write_atomic
+from manas_lite.runs.checkpoint import sha256_of, write_atomic
 from manas_lite.runs.environment import describe_environment, peak_memory
-from manas_lite.runs.settings import completed, difference, to_dict
+from manas_lite.runs.settings import completed, difference, plain
 
 MANIFEST, LOG, LOCK = "manifest.json", "log.jsonl", ".lock"
 FORMAT = 2  # of the manifest and the log; manifests of format 1 do not say so
@@ -121,17 +117,15 @@ class RunDirectory:
             self._check()
             self._seconds_before = self.manifest["seconds"]
         else:
-            own: dict[str, Any] = {"kind": self.kind, "format": FORMAT, "started": now}
-            own |= {"finished": None, "stopped": None}
-            own |= {"seconds": 0.0, "peak_memory": {}, "seeds": dict(_seeds(self.record))}
-            own |= {"notes": {}, "stretches": []}
+            own = {"kind": self.kind, "format": FORMAT, "started": now, "finished": None, "stopped": None}
+            own |= {"seconds": 0.0, "peak_memory": {}, "seeds": dict(_seeds(self.record)), "notes": {}, "stretches": []}
             clash = sorted({*own, *describe_environment()} & set(self.record))
             if clash:
                 raise ValueError(f"the record uses names of the manifest itself: {', '.join(clash)}; rename them")
             self.manifest = {**own, **self.record}
         self.manifest |= {"finished": None, "stopped": None}
         self.manifest["stretches"].append({"started": now, "seconds": 0.0, **describe_environment()})
-        self._repair_log()
+        self._keep_lines(lambda line: line.endswith(b"\n"))  # the last one may be cut in the middle
         self._save_manifest()
 
     def _check(self) -> None:
@@ -205,23 +199,17 @@ class RunDirectory:
     def truncate_log(self, step: int) -> None:
         """Drop the records of `step` and later: a run that continues at `step` writes them again."""
         self._close_log()
-        self._rewrite_log([line for line in self._lines() if json.loads(line)["step"] < step])
+        self._keep_lines(lambda line: json.loads(line)["step"] < step)
 
     def read_log(self) -> list[dict[str, Any]]:
         """Return all records so far."""
         return read_log(self.path)
 
-    def _lines(self) -> list[bytes]:
-        path = self.path / LOG
-        return path.read_bytes().splitlines(keepends=True) if path.exists() else []
-
-    def _rewrite_log(self, lines: list[bytes]) -> None:
-        if lines != self._lines():
-            write_atomic(self.path / LOG, b"".join(lines))
-
-    def _repair_log(self) -> None:
-        """Drop a last line that was cut in the middle."""
-        self._rewrite_log([line for line in self._lines() if line.endswith(b"\n")])
+    def _keep_lines(self, wanted: Callable[[bytes], bool]) -> None:
+        lines = _lines(self.path)
+        kept = [line for line in lines if wanted(line)]
+        if kept != lines:
+            write_atomic(self.path / LOG, b"".join(kept))
 
     def _close_log(self) -> None:
         if self._log is not None:
@@ -257,48 +245,25 @@ def read_json(path: str | Path) -> Any:
 
 def read_log(path: str | Path) -> list[dict[str, Any]]:
     """Return the records of a run directory's log.jsonl; a last line that was cut in the middle is left out."""
-    file = Path(path) / LOG
-    lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
     records = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(_lines(path), start=1):
         if not line.endswith(b"\n"):
             break
         try:
             records.append(json.loads(line))
         except ValueError:
-            raise ValueError(f"{file}, line {number}: not a JSON record") from None
+            raise ValueError(f"{Path(path) / LOG}, line {number}: not a JSON record") from None
     return records
+
+
+def _lines(folder: str | Path) -> list[bytes]:
+    log = Path(folder) / LOG
+    return log.read_bytes().splitlines(keepends=True) if log.exists() else []
 
 
 def to_json(data: Any, indent: int | None = None) -> str:
     """Return data as JSON; see `plain` for what it may hold."""
     return json.dumps(plain(data), indent=indent, allow_nan=False, ensure_ascii=False)
-
-
-def plain(value: Any) -> Any:
-    """Return a value as JSON can hold it: tensors, arrays, numpy numbers, paths and dataclasses in their plain form.
-
-    JSON has no NaN and no infinities: they become "NaN", "Infinity" and "-Infinity", which `float()` reads back.
-    """
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        if math.isnan(value):
-            return "NaN"
-        return value if math.isfinite(value) else ("Infinity" if value > 0 else "-Infinity")
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, torch.Tensor):
-        return plain(value.detach().tolist())
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return plain(to_dict(value))
-    raise TypeError(f"cannot write {type(value).__name__} {value!r} as JSON")
 
 
 def hash_files(paths: Iterable[str | Path], root: str | Path | None = None) -> dict[str, Any]:
@@ -314,9 +279,7 @@ def hash_files(paths: Iterable[str | Path], root: str | Path | None = None) -> d
     entries = []
     for path in map(Path, paths):
         name = path.relative_to(root).as_posix() if root is not None else path.name
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        entries.append((name, path.stat().st_size, digest))
+        entries.append((name, path.stat().st_size, sha256_of(path)))
     total = hashlib.sha256(json.dumps(sorted(entries)).encode()).hexdigest()
     return {"sha256": total, "files": len(entries), "bytes": sum(size for _, size, _ in entries)}
 

@@ -11,11 +11,13 @@ import dataclasses
 import difflib
 import inspect
 import math
+import os
 import textwrap
 import types
 import typing
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, Union
 
@@ -55,15 +57,12 @@ def parse(cls: type[T], mapping: Mapping[str, Any], *, where: str = "", text: bo
         raise ValueError(f"{where or cls.__name__}: expected a mapping of settings, got {_shown(mapping)}")
     hints, fields = _fields(cls)
     mapping = {_current(cls, key, where): value for key, value in mapping.items()}
-    missing = [name for name, field in fields.items() if name not in mapping and _required(field)]
-    if missing:
-        names = ", ".join(repr(_join(where, name)) for name in missing)
-        raise ValueError(f"missing setting {names}: it has no default")
+    needed = [name for name, field in fields.items() if default_of(field) is dataclasses.MISSING]
+    if missing := [repr(_join(where, name)) for name in needed if name not in mapping]:
+        raise ValueError(f"missing setting {', '.join(missing)}: it has no default")
     values = {key: _convert(hints[key], value, _join(where, key), text) for key, value in mapping.items()}
-    try:
+    with _named(where):
         return cls(**values)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}" if where else str(error)) from error
 
 
 def override(settings: T, assignments: Iterable[str] | Mapping[str, str]) -> T:
@@ -78,16 +77,12 @@ def override(settings: T, assignments: Iterable[str] | Mapping[str, str]) -> T:
         ValueError: for an unknown name, a value of another type, or a text without "=".
     """
     if isinstance(assignments, Mapping):
-        pairs = list(assignments.items())
-    else:
-        pairs = []
-        for assignment in assignments:
-            key, equals, value = assignment.partition("=")
-            if not equals:
-                raise ValueError(f"cannot read {assignment!r}: write key=value, such as seed=1")
-            pairs.append((key.strip(), value.strip()))
-    for key, value in pairs:
-        settings = _replaced(settings, key.split("."), value, where="")
+        assignments = [f"{key}={value}" for key, value in assignments.items()]
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"cannot read {assignment!r}: write key=value, such as seed=1")
+        settings = _replaced(settings, key.strip().split("."), value.strip(), where="")
     return settings
 
 
@@ -113,7 +108,31 @@ def to_dict(settings: Any) -> dict[str, Any]:
     if not dataclasses.is_dataclass(settings) or isinstance(settings, type):
         raise ValueError(f"expected a settings dataclass, got {_shown(settings)}")
     values = {field: getattr(settings, field.name) for field in dataclasses.fields(settings) if field.init}
-    return {f.name: _plain(v) for f, v in values.items() if not (f.metadata == LATER and v == default_of(f))}
+    return {f.name: plain(v) for f, v in values.items() if not (f.metadata == LATER and v == default_of(f))}
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON can hold it: tensors, arrays, numpy numbers, paths and dataclasses in their plain form.
+
+    JSON has no NaN and no infinities: they become "NaN", "Infinity" and "-Infinity", which `float()` reads back.
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        if math.isnan(value):
+            return "NaN"
+        return value if math.isfinite(value) else ("Infinity" if value > 0 else "-Infinity")
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return to_dict(value)
+    if hasattr(value, "tolist"):  # a tensor, an array or a number of NumPy's
+        return plain(value.tolist())
+    raise TypeError(f"cannot write {type(value).__name__} {value!r} as JSON")
 
 
 def default_of(field: dataclasses.Field[Any]) -> Any:
@@ -197,9 +216,7 @@ def difference(here: Any, there: Any, *, ignore: Sequence[str] = ()) -> list[Dif
     >>> [str(d) for d in difference({"sgd": {"rate": 0.01}}, {"sgd": {"rate": 0.1}})]
     ['sgd.rate 0.01 here, 0.1 there']
     """
-    found: list[Difference] = []
-    _compare("", _plain(here), _plain(there), set(ignore), found)
-    return found
+    return list(_differences("", plain(here), plain(there), set(ignore)))
 
 
 # --- reading one value ---
@@ -213,7 +230,10 @@ def _convert(kind: Any, value: Any, where: str, text: bool) -> Any:
     if origin in (Union, types.UnionType):
         return _convert_union(kind, arguments, value, where, text)
     if origin is Literal:
-        return _convert_literal(arguments, value, where, text)
+        for choice in arguments:
+            if (type(value) is type(choice) and value == choice) or (text and value == str(choice)):
+                return choice
+        raise ValueError(f"{where}: unknown choice {value!r}: {_nearest(value, map(str, arguments))}")
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return value if isinstance(value, kind) else parse(kind, value, where=where, text=text)
     if text and isinstance(value, str):
@@ -250,54 +270,31 @@ def _convert_union(kind: Any, options: tuple[Any, ...], value: Any, where: str, 
     raise _wrong(where, kind, value)
 
 
-def _convert_literal(choices: tuple[Any, ...], value: Any, where: str, text: bool) -> Any:
-    for choice in choices:
-        if (type(value) is type(choice) and value == choice) or (text and value == str(choice)):
-            return choice
-    raise ValueError(f"{where}: unknown choice {value!r}: {_nearest(str(value), [str(c) for c in choices])}")
-
-
 def _convert_sequence(
     kind: Any, origin: Any, arguments: tuple[Any, ...], value: Any, where: str, text: bool
 ) -> list[Any] | tuple[Any, ...]:
     if not isinstance(value, list | tuple):
         raise _wrong(where, kind, value)
-    if origin is tuple and not (len(arguments) == 2 and arguments[1] is Ellipsis):
-        if len(value) != len(arguments):
-            raise ValueError(f"{where}: expected {len(arguments)} values, {_name(kind)}, got {len(value)}: {value}")
-        kinds = arguments
-    else:
+    kinds = arguments
+    if origin is list or arguments[1:] == (...,):
         kinds = (arguments[0],) * len(value)
+    elif len(value) != len(arguments):
+        raise ValueError(f"{where}: expected {len(arguments)} values, {_name(kind)}, got {len(value)}: {value}")
     return origin(_convert(k, v, f"{where}[{i}]", text) for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
 
 
-_SWITCHES = {
-    "true": True,
-    "yes": True,
-    "on": True,
-    "1": True,
-    "false": False,
-    "no": False,
-    "off": False,
-    "0": False,
-}
+_SWITCHES = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
+_READERS: dict[Any, Callable[[str], Any]] = {bool: lambda text: _SWITCHES[text.lower()], int: int, float: float}
 
 
 def _from_text(kind: Any, origin: Any, value: str, where: str) -> Any:
     """Return the value that a text of a command line writes; other kinds keep it for the check that follows."""
+    if origin in (tuple, list):
+        return [part.strip() for part in value.strip("()[] ").split(",") if part.strip()]
     try:
-        if kind is bool:
-            return _SWITCHES[value.lower()]
-        if kind is int:
-            return int(value)
-        if kind is float:
-            return float(value)
+        return _READERS[kind](value) if kind in _READERS else value
     except (ValueError, KeyError):
         raise _wrong(where, kind, value) from None
-    if origin in (tuple, list):
-        inner = value.strip("()[] ")
-        return [part.strip() for part in inner.split(",") if part.strip()]
-    return value
 
 
 def _replaced(settings: Any, path: list[str], value: str, where: str) -> Any:
@@ -317,13 +314,20 @@ def _replaced(settings: Any, path: list[str], value: str, where: str) -> Any:
         raise ValueError(f"{place}: a group of settings cannot be set from text; set one of {inner}")
     else:
         new = _convert(hints[name], value, place, text=True)
-    try:
+    with _named(where):
         return dataclasses.replace(settings, **{name: new})
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}" if where else str(error)) from error
 
 
 # --- small helpers ---
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Let a ValueError say which settings it is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}" if where else str(error)) from error
 
 
 def _fields(cls: Any) -> tuple[dict[str, Any], dict[str, dataclasses.Field[Any]]]:
@@ -348,28 +352,14 @@ def _current(cls: type, key: Any, where: str = "") -> str:
     return key
 
 
-def _required(field: dataclasses.Field[Any]) -> bool:
-    return default_of(field) is dataclasses.MISSING
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return to_dict(value)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
-
-
-def _compare(where: str, here: Any, there: Any, ignore: set[str], found: list[Difference]) -> None:
+def _differences(where: str, here: Any, there: Any, ignore: set[str]) -> Iterator[Difference]:
     if where in ignore:
         return
     if isinstance(here, dict) and isinstance(there, dict):
-        for key in [*here, *(key for key in there if key not in here)]:
-            _compare(_join(where, key), here.get(key, ABSENT), there.get(key, ABSENT), ignore, found)
+        for key in {**here, **there}:
+            yield from _differences(_join(where, key), here.get(key, ABSENT), there.get(key, ABSENT), ignore)
     elif here != there or isinstance(here, bool) != isinstance(there, bool):
-        found.append(Difference(where, here, there))
+        yield Difference(where, here, there)
 
 
 def _join(where: str, key: object) -> str:
