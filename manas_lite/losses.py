@@ -405,6 +405,14 @@ class DerainLoss:
         The logits and `costs` (in `complexity_unit`) are those of `complexity` and `architecture_regularisation`; the
         weights are the logits after the relaxation.
         """
+        return _weighted_sum(
+            self.architecture_terms(alpha_logits, beta_logits, alpha_weights, beta_weights, costs), alpha_logits
+        )
+
+    def architecture_terms(
+        self, alpha_logits: Tensor, beta_logits: Tensor, alpha_weights: Tensor, beta_weights: Tensor, costs: Costs
+    ) -> dict[str, tuple[float, Tensor]]:
+        """Return each term of `architecture` that is on, with its weight, by name."""
         settings = self.settings
         terms: dict[str, tuple[float, Tensor]] = {}
         if settings.alpha_entropy_weight or settings.beta_entropy_weight:
@@ -414,8 +422,7 @@ class DerainLoss:
             terms["regularisation"] = 1.0, entropy
         if settings.complexity_weight:
             terms["complexity"] = settings.complexity_weight, complexity(alpha_weights, beta_weights, costs)
-        terms |= self._registered("architecture", alpha_logits, beta_logits, alpha_weights, beta_weights, costs)
-        return _weighted_sum(terms, alpha_logits)
+        return terms | self._registered("architecture", alpha_logits, beta_logits, alpha_weights, beta_weights, costs)
 
     def _registered(self, on: str, *inputs: Any) -> dict[str, tuple[float, Tensor]]:
         weighed = {name: weight for name, weight in self.settings.terms.items() if weight and TERMS[name].on == on}

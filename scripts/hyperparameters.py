@@ -19,7 +19,7 @@ from manas_lite.training.schedules import RETRAIN_PRESETS, SEARCH_PRESETS
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "hyperparameters.md"
 NAMES = ("paper", "lite", "teach", "smoke")
 NOT_HYPERPARAMETERS = {"loss", "compute", "checkpoint_every"}
-NONE_MEANS = {"rains": "all", "arch_seed": "as seed"}
+NONE_MEANS = {"rains": "all", "arch_seed": "as seed", "arch_batch": "as batch"}
 
 INTRODUCTION = """\
 # Hyper-parameters
@@ -83,6 +83,10 @@ SEARCH = {
     "arch_rate": ("0.0003", "Adam moves a logit by about its rate a step: short searches need a larger one"),
     "arch_betas": ("0.5, 0.999", "of Adam"),
     "arch_decay": ("0.001", "pulls logits to zero: against the signal, in a short search"),
+    "arch_batch": ("as batch", "scenes of an architecture step; one batch's noise can be several times its signal"),
+    "price_share": ("–", "the price on cost pulls at this share of the images' pull, so that it cannot decide alone"),
+    "mask_barred": ("off", "what may not win carries no weight, so that it cannot take the weight of what is derived"),
+    "head_gain": ("–", "with a head of 0 the images' first pull at the architecture is 0"),
     "relaxation": ("softmax for alpha, raw beta (a fault)", "`gumbel` samples, straight-through if hard"),
     "temperature": ("–", "of the relaxation"),
     "temperature_end": ("–", "geometric from the first to the last epoch"),

@@ -38,7 +38,8 @@ def continued_retraining(runs, **changes):
 
 
 def assert_same_log(found, whole, cut):
-    assert [sorted(record) for record in found] == [sorted(record) for record in whole]
+    assert len(found) == len(whole)
+    assert all(set(theirs) <= set(mine) for mine, theirs in zip(found, whole, strict=True))  # later versions log more
     assert found[: len(cut)] == cut  # what was logged before the cut is still there, to the last digit
     for mine, theirs in zip(found, whole, strict=True):
         for name, value in theirs.items():

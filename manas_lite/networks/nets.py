@@ -25,6 +25,10 @@ class SuperNet(Backbone):
         seed: fixes the initial weights.
         arch_seed: fixes the initial logits, which are drawn from 1e-3 N(0, 1); None takes `seed`.
         relaxation: how logits become weights; None takes the softmax.
+        masked: give no weight to what may not win (`none`, unless the space allows it). The published network mixes it
+            in all the same, so that it can take the weight of a place that another candidate is then derived for.
+        head_gain: share of its usual scale at which the head of a residual space starts. At 0 the first outputs are
+            the inputs, and the first gradients of alpha and beta are 0.
     """
 
     alpha: nn.Parameter
@@ -35,6 +39,7 @@ class SuperNet(Backbone):
 
     alpha_noise: Tensor | None
     beta_noise: Tensor | None
+    barred: Tensor
 
     def __init__(
         self,
@@ -43,6 +48,8 @@ class SuperNet(Backbone):
         seed: int = 0,
         arch_seed: int | None = None,
         relaxation: Relaxation | None = None,
+        masked: bool = False,
+        head_gain: float = 0.0,
     ) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # the CPU generator alone: fork_rng restores no other
@@ -51,6 +58,9 @@ class SuperNet(Backbone):
                 [space.modules] * len(space.module_branches),
                 [space.operations] * len(space.edge_branch),
             )
+            if space.residual and head_gain:
+                self.head.reset_parameters()
+                self.head.weight.data.mul_(head_gain)
         self.relaxation = relaxation or Relaxation()
         generator = torch.Generator().manual_seed(seed if arch_seed is None else arch_seed)
         shapes = {
@@ -60,6 +70,8 @@ class SuperNet(Backbone):
         for name, shape in shapes.items():
             self.register_parameter(name, nn.Parameter(1e-3 * torch.randn(shape, generator=generator)))
             self.register_buffer(f"{name}_noise", None, persistent=False)
+        barred = torch.tensor([masked and name not in space.choices for name in space.operations])
+        self.register_buffer("barred", barred, persistent=False)
 
     def arch_parameters(self) -> list[nn.Parameter]:
         """Return alpha and beta."""
@@ -77,10 +89,15 @@ class SuperNet(Backbone):
                 noise = gumbel_noise(tuple(logits.shape), generator, logits.dtype).to(logits.device)
                 setattr(self, f"{name}_noise", noise)
 
+    def logits(self) -> tuple[Tensor, Tensor]:
+        """Return alpha and beta; what is masked has the logit -inf."""
+        return self.alpha, self.beta.masked_fill(self.barred, -torch.inf)
+
     def weights(self) -> tuple[Tensor, Tensor]:
         """Return the mixture weights, in the shapes of alpha and beta; rows sum to 1. Only train mode has noise."""
         alpha_noise, beta_noise = (self.alpha_noise, self.beta_noise) if self.training else (None, None)
-        return self.relaxation.weights(self.alpha, alpha_noise), self.relaxation.weights(self.beta, beta_noise)
+        alpha, beta = self.logits()
+        return self.relaxation.weights(alpha, alpha_noise), self.relaxation.weights(beta, beta_noise)
 
     def mixture(self) -> tuple[list, list]:
         """Return the weights of each cell's modules and attention edges, as `SearchSpace.by_cell` groups them."""

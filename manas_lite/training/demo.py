@@ -18,8 +18,8 @@ from manas_lite.data import Scene, Split, open_split
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.nets import DerainNet
 from manas_lite.networks.space import SearchSpace
-from manas_lite.photos.zoo import save_network
 from manas_lite.photos.inference import derain
+from manas_lite.photos.zoo import save_network
 from manas_lite.runs.record import RunDirectory
 from manas_lite.runs.settings import to_dict
 from manas_lite.training.evaluation import EvaluationResult, evaluate, table

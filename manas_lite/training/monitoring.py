@@ -24,7 +24,7 @@ def report(net: SuperNet, costs: Costs) -> dict[str, Any]:
     """
     space = net.space
     soft = replace(net.relaxation, hard=False)
-    alpha, beta = (soft.weights(p).cpu().double() for p in net.arch_parameters())
+    alpha, beta = (soft.weights(logits).cpu().double() for logits in net.logits())
     genotype = Genotype.from_logits(space, net.alpha, net.beta)
     expected = costs.fixed + float((alpha * costs.modules).sum() + (beta * costs.edges).sum())
     edges = max(1, len(genotype.edges))
@@ -39,6 +39,29 @@ def report(net: SuperNet, costs: Costs) -> dict[str, Any]:
         "expected_cost": expected / costs.largest,
         "genotype": genotype.id,
     }
+
+
+@torch.no_grad()
+def decisions(net: SuperNet, genotype: Genotype) -> list[dict[str, Any]]:
+    """List what was decided at each place of a genotype, and how clearly.
+
+    Returns:
+        A record per place: `place` (`module 3`, `edge 5`), `chosen` and its `weight`, `against` (the largest other
+        candidate) and `margin`, the chosen weight less that one's. A margin below 0 says that what was derived is not
+        what had the largest weight.
+    """
+    soft = replace(net.relaxation, hard=False)
+    records = []
+    kinds = (("module", net.space.modules, genotype.modules), ("edge", net.space.operations, genotype.edges))
+    for (kind, names, chosen), logits in zip(kinds, net.logits(), strict=True):
+        for row, (name, weights) in enumerate(zip(chosen, soft.weights(logits).tolist(), strict=True)):
+            weight = weights[names.index(name)]
+            others = {other: value for other, value in zip(names, weights, strict=True) if other != name}
+            against = max(others, key=others.__getitem__, default=None)
+            margin = weight - others[against] if against is not None else weight
+            facts = {"weight": round(weight, 6), "against": against, "margin": round(margin, 6)}
+            records.append({"place": f"{kind} {row}", "chosen": name, **facts})
+    return records
 
 
 def _rounded(weights: Tensor) -> list[list[float]]:

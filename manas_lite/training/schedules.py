@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 from manas_lite.bilevel import Order
 from manas_lite.compute.runtime import ComputeSettings
 from manas_lite.losses import LossSettings
-from manas_lite.runs.settings import changed, check
+from manas_lite.runs.settings import LATER, changed, check
 
 
 def _at_least(settings: Any, least: int, *names: str) -> None:
@@ -105,6 +105,19 @@ class SearchSettings:
     arch_decay: float = 1e-3
     """Weight decay of the architecture; it pulls the logits to zero."""
 
+    arch_batch: int | None = field(default=None, metadata=LATER)
+    """Scenes per architecture step; none takes `batch`. More of them drown less of the signal in noise."""
+
+    price_share: float | None = field(default=None, metadata=LATER)
+    """Let the price on cost pull at this share of the images' pull, whatever `loss.complexity_weight` says; none takes
+    the price as it is (published), which decides alone where the images pull weakly."""
+
+    mask_barred: bool = field(default=False, metadata=LATER)
+    """Give no weight to what may not win (none); off mixes it in (published)."""
+
+    head_gain: float = field(default=0.0, metadata=LATER)
+    """Share of its usual scale at which the supernet's head starts; at 0 the first architecture gradients are 0."""
+
     relaxation: Literal["softmax", "gumbel"] = "softmax"
     """How logits become mixture weights."""
 
@@ -152,6 +165,8 @@ class SearchSettings:
         _at_least(
             self, 0, "seed", "rains", "eigenvalue_every", "weight_rate", "arch_rate", "weight_decay", "arch_decay"
         )
+        _at_least(self, 1, "arch_batch")
+        _at_least(self, 0, "price_share", "head_gain")
         _above_zero(self, "temperature", "temperature_end", "radius", "clip")
         if self.sampled and not (self.hard and self.relaxation == "gumbel"):
             raise ValueError("sampled computes the one candidate that was drawn: set relaxation='gumbel' and hard too")

@@ -25,6 +25,7 @@ from manas_lite.networks.space import SearchSpace
 from manas_lite.photos.zoo import save_tensors
 from manas_lite.runs.record import RunDirectory
 from manas_lite.runs.settings import to_dict
+from manas_lite.training.balance import Balance
 from manas_lite.training.loop import (
     Loop,
     add_terms,
@@ -37,7 +38,7 @@ from manas_lite.training.loop import (
     training_batches,
     weight_step,
 )
-from manas_lite.training.monitoring import WINDOW, eigenvalue_rise, report, skip_collapse
+from manas_lite.training.monitoring import WINDOW, decisions, eigenvalue_rise, report, skip_collapse
 from manas_lite.training.schedules import SearchSettings
 
 
@@ -113,7 +114,14 @@ class _Search:
         parts = split_scenes(split.train, settings.seed, val=settings.arch_share, test=0)
         self.weight_scenes, self.arch_scenes = parts.train, parts.val
         relaxation = Relaxation(settings.relaxation, settings.temperature, settings.hard, settings.sampled)
-        net = SuperNet(space, seed=settings.seed, arch_seed=settings.arch_seed, relaxation=relaxation)
+        net = SuperNet(
+            space,
+            seed=settings.seed,
+            arch_seed=settings.arch_seed,
+            relaxation=relaxation,
+            masked=settings.mask_barred,
+            head_gain=settings.head_gain,
+        )
         self.net: SuperNet = self.compute.prepare(net)
         self.net.set_recompute(settings.compute.recompute)
         self.total = settings.epochs * settings.steps
@@ -132,6 +140,7 @@ class _Search:
         self.costs = measure_costs(space, settings.loss.complexity_unit)
         self.footprint = step_footprint(space, settings, self.compute, split.train)
         self.norms: list[list[Tensor]] = []  # of this epoch's architecture gradients: alpha's, beta's
+        self.balance = Balance(self.arch, settings.price_share)
 
     def run(self) -> SearchResult:
         settings = self.settings
@@ -141,6 +150,7 @@ class _Search:
             "back": 1,
             "eigenvalues": [],
             "measured": [],  # the logits of the last eigenvalues, oldest first; checkpoints of older runs lack them
+            "balance": None,
         }
         with open_run(
             self.path,
@@ -169,6 +179,7 @@ class _Search:
                 title="search",
                 progress=self.show,
             )
+            self.balance.load(saved["balance"])
             done = loop.start
             if saved["stopped"] is None:
                 weight_batches = self._batches("weights", loop.start)
@@ -187,8 +198,10 @@ class _Search:
 
     def _batches(self, part: str, start: int) -> Iterator[SceneBatch]:
         scenes, stream = {"weights": (self.weight_scenes, 0), "architecture": (self.arch_scenes, 1)}[part]
-        seed = 2 * self.settings.seed + stream
-        return training_batches(scenes, self.settings, seed=seed, start=start, processes=self.processes)
+        settings, seed = self.settings, 2 * self.settings.seed + stream
+        if part == "architecture" and settings.arch_batch is not None:
+            settings = replace(settings, batch=settings.arch_batch)
+        return training_batches(scenes, settings, seed=seed, start=start, processes=self.processes)
 
     # --- one step ---
 
@@ -233,7 +246,7 @@ class _Search:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the image terms plus the terms of the architecture itself (method section 4)."""
         image, _ = self._image_loss(net, batch, epoch, fast=fast)
-        own, terms = self.loss.architecture(net.alpha, net.beta, *net.weights(), self.costs)
+        own, terms = self.loss.architecture(*net.logits(), *net.weights(), self.costs)
         return image + own, terms
 
     def _architecture_step(self, epoch: int, train: SceneBatch, val: SceneBatch) -> dict[str, Tensor]:
@@ -265,13 +278,15 @@ class _Search:
             for total, gradient in zip(gradients, found.gradients, strict=True):
                 total += share * gradient
             add_terms(terms, share, {"arch": found.val_loss, **own})
+        own_terms = self.loss.architecture_terms(*self.net.logits(), *self.net.weights(), self.costs)
+        gradients, sizes = self.balance(gradients, own_terms)
         for parameter, value in zip(self.arch, gradients, strict=True):
             parameter.grad = value
         self.arch_optimizer.step()
         self.arch_optimizer.zero_grad(set_to_none=True)
         norms = [torch.linalg.vector_norm(g) for g in gradients]
         self.norms.append(norms)
-        return {**terms, "alpha_gradient": norms[0], "beta_gradient": norms[1]}
+        return {**terms, **sizes, "alpha_gradient": norms[0], "beta_gradient": norms[1]}
 
     def _pure(self, objective: Callable[[SuperNet], Tensor]) -> Loss:
         """Make a loss of all processes; gradients by architecture and weights are means over them."""
@@ -298,6 +313,7 @@ class _Search:
             saved["healthy"] = self._logits()
             if record["eigenvalue"] is not None:
                 saved["measured"] = [*saved["measured"], saved["healthy"]][-WINDOW:]
+        saved["balance"] = self.balance.dump()
         if saved["stopped"] or (epoch + 1) % settings.checkpoint_every == 0 or step + 1 == self.total:
             loop.save(step + 1, self._probe(train, epoch))
 
@@ -351,6 +367,7 @@ class _Search:
                 "stopped": saved["stopped"],
                 "parameters": genotype.cost(),
                 "flops_256": genotype.cost("flops"),
+                "decisions": decisions(self.net, genotype),
                 **{name: value for name, value in facts.items() if isinstance(value, int | float)},
             },
         )
