@@ -13,7 +13,7 @@ from manas_lite.compute.processes import Processes
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
-    """nn.BatchNorm2d whose batch is spread over `processes`, the same number of values a channel in each.
+    """nn.BatchNorm2d whose batch is spread over `processes`, with the same number of values per channel in each.
 
     Means and variances of the processes are combined as in Chan et al. (1979): no sum of squares, whose difference
     from the square of the sum would be lost in rounding.
@@ -36,9 +36,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         scale = torch.rsqrt(variance + self.eps)
         if self.affine:
             scale = scale * self.weight
-        shift = -mean * scale
-        if self.affine:
-            shift = shift + self.bias
+        shift = self.bias - mean * scale if self.affine else -mean * scale
         y = torch.addcmul(shift, rows, scale).view(pixels.shape).permute(0, 3, 1, 2)
         return y.to(input.dtype)
 
@@ -54,8 +52,10 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 
 
 def share_statistics(net: nn.Module, processes: Processes) -> None:
-    """Let every nn.BatchNorm2d of `net` normalise by the batch of all processes. Parameters, buffers and their names
-    stay as they are; with one process nothing changes."""
+    """Let every nn.BatchNorm2d of `net` normalise by the batch of all processes; with one nothing changes.
+
+    Parameters, buffers and their names stay as they are.
+    """
     if processes.count == 1:
         return
     for parent in list(net.modules()):
@@ -63,8 +63,5 @@ def share_statistics(net: nn.Module, processes: Processes) -> None:
             if type(child) is nn.BatchNorm2d:
                 shared = SharedBatchNorm2d(child.num_features, child.eps, child.momentum, child.affine)
                 shared.processes = processes
-                for key, value in child._parameters.items():
-                    shared.register_parameter(key, value)
-                for key, buffer in child._buffers.items():
-                    shared.register_buffer(key, buffer)
+                shared._parameters, shared._buffers = child._parameters, child._buffers  # the same tensors
                 setattr(parent, name, shared.train(child.training))

@@ -50,7 +50,7 @@ def bytes_per_pixel(network: Genotype | SearchSpace) -> float:
 
 @dataclass(frozen=True)
 class StepFootprint:
-    """What decides the memory of a training step; `bytes` is its peak."""
+    """What decides the memory of a training step."""
 
     space: SearchSpace
     """The space that is searched, or the genotype's."""
@@ -87,12 +87,12 @@ class StepFootprint:
 
     @property
     def bytes(self) -> int:
-        """Peak bytes of the step."""
+        """The peak memory of the step, in bytes."""
         return _step_bytes(self)
 
     @property
     def pixels(self) -> int:
-        """Pixels of the images that are in the network at once."""
+        """How many pixels are in the network at once: those of all rainy images of one part of the step."""
         return -(-self.batch // self.accumulate) * self.rains * self.patch**2
 
     @property
@@ -132,8 +132,7 @@ def estimate_footprint(
     """Return the memory of a search step in `space`, or of a retraining step of `genotype`.
 
     Args:
-        space, batch, patch, rains, genotype: see StepFootprint.
-        options: its other fields.
+        space, batch, patch, rains, genotype, options: the fields of `StepFootprint`.
 
     Example:
     >>> estimate_footprint(SearchSpace.preset("smoke"), batch=2, patch=32).bytes < 100 * 2**20
@@ -163,10 +162,8 @@ def _step_bytes(step: StepFootprint) -> int:
         weights = net.weight_parameters() if isinstance(net, SuperNet) else list(net.parameters())
         moments = 1 if step.optimizer == "sgd" else 2
         kept = [torch.empty_like(w) for w in weights for _ in range(moments + copies)]
-        rainy, clean = (
-            torch.empty(share, step.rains, 3, step.patch, step.patch),
-            torch.empty(share, 3, step.patch, step.patch),
-        )
+        rainy = torch.empty(share, step.rains, 3, step.patch, step.patch)
+        clean = torch.empty(share, 3, step.patch, step.patch)
 
         def objective(net: nn.Module) -> Tensor:
             with autocast:
@@ -178,9 +175,8 @@ def _step_bytes(step: StepFootprint) -> int:
             pure = functional_loss(net, objective, weights, arch)
             sgd = torch.optim.SGD(weights, 0.1)
             hypergradient(step.order, pure, pure, weights, arch, step=virtual_step(sgd))
-        summed = [torch.empty_like(w) for w in weights] if step.accumulate > 1 else []
-        gradients = torch.autograd.grad(objective(net), weights, allow_unused=True)
-        del gradients, summed, kept
+        kept += [torch.empty_like(w) for w in weights if step.accumulate > 1]  # the sum over the parts
+        torch.autograd.grad(objective(net), weights, allow_unused=True)
     return count.peak
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, distributed
@@ -32,12 +32,16 @@ PATIENCE = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of a run, as one of them sees them: it is number `rank` of `count`, `local` of them on this
-    machine. With one process every method is free and changes nothing."""
+    """The processes of a run, as one of them sees them. With one process every method is free and changes nothing."""
 
     rank: int = 0
+    """The number of this process, from 0."""
+
     count: int = 1
+    """How many processes there are."""
+
     local: int = 1
+    """How many of them are on this machine."""
 
     @property
     def first(self) -> bool:
@@ -45,8 +49,11 @@ class Processes:
         return self.rank == 0
 
     def share(self, batch: int) -> tuple[int, int]:
-        """(first, one past last) of the scenes of a batch that are this process's; ValueError unless all get as many:
-        means over processes are then means over scenes."""
+        """Return (first, one past last) of the scenes of a batch that are this process's.
+
+        Raises:
+            ValueError: unless all get as many. Means over processes are then means over scenes.
+        """
         if batch % self.count:
             fitting = max(self.count, batch // self.count * self.count)
             raise ValueError(
@@ -56,7 +63,7 @@ class Processes:
         return self.rank * each, (self.rank + 1) * each
 
     def ask_first(self, find: Callable[[], T]) -> T:
-        """What `find()` returns in the first process; in the others it is not called."""
+        """Return what `find()` returns in the first process; in the others it is not called."""
         if self.count == 1:
             return find()
         box: list[Any] = [find() if self.first else None]
@@ -65,8 +72,7 @@ class Processes:
 
     @torch.no_grad()
     def average(self, tensors: Sequence[Tensor | None]) -> None:
-        """Put the mean over the processes into each tensor, in one message. None stands for a gradient that no
-        process has."""
+        """Put the mean over the processes into each tensor, in one message; None is a gradient that no process has."""
         there = [tensor for tensor in tensors if tensor is not None]
         if self.count == 1 or not there:
             return
@@ -77,15 +83,14 @@ class Processes:
             tensor.copy_(piece.view(tensor.shape))
 
     def gather(self, own: Tensor) -> Tensor:
-        """(count, *shape): the tensors of all processes, here; differentiable, to any order."""
+        """Return the tensors of all processes as (count, *shape), differentiable to any order."""
         rows = torch.stack([own if rank == self.rank else torch.zeros_like(own) for rank in range(self.count)])
         return _Spread.apply(_Sum.apply(rows))[0]
 
     def mean(self, loss: Loss) -> Loss:
-        """The mean over the processes of a pure loss, a common one of common `weights` and `arch`.
+        """Return the mean over the processes of a pure loss, a common one of common `weights` and `arch`.
 
-        Its gradients are therefore the same in every process: hypergradients and Hessian products of it need no
-        other care.
+        Its gradients are the same in every process, so hypergradients and Hessian products of it need no other care.
         """
         if self.count == 1:
             return loss
@@ -106,17 +111,26 @@ ALONE = Processes()
 
 
 def join(device: torch.device) -> Processes:
-    """The processes of this launch. They are introduced to one another unless that has been done: gloo speaks
-    between CPUs, NCCL between GPUs, each process on its own.
+    """Return the processes of this launch, introduced to one another: by gloo on CPUs, by NCCL with a GPU each.
 
-    Raises ModuleNotFoundError where several were launched and `accelerate` is missing, ValueError for a numbered GPU
-    and for devices that have no way to speak to one another (MPS).
+    Raises:
+        ModuleNotFoundError: where several were launched and `accelerate` is missing.
+        ValueError: for a numbered GPU, and for devices that have no way to speak to one another (MPS).
     """
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if not (distributed.is_available() and distributed.is_initialized()):
         if launched < 2:
             return ALONE
-        _introduce(device)
+        try:
+            from accelerate import PartialState
+        except ImportError:
+            raise ModuleNotFoundError(
+                "several processes were launched, and accelerate introduces them to one another: "
+                "pip install 'manas_lite[accelerate]'"
+            ) from None
+        PartialState(cpu=device.type == "cpu", timeout=PATIENCE)
+        if not distributed.is_initialized():
+            raise ValueError(f"processes on {device.type!r} cannot be joined: use device=cuda or device=cpu")
     count = distributed.get_world_size()
     if count > 1 and device.index is not None:
         raise ValueError(f"device is {str(device)!r}, but each of {count} processes takes its own GPU: set device=cuda")
@@ -124,22 +138,9 @@ def join(device: torch.device) -> Processes:
 
 
 def leave() -> None:
-    """Let the processes part; for programs that end after their run."""
+    """Let the processes part, in a program that ends after its run."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
-
-
-def _introduce(device: torch.device) -> None:
-    try:
-        from accelerate import PartialState
-    except ImportError:
-        raise ModuleNotFoundError(
-            "several processes were launched, and accelerate introduces them to one another: "
-            "pip install 'manas_lite[accelerate]'"
-        ) from None
-    PartialState(cpu=device.type == "cpu", timeout=PATIENCE)
-    if not distributed.is_initialized():
-        raise ValueError(f"processes on {device.type!r} cannot be joined: use device=cuda or device=cpu")
 
 
 class _Spread(torch.autograd.Function):
@@ -174,34 +175,22 @@ class _Sum(torch.autograd.Function):
         return _Spread.apply(gradient)[0]
 
 
-class _NoDirectory(RunDirectory):
-    """What stands for the run directory in all processes but the first."""
+def _nothing(*_: Any, **__: Any) -> None:
+    pass
 
-    def __enter__(self) -> "_NoDirectory":
+
+class _NoDirectory(RunDirectory):
+    """What stands for the run directory in all processes but the first: it writes nothing."""
+
+    __exit__ = note = log = truncate_log = write_json = write_text = _nothing
+
+    def __enter__(self) -> Self:
         self.manifest = {"notes": {}}
         self._began = time.monotonic()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def note(self, **facts: Any) -> None:
-        pass
-
-    def log(self, record: Mapping[str, Any]) -> None:
-        pass
-
-    def truncate_log(self, step: int) -> None:
-        pass
-
     def read_log(self) -> list[dict[str, Any]]:
         raise RuntimeError("only the first process has a log: ask_first(run.read_log)")
-
-    def write_json(self, name: str, data: Any) -> None:
-        pass
-
-    def write_text(self, name: str, text: str) -> None:
-        pass
 
     def finish(self) -> float:
         return self.seconds

@@ -35,8 +35,9 @@ class Progress:
     def __init__(self, total: int, title: str, *, start: int = 0, show: bool = True) -> None:
         self.title, self.total, self.show = title, total, show
         self.began, self.done = time.monotonic(), start
+        self.live = show and (sys.stderr.isatty() or live_notebook())
         self.bar = None
-        if show and (sys.stderr.isatty() or live_notebook()):
+        if self.live:
             from tqdm.auto import tqdm as auto
 
             kind = auto if live_notebook() else tqdm
