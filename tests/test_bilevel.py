@@ -1,6 +1,7 @@
 """Hypergradients against analysis, double backward and the real optimisers."""
 
 import copy
+import inspect
 from collections.abc import Sequence
 
 import pytest
@@ -245,6 +246,8 @@ OPTIMISERS = {
     "amsgrad": (torch.optim.Adam, {"lr": 0.01, "amsgrad": True}),
     "adamw": (torch.optim.AdamW, {"lr": 0.01, "weight_decay": 0.1}),
 }
+if "decoupled_weight_decay" in inspect.signature(torch.optim.Adam).parameters:  # not in the oldest torch allowed
+    OPTIMISERS["adam-decoupled"] = (torch.optim.Adam, OPTIMISERS["adamw"][1] | {"decoupled_weight_decay": True})
 
 
 @pytest.mark.parametrize("clip", [None, 0.5, 1e6])
@@ -298,6 +301,14 @@ def test_adam_at_a_dead_unit_stays_finite():
     step = virtual_adam(torch.optim.Adam([w], lr=0.1))
     for order in SECOND_ORDERS:
         assert hypergradient(order, train, val, [w], [a], step=step).gradients[0].isfinite().all()
+
+
+def test_adams_slope_at_a_dead_unit_is_its_limit():
+    """Around 0 the first step is w - rate * g / (|g| + eps), whose slope at 0 is -rate / eps."""
+    step = virtual_adam(torch.optim.Adam([torch.zeros(2, dtype=torch.float64)], lr=0.1, eps=1e-3))
+    g = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(step([torch.zeros(2, dtype=torch.float64)], [g])[0].sum(), g)
+    torch.testing.assert_close(slope, torch.full_like(slope, -0.1 / 1e-3), rtol=1e-12, atol=0)
 
 
 def test_a_zero_direction_gives_the_first_order_gradient():

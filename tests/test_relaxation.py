@@ -121,6 +121,23 @@ def test_noise_is_a_function_of_the_generator_and_leaves_the_global_one_alone():
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_noise_is_drawn_in_float64_whatever_it_is_kept_in():
+    u = torch.rand((3, 4), generator=seeded(7), dtype=torch.float64)
+    for dtype in (torch.float32, torch.float64):
+        noise = gumbel_noise((3, 4), seeded(7), dtype)
+        assert noise.dtype == dtype
+        torch.testing.assert_close(noise, (-torch.log(-torch.log(u))).to(dtype), rtol=0, atol=0)
+
+
+def test_a_sampled_row_keeps_its_chosen_weight_alone():
+    row = torch.tensor([0.0, 1.0, 0.0], requires_grad=True)
+    chosen = Relaxation("gumbel", hard=True, sampled=True).chosen(row)
+    assert [w is None for w in chosen] == [True, False, True]
+    assert torch.equal(chosen[1], row[1])
+    for whole in (Relaxation("gumbel", hard=True), Relaxation("gumbel", sampled=True), Relaxation()):
+        assert torch.equal(torch.stack(whole.chosen(row)), row)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
