@@ -9,6 +9,7 @@ Open `manas_lite.html` there in a browser.
 import argparse
 import importlib
 import pkgutil
+import re
 from pathlib import Path
 
 import jinja2
@@ -23,8 +24,8 @@ STYLE = """
 @media (min-width: 770px) { main, header { width: calc(66rem + var(--sidebar-width)); } }
 .pdoc .param, .pdoc .return-annotation { white-space: pre-wrap; }
 """
-# What every network would inherit from torch's class.
-OF_TORCH = "<p>Initialize internal Module state, shared by both nn.Module and ScriptModule.</p>"
+# What docstrings that are inherited from torch's modules and from named tuples begin with.
+INHERITED = re.compile("Initialize internal Module|Define the computation|Alias for field|Create new instance")
 
 
 def modules() -> dict[str, pdoc.doc.Module]:
@@ -38,6 +39,15 @@ def modules() -> dict[str, pdoc.doc.Module]:
     return {name: pdoc.doc.Module.from_name(name) for name in names}
 
 
+def leave_out_inherited(holder: pdoc.doc.Module | pdoc.doc.Class) -> None:
+    """Empty those docstrings that say nothing of this package."""
+    for member in holder.members.values():
+        if INHERITED.match(member.docstring):
+            member.__dict__["docstring"] = ""
+        if isinstance(member, pdoc.doc.Class):
+            leave_out_inherited(member)
+
+
 def write(folder: Path) -> list[Path]:
     """Write the pages and their search index into a folder; return the pages."""
     pdoc.render.configure(docformat="google", show_source=False)
@@ -49,8 +59,8 @@ def write(folder: Path) -> list[Path]:
         module.__dict__["submodules"] = inside  # pdoc lists those of `__all__` alone
         page = folder / f"{name.replace('.', '/')}.html"
         page.parent.mkdir(parents=True, exist_ok=True)
-        text = pdoc.render.html_module(module, found).replace(OF_TORCH, "")
-        page.write_text(text, encoding="utf-8")
+        leave_out_inherited(module)
+        page.write_text(pdoc.render.html_module(module, found), encoding="utf-8")
         pages.append(page)
     (folder / "index.html").write_text(pdoc.render.html_index(found), encoding="utf-8")
     (folder / "search.js").write_text(pdoc.render.search_index(found), encoding="utf-8")
