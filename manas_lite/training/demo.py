@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
@@ -31,24 +31,38 @@ from manas_lite.training.searching import SearchResult, search
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """The space, and the two schedules; both genotypes are retrained with the same one."""
+    """The settings of the whole job."""
 
     space: SearchSpace = field(default_factory=lambda: SearchSpace.preset("teach"))
+    """The space that is searched."""
+
     search: SearchSettings = field(
         default_factory=lambda: SearchSettings.preset("teach", epochs=6, steps=30, warmup=2, eigenvalue_every=1)
     )
+    """The schedule of the search."""
+
     retrain: RetrainSettings = field(default_factory=lambda: RetrainSettings.preset("teach"))
+    """The schedule that both genotypes are retrained with."""
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """net: the searched network, retrained; results: evaluations on pictures never trained on, by network."""
+    """What the job leaves."""
 
     net: DerainNet = field(repr=False)
+    """The searched network, retrained."""
+
     search: SearchResult
+    """What the search found."""
+
     results: dict[str, EvaluationResult]
+    """Evaluations on pictures never trained on, by network: `hand_made` and `searched`."""
+
     path: Path
+    """The folder with the files."""
+
     seconds: float
+    """What it took, over all calls."""
 
 
 def run_demo(
@@ -62,12 +76,18 @@ def run_demo(
 ) -> DemoResult:
     """Search, retrain the genotype found and a hand-made one alike, and compare them on the test pictures.
 
-    data: see `data.open_split`. Leaves in `runs_dir/name`: genotype.json, weights.safetensors (the searched network),
-    metrics.json, manifest.json, log.jsonl, and genotype.png, search.png, comparison-*.png; the three runs themselves
-    in its folders search, hand_made and searched. parallel: train the hand-made network in a second process meanwhile
-    (from a script, call this under `if __name__ == "__main__"`). Calling it again continues; what is
-    done is not trained again, only evaluated and drawn; on another device or with other threads too. Evaluated is
-    where the networks are trained.
+    Leaves in `runs_dir/name`: genotype.json, weights.safetensors (the searched network), metrics.json, manifest.json,
+    log.jsonl, genotype.png, search.png and comparison-*.png; the three runs in its folders search, hand_made and
+    searched. Calling it again continues: what is done is only evaluated and drawn, on another device or with other
+    threads too. The networks are evaluated where they are trained.
+
+    Args:
+        data: see `data.open_split`.
+        settings: the space and the schedules; None takes the defaults.
+        runs_dir, name: the folder is `runs_dir/name`.
+        progress: print what is done, and show progress bars.
+        parallel: train the hand-made network in a second process meanwhile (from a script, call this under
+            `if __name__ == "__main__"`).
     """
     settings = settings or DemoSettings()
     split = open_split(data)
@@ -81,7 +101,7 @@ def run_demo(
     with RunDirectory(path, record, kind="demo") as run, ExitStack() as stack:
         run.note(data="a Split" if isinstance(data, Split) else str(data))
         began = time.monotonic()
-        say = print if progress else _silent
+        say: Callable[[str], None] = print if progress else lambda line: None
         aside = stack.enter_context(_beside(hand_made, options)) if parallel else None
         scenes = f"{len(split.train)} training, {len(split.val)} validation and {len(split.test)} test scenes"
         say(f"1/4 search an architecture, one of {settings.space.count():.1e}, on {scenes}")
@@ -122,20 +142,19 @@ def _beside(genotype: Genotype, options: dict[str, Any]) -> Iterator[BaseProcess
 
 
 def _train_beside(genotype: Genotype, options: dict[str, Any]) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:  # a killed parent cannot end its child, and an orphan would hold the run's lock
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
     retrain(genotype, name="hand_made", progress=False, **options)
 
 
-def _end_with_parent() -> None:
-    """A killed parent cannot end its child, and an orphan would hold the run directory's lock."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
 def collect_metrics(results: dict[str, EvaluationResult], nets: dict[str, DerainNet]) -> dict[str, Any]:
-    """What metrics.json holds: means over all test pictures and per rain level, and the costs, by network."""
+    """Return what metrics.json holds, by network: means over all test pictures and per rain level, and the costs."""
     return {
         label: {
             "genotype": nets[label].genotype.id,
@@ -162,11 +181,7 @@ def draw_pictures(
 
 
 def _joined_logs(path: Path, names: list[str]) -> Iterator[str]:
-    """The records of the three runs in one file, each saying which it is of."""
+    """Yield the records of the three runs as lines of one file, each saying which run it is of."""
     for name in names:
         for line in (path / name / "log.jsonl").read_text().splitlines():
             yield json.dumps({"run": name, **json.loads(line)}) + "\n"
-
-
-def _silent(*_: object) -> None:
-    pass

@@ -1,4 +1,4 @@
-"""How well a network derains scenes: PSNR and SSIM a picture, means a rain level, conventions named."""
+"""How well a network derains scenes: PSNR and SSIM per picture, means per rain level, conventions named."""
 
 import itertools
 import math
@@ -13,29 +13,32 @@ from torch import Tensor, nn
 
 from manas_lite.compute.runtime import Compute, ComputeSettings
 from manas_lite.data import Scene, Split, open_split
-from manas_lite.metrics import CONVENTIONS, psnr, ssim
+from manas_lite.metrics import CONVENTIONS, SSIM_SIDE, psnr, ssim
 from manas_lite.networks.backbone import Backbone
 from manas_lite.photos.images import to_tensor
 from manas_lite.photos.inference import borrowed, derain_batch
 from manas_lite.runs.progress import Progress
 
-SMALLEST = 11  # the side of SSIM's window
 MEASURES = {"psnr": psnr, "ssim": ssim}
 CELLS = {"psnr": (9, 2), "ssim": (10, 4)}  # width and decimals in a table
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """rows: a dict a rainy picture, with `scene`, `label` (rain level or file), and for each measure and convention
-    `psnr_rgb`, `ssim_y`, ... of the derained picture and `rainy_psnr_rgb`, ... of the input. device, precision: where
-    and in what the network computed, such as `cpu` and `float32`."""
+    """The scores of every picture; as text, a table of their means."""
 
     rows: list[dict[str, Any]] = field(repr=False)
+    """One per rainy picture: `scene`, `label` (rain level or file), and for each measure and convention `psnr_rgb`,
+    `ssim_y`, ... of the derained picture and `rainy_psnr_rgb`, ... of the input."""
+
     device: str
+    """Where the network computed, such as `cpu`."""
+
     precision: str
+    """What it computed in, such as `float32`."""
 
     def means(self, label: str | None = None) -> dict[str, float]:
-        """Mean of each measure over all pictures, or over those of one label. The mean is per picture.
+        """Return the mean of each measure over all pictures, or over those of one label.
 
         A picture equal to its clean one has an infinite PSNR: it is left out, unless there is no other.
         """
@@ -48,12 +51,12 @@ class EvaluationResult:
 
     @property
     def identical(self) -> int:
-        """Pictures equal to their clean ones, derained or as they were."""
+        """How many pictures are equal to their clean ones, derained or as they were."""
         return sum(_identical(row) for row in self.rows)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Labels in the order of first appearance."""
+        """The labels, in the order of first appearance."""
         return tuple(dict.fromkeys(row["label"] for row in self.rows))
 
     @property
@@ -90,16 +93,24 @@ def evaluate(
 ) -> EvaluationResult:
     """Derain every rainy picture of `scenes`, whole, and score it against the clean one.
 
-    scenes: scenes, or a split, folder or set's name (see `data.open_split`) whose test scenes are meant: of a folder
-      that states no parts, the tenth kept apart from training.
-    conventions: some of `rgb` and `y`. measures: some of `psnr` (dB) and `ssim`; see manas_lite.metrics.
-    window: let the gates pool over windows of so many pixels, as on the crops of training (Backbone.pool_locally).
-    compute: device, threads and precision; by default float32 on the GPU, where there is one.
     Outputs are clamped to [0, 1] before scoring; they are not rounded to 8 bits. The caller's network is not moved.
 
-    Raises ValueError for no scenes, an unknown measure or convention, a `window` for a network whose gates do not
-    take one, a picture smaller than SSIM's 11 x 11, or a device that is not there; ImageError, a ValueError, for a
-    file that is no picture; torch.OutOfMemoryError; and what `data.open_split` raises.
+    Args:
+        net: maps (B, 3, H, W) in [0, 1] to the same shape.
+        scenes: scenes, or a split, a folder or a set's name (see `data.open_split`) whose test scenes are meant: of a
+            folder that states no parts, the tenth kept apart from training.
+        conventions: some of `rgb` and `y`.
+        measures: some of `psnr` (dB) and `ssim`; see `manas_lite.metrics`.
+        window: side in pixels of windows that the gates pool over, as on the crops of training; None pools over the
+            whole picture.
+        compute: device, threads and precision; None takes float32 on the GPU, where there is one.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: for no scenes, an unknown measure or convention, a `window` for a network whose gates do not take
+            one, a picture smaller than SSIM's 11 x 11, or a device that is not there.
+        ImageError: a ValueError, for a file that is no picture.
+        torch.OutOfMemoryError: for a picture that is too large. What `data.open_split` raises passes through.
     """
     _check_names("measures", measures, tuple(MEASURES))
     _check_names("conventions", conventions, CONVENTIONS)
@@ -119,21 +130,20 @@ def evaluate(
     with runtime.session(), Progress(sum(len(s.rainy) for s in scenes), "evaluate", show=progress) as bar:
         for scene in scenes:
             rainy, clean = scene.read()
-            if min(clean.shape[:2]) < SMALLEST and "ssim" in measures:
+            if min(clean.shape[:2]) < SSIM_SIDE and "ssim" in measures:
                 size = f"{clean.shape[1]}x{clean.shape[0]}"
                 raise ValueError(
-                    f"scene {scene.name!r} is {size} pixels, too small for SSIM's {SMALLEST}: leave it out"
+                    f"scene {scene.name!r} is {size} pixels, too small for SSIM's {SSIM_SIDE}: leave it out"
                 )
             target = to_tensor(clean)[None]
             for label, image in zip(scene.labels, rainy, strict=True):
                 source = to_tensor(image)[None]
                 output = derain_batch(net, source.to(runtime.device), runtime).cpu()
                 row: dict[str, Any] = {"scene": scene.name, "label": label}
-                for prefix, picture in (("", output), ("rainy_", source)):
-                    for measure in measures:
-                        for convention in conventions:
-                            value = MEASURES[measure](picture, target, convention)
-                            row[f"{prefix}{measure}_{convention}"] = float(value[0])
+                pictures = (("", output), ("rainy_", source))
+                for (prefix, picture), measure, convention in itertools.product(pictures, measures, conventions):
+                    value = MEASURES[measure](picture, target, convention)
+                    row[f"{prefix}{measure}_{convention}"] = float(value[0])
                 rows.append(row)
                 bar.step()
     return EvaluationResult(rows, str(runtime.device), str(runtime.picture_dtype).removeprefix("torch."))
@@ -147,7 +157,7 @@ def _check_names(what: str, names: Sequence[str], known: Sequence[str]) -> None:
 class SelfEnsemble(nn.Module):
     """The mean of a network's outputs on the eight flips and quarter turns of a picture, each turned back.
 
-    Eight times the work for up to half a dB (Timofte et al., CVPR 2016); results with it compare only with others
+    It takes eight times the work for up to half a dB (Timofte et al., CVPR 2016). Its results compare only with others
     that use it.
     """
 
@@ -165,11 +175,17 @@ class SelfEnsemble(nn.Module):
 
 
 def table(results: dict[str, EvaluationResult], labels: Sequence[str] | None = None) -> str:
-    """A plain-text table: a row a rain level and network, the rainy input first; of PSNR and SSIM, RGB and Y, what
-    was measured of all of them. Below it, how many pictures the means leave out, where there are any."""
+    """Return a plain-text table with a row per rain level and network, the rainy input first.
+
+    It shows what was measured for all of them, and below how many pictures the means leave out, if any.
+
+    Args:
+        results: evaluations on the same pictures, by network.
+        labels: the rain levels to show; None shows all, unless they are more than six (file names, not levels).
+    """
     first = next(iter(results.values()))
     shown = list(labels or first.labels)
-    if len(shown) > 6:  # file names, not levels
+    if len(shown) > 6:
         shown = []
     measured = [name for name in first.columns if all(name in result.columns for result in results.values())]
     columns = [(name, *name.split("_")) for name in measured]
@@ -184,14 +200,12 @@ def table(results: dict[str, EvaluationResult], labels: Sequence[str] | None = N
             lines.append(f"{label or 'all':<10}{name:<26}" + "".join(cells))
         lines.append("")
     left_out = {name: result.identical for name, result in results.items() if result.identical}
-    lines += [
-        f"{name}: {count} picture(s) equal to the clean one, not in the means" for name, count in left_out.items()
-    ]
+    lines += [f"{name}: {n} picture(s) equal to the clean one, not in the means" for name, n in left_out.items()]
     return "\n".join(lines if left_out else lines[:-1])
 
 
 def validation_psnr(net: nn.Module, scenes: Sequence[Scene], runtime: Compute) -> float:
-    """Mean PSNR (RGB) on fixed whole pictures: what chooses the best checkpoint."""
+    """Return the mean PSNR (RGB) on fixed whole pictures, in dB: it chooses the best checkpoint."""
     return mean_scores(net, scenes, runtime, ("psnr",))["psnr"]
 
 
@@ -199,7 +213,7 @@ def validation_psnr(net: nn.Module, scenes: Sequence[Scene], runtime: Compute) -
 def mean_scores(
     net: nn.Module, scenes: Sequence[Scene], runtime: Compute, measures: Sequence[str] = tuple(MEASURES)
 ) -> dict[str, float]:
-    """Means (RGB) over whole pictures, without the rainy pictures' own; the network is where the runtime computes."""
+    """Return means (RGB) over the derained whole pictures; the network must be where the runtime computes."""
     was_training = net.training
     net.eval()
     values: dict[str, list[Tensor]] = {measure: [] for measure in measures}

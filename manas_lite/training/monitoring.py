@@ -11,16 +11,18 @@ from manas_lite.networks.costs import Costs
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.nets import SuperNet
 
-WINDOW = 5  # RobustDARTS's k: measurements in a mean of eigenvalues, and how many of them a stop goes back
+SPAN = 5  # RobustDARTS's k: measurements in a mean of eigenvalues, and how many of them a stop goes back
 
 
 @torch.no_grad()
 def report(net: SuperNet, costs: Costs) -> dict[str, Any]:
-    """Facts of the present architecture weights, without sampling noise.
+    """Return facts of the present architecture weights, without sampling noise.
 
-    alpha, beta: mixture weights, rounded to 6 digits; alpha_entropy, beta_entropy: see `row_entropy`; skip_share:
-    mean weight of `skip_connect`; skip_edges: share of the edges where it is the choice; expected_cost: of the
-    relaxed network, as a share of the largest; genotype: id of what argmax would derive now.
+    Returns:
+        `alpha` and `beta`, the mixture weights, rounded to 6 digits; `alpha_entropy` and `beta_entropy`, see
+        `row_entropy`; `skip_share`, the mean weight of `skip_connect`; `skip_edges`, the share of the edges where it is
+        the choice; `expected_cost` of the relaxed network, as a share of the largest; `genotype`, the id of what argmax
+        would derive now.
     """
     space = net.space
     soft = replace(net.relaxation, hard=False)
@@ -70,9 +72,9 @@ def _rounded(weights: Tensor) -> list[list[float]]:
 
 @torch.no_grad()
 def row_entropy(weights: Tensor) -> float:
-    """Mean entropy of rows of weights (n, k) as a share of the largest, log k: 1 undecided, 0 decided.
+    """Return the mean entropy of rows of weights (n, k) as a share of the largest, log k: 1 undecided, 0 decided.
 
-    0 too where nothing is to be decided: no rows, or k = 1.
+    It is 0 too where nothing is to be decided: no rows, or k = 1.
     """
     if not weights.numel() or weights.shape[1] == 1:
         return 0.0
@@ -81,22 +83,28 @@ def row_entropy(weights: Tensor) -> float:
 
 
 def skip_collapse(skip_edges: float, limit: float) -> str | None:
-    """Why a search should stop and go back one epoch, or None: a share above `limit` of its edges choose skipping."""
+    """Tell why a search should stop and go back one epoch: more than `limit` of its edges choose skipping; or None."""
     if skip_edges > limit:
         return f"{skip_edges:.0%} of the edges choose skip_connect (limit {limit:.0%})"
     return None
 
 
 def eigenvalue_rise(eigenvalues: list[float], ratio: float | None = 0.75) -> str | None:
-    """Why a search should stop and go back `WINDOW` measurements, or None (always, without a `ratio`).
+    """Tell why a search should stop and go back `SPAN` measurements, or return None.
 
-    RobustDARTS's rule (Zela et al., ICLR 2020): the mean of the last five eigenvalues against that of the five before
-    them, a ratio of old to new below `ratio`. What they return is the architecture of five measurements earlier, the
-    last that has no part in the risen mean. `eigenvalues`: all so far, oldest first; fewer than ten decide nothing.
+        mean of the five magnitudes before the last five / mean of the last five  <  ratio
+
+    The architecture of five measurements earlier is the last that has no part in the risen mean.
+
+    Args:
+        eigenvalues: all so far, the oldest first; fewer than ten decide nothing.
+        ratio: of old to new; None never stops a search.
+
+    Source: RobustDARTS (Zela et al., ICLR 2020).
     """
-    if ratio is not None and len(eigenvalues) >= 2 * WINDOW:
+    if ratio is not None and len(eigenvalues) >= 2 * SPAN:
         magnitudes = [abs(value) for value in eigenvalues]
-        old, new = sum(magnitudes[-2 * WINDOW : -WINDOW]) / WINDOW, sum(magnitudes[-WINDOW:]) / WINDOW
+        old, new = sum(magnitudes[-2 * SPAN : -SPAN]) / SPAN, sum(magnitudes[-SPAN:]) / SPAN
         if new > 0 and old / new < ratio:
             return f"the architecture Hessian's dominant eigenvalue rose from {old:.3g} to {new:.3g}"
     return None

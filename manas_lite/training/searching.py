@@ -16,6 +16,7 @@ from manas_lite.bilevel import Loss, dominant_eigenvalue, functional_loss, hyper
 from manas_lite.compute.runtime import Compute
 from manas_lite.data import SceneBatch, Split, open_split, scene_loader, split_scenes
 from manas_lite.losses import DerainLoss
+from manas_lite.networks.budget import best_within
 from manas_lite.networks.costs import measure_costs
 from manas_lite.networks.discretize import perturbation
 from manas_lite.networks.genotype import Genotype
@@ -38,7 +39,8 @@ from manas_lite.training.loop import (
     training_batches,
     weight_step,
 )
-from manas_lite.training.monitoring import WINDOW, decisions, eigenvalue_rise, report, skip_collapse
+from manas_lite.training.monitoring import SPAN, decisions, eigenvalue_rise, report, skip_collapse
+from manas_lite.training.paths import choices_of, draw_path, evolve, on_path, plain_records, walk
 from manas_lite.training.schedules import SearchSettings
 
 
@@ -141,6 +143,7 @@ class _Search:
         self.footprint = step_footprint(space, settings, self.compute, split.train)
         self.norms: list[list[Tensor]] = []  # of this epoch's architecture gradients: alpha's, beta's
         self.balance = Balance(self.arch, settings.price_share)
+        self.by_paths = settings.strategy != "gradient"
 
     def run(self) -> SearchResult:
         settings = self.settings
@@ -210,9 +213,12 @@ class _Search:
         settings = self.settings
         self.net.train()
         set_rate(self.weight_optimizer, cosine(step, self.total, settings.weight_rate, settings.weight_rate_end))
-        self._relax(step)
         arch_terms: dict[str, Tensor] = {}
-        if epoch >= settings.warmup:
+        if self.by_paths:
+            walk(self.net, draw_path(self.space, settings.seed, step, fair=settings.strategy == "fair-paths"))
+        else:
+            self._relax(step)
+        if epoch >= settings.warmup and not self.by_paths:
             arch_terms = self._architecture_step(epoch, train, next(arch_batches).to(self.compute.device))
         terms = weight_step(
             self.weight_optimizer,
@@ -301,7 +307,7 @@ class _Search:
         for name, norms in zip(("alpha_gradient", "beta_gradient"), zip(*self.norms, strict=True), strict=False):
             record[name] = float(torch.stack(norms).mean())
         self.norms.clear()
-        searching = epoch >= settings.warmup
+        searching = epoch >= settings.warmup and not self.by_paths
         if searching and settings.eigenvalue_every and (epoch + 1) % settings.eigenvalue_every == 0:
             record["eigenvalue"] = self._eigenvalue(epoch)
             saved["eigenvalues"].append(record["eigenvalue"])
@@ -312,7 +318,7 @@ class _Search:
         if saved["stopped"] is None:
             saved["healthy"] = self._logits()
             if record["eigenvalue"] is not None:
-                saved["measured"] = [*saved["measured"], saved["healthy"]][-WINDOW:]
+                saved["measured"] = [*saved["measured"], saved["healthy"]][-SPAN:]
         saved["balance"] = self.balance.dump()
         if saved["stopped"] or (epoch + 1) % settings.checkpoint_every == 0 or step + 1 == self.total:
             loop.save(step + 1, self._probe(train, epoch))
@@ -353,7 +359,7 @@ class _Search:
     def _finish(self, run: RunDirectory, done: int, saved: dict[str, Any]) -> SearchResult:
         log = self.processes.ask_first(run.read_log)
         kept = self._return_to_kept(done, saved)
-        genotype = self._derive()
+        genotype = self._derive(run)
         run.write_text("genotype.json", genotype.to_json())
         if self.processes.first:
             weights = self.net.state_dict()
@@ -367,7 +373,7 @@ class _Search:
                 "stopped": saved["stopped"],
                 "parameters": genotype.cost(),
                 "flops_256": genotype.cost("flops"),
-                "decisions": decisions(self.net, genotype),
+                "decisions": [] if self.by_paths else decisions(self.net, genotype),
                 **{name: value for name, value in facts.items() if isinstance(value, int | float)},
             },
         )
@@ -386,14 +392,45 @@ class _Search:
             last -= saved["back"] * self.settings.steps
             for parameter, values in zip(self.arch, saved["healthy"], strict=True):
                 parameter.copy_(torch.tensor(values))
-        self._relax(max(0, last))
+        if not self.by_paths:
+            self._relax(max(0, last))
         return last
 
     @torch.no_grad()
-    def _derive(self) -> Genotype:
+    def _derive(self, run: RunDirectory) -> Genotype:
+        if self.by_paths:
+            return self._evolve(run)
         if self.settings.discretize == "argmax":
-            return self.net.derive()
+            return self._choose(*self.net.logits())
         batch = next(self._batches("architecture", 0)).to(self.compute.device)
         pure = self._pure(lambda net: self._image_loss(net, batch, self.settings.epochs)[0])
         self.net.train()
         return perturbation(self.net, lambda net: pure(self.weights, self.arch))[0]
+
+    def _choose(self, alpha: Tensor, beta: Tensor) -> Genotype:
+        """Return the architecture of the largest logits; under a budget, the most probable one that keeps to it."""
+        settings = self.settings
+        if settings.budget is None:
+            return Genotype.from_logits(self.space, alpha, beta)
+        return best_within(self.space, alpha, beta, measure_costs(self.space, settings.budget_unit), settings.budget)
+
+    def _evolve(self, run: RunDirectory) -> Genotype:
+        """Return the architecture whose path has the lowest loss on held-out scenes; all that were scored are kept."""
+        settings, batches = self.settings, self._batches("architecture", 0)
+        count = min(settings.score_batches, self.total)
+        held_out = [next(batches).to(self.compute.device) for _ in range(count)]
+        self.net.train()  # BatchNorm by batch: its running statistics are of all paths together
+
+        def held_out_loss(net: SuperNet) -> Tensor:
+            return torch.stack([self._image_loss(net, batch, settings.epochs)[0] for batch in held_out]).mean()
+
+        pure = self._pure(held_out_loss)
+
+        def score(genotype: Genotype) -> float:
+            with on_path(self.net, genotype):
+                return float(pure(self.weights, self.arch))
+
+        found = evolve(score, self._choose, self.space, evaluations=settings.evaluations, seed=settings.seed)
+        run.write_json("candidates.json", plain_records(found))
+        walk(self.net, choices_of(found[0][1]))
+        return found[0][1]
