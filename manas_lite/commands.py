@@ -13,14 +13,17 @@ from manas_lite.compute.footprint import OutOfMemoryError, is_out_of_memory
 from manas_lite.compute.processes import leave
 from manas_lite.compute.runtime import ComputeSettings, pick_device
 from manas_lite.data import LeakError, open_split
+from manas_lite.networks.budget import front
+from manas_lite.networks.costs import measure_costs
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.space import PRESETS, SearchSpace
-from manas_lite.photos.zoo import load
 from manas_lite.photos.folders import derain_folder, warn_if_long
 from manas_lite.photos.inference import derain
 from manas_lite.photos.onnx_export import ExportError, export_onnx
 from manas_lite.photos.video import VIDEOS, derain_video
+from manas_lite.photos.zoo import load
 from manas_lite.runs.arguments import Parser, import_file, settings_help
+from manas_lite.runs.checkpoint import write_atomic
 from manas_lite.runs.record import BusyError, write_json
 from manas_lite.runs.settings import check, override
 from manas_lite.training.demo import DemoSettings, run_demo
@@ -28,7 +31,7 @@ from manas_lite.training.evaluation import evaluate, table
 from manas_lite.training.loop import DivergedError
 from manas_lite.training.retraining import retrain
 from manas_lite.training.schedules import RETRAIN_PRESETS, SEARCH_PRESETS, RetrainSettings, SearchSettings
-from manas_lite.training.searching import search
+from manas_lite.training.searching import SearchResult, search
 
 USER_ERRORS = (
     ValueError,
@@ -149,6 +152,13 @@ def _settings(options: Namespace, kind: type, default: str) -> Any:
 
 def _search_options(p: Parser, arguments: Sequence[str]) -> None:
     p.add_argument("--space", choices=PRESETS, default="teach", help="search space (default: %(default)s)")
+    p.add_argument(
+        "--budget",
+        metavar="UNIT=NUMBER",
+        help="the most that the network may cost, such as flops=2.5e9 (of 256 x 256 pixels) or parameters=2e5; "
+        "it uses 97 to 100 %% of that, where the space has such a network",
+    )
+    p.add_argument("--front", type=int, metavar="N", help="also list the best networks for N budgets, small to large")
     _training_options(p, "search", SEARCH_PRESETS, "the space's name")
     space, preset = _named(arguments, PRESETS, "--space"), _named(arguments, SEARCH_PRESETS, "--preset", "--space")
     p.epilog = settings_help(f"the preset {preset}", SEARCH_PRESETS[preset], space=PRESETS[space])
@@ -158,12 +168,29 @@ def _search(options: Namespace) -> None:
     changes = [change for change in options.changes if change.startswith("space.")]
     space = override(SearchSpace.preset(options.space), [change.removeprefix("space.") for change in changes])
     options.changes = [change for change in options.changes if change not in changes]
+    if options.budget:
+        unit, _, number = options.budget.partition("=")
+        options.changes += [f"budget_unit={unit}", f"budget={number}"]
     settings = _settings(options, SearchSettings, options.space)
     result = search(space, options.data, settings, runs_dir=options.runs_dir, name=options.name)
     if _first_process():
         print(f"genotype {result.genotype.id}: {result.path / 'genotype.json'}")
         print("modules:", " ".join(result.genotype.modules))
         print("edges:  ", " ".join(result.genotype.edges))
+        if options.front:
+            _print_front(result, options.front, settings.budget_unit)
+
+
+def _print_front(result: SearchResult, count: int, unit: str) -> None:
+    """Print the most probable network of each budget, and write their genotypes beside the run's."""
+    costs = measure_costs(result.genotype.space, unit)
+    alpha, beta = (logits.detach() for logits in result.supernet.logits())
+    print(f"{unit:>16}  genotype      file")
+    for number, (cost, genotype) in enumerate(front(result.genotype.space, alpha, beta, costs, count)):
+        path = result.path / "front" / f"{number}.json"
+        path.parent.mkdir(exist_ok=True)
+        write_atomic(path, genotype.to_json().encode())
+        print(f"{cost:>16,.0f}  {genotype.id}  {path}")
 
 
 # --- retrain ---

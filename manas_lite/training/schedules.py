@@ -136,6 +136,22 @@ class SearchSettings:
     discretize: Literal["argmax", "perturbation"] = "argmax"
     """How the genotype is derived from the supernet."""
 
+    strategy: Literal["gradient", "paths", "fair-paths"] = field(default="gradient", metadata=LATER)
+    """gradient: alpha and beta are trained (DARTS, GDAS). paths, fair-paths: the supernet is trained by uniformly
+    sampled paths, and evolution finds the best one."""
+
+    evaluations: int = field(default=200, metadata=LATER)
+    """With paths: how many architectures are scored by the weights of the supernet."""
+
+    score_batches: int = field(default=4, metadata=LATER)
+    """With paths: batches of held-out scenes that each is scored on."""
+
+    budget: float | None = field(default=None, metadata=LATER)
+    """The most that the derived network may cost; it uses at least 97 % of it. None sets no limit."""
+
+    budget_unit: Literal["parameters", "flops"] = field(default="flops", metadata=LATER)
+    """What the budget counts: flops are those of a picture of 256 x 256 pixels."""
+
     loss: LossSettings = field(default_factory=LossSettings)
     """The loss terms."""
 
@@ -165,7 +181,12 @@ class SearchSettings:
         _at_least(
             self, 0, "seed", "rains", "eigenvalue_every", "weight_rate", "arch_rate", "weight_decay", "arch_decay"
         )
-        _at_least(self, 1, "arch_batch")
+        _at_least(self, 1, "arch_batch", "evaluations", "score_batches")
+        _above_zero(self, "budget")
+        if self.budget is not None and self.discretize == "perturbation":
+            raise ValueError("a budget is kept by choosing among logits: leave out discretize='perturbation', or it")
+        if self.strategy != "gradient" and self.compute.compile:
+            raise ValueError(f"strategy {self.strategy!r} computes another path in every step: leave out compile")
         _at_least(self, 0, "price_share", "head_gain")
         _above_zero(self, "temperature", "temperature_end", "radius", "clip")
         if self.sampled and not (self.hard and self.relaxation == "gumbel"):
