@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from manas_lite.networks.attention import AttentionBlock, EdgeSlot, edge_count
 from manas_lite.networks.costs import count_parameters
-from manas_lite.networks.ops import OPERATIONS, describe
+from manas_lite.networks.ops import OPERATIONS, PUBLISHED_OPERATIONS, describe
 
-NAMES = list(OPERATIONS)
+NAMES = list(PUBLISHED_OPERATIONS)
 NORMS = ("batch", "group", "none")
 
 

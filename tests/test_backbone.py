@@ -16,12 +16,12 @@ from manas_lite.networks import backbone
 from manas_lite.networks.backbone import Backbone, pad_to_multiple
 from manas_lite.networks.costs import count_parameters
 from manas_lite.networks.genotype import Genotype
-from manas_lite.networks.modules import MODULES, ParallelModule
+from manas_lite.networks.modules import PUBLISHED_MODULES, ParallelModule
 from manas_lite.networks.nets import DerainNet, SuperNet
-from manas_lite.networks.ops import OPERATIONS
+from manas_lite.networks.ops import PUBLISHED_OPERATIONS
 from manas_lite.networks.space import PRESETS, SearchSpace
 
-NAMES = list(OPERATIONS)
+NAMES = list(PUBLISHED_OPERATIONS)
 PUBLISHED = SearchSpace((16, 32, 48), 2)  # the published trunk, three branches, small
 SMOKE = SearchSpace.preset("smoke")
 SPACES = {
@@ -42,7 +42,7 @@ def images(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Te
 def choose(net: SuperNet, genotype: Genotype) -> None:
     """Set logits so far apart that their softmax is exactly one-hot."""
     for logits, names, order in (
-        (net.alpha, genotype.modules, list(MODULES)),
+        (net.alpha, genotype.modules, list(PUBLISHED_MODULES)),
         (net.beta, genotype.edges, list(genotype.space.operations)),
     ):
         logits.zero_()

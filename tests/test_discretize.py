@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from manas_lite.networks.discretize import perturbation
 from manas_lite.networks.genotype import Genotype
-from manas_lite.networks.modules import MODULES
+from manas_lite.networks.modules import PUBLISHED_MODULES
 from manas_lite.networks.nets import DerainNet, SuperNet, reestimate_statistics
 from manas_lite.networks.relaxation import Relaxation
 from manas_lite.networks.space import SearchSpace
@@ -19,7 +19,7 @@ from manas_lite.networks.space import SearchSpace
 PAPER = SearchSpace.preset("paper")
 SMOKE = SearchSpace.preset("smoke")
 SMALL = SearchSpace((4, 6), 1, operations=("none", "skip_connect", "SE", "CBAM"), norm="batch")
-NAMES = list(MODULES)
+NAMES = list(PUBLISHED_MODULES)
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from manas_lite.networks.costs import measure_costs
 from manas_lite.networks.genotype import Genotype
-from manas_lite.networks.modules import MODULES
-from manas_lite.networks.ops import OPERATIONS
+from manas_lite.networks.modules import PUBLISHED_MODULES
+from manas_lite.networks.ops import PUBLISHED_OPERATIONS
 from manas_lite.networks.space import PRESETS, SearchSpace
 
 SMOKE = SearchSpace.preset("smoke")
@@ -27,7 +27,7 @@ spaces = st.builds(
     modules_per_cell=st.integers(1, 4),
     groups=st.sampled_from([1, 2, 4]),
     attention=st.booleans(),
-    operations=st.lists(st.sampled_from(list(OPERATIONS)), min_size=2, unique=True).map(tuple),
+    operations=st.lists(st.sampled_from(PUBLISHED_OPERATIONS), min_size=2, unique=True).map(tuple),
     allow_none=st.booleans(),
     stem=st.sampled_from(["bottleneck", "unshuffle"]),
     norm=st.sampled_from(["batch", "group", "none"]),
@@ -117,7 +117,7 @@ def test_random_is_uniform_over_the_choices():
     for genotype in drawn:
         modules.update(genotype.modules)
         edges.update(genotype.edges)
-    for counts, choices in ((modules, tuple(MODULES)), (edges, PAPER.choices)):
+    for counts, choices in ((modules, PUBLISHED_MODULES), (edges, PAPER.choices)):
         n, p = sum(counts.values()), 1 / len(choices)
         four_sigma = 4 * (n * p * (1 - p)) ** 0.5
         assert set(counts) == set(choices)

@@ -11,9 +11,9 @@ from torch import Tensor
 from manas_lite.networks import ops
 from manas_lite.networks.attention import EdgeSlot
 from manas_lite.networks.costs import count_parameters
-from manas_lite.networks.ops import OPERATIONS
+from manas_lite.networks.ops import OPERATIONS, PUBLISHED_OPERATIONS
 
-NAMES = list(OPERATIONS)
+NAMES = list(PUBLISHED_OPERATIONS)
 NORMS = ("batch", "group", "none")
 # What a gate returns for an input (B, c, H, W): the factor's own shape.
 GATE_SHAPES = {

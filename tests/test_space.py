@@ -11,9 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from manas_lite.networks.costs import Costs, count_parameters, measure_costs
 from manas_lite.networks.genotype import Genotype
-from manas_lite.networks.modules import MODULES
+from manas_lite.networks.modules import PUBLISHED_MODULES
 from manas_lite.networks.nets import DerainNet, SuperNet
-from manas_lite.networks.ops import OPERATIONS
+from manas_lite.networks.ops import PUBLISHED_OPERATIONS
 from manas_lite.networks.space import PRESETS, SearchSpace
 
 PAPER = SearchSpace.preset("paper")
@@ -43,14 +43,14 @@ def test_count_is_the_published_one():
 
 def test_count_equals_an_enumeration():
     space = SearchSpace((4, 6), 1, groups=1, operations=("none", "SE", "CBAM"))
-    choices = itertools.product(MODULES, *[["SE", "CBAM"]] * 2)
+    choices = itertools.product(PUBLISHED_MODULES, *[["SE", "CBAM"]] * 2)
     assert space.count() == len(list(choices)) == 8
     assert replace(space, allow_none=True).count() == 2 * 3**2
     assert replace(space, attention=False).count() == 2
 
 
 def test_supernet_has_the_published_size():
-    theirs = textbook.Network(PAPER.channels, 4, list(OPERATIONS))
+    theirs = textbook.Network(PAPER.channels, 4, list(PUBLISHED_OPERATIONS))
     weights = sum(p.numel() for p in SuperNet(PAPER).weight_parameters())
     assert weights == count_parameters(theirs)
     assert round(weights / 1e6, 2) == 13.30
@@ -73,7 +73,7 @@ def test_presets_are_hashable_and_published_in_shape(name):
     assert space == SearchSpace.preset(name)
     assert len({space, SearchSpace.preset(name)}) == 1
     assert not space.allow_none
-    assert space.operations == tuple(OPERATIONS)
+    assert space.operations == PUBLISHED_OPERATIONS
 
 
 def test_lite_stays_under_a_million_parameters():
@@ -92,14 +92,14 @@ def test_preset_takes_changes():
 
 def fixed_by_hand(space: SearchSpace) -> int:
     """Parameters of the textbook network without its searched choices."""
-    net = textbook.Network(space.channels, space.modules_per_cell, list(OPERATIONS), space.norm)
+    net = textbook.Network(space.channels, space.modules_per_cell, list(PUBLISHED_OPERATIONS), space.norm)
     searched = [m for m in net.modules() if isinstance(m, textbook.Mixed | textbook.Mixture)]
     return count_parameters(net) - sum(count_parameters(m) for m in searched)
 
 
 def assert_costs_by_name(costs: Costs, space: SearchSpace) -> None:
     for row, branches in zip(costs.modules, space.module_branches, strict=True):
-        assert dict(zip(MODULES, row.tolist(), strict=True)) == {
+        assert dict(zip(PUBLISHED_MODULES, row.tolist(), strict=True)) == {
             name: sizes[branches - 2] for name, sizes in MODULE_SIZES.items()
         }
     for row, branch in zip(costs.edges, space.edge_branch, strict=True):
@@ -177,7 +177,7 @@ def test_dearest_architecture_is_what_largest_says():
     space = SearchSpace((4, 6), 1, groups=1, operations=("skip_connect", "sep_conv_3x3_spatial", "CBAM"))
     for unit in ("parameters", "flops"):
         costs = measure_costs(space, unit, (16, 16))
-        everything = itertools.product(MODULES, space.operations, space.operations)
+        everything = itertools.product(PUBLISHED_MODULES, space.operations, space.operations)
         assert costs.largest == max(costs.of((m,), (a, b)) for m, a, b in everything)
 
 
@@ -205,7 +205,7 @@ def test_flops_grow_with_the_picture_and_parameters_do_not():
         ({"groups": True}, "groups: expected int, got bool True"),
         ({"residual": "no"}, "residual: expected bool, got str 'no'"),
         ({"operations": "SE"}, r"operations: expected tuple\[str, ...\], got str 'SE'"),
-        ({"operations": ("SE", "ECA")}, "unknown operations 'ECA': choose among none, skip_connect"),
+        ({"operations": ("SE", "SEA")}, "unknown operations 'SEA': choose among none, skip_connect"),
         ({"operations": ("SE", "SE")}, "a name stands there twice"),
         ({"operations": ("none",)}, "must hold one besides `none`"),
         ({"operations": ()}, "must hold one besides `none`"),
