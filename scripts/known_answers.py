@@ -24,21 +24,21 @@ def arms(size: str) -> dict[str, SearchSettings]:
     default = SearchSettings.preset(size, compute=ONE_THREAD, eigenvalue_every=0)
     published = replace(default, price_share=None, mask_barred=False, head_gain=0.0, arch_batch=None)
     free = replace(published, loss=replace(published.loss, complexity_weight=0.0))
+    heard = replace(published, mask_barred=True, head_gain=0.1)
+    paths = replace(heard, strategy="paths", evaluations=100)
     return {
         "default": default,
         "published": published,
         "published, no price": free,
         "masked": replace(published, mask_barred=True),
-        "masked, head": replace(published, mask_barred=True, head_gain=0.1),
-        "masked, head, no price": replace(free, mask_barred=True, head_gain=0.1),
-        "share 0.3": replace(published, mask_barred=True, head_gain=0.1, price_share=0.3),
-        "share 0.1": replace(published, mask_barred=True, head_gain=0.1, price_share=0.1),
-        "share 0.1, longer warm-up": replace(
-            published, mask_barred=True, head_gain=0.1, price_share=0.1, epochs=8, warmup=4
-        ),
-        "share 0.1, longer warm-up, batch 8": replace(
-            published, mask_barred=True, head_gain=0.1, price_share=0.1, epochs=8, warmup=4, arch_batch=8
-        ),
+        "masked, head": heard,
+        "masked, head, price 0.3 of the images' pull": replace(heard, price_share=0.3),
+        "masked, head, longer warm-up": replace(heard, epochs=default.epochs * 2, warmup=default.epochs),
+        "masked, head, batch x 4": replace(heard, arch_batch=4 * default.batch),
+        "masked, head, gumbel": replace(heard, relaxation="gumbel"),
+        "masked, head, sampled": replace(heard, relaxation="gumbel", hard=True, sampled=True),
+        "paths": paths,
+        "fair paths": replace(paths, strategy="fair-paths"),
     }
 
 

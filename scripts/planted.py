@@ -17,25 +17,26 @@ from manas_lite.networks.modules import FusionModule, ParallelModule, searched_m
 from manas_lite.networks.ops import OPERATIONS, PUBLISHED_OPERATIONS, Descriptors, Gate, operation
 from manas_lite.networks.space import SearchSpace
 
-NOISE = 0.3
-"""Deviation of the noise of a damaged candidate, in the units of the maps."""
+NOISE = {"modules": 0.3, "operations": 3.0}
+"""Deviation of the noise of a damaged candidate, in the units of the maps and of the gates. The block around a gate lets
+through a fifth of what it does, and its input is small: less noise there does not matter to the images."""
 
 INTACT = "dil_conv_3x3"
 
 
-def noisy(x: Tensor) -> Tensor:
+def noisy(x: Tensor, deviation: float) -> Tensor:
     """Return x with noise, drawn from a seed that depends on x, so that a pass can be repeated exactly."""
     if x.is_meta:  # shapes alone, to count what it costs
         return x
     generator = torch.Generator(x.device).manual_seed(int(x.detach().abs().sum().mul(1e3).clamp_max(2**62)))
-    return x + NOISE * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+    return x + deviation * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
 
 
 def damaged_module(name: str, kind: type[nn.Module]) -> None:
     """Register a module that returns what another one does, with noise."""
 
     def forward(self: nn.Module, x: list[Tensor]) -> list[Tensor]:
-        return [noisy(branch) for branch in kind.forward(self, x)]
+        return [noisy(branch, NOISE["modules"]) for branch in kind.forward(self, x)]
 
     searched_module(name)(type(name, (kind,), {"forward": forward}))
 
@@ -45,7 +46,7 @@ def damaged_operation(name: str) -> str:
     kind = OPERATIONS[name]
 
     def gate(self: Gate, x: Tensor, seen: Descriptors) -> Tensor:
-        return noisy(kind.gate(self, x, seen).expand_as(x))
+        return noisy(kind.gate(self, x, seen).expand_as(x), NOISE["operations"])
 
     own = f"damaged_{name}"
     operation(own)(type(own, (kind,), {"gate": gate, "add": Gate.add, "forward": Gate.forward, "extent": 3}))
