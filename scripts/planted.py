@@ -18,8 +18,8 @@ from manas_lite.networks.ops import OPERATIONS, PUBLISHED_OPERATIONS, Descriptor
 from manas_lite.networks.space import SearchSpace
 
 NOISE = {"modules": 0.3, "operations": 3.0}
-"""Deviation of the noise of a damaged candidate, in the units of the maps and of the gates. The block around a gate lets
-through a fifth of what it does, and its input is small: less noise there does not matter to the images."""
+"""Deviation of the noise of a damaged candidate, in the units of the maps and of the gates. The block around a gate
+lets through a fifth of what it does, and its input is small: less noise there does not matter to the images."""
 
 INTACT = "dil_conv_3x3"
 
