@@ -86,11 +86,11 @@ class AttentionBlock(nn.Module):
         self.groups = groups
         self.edges = nn.ModuleList(EdgeSlot(choice, width, norm) for choice in names)
         self.shared = SqueezeExciteGate(width, reduction=4)
-        self.project = nn.Sequential(
+        join, mix = (
             conv_norm(width * (groups + 1), channels, 1, norm),
-            nn.ReLU(),
             conv_norm(channels, channels, 1, norm, last=True),
         )
+        self.project = nn.Sequential(join, nn.ReLU(), mix)
         self.recalibrate = SqueezeExciteGate(channels, reduction=16)
 
     def forward(self, x: Tensor, rows: Sequence[Row | None] | None = None) -> Tensor:

@@ -15,7 +15,7 @@ from manas_lite.networks.modules import STEMS, Branches, FusionModule, ModuleSlo
 from manas_lite.networks.recomputing import Recompute, recompute
 from manas_lite.networks.space import SearchSpace
 
-Names = Sequence[str]
+Places = Sequence[Sequence[str]]  # for each place, the names of its candidates
 
 
 class Cell(nn.Module):
@@ -36,8 +36,8 @@ class Cell(nn.Module):
         space: SearchSpace,
         before: Sequence[int],
         widths: Sequence[int],
-        modules: Sequence[Names],
-        blocks: Sequence[Sequence[Names]],
+        modules: Places,
+        blocks: Sequence[Places],
     ) -> None:
         super().__init__()
         self.transition = Transition(before, widths, space.norm)
@@ -71,13 +71,12 @@ class Backbone(nn.Module):
 
     recompute = "none"
 
-    def __init__(self, space: SearchSpace, modules: Sequence[Names], edges: Sequence[Names]) -> None:
+    def __init__(self, space: SearchSpace, modules: Places, edges: Places) -> None:
         super().__init__()
         self.space = space
-        stem = STEMS[space.stem](space.channels[0], space.norm)
-        self.stem = stem
+        self.stem = STEMS[space.stem](space.channels[0], space.norm)
         self.cells = nn.ModuleList()
-        widths: Sequence[int] = (stem.width,)
+        widths: Sequence[int] = (self.stem.width,)
         for branches, cell_modules, blocks in zip(space.cells, *space.by_cell(modules, edges), strict=True):
             before, widths = widths, space.channels[:branches]
             self.cells.append(Cell(space, before, widths, cell_modules, blocks))

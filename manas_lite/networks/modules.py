@@ -54,13 +54,9 @@ class Bottleneck(nn.Module):
     def __init__(self, inputs: int, inner: int, norm: str) -> None:
         super().__init__()
         outputs = 4 * inner
-        self.body = nn.Sequential(
-            conv_norm(inputs, inner, 1, norm),
-            nn.ReLU(),
-            conv_norm(inner, inner, 3, norm),
-            nn.ReLU(),
-            conv_norm(inner, outputs, 1, norm, last=True),
-        )
+        narrow, middle = conv_norm(inputs, inner, 1, norm), conv_norm(inner, inner, 3, norm)
+        widen = conv_norm(inner, outputs, 1, norm, last=True)
+        self.body = nn.Sequential(narrow, nn.ReLU(), middle, nn.ReLU(), widen)
         self.shortcut = conv_norm(inputs, outputs, 1, norm) if inputs != outputs else nn.Identity()
         self.last = after_sum(norm)
 
@@ -88,17 +84,14 @@ class UnshuffleStem(nn.Sequential):
         self.width = width
 
 
-STEMS: dict[str, type[BottleneckStem] | type[UnshuffleStem]] = {
-    "bottleneck": BottleneckStem,
-    "unshuffle": UnshuffleStem,
-}
+Stem = BottleneckStem | UnshuffleStem
+STEMS: dict[str, type[Stem]] = {"bottleneck": BottleneckStem, "unshuffle": UnshuffleStem}
 
 
 class Transition(nn.Module):
-    """The step to one branch more.
+    """One branch more: a stride-2 3x3 conv-norm-ReLU of the lowest old one.
 
-    Old branches pass, through 3x3 conv-norm-ReLU only where the width changes. The new branch is a stride-2 3x3
-    conv-norm-ReLU of the lowest old branch as it enters.
+    Old branches pass, through a 3x3 conv-norm-ReLU only where their width changes.
     """
 
     def __init__(self, before: Sequence[int], after: Sequence[int], norm: str) -> None:
@@ -152,12 +145,11 @@ class ParallelModule(nn.Module):
 
 @searched_module("fusion")
 class FusionModule(nn.Module):
-    """A module in which every branch reads every other.
+    """A module in which every branch reads every other; `rows` keeps only those outputs.
 
         F(x)_i = ReLU(x_i + sum_{j>i} up(BN(conv1(x_j))) + sum_{j<i} down(x_j))
 
-    `up` is nearest by 2^(j-i), `down` the `down_path` of i-j steps. `rows` keeps only those outputs: the final fusion
-    of the network is row 0 alone.
+    `up` is nearest by 2^(j-i), `down` is the `down_path` of i-j steps.
     """
 
     reach = 2

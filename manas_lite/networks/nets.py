@@ -53,22 +53,16 @@ class SuperNet(Backbone):
     ) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # the CPU generator alone: fork_rng restores no other
-            super().__init__(
-                space,
-                [space.modules] * len(space.module_branches),
-                [space.operations] * len(space.edge_branch),
-            )
+            modules, edges = [space.modules] * len(space.module_branches), [space.operations] * len(space.edge_branch)
+            super().__init__(space, modules, edges)
             if space.residual and head_gain:
                 self.head.reset_parameters()
                 self.head.weight.data.mul_(head_gain)
         self.relaxation = relaxation or Relaxation()
         generator = torch.Generator().manual_seed(seed if arch_seed is None else arch_seed)
-        shapes = {
-            "alpha": (len(space.module_branches), len(space.modules)),
-            "beta": (len(space.edge_branch), len(space.operations)),
-        }
-        for name, shape in shapes.items():
-            self.register_parameter(name, nn.Parameter(1e-3 * torch.randn(shape, generator=generator)))
+        for name, places, candidates in (("alpha", modules, space.modules), ("beta", edges, space.operations)):
+            logits = 1e-3 * torch.randn(len(places), len(candidates), generator=generator)
+            self.register_parameter(name, nn.Parameter(logits))
             self.register_buffer(f"{name}_noise", None, persistent=False)
         barred = torch.tensor([masked and name not in space.choices for name in space.operations])
         self.register_buffer("barred", barred, persistent=False)
@@ -115,11 +109,7 @@ class DerainNet(Backbone):
     def __init__(self, genotype: Genotype, *, seed: int = 0) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # the CPU generator alone: fork_rng restores no other
-            super().__init__(
-                genotype.space,
-                [(name,) for name in genotype.modules],
-                [(name,) for name in genotype.edges],
-            )
+            super().__init__(genotype.space, [(m,) for m in genotype.modules], [(e,) for e in genotype.edges])
         self.genotype = genotype
 
     def inherit(self, supernet: SuperNet, batches: Iterable[Tensor] | None = None) -> "DerainNet":
@@ -149,16 +139,14 @@ def reestimate_statistics(net: nn.Module, batches: Iterable[Tensor]) -> None:
         ValueError: where there is no batch. What `batches` or the network raise passes through; where that is before
             the first batch is through, the statistics stay as they were.
     """
-    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = [(m, m.momentum, copy.deepcopy(m.state_dict())) for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
     if not norms:
         return
-    before = [(m.momentum, copy.deepcopy(m.state_dict())) for m in norms]
-    was_training = net.training
-    for m in norms:
+    for m, *_ in norms:
         m.reset_running_stats()
         m.momentum = None  # a cumulative mean
+    was_training, seen = net.training, 0
     net.train()
-    seen = 0
     try:
         with torch.no_grad():
             for rainy in batches:
@@ -168,7 +156,7 @@ def reestimate_statistics(net: nn.Module, batches: Iterable[Tensor]) -> None:
             raise ValueError("no batches to measure BatchNorm's statistics on: give at least one (B, 3, H, W)")
     finally:
         net.train(was_training)
-        for m, (momentum, statistics) in zip(norms, before, strict=True):
+        for m, momentum, before in norms:
             m.momentum = momentum
             if not seen:
-                m.load_state_dict(statistics)
+                m.load_state_dict(before)

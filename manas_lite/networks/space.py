@@ -111,18 +111,14 @@ class SearchSpace:
         return tuple(i for i in self.block_branch for _ in range(self.edges_per_block))
 
     def by_cell(self, modules: Sequence[Any], edges: Sequence[Any]) -> tuple[list[list], list[list[list]]]:
-        """Group what belongs to the rows of alpha and of beta.
+        """Group what belongs to the rows of alpha and of beta: for each cell its modules, and its blocks of edges.
 
-        Returns:
-            For each cell a list of its modules, and for each cell a list of its attention blocks, one per branch, each
-            a list of its edges. The rows of beta stand in this order.
+        Rows of beta stand cell by cell, in a cell branch by branch (one block each), in a block edge by edge.
         """
         module, edge = iter(modules), iter(edges)
-        blocks = [branches if self.attention else 0 for branches in self.cells]
-        return (
-            [list(islice(module, self.modules_per_cell)) for _ in self.cells],
-            [[list(islice(edge, self.edges_per_block)) for _ in range(count)] for count in blocks],
-        )
+        blocks = [range(branches if self.attention else 0) for branches in self.cells]
+        by_block = [[list(islice(edge, self.edges_per_block)) for _ in cell] for cell in blocks]
+        return [list(islice(module, self.modules_per_cell)) for _ in self.cells], by_block
 
     @property
     def choices(self) -> tuple[str, ...]:
