@@ -44,7 +44,7 @@ def psnr(x: Tensor, y: Tensor, convention: str = "rgb") -> Tensor:
 
     Example:
     >>> psnr(torch.zeros(1, 3, 16, 16), torch.full((1, 3, 16, 16), 0.1))
-    tensor([20.], dtype=torch.float64)
+    tensor([20.0000], dtype=torch.float64)
     """
     x, y = _channels(x, y, convention)
     return -10 * torch.log10((x - y).square().mean(dim=(1, 2, 3)))
