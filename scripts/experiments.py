@@ -66,9 +66,18 @@ def check_protocol(path: Path, protocol: Mapping[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, protocol)
     found = read_json(path)
-    wrong = [name for name, part in plain(protocol).items() if found.get(name) != part]
+    wrong = [
+        name for name, part in plain(protocol).items() if without_machine(found.get(name)) != without_machine(part)
+    ]
     if wrong:
         raise ValueError(f"{path} was begun with another {' and '.join(wrong)}: move {path.parent} away to begin anew")
+
+
+def without_machine(part: Any) -> Any:
+    """Return a part of a protocol without the settings of the machine, which change names and not results."""
+    if not isinstance(part, dict):
+        return part
+    return {name: without_machine(value) for name, value in part.items() if name != "compute"}
 
 
 def append(path: Path, row: Mapping[str, Any]) -> None:

@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE, TABLES, README = ROOT / "docs" / "results.md", ROOT / "results" / "tables", ROOT / "README.md"
 MODELS, PUBLISHED = ROOT / "manas_lite" / "assets" / "models", "results/published/Rain100L.csv"
 DIFFERENCE = ("95 % interval", "p (Holm)", "detectable", "verdict")
+REFERENCE_BLOCK = "plain, 32 wide"
 DETECTABLE = (
     "*p*: a paired t test over the searches, corrected for all rows of the table; a verdict needs p of 0.05 or less "
     "and an interval without zero. *detectable*: about what so many searches, spread like these, would find 4 times in "
@@ -316,6 +317,68 @@ def table() -> Section:
     return title, [Table("micro_bench", ["", "value"], rows, source, command)]
 
 
+def known_answers() -> Section:
+    """Planted problems: how often a search decides rightly, by arm."""
+    title, command = "Does a search find what is known to be right?", "python scripts/known_answers.py"
+    source = "results/known_answers/searches.csv"
+    found = rows_of(ROOT / source)
+    if not found:
+        return title, [f"Not run yet: `{command}`."]
+    text = (
+        "Problems with a known best choice (`scripts/planted.py`), searched on the bundled photographs. A cell is the "
+        "share of the places that were decided rightly, over all searches, whose number stands in brackets. *costly "
+        "twin*: two modules that compute the same, of which the cheaper is right. *no signal*: two modules that are "
+        "the same, where nothing is right; the cell says how often two searches of different seeds agree at a place, "
+        "half by chance. `published` starts from a silent head and mixes in what may not win, as the released code does."
+    )
+    parts: list[str | Table] = [text]
+    for size in dict.fromkeys(row["size"] for row in found):
+        mine = [row for row in found if row["size"] == size]
+        problems, arms = (list(dict.fromkeys(row[key] for row in mine)) for key in ("problem", "arm"))
+        table_rows = []
+        for arm in arms:
+            cells = [[row for row in mine if row["arm"] == arm and row["problem"] == name] for name in problems]
+            table_rows.append([arm, *(f"{rightness(cell):.0%} ({len(cell)})" if cell else "" for cell in cells)])
+        parts.append(Table(f"known_answers_{size}", ["arm", *problems], table_rows, source, f"{command} --size {size}"))
+    return title, parts
+
+
+def rightness(searches: list[dict[str, str]]) -> float:
+    """Return the mean share of right places; where nothing is right, how often two searches agree at a place."""
+    if searches[0]["right"]:
+        return fmean(float(row["right"]) for row in searches)
+    pairs = itertools.combinations([row["modules"].split() for row in searches], 2)
+    agree = [a == b for one, other in pairs for a, b in zip(one, other, strict=True)]
+    return fmean(agree) if agree else math.nan
+
+
+def blocks() -> Section:
+    """Candidate blocks alone, at equal FLOPs."""
+    title, command = "What is worth searching? Blocks alone, at equal FLOPs", "python scripts/blocks.py --data FOLDER"
+    source = "results/blocks/runs.csv"
+    found = rows_of(ROOT / source)
+    if not found:
+        return title, [f"Not run yet: `{command}`."]
+    reference = {row["seed"]: float(row["psnr_y"]) for row in found if row["candidate"] == REFERENCE_BLOCK}
+    table_rows = []
+    for name in dict.fromkeys(row["candidate"] for row in found):
+        mine = [row for row in found if row["candidate"] == name]
+        gaps = [float(row["psnr_y"]) - reference[row["seed"]] for row in mine if row["seed"] in reference]
+        shown = " ".join("diverged" if math.isnan(gap) else f"{gap:+.2f}" for gap in gaps)
+        whole = mine[0]
+        seconds = fmean(float(row["train_seconds"]) for row in mine)
+        facts = [whole["blocks"], f"{float(whole['flops_256']) / 1e9:.2f}", f"{int(whole['parameters']):,}"]
+        table_rows.append([name, *facts, f"{fmean(float(r['psnr_y']) for r in mine):.2f}", shown, f"{seconds:.0f}"])
+    text = (
+        "Each candidate stands alone in one frame: 2x2 pixels to channels, the blocks, a 3x3 head that starts at zero. "
+        "As many blocks as come nearest to 2.5 GFLOPs, 1,500 steps, the same crops in the same order; PSNR Y on 30 "
+        f"held-out pictures of Rain100L. *gap*: to `{REFERENCE_BLOCK}`, seed by seed. These are short trainings "
+        "without normalisation: a block that needs normalised maps, such as the gated one, shows that here."
+    )
+    header = ["block", "blocks", "GFLOPs", "parameters", "PSNR Y", "gap", "CPU s to train"]
+    return title, [text, Table("blocks", header, table_rows, source, command)]
+
+
 def complexity() -> Section:
     title, command = "Does the complexity weight steer the result?", "python scripts/complexity.py"
     source = "results/complexity/summary.json"
@@ -378,7 +441,16 @@ def ablations() -> Section:
     return "Which loss matters? Ablations", parts
 
 
-SECTIONS: tuple[Callable[[], Section], ...] = (models, published, arms, table, complexity, ablations)
+SECTIONS: tuple[Callable[[], Section], ...] = (
+    models,
+    published,
+    arms,
+    known_answers,
+    blocks,
+    table,
+    complexity,
+    ablations,
+)
 
 
 def page() -> tuple[str, list[Table]]:
