@@ -329,7 +329,8 @@ def known_answers() -> Section:
         "share of the places that were decided rightly, over all searches, whose number stands in brackets. *costly "
         "twin*: two modules that compute the same, of which the cheaper is right. *no signal*: two modules that are "
         "the same, where nothing is right; the cell says how often two searches of different seeds agree at a place, "
-        "half by chance. `published` starts from a silent head and mixes in what may not win, as the released code does."
+        "half by chance. `published` starts from a silent head and mixes in what may not win, as the released code "
+        "does."
     )
     parts: list[str | Table] = [text]
     for size in dict.fromkeys(row["size"] for row in found):
