@@ -458,6 +458,46 @@ def test_negative_zero_and_unsettled_eigenvalues():
     assert bilevel.dominant_eigenvalue(lambda a: a[0].sum(), start) == (0.0, 1, True)
 
 
+def test_the_iteration_counts_its_products_and_compares_like_with_like():
+    start = [torch.zeros(4, dtype=torch.float64)]
+    round_bowl = lambda a: 1.5 * a[0].square().sum()  # noqa: E731  # 3 * identity: every vector is an eigenvector
+    one, two = (bilevel.dominant_eigenvalue(round_bowl, start, iterations=n) for n in (1, 9))
+    assert one == (pytest.approx(3), 1, False)
+    assert two == (pytest.approx(3), 2, True)
+    line = [torch.zeros(1, dtype=torch.float64)]
+    assert bilevel.dominant_eigenvalue(round_bowl, line, tolerance=0.0) == (3.0, 2, True)
+
+
+def test_the_tolerance_is_a_share_of_the_value():
+    start = [random(2, 3), random(4, seed=9)]
+    counts = [
+        bilevel.dominant_eigenvalue(lambda a, s=scale: s * curved(a), start).iterations for scale in (1e-4, 1.0, 1e4)
+    ]
+    assert len(set(counts)) == 1
+    assert 2 < counts[0] < 50
+
+
+def test_the_defaults_of_the_iteration():
+    values = torch.tensor([1.0, 0.99, 0.98, -0.97], dtype=torch.float64)  # so close that it takes long
+    start = [torch.zeros(4, dtype=torch.float64)]
+    bowl = lambda a: (values * a[0].square()).sum() / 2  # noqa: E731
+    found = bilevel.dominant_eigenvalue(bowl, start)
+    assert found == bilevel.dominant_eigenvalue(bowl, start, iterations=50, tolerance=1e-3, seed=0)
+    assert found != bilevel.dominant_eigenvalue(bowl, start, tolerance=2e-3)
+    assert found != bilevel.dominant_eigenvalue(bowl, start, seed=1)
+    assert bilevel.dominant_eigenvalue(bowl, start, tolerance=0.0).iterations == 50
+
+
+@pytest.mark.parametrize("order", ["first", *SECOND_ORDERS])
+def test_logits_that_the_losses_do_not_reach_have_a_zero_gradient(order):
+    w, a, unused = random(3), random(3, seed=1), random(2, seed=2)
+    loss = lambda weights, arch: (weights[0] * arch[0]).square().sum()  # noqa: E731
+    step = virtual_sgd(torch.optim.SGD([w], lr=0.1))
+    found = hypergradient(order, loss, loss, [w], [a, unused], step=step).gradients
+    assert found[0].any()
+    assert torch.equal(found[1], torch.zeros(2, dtype=torch.float64))
+
+
 # --- bad input ---
 
 
