@@ -43,10 +43,8 @@ class Hypergradient:
 
     gradients: tuple[Tensor, ...]
     """One per tensor of `arch`, in its shape."""
-
     val_loss: Tensor
     """The validation loss, a scalar, after the virtual step if there is one."""
-
     train_loss: Tensor | None = None
     """The training loss, a scalar; None at first order, which does not evaluate it."""
 

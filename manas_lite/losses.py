@@ -313,37 +313,26 @@ class LossSettings:
 
     external: str = "mse+ssim"
     """Distance to the clean image: some of mse, l1, charbonnier and ssim, joined by +."""
-
     external_weight: float = 1.0
     """Weight of the external loss."""
-
     external_ssim: float = 1.0
     """Weight of the ssim distance beside the pixel distance."""
-
     tv: float = 1e-4
     """Weight of the total variation, within the external loss."""
-
     internal_weight: float = 1.0
     """Weight of the agreement between the derained versions of a scene."""
-
     internal_from: int = 5
     """First epoch with an internal loss, counted from 0."""
-
     internal_ssim: bool = False
     """Also count 1 - SSIM between the derained versions."""
-
     alpha_entropy_weight: float = 0.01
     """Weight of the entropy of alpha, in the architecture step."""
-
     beta_entropy_weight: float = 0.01
     """Weight of the entropy of beta, in the architecture step."""
-
     complexity_weight: float = 0.01
     """Weight of the expected cost, lambda; 0.01 and 0.1 are the values seen."""
-
     complexity_unit: CostUnit = "parameters"
     """What the expected cost counts."""
-
     terms: dict[str, float] = field(default_factory=dict, hash=False, metadata=LATER)
     """Weights of registered terms, by name: loss.terms.NAME=0.1."""
 

@@ -60,16 +60,12 @@ class Layer:
 
     angle: float
     """Degrees from the vertical; positive where a streak's foot lies to the right of its head."""
-
     length: float
     """Length of a streak, in pixels."""
-
     width: float
     """Width of a streak across, in pixels: the full width at half maximum."""
-
     density: float
     """Streaks per pixel."""
-
     opacity: float
     """Mean optical depth of a streak at its centre."""
 
@@ -80,13 +76,10 @@ class RainParameters:
 
     level: float
     """The level as a number (see `rain_level`)."""
-
     seed: tuple[int, ...]
     """What the rain was drawn from."""
-
     angle: float
     """Mean angle of its layers, as in `Layer`."""
-
     layers: tuple[Layer, ...]
     """The sheets of rain, from the farthest to the nearest."""
 
@@ -112,16 +105,12 @@ class RainScene:
 
     clean: Image
     """The picture, (H, W, 3)."""
-
     rainy: Image
     """The picture under each rain, (R, H, W, 3)."""
-
     streaks: Image
     """Each rain alone, (R, H, W)."""
-
     parameters: tuple[RainParameters, ...]
     """How each rain was drawn."""
-
     wind: float
     """Degrees from the vertical; the versions' own angles are jittered about it."""
 

@@ -54,34 +54,24 @@ class StepFootprint:
 
     space: SearchSpace
     """The space that is searched, or the genotype's."""
-
     batch: int
     """Scenes per step."""
-
     rains: int = 3
     """Rainy versions per scene."""
-
     patch: int = 64
     """Side of a patch, in pixels."""
-
     genotype: Genotype | None = None
     """The network that is retrained; None for a search."""
-
     accumulate: int = 1
     """Parts in which a step takes its scenes."""
-
     recompute: Recompute = "none"
     """What is computed twice."""
-
     order: Order = "first"
     """Order of the architecture gradient."""
-
     precision: str = "fp32"
     """Numbers of the passes: fp32, bf16 or fp16."""
-
     optimizer: str = "sgd"
     """sgd keeps one number per weight, adam two."""
-
     ema: bool = False
     """Whether an average of the weights, and the best one so far, are kept too."""
 

@@ -36,10 +36,8 @@ class Processes:
 
     rank: int = 0
     """The number of this process, from 0."""
-
     count: int = 1
     """How many processes there are."""
-
     local: int = 1
     """How many of them are on this machine."""
 

@@ -28,23 +28,17 @@ class ComputeSettings:
 
     device: str = "auto"
     """auto (CUDA, else MPS, else CPU), cpu, mps, cuda, or cuda:1."""
-
     precision: PrecisionName = "auto"
     """Numbers of a training pass: auto takes bf16 on GPUs that have it, fp16 with a gradient scaler on older ones, and
     fp32 elsewhere, and derains whole pictures in fp32; a precision that is named holds for both."""
-
     threads: int = 0
     """CPU threads of a run; 0 chooses by the size of the network."""
-
     workers: int = 0
     """Processes that load data; batches do not depend on it."""
-
     picture_gib: float = 2.0
     """GiB above which a picture is derained in tiles, with the same result."""
-
     recompute: Recompute = "none"
     """What a training step computes twice to save memory, with the same gradients."""
-
     compile: bool = False
     """Let torch.compile make the kernels of training passes; no preset does."""
 

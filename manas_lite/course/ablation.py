@@ -98,34 +98,24 @@ class Arm:
 
     arm: str = "full"
     """Name of this combination of settings."""
-
     size: str = "teach"
     """Preset of the space and of all settings that are not named: smoke, teach, lite or paper."""
-
     architecture: Literal["searched", "random", "hand_made"] = "searched"
     """Where the architecture comes from."""
-
     search_seed: int = 0
     """The unit of replication: the seed of the search."""
-
     retrain_seed: int = 0
     """The seed of the retraining, nested in the search seed."""
-
     loss_phase: Literal["search", "retrain", "both"] = "both"
     """Where changed settings of the losses count. Elsewhere the losses are those of the size."""
-
     fusion: bool = True
     """False makes every module parallel after the search."""
-
     search_steps: int = 150
     """Steps of the search, warm-up included."""
-
     warmup_epochs: int = 1
     """Epochs of the search, five or more, before the first architecture step."""
-
     retrain_steps: int = 600
     """Steps of the retraining."""
-
     settings: tuple[str, ...] = ()
     """All other changes, texts "name=value" as after `--set`; kept sorted, without those that change nothing."""
 

@@ -42,10 +42,8 @@ class Background:
 
     job: dict[str, Any]
     """What is run, as in the file job.json."""
-
     path: Path
     """The run directory."""
-
     process: subprocess.Popen[bytes] | None
     """The process; None where another kernel started it."""
 

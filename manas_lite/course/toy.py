@@ -36,7 +36,6 @@ class Path:
 
     label: str
     """Its name in a legend."""
-
     points: np.ndarray
     """(w, a) before the first step and after each, (steps + 1, 2)."""
 

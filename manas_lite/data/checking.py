@@ -26,7 +26,6 @@ class Report:
 
     counts: Counter[str] = field(default_factory=Counter)
     """How many pictures were read, converted in each way, and refused."""
-
     problems: list[tuple[str, str]] = field(default_factory=list)
     """(file, reason) of what was refused."""
 
@@ -110,18 +109,14 @@ class PartReport:
 
     part: str
     """"train", "val", "test" or "all"."""
-
     pairs: int
     scenes: int
     sizes: dict[tuple[int, int], int]
     """(height, width) -> number of clean pictures of that size."""
-
     rains: dict[int, int]
     """R -> number of scenes with that many rainy versions."""
-
     psnr_y: float | None
     """Mean PSNR of the rainy pictures in dB on luma; None without pairs."""
-
     psnr_rgb: float | None
     """Mean PSNR of the rainy pictures in dB in RGB; None without pairs."""
 

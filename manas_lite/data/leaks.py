@@ -21,10 +21,8 @@ class LeakReport:
     test_pictures: int
     test_backgrounds: int
     """Distinct backgrounds of the test set."""
-
     leaking_backgrounds: int
     """Distinct backgrounds of the leaking pictures."""
-
     matches: tuple[tuple[Picture, Picture, float], ...]
     """(test picture, the most similar training picture, similarity in [-1, 1]) per leaking picture."""
 

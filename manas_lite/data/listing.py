@@ -40,18 +40,14 @@ class Listing:
 
     root: Path
     """The folder, or the folder of the table."""
-
     layouts: list[str] = field(default_factory=list)
     """The layouts that were found, each once."""
-
     pairs: list[Pair] = field(default_factory=list)
     photos: list[Photo] = field(default_factory=list)
     problems: list[tuple[str, str]] = field(default_factory=list)
     """(file or folder, reason) of what has no place."""
-
     notes: list[str] = field(default_factory=list)
     """What is not used, or looks wrong."""
-
     named: bool = True
     """Whether the set itself says which pairs share a background."""
 

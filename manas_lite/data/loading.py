@@ -25,10 +25,8 @@ class SceneBatch(NamedTuple):
 
     rainy: torch.Tensor
     """uint8 (B, R, 3, h, w)."""
-
     clean: torch.Tensor
     """uint8 (B, 3, h, w)."""
-
     index: torch.Tensor  # type: ignore[assignment]  # shadows tuple.index, which no batch needs
     """int64 (B,): places in the list of scenes."""
 

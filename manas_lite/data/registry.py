@@ -24,19 +24,14 @@ class Archive:
     name: str
     into: str
     """The folder below the data folder that it is unpacked into."""
-
     unpacked_limit: int
     """Bytes that it may unpack to."""
-
     drive: str | None = None
     """Its id on Google Drive."""
-
     mirrors: tuple[str, ...] = ()
     """Addresses to try, in order."""
-
     size: int | None = None
     """Bytes; None until somebody has verified them."""
-
     sha256: str | None = None
     """Hex digest; None until somebody has verified it."""
 
@@ -49,27 +44,20 @@ class DataSet:
     title: str
     folder: str
     """Where it lies below the data folder."""
-
     pairs: dict[str, int]
     """Part -> number of rainy/clean pairs."""
-
     rains: str
     """Rainy versions per background."""
-
     group: str
     """How backgrounds are found: "name" or "hash" (see `manas_lite.data.grouping`)."""
-
     licence: str
     citation: str
     backgrounds: dict[str, int] = field(default_factory=dict)
     """Part -> number of scenes, where known."""
-
     layout: str | None = None
     """One of `manas_lite.data.layouts.LAYOUTS`, or None to detect it."""
-
     rename: dict[str, str] = field(default_factory=dict)
     """What the set calls a part -> what it is (RainCityscapes tests on what it calls val)."""
-
     archives: tuple[str, ...] = ()
     drive_folder: str | None = None
     note: str = ""

@@ -18,7 +18,6 @@ class Scene:
 
     name: str
     """Identifies the background: scenes of one name never stand in two parts of a split."""
-
     clean: Picture
     rainy: tuple[AnyPicture, ...]
     labels: tuple[str, ...]

@@ -23,19 +23,14 @@ class Costs:
 
     unit: str
     """`parameters` or `flops`."""
-
     operations: tuple[str, ...]
     """Names of the columns of `edges`."""
-
     candidates: tuple[str, ...]
     """Names of the columns of `modules`."""
-
     modules: Tensor
     """(modules, candidate modules)."""
-
     edges: Tensor
     """(edges, operations)."""
-
     fixed: float
     """The cost of everything that is not searched."""
 

@@ -26,10 +26,8 @@ class Genotype:
 
     space: SearchSpace
     """The space that the choices were made in."""
-
     modules: tuple[str, ...]
     """The chosen module at each place, cell by cell: one per row of alpha."""
-
     edges: tuple[str, ...]
     """The chosen operation on each edge: one per row of beta. Cell by cell, branch by branch, and within a block
     (k=0, j=0), (k=1, j=0), (k=1, j=1), ... `none` may be written by hand whatever the space allows to win."""

@@ -33,10 +33,8 @@ class SuperNet(Backbone):
 
     alpha: nn.Parameter
     """Logits of the searched modules, (modules, candidate modules)."""
-
     beta: nn.Parameter
     """Logits of the searched edges, (edges, operations)."""
-
     alpha_noise: Tensor | None
     beta_noise: Tensor | None
     barred: Tensor

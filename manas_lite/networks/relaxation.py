@@ -17,13 +17,10 @@ class Relaxation:
 
     kind: str = "softmax"
     """`softmax` is DARTS's; `gumbel` adds Gumbel noise before the softmax (Jang et al., ICLR 2017)."""
-
     temperature: float = 1.0
     """What the logits are divided by."""
-
     hard: bool = False
     """Whether the forward pass is one-hot; the gradient is that of the soft weights (straight-through)."""
-
     sampled: bool = False
     """With `hard`, compute only the candidate whose weight is 1 (GDAS: Dong & Yang, CVPR 2019). The forward pass is
     the same and much cheaper; a gradient reaches a row through its chosen weight alone. Reading which one was chosen

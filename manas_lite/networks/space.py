@@ -27,31 +27,22 @@ class SearchSpace:
 
     channels: tuple[int, ...] = (32, 64, 128, 256)
     """Width of each branch. Branch i works at 1/2^i of the trunk's resolution."""
-
     modules_per_cell: int = 4
     """Searched modules in each cell. There is a cell on 2, 3, .. len(channels) branches."""
-
     groups: int = 2
     """K, the channel groups of an attention block, with K(K+1)/2 searched edges."""
-
     attention: bool = True
     """False leaves the attention blocks out, for an ablation."""
-
     operations: tuple[str, ...] = PUBLISHED_OPERATIONS
     """Candidate operations of an edge, by name; see `ops.operation` for your own."""
-
     allow_none: bool = False
     """Whether `none` may win an edge when the supernet is discretised."""
-
     stem: str = "bottleneck"
     """`bottleneck` (published, full resolution) or `unshuffle` (2x2 pixels to channels: half resolution)."""
-
     norm: str = "batch"
     """Normalisation after each convolution: `batch`, `group` or `none`."""
-
     residual: bool = False
     """Predict the rain layer (output = input - network) instead of the clean image."""
-
     modules: tuple[str, ...] = field(default=PUBLISHED_MODULES, metadata=LATER)
     """Candidate modules of a cell, by name; see `modules.searched_module` for your own."""
 

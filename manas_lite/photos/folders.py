@@ -36,7 +36,6 @@ class FolderResult:
 
     written: tuple[Path, ...]
     """The derained files."""
-
     failed: tuple[tuple[Path, str], ...]
     """(file, reason) of those left out."""
 

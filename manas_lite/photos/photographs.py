@@ -45,13 +45,10 @@ class Photograph:
 
     pixels: np.ndarray
     """(H, W, 3), or (H, W) for grey; uint8 or uint16."""
-
     alpha: np.ndarray | None = None
     """Opacity (H, W) in the type of the pixels, or None for an opaque picture."""
-
     profile: bytes | None = None
     """The ICC colour profile."""
-
     exif: bytes | None = None
     """EXIF as Pillow writes it, without orientation."""
 

@@ -35,12 +35,10 @@ class DemoSettings:
 
     space: SearchSpace = field(default_factory=lambda: SearchSpace.preset("teach"))
     """The space that is searched."""
-
     search: SearchSettings = field(
         default_factory=lambda: SearchSettings.preset("teach", epochs=6, steps=30, warmup=2, eigenvalue_every=1)
     )
     """The schedule of the search."""
-
     retrain: RetrainSettings = field(default_factory=lambda: RetrainSettings.preset("teach"))
     """The schedule that both genotypes are retrained with."""
 
@@ -51,16 +49,12 @@ class DemoResult:
 
     net: DerainNet = field(repr=False)
     """The searched network, retrained."""
-
     search: SearchResult
     """What the search found."""
-
     results: dict[str, EvaluationResult]
     """Evaluations on pictures never trained on, by network: `hand_made` and `searched`."""
-
     path: Path
     """The folder with the files."""
-
     seconds: float
     """What it took, over all calls."""
 

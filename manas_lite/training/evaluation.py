@@ -30,10 +30,8 @@ class EvaluationResult:
     rows: list[dict[str, Any]] = field(repr=False)
     """One per rainy picture: `scene`, `label` (rain level or file), and for each measure and convention `psnr_rgb`,
     `ssim_y`, ... of the derained picture and `rainy_psnr_rgb`, ... of the input."""
-
     device: str
     """Where the network computed, such as `cpu`."""
-
     precision: str
     """What it computed in, such as `float32`."""
 

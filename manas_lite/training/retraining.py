@@ -26,22 +26,16 @@ class RetrainResult:
 
     net: DerainNet = field(repr=False)
     """The best network, on the CPU, in eval mode."""
-
     genotype: Genotype = field(repr=False)
     """Its architecture."""
-
     path: Path
     """The run directory."""
-
     best_psnr: float
     """PSNR (RGB, dB) of the best network on the validation pictures."""
-
     best_epoch: int
     """The epoch that it is from; -1 where the start of a tuning was never surpassed."""
-
     log: list[dict[str, Any]] = field(repr=False)
     """The records of log.jsonl."""
-
     seconds: float
     """Time over all resumed stretches."""
 

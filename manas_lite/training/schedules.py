@@ -37,141 +37,97 @@ class SearchSettings:
 
     seed: int = 0
     """Weights, logits, splits, batches and noise all follow from it."""
-
     arch_seed: int | None = None
     """Seed of the initial logits alone; none takes `seed`."""
-
     epochs: int = 200
     """Epochs of the search, warm-up included."""
-
     steps: int = 1000
     """Steps per epoch."""
-
     batch: int = 16
     """Scenes per step."""
-
     accumulate: int = 1
     """Parts in which a step takes its scenes, to save memory. The gradients are those of the whole batch, but BatchNorm
     normalises by the parts. First order only."""
-
     rains: int | None = None
     """Rainy versions per scene; none takes as many as every scene has."""
-
     patch: int = 64
     """Side of the training patches, in pixels."""
-
     multi_to_one: bool = True
     """Train all versions of a scene together; off trains every rainy image on its own."""
-
     fresh_rain: tuple[str, ...] = ()
     """Levels of rain laid anew over each clean patch, beside the scene's own versions."""
-
     warmup: int = 10
     """Epochs before the first architecture step."""
-
     arch_share: float = 0.5
     """Share of the training scenes that is kept for the architecture steps."""
-
     order: Order = "first"
     """Order of the architecture gradient."""
-
     radius: float = 1e-2
     """Length of the perturbation of the weights, for finite-difference."""
-
     optimizer: Literal["sgd", "adam"] = "sgd"
     """Optimiser of the weights."""
-
     weight_rate: float = 2e-3
     """Learning rate of the weights at the start; it falls on a cosine."""
-
     weight_rate_end: float = 1e-4
     """Learning rate of the weights at the end."""
-
     momentum: float = 0.9
     """Momentum of SGD."""
-
     weight_decay: float = 3e-4
     """Weight decay of the weights."""
-
     clip: float | None = 5.0
     """Largest norm of the weights' gradient; none does not clip."""
-
     arch_rate: float = 3e-4
     """Learning rate of the architecture (Adam), about how far a logit moves per step."""
-
     arch_betas: tuple[float, float] = (0.5, 0.999)
     """Betas of the architecture's Adam."""
-
     arch_decay: float = 1e-3
     """Weight decay of the architecture; it pulls the logits to zero."""
-
     arch_batch: int | None = field(default=None, metadata=LATER)
     """Scenes per architecture step; none takes `batch`. More of them drown less of the signal in noise."""
-
     price_share: float | None = field(default=None, metadata=LATER)
     """Let the price on cost pull at this share of the images' pull, whatever `loss.complexity_weight` says; none takes
     the price as it is (published), which decides alone where the images pull weakly."""
-
     mask_barred: bool = field(default=False, metadata=LATER)
     """Give no weight to what may not win (none); off mixes it in (published)."""
-
     head_gain: float = field(default=0.0, metadata=LATER)
     """Share of its usual scale at which the supernet's head starts; at 0 the first architecture gradients are 0."""
-
     relaxation: Literal["softmax", "gumbel"] = "softmax"
     """How logits become mixture weights."""
-
     temperature: float = 1.0
     """Temperature of the relaxation at the start; it changes geometrically."""
-
     temperature_end: float = 1.0
     """Temperature at the end."""
-
     hard: bool = False
     """With gumbel: use one candidate per place in the forward pass, straight through."""
-
     sampled: bool = False
     """With hard: compute only the candidate that was drawn (GDAS)."""
-
     discretize: Literal["argmax", "perturbation"] = "argmax"
     """How the genotype is derived from the supernet."""
-
     strategy: Literal["gradient", "paths", "fair-paths"] = field(default="gradient", metadata=LATER)
     """gradient: alpha and beta are trained (DARTS, GDAS). paths, fair-paths: the supernet is trained by uniformly
     sampled paths, and evolution finds the best one."""
-
     evaluations: int = field(default=200, metadata=LATER)
     """With paths: how many architectures are scored by the weights of the supernet."""
-
     score_batches: int = field(default=4, metadata=LATER)
     """With paths: batches of held-out scenes that each is scored on."""
-
     budget: float | None = field(default=None, metadata=LATER)
     """The most that the derived network may cost; it uses at least 97 % of it. None sets no limit."""
-
     budget_unit: Literal["parameters", "flops"] = field(default="flops", metadata=LATER)
     """What the budget counts: flops are those of a picture of 256 x 256 pixels."""
-
     loss: LossSettings = field(default_factory=LossSettings)
     """The loss terms."""
-
     eigenvalue_every: int = 1
     """Epochs between measurements of the dominant eigenvalue of the architecture Hessian; 0 never measures."""
-
     early_stop: bool = True
     """Stop on collapse, and derive from an architecture before it, at the earliest that of the end of the warm-up."""
-
     eigenvalue_ratio: float | None = 0.75
     """Collapse (RobustDARTS): the mean of five eigenvalues exceeds 1/this times that of the five before; the search
     returns to five measurements earlier. None for the scaled presets: their few epochs sharpen the softmax so fast that
     the eigenvalue rises whether a search collapses or not."""
-
     max_skip_share: float = 0.8
     """Collapse: more than this share of the edges choose skip_connect; the search returns to the epoch before."""
-
     checkpoint_every: int = 1
     """Epochs between saves of the run."""
-
     compute: ComputeSettings = field(default_factory=ComputeSettings)
     """The machine."""
 
@@ -250,61 +206,42 @@ class RetrainSettings:
 
     seed: int = 0
     """Initial weights and batches follow from it."""
-
     epochs: int = 200
     """Epochs of the training."""
-
     steps: int = 500
     """Steps per epoch."""
-
     batch: int = 32
     """Scenes per step."""
-
     accumulate: int = 1
     """Parts in which a step takes its scenes, to save memory; BatchNorm then normalises by the parts."""
-
     rains: int | None = None
     """Rainy versions per scene; none takes as many as every scene has."""
-
     patch: int = 64
     """Side of the training patches, in pixels."""
-
     multi_to_one: bool = True
     """Train all versions of a scene together; off trains every rainy image on its own, as many images per step."""
-
     fresh_rain: tuple[str, ...] = ()
     """Levels of rain laid anew over each clean patch, beside the scene's own versions."""
-
     rate: float = 1e-3
     """Learning rate (Adam) after the warm-up; it falls on a cosine."""
-
     rate_end: float = 0.0
     """Learning rate at the end."""
-
     warmup: int = 0
     """Steps in which the learning rate rises from 0, linearly."""
-
     weight_decay: float = 0.0
     """Weight decay."""
-
     clip: float | None = None
     """Largest norm of the gradient; none does not clip."""
-
     ema: float | None = None
     """Decay of a moving average of the weights, which is then what is validated and kept; none keeps the weights."""
-
     validate_every: int = 1
     """Epochs between scores on whole validation pictures; the best network is kept."""
-
     val_scenes: int = 8
     """Validation scenes that are scored."""
-
     loss: LossSettings = field(default_factory=LossSettings)
     """The loss terms."""
-
     checkpoint_every: int = 1
     """Epochs between saves of the run."""
-
     compute: ComputeSettings = field(default_factory=ComputeSettings)
     """The machine."""
 

@@ -50,20 +50,15 @@ class SearchResult:
 
     genotype: Genotype
     """The architecture found."""
-
     supernet: SuperNet = field(repr=False)
     """The supernet with its trained weights, and the logits and the temperature from which the genotype was derived. It
     is on the device that searched, in eval mode."""
-
     path: Path
     """The run directory."""
-
     log: list[dict[str, Any]] = field(repr=False)
     """The records of log.jsonl."""
-
     stopped: str | None
     """Why the search stopped early, or None."""
-
     seconds: float
     """Time over all resumed stretches."""
 

@@ -19,13 +19,10 @@ class Check:
 
     exercise: str
     """Name of the exercise."""
-
     passed: bool
     """Whether the answer is right."""
-
     message: str
     """What was found."""
-
     hint: str = ""
     """Where to look."""
 
