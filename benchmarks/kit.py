@@ -7,11 +7,13 @@ from torch import Tensor, nn
 
 from manas_lite.bilevel import functional_loss, hypergradient
 from manas_lite.compute.runtime import Compute
+from manas_lite.data import SceneBatch
 from manas_lite.losses import DerainLoss, LossSettings
 from manas_lite.networks.costs import measure_costs
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.nets import DerainNet, SuperNet
-from manas_lite.training.loop import update
+from manas_lite.training.balance import Balance
+from manas_lite.training.loop import weight_step
 
 from . import textbook
 
@@ -42,23 +44,37 @@ def search_step(
     weights, arch = net.weight_parameters(), net.arch_parameters()
 
     def objective(net: SuperNet) -> Tensor:
-        own, _ = loss.architecture(net.alpha, net.beta, *net.weights(), costs)
+        own, _ = loss.architecture(*net.logits(), *net.weights(), costs)
         return image_loss(net, val, compute, loss) + own
 
     pure = compute.processes.mean(functional_loss(net, objective, weights, arch))
-    gradient = hypergradient("first", None, pure, weights, arch)
-    for parameter, value in zip(arch, gradient.gradients, strict=True):
+    found = hypergradient("first", None, pure, weights, arch)
+    terms = loss.architecture_terms(*net.logits(), *net.weights(), costs)
+    gradients, _ = Balance(arch, None)(list(found.gradients), terms)
+    for parameter, value in zip(arch, gradients, strict=True):
         parameter.grad = value
     arch_optimizer.step()
-    total = image_loss(net, train, compute, loss)
-    update(weight_optimizer, compute.scaler, [total], weights, clip, compute.processes)
-    return total.detach()
+    return one_step(net, weight_optimizer, train, compute, loss, clip)
 
 
 def retraining_step(net: DerainNet, optimizer: torch.optim.Optimizer, batch: Batch, compute: Compute) -> Tensor:
-    total = image_loss(net, batch, compute, DerainLoss(LOSS))
-    update(optimizer, compute.scaler, [total], list(net.parameters()), None, compute.processes)
-    return total.detach()
+    return one_step(net, optimizer, batch, compute, DerainLoss(LOSS), None)
+
+
+def one_step(
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    compute: Compute,
+    loss: DerainLoss,
+    clip: float | None,
+) -> Tensor:
+    def loss_of(part: SceneBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        return image_loss(net, (part.rainy, part.clean), compute, loss), {}
+
+    scenes = SceneBatch(*batch, torch.empty(0))
+    terms = weight_step(optimizer, loss_of, scenes, clip=clip, scaler=compute.scaler, processes=compute.processes)
+    return terms["train"]
 
 
 # --- the same weights in both ---

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from manas_lite.networks.genotype import Genotype
     from manas_lite.networks.nets import DerainNet, SuperNet
     from manas_lite.networks.space import SearchSpace
-    from manas_lite.photos.zoo import load
     from manas_lite.photos.inference import derain
+    from manas_lite.photos.zoo import load
     from manas_lite.training.evaluation import EvaluationResult, evaluate
     from manas_lite.training.retraining import RetrainResult, retrain
     from manas_lite.training.schedules import RetrainSettings, SearchSettings

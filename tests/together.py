@@ -92,12 +92,12 @@ def cut_after(step: int) -> Iterator[None]:
 
     save = Loop.save
 
-    def checkpoint(self, done, probe):
+    def cut(self, done, probe):
         save(self, done, probe)
         if done == step:
             raise Cut
 
-    with mock.patch.object(Loop, "checkpoint", checkpoint), contextlib.suppress(Cut):
+    with mock.patch.object(Loop, "save", cut), contextlib.suppress(Cut):
         yield
 
 

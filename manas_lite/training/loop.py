@@ -289,6 +289,8 @@ def weight_step(
 
 def parts_of(batch: SceneBatch, count: int) -> list[tuple[float, SceneBatch]]:
     """Cut a batch into `count` parts or fewer, each with its share of the scenes: the weight of its mean loss."""
+    if count == 1:
+        return [(1.0, batch)]
     scenes = len(batch.rainy)
     pieces = zip(*(tensor.chunk(count) for tensor in batch), strict=True)
     return [(len(piece[0]) / scenes, SceneBatch(*piece)) for piece in pieces]
