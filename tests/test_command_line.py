@@ -12,9 +12,9 @@ from manas_lite.networks.backbone import Backbone
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.nets import DerainNet
 from manas_lite.networks.space import SearchSpace
-from manas_lite.photos.zoo import save_network
 from manas_lite.photos import onnx_export
 from manas_lite.photos.images import write_image
+from manas_lite.photos.zoo import save_network
 
 FAST = ["--set", "epochs=2", "--set", "steps=2", "--set", "patch=16", "--set", "batch=2", "--threads", "1"]
 

@@ -10,10 +10,10 @@ import torch
 from manas_lite.__main__ import main
 from manas_lite.draw.sheets import contact_sheet
 from manas_lite.networks.nets import DerainNet
-from manas_lite.photos.zoo import save_network
 from manas_lite.photos.folders import SHEET, derain_folder, duration, warn_if_long
 from manas_lite.photos.images import read_image, write_image
 from manas_lite.photos.inference import derain, seconds_per_pixel
+from manas_lite.photos.zoo import save_network
 
 
 class Darker(torch.nn.Module):

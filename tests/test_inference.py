@@ -12,9 +12,9 @@ from skimage.metrics import peak_signal_noise_ratio
 from manas_lite.data import Picture, Scene
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.nets import DerainNet
-from manas_lite.photos.zoo import load, save_network
 from manas_lite.photos.images import read_image, to_array, to_tensor, write_image
 from manas_lite.photos.inference import derain
+from manas_lite.photos.zoo import load, save_network
 from manas_lite.runs import checkpoint
 from manas_lite.training.evaluation import SelfEnsemble, evaluate, table
 

@@ -11,9 +11,9 @@ from manas_lite.networks.backbone import pad_to_multiple
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.nets import DerainNet
 from manas_lite.networks.space import SearchSpace
-from manas_lite.photos.zoo import save_network
 from manas_lite.photos import onnx_export
 from manas_lite.photos.onnx_export import AnySize, ExportError, export_onnx, padded_positions
+from manas_lite.photos.zoo import save_network
 
 SPACE = SearchSpace((8, 12), 2, groups=2, residual=True)  # batch normalisation and the published stem
 NAMES = ("sep_conv_3x3", "dil_conv_3x3", "sep_conv_3x3_spatial", "dil_conv_3x3_spatial", "SE", "SE_A_M", "CBAM")
