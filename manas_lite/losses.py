@@ -340,7 +340,7 @@ class LossSettings:
         check(self)
         distances_of(self.external)
         if unknown := [name for name in self.terms if name not in TERMS]:
-            known = ", ".join(TERMS) or "none is registered"
+            known = f"choose among {', '.join(TERMS)}" if TERMS else "none is registered"
             raise ValueError(
                 f"unknown loss term {unknown[0]!r}: {known}; import the file that registers one of your own first"
             )
@@ -414,8 +414,14 @@ class DerainLoss:
         return terms | self._registered("architecture", alpha_logits, beta_logits, alpha_weights, beta_weights, costs)
 
     def _registered(self, on: str, *inputs: Any) -> dict[str, tuple[float, Tensor]]:
-        weighed = {name: weight for name, weight in self.settings.terms.items() if weight and TERMS[name].on == on}
-        return {name: (weight, TERMS[name].function(*inputs)) for name, weight in weighed.items()}
+        values = {}
+        for name, weight in self.settings.terms.items():
+            if weight and TERMS[name].on == on:
+                value = TERMS[name].function(*inputs)
+                if value.dim():
+                    raise ValueError(f"the loss term {name!r} must return one number, it returned {tuple(value.shape)}")
+                values[name] = weight, value
+        return values
 
 
 def _weighted_sum(terms: Mapping[str, tuple[float, Tensor]], like: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

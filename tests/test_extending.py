@@ -268,3 +268,16 @@ def test_a_name_belongs_to_one_class(own):
         ops.operation("a.b")(type("Other", (ops.Gate,), {}))
     with pytest.raises(ValueError, match="'internal' is a published term"):
         losses.term("internal")
+
+
+@pytest.mark.parametrize("needs", ["mean", frozenset({"means"}), {"mean"}])
+def test_what_a_gate_needs_is_checked_when_it_is_registered(own, needs):
+    with pytest.raises(ValueError, match="own: needs is .* a frozenset of mean, peak, profile"):
+        ops.operation("own")(type("Own", (ops.Gate,), {"needs": needs}))
+
+
+def test_a_loss_term_returns_one_number(own):
+    losses.term("maps")(lambda outputs, clean: outputs)
+    loss = losses.DerainLoss(losses.LossSettings(terms={"maps": 0.1}))
+    with pytest.raises(ValueError, match=r"'maps' must return one number, it returned \(1, 2, 3, 16, 16\)"):
+        loss(torch.rand(1, 2, 3, 16, 16), torch.rand(1, 3, 16, 16), epoch=0)

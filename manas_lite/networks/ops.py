@@ -159,7 +159,7 @@ def operation(name: str) -> Callable[[C], C]:
     therefore import the file that registers it first.
 
     Raises:
-        ValueError: where the name belongs to another class already.
+        ValueError: where the name belongs to another class already, and where `needs` names no descriptor.
 
     Example:
     >>> @operation("half")
@@ -170,7 +170,14 @@ def operation(name: str) -> Callable[[C], C]:
     >>> OPERATIONS.pop("half") is HalfGate
     True
     """
-    return register(OPERATIONS, name)
+
+    def enter(gate: C) -> C:
+        needs = getattr(gate, "needs", None)
+        if not isinstance(needs, frozenset) or not needs <= set(Descriptors._fields):
+            raise ValueError(f"{name}: needs is {needs!r}: a frozenset of {', '.join(Descriptors._fields)}")
+        return register(OPERATIONS, name)(gate)
+
+    return enter
 
 
 def register(registry: dict[str, Any], name: str) -> Callable[[C], C]:

@@ -41,7 +41,9 @@ def load(name_or_path: str | Path) -> DerainNet:
             )
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
-        raise FileNotFoundError(f"{path} holds no {WEIGHTS}: a run writes it when it is done")
+        searched = (path / "supernet.safetensors").exists()
+        why = "it is a search, so retrain its genotype first" if searched else "a retraining writes it when it is done"
+        raise FileNotFoundError(f"{path} holds no {WEIGHTS}: {why}")
     tensors, meta = checkpoint.read(file)
     if meta.get("kind") != "network":
         raise checkpoint.CheckpointError(f"{file} holds no derived network but {meta.get('kind', 'something else')}")
