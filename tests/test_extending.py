@@ -272,7 +272,7 @@ def test_a_name_belongs_to_one_class(own):
 
 @pytest.mark.parametrize("needs", ["mean", frozenset({"means"}), {"mean"}])
 def test_what_a_gate_needs_is_checked_when_it_is_registered(own, needs):
-    with pytest.raises(ValueError, match="own: needs is .* a frozenset of mean, peak, profile"):
+    with pytest.raises(ValueError, match=r"own: needs is .* a frozenset of mean, peak, profile"):
         ops.operation("own")(type("Own", (ops.Gate,), {"needs": needs}))
 
 
