@@ -27,7 +27,8 @@ def runs(tmp_path):
 
 
 def continued_search(runs, **changes):
-    settings = SearchSettings.preset("smoke", **{**SIZE, **changes})
+    published = {"mask_barred": False, "head_gain": 0.0}  # the preset has other values since
+    settings = SearchSettings.preset("smoke", **{**SIZE, **published, **changes})
     return search("smoke", "photos", settings, runs_dir=runs, progress=False)
 
 
