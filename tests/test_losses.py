@@ -183,6 +183,16 @@ def test_total_variation_of_single_rows_and_columns_is_finite(shape):
     assert torch.autograd.grad(value, image)[0].isfinite().all()
 
 
+def test_total_variation_of_the_smallest_images_by_hand():
+    pair = torch.tensor([[[0.25, 1.0]]], dtype=torch.float64)
+    assert float(losses.total_variation(pair)) == 2 * 0.75**2
+    assert float(losses.total_variation(pair.mT)) == 2 * 0.75**2
+    pixel = torch.full((3, 1, 1), 0.7, requires_grad=True)
+    value = losses.total_variation(pixel)
+    assert value.item() == 0
+    assert not torch.autograd.grad(value, pixel)[0].any()
+
+
 def test_half_precision_outputs_are_widened():
     outputs, clean = scenes(dtype=torch.float32)
     value = losses.external(outputs.bfloat16(), clean.bfloat16())
@@ -244,6 +254,10 @@ def test_a_row_with_one_choice_left_has_no_entropy():
     assert not entropy.any()
     assert not torch.autograd.grad(entropy.sum(), logits)[0].any()
     assert not losses.binary_entropy(torch.tensor([[5.0]])).any()
+
+
+def test_no_rows_have_no_entropy():
+    assert losses.binary_entropy(torch.zeros(0, 9)).shape == (0, 9)
 
 
 def test_a_space_without_searched_edges_is_regularised_by_its_modules_alone():
@@ -338,6 +352,8 @@ def test_erratum_06_costs_go_by_name_whatever_the_order_of_the_operations(seed):
 
 
 def test_costs_of_another_space_are_refused():
+    with pytest.raises(ValueError, match=r"alpha weights are \(2, 2\) but their costs \(1, 2\)"):
+        losses.complexity(torch.full((2, 2), 0.5), torch.full((1, 9), 1 / 9), gate_costs(GATES))
     with pytest.raises(ValueError, match=r"beta weights are \(2, 9\) but their costs \(1, 9\)"):
         losses.complexity(torch.full((1, 2), 0.5), torch.full((2, 9), 1 / 9), gate_costs(GATES))
 
@@ -447,11 +463,99 @@ def test_each_entropy_has_its_own_weight_by_hand(alpha_weight, beta_weight):
         ({"complexity_weight": math.nan}, "complexity_weight: expected a finite number, got nan"),
         ({"tv": math.inf}, "tv: expected a finite number, got inf"),
         ({"internal_from": -1}, "internal_from is -1"),
+        ({"tv": -0.1}, "tv is -0.1"),
+        ({"external_ssim": -0.1}, "external_ssim is -0.1"),
+        ({"external": "mse+mse"}, r"unknown external loss 'mse\+mse'"),
+        ({"terms": {"unheard": 1.0}}, "unknown loss term 'unheard': .*import the file that registers"),
     ],
 )
 def test_bad_settings_are_named(changes, message):
     with pytest.raises(ValueError, match=message):
         LossSettings(**changes)
+
+
+def test_the_defaults_are_the_methods():
+    assert vars(LossSettings()) == {
+        "external": "mse+ssim",
+        "external_weight": 1.0,
+        "external_ssim": 1.0,
+        "tv": 1e-4,
+        "internal_weight": 1.0,
+        "internal_from": 5,
+        "internal_ssim": False,
+        "alpha_entropy_weight": 0.01,
+        "beta_entropy_weight": 0.01,
+        "complexity_weight": 0.01,
+        "complexity_unit": "parameters",
+        "terms": {},
+    }
+
+
+# --- registered terms ---
+
+
+@pytest.fixture
+def own_terms(monkeypatch):
+    """One term of each kind, for the length of a test; both note that they were asked."""
+    monkeypatch.setattr(losses, "TERMS", {})
+    asked = []
+
+    @losses.term("brightness")
+    def brightness(outputs, clean):
+        asked.append("brightness")
+        return (outputs.mean(1) - clean).mean()
+
+    @losses.term("spread", on="architecture")
+    def spread(alpha_logits, beta_logits, alpha_weights, beta_weights, costs):
+        asked.append("spread")
+        return (
+            alpha_logits.sum() + 10 * beta_logits.sum() + 100 * alpha_weights.max() + costs.fixed * beta_weights.max()
+        )
+
+    assert brightness(torch.ones(1, 2, 3, 4, 4), torch.zeros(1, 3, 4, 4)) == 1  # the function is still itself
+    asked.clear()
+    return asked
+
+
+def test_registered_terms_are_weighed_each_in_its_own_step(own_terms):
+    outputs, clean = scenes()
+    chosen = LossSettings(external="mse", tv=0.0, internal_weight=0.0, terms={"brightness": 0.5, "spread": 0.25})
+    total, terms = DerainLoss(chosen)(outputs, clean, epoch=0)
+    bright = float((outputs.mean(1) - clean).mean())
+    assert {name: float(value) for name, value in terms.items()} == pytest.approx(
+        {"external": 3 * float((outputs - clean[:, None]).square().mean()), "brightness": bright}
+    )
+    assert float(total) == pytest.approx(float(terms["external"]) + 0.5 * bright)
+    assert own_terms == ["brightness"]
+
+    alpha, beta = torch.tensor([[1.0, 2.0]]), torch.full((1, 9), 0.5)
+    weights = torch.tensor([[0.25, 0.75]]), torch.full((1, 9), 1 / 9)
+    bare = dataclasses.replace(chosen, alpha_entropy_weight=0.0, beta_entropy_weight=0.0, complexity_weight=0.0)
+    total, terms = DerainLoss(bare).architecture(alpha, beta, *weights, gate_costs(GATES))
+    by_hand = 3.0 + 45.0 + 75.0 + 1000 / 9
+    assert {name: float(value) for name, value in terms.items()} == pytest.approx({"spread": by_hand})
+    assert float(total) == pytest.approx(0.25 * by_hand)
+    assert own_terms == ["brightness", "spread"]
+
+
+def test_a_registered_term_of_weight_zero_is_not_computed(own_terms):
+    outputs, clean = scenes()
+    off = LossSettings(terms={"brightness": 0.0, "spread": 0.0})
+    assert set(DerainLoss(off)(outputs, clean, epoch=9)[1]) == {"external", "internal"}
+    assert own_terms == []
+
+
+def test_registered_terms_are_checked_and_can_be_hashed(own_terms):
+    with pytest.raises(ValueError, match="brightness is -1"):
+        LossSettings(terms={"brightness": -1.0})
+    with pytest.raises(ValueError, match="unknown loss term 'unheard': brightness, spread;"):
+        LossSettings(terms={"unheard": 1.0})
+    for name in ("external", "internal", "regularisation", "complexity"):
+        with pytest.raises(ValueError, match=f"'{name}' is a published term"):
+            losses.term(name)
+    chosen = LossSettings(terms={"brightness": 1.0})
+    assert hash(chosen) == hash(LossSettings())
+    assert chosen != LossSettings()
 
 
 def test_bad_shapes_are_named():
