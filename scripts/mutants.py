@@ -50,7 +50,7 @@ MEMORY = 12 << 30
 HAND, RESUME = "test_steps_by_hand", "test_resume"
 TESTS: dict[str, tuple[str, ...]] = {
     "bilevel": ("test_bilevel",),
-    "losses": ("test_losses", "test_extending", "test_settings"),
+    "losses": ("test_losses", "test_extending", "test_settings", "test_older_runs"),
     "networks.relaxation": ("test_relaxation", "test_backbone"),
     "networks.ops": ("test_ops", "test_space", "test_attention", "test_extending"),
     "networks.modules": ("test_modules", "test_space", "test_backbone"),

@@ -548,7 +548,7 @@ def test_a_registered_term_of_weight_zero_is_not_computed(own_terms):
 def test_registered_terms_are_checked_and_can_be_hashed(own_terms):
     with pytest.raises(ValueError, match="brightness is -1"):
         LossSettings(terms={"brightness": -1.0})
-    with pytest.raises(ValueError, match="unknown loss term 'unheard': .*brightness, spread;"):
+    with pytest.raises(ValueError, match=r"unknown loss term 'unheard': .*brightness, spread;"):
         LossSettings(terms={"unheard": 1.0})
     for name in ("external", "internal", "regularisation", "complexity"):
         with pytest.raises(ValueError, match=f"'{name}' is a published term"):
