@@ -3,7 +3,7 @@
     python scripts/mutants.py                          every module of the table below, as far as it is not done yet
     python scripts/mutants.py --only bilevel           modules whose name holds this text (may be given several times)
     python scripts/mutants.py --sample 200 --seed 1    this many mutants of them, drawn at random
-    python scripts/mutants.py --survivors              those that survived, once more: after writing tests
+    python scripts/mutants.py --survivors              those not killed, once more: after writing tests
     python scripts/mutants.py --page                   docs/mutation.md from the results, and nothing else
 
 Results go to results/mutation/mutants.csv after every mutant, so a run can be stopped and continued. A result counts as
@@ -54,7 +54,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "networks.relaxation": ("test_relaxation", "test_backbone"),
     "networks.ops": ("test_ops", "test_space", "test_attention", "test_extending"),
     "networks.modules": ("test_modules", "test_space", "test_backbone"),
-    "networks.attention": ("test_attention", "test_backbone"),
+    "networks.attention": ("test_attention", "test_modules", "test_backbone"),
     "networks.recomputing": ("test_recomputing",),
     "networks.backbone": ("test_backbone", "test_recomputing", "test_tiling", "test_space"),
     "networks.space": ("test_space", "test_genotype", "test_settings", "test_backbone"),
@@ -559,7 +559,7 @@ def run(only: list[str], sample: int | None, seed: int, again: bool) -> None:
     todo = [
         (module, index, mutant)
         for module, index, mutant in mutants
-        if (row := rows.get(mutant.key(module))) is None or (again and row["outcome"] == "survived")
+        if (row := rows.get(mutant.key(module))) is None or (again and row["outcome"] != "killed")
     ]
     facts: dict[str, Any] = {}
     start = time.monotonic()
@@ -645,7 +645,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[], metavar="MODULE", help="modules whose name holds this")
     parser.add_argument("--sample", type=int, metavar="N", help="this many mutants, drawn at random")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
-    parser.add_argument("--survivors", action="store_true", help="also run those again that survived")
+    parser.add_argument("--survivors", action="store_true", help="also run those again that were not killed")
     parser.add_argument("--page", action="store_true", help="only write docs/mutation.md")
     options = parser.parse_args()
     os.chdir(ROOT)

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from manas_lite.networks.attention import AttentionBlock
 from manas_lite.networks.costs import count_parameters
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.modules import (
     MODULES,
     PUBLISHED_MODULES,
+    Bottleneck,
     BottleneckStem,
     FusionModule,
     ModuleSlot,
@@ -285,3 +287,22 @@ def test_no_gradient_dies_without_normalisation(genotype):
     net.zero_grad()
     (net(rainy) - (rainy - 0.2)).abs().mean().backward()
     assert net.head.weight.grad.abs().max() > 1e-3
+
+
+def reach_of_start(conv: nn.Conv2d) -> float:
+    """The largest starting weight as a share of torch's own bound, 1 / sqrt(inputs of an output)."""
+    return float(conv.weight.detach().abs().max()) * (conv.weight[0].numel() ** 0.5)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_residual_paths_start_small_where_nothing_normalises(norm):
+    """The last convolution of each path begins at a fifth of its usual scale; all others as torch begins them."""
+    torch.manual_seed(0)
+    attention = AttentionBlock(16, 2, [["SE"]] * 3, norm)
+    parallel, fusion = ParallelModule((16, 24, 32), norm), FusionModule((16, 24, 32), norm)
+    paths = [attention.project, *parallel.blocks, *fusion.paths.values(), Bottleneck(16, 16, norm).body]
+    for path in paths:
+        *inner, last = (part for part in path.modules() if isinstance(part, nn.Conv2d))
+        assert all(0.8 < reach_of_start(conv) <= 1 for conv in inner)
+        share = 0.2 if norm == "none" else 1.0
+        assert 0.8 * share < reach_of_start(last) <= 1.001 * share
