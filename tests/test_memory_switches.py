@@ -275,3 +275,17 @@ def test_one_graph_lives_at_a_time():
     assert events == [f"{verb} {i}" for i in range(3) for verb in ("made", "differentiated")]
     assert weight.item() == pytest.approx(1 - 0.5 * (1 + 2 + 3) / 3)
     assert terms["train"].item() == terms["own"].item() == pytest.approx(2)
+
+
+@pytest.mark.parametrize("reached", [(True, True, False), (False, True, True), (False, False, True)])
+def test_a_part_that_does_not_reach_a_weight_takes_nothing_away(reached):
+    weights = [torch.nn.Parameter(torch.ones((), dtype=torch.float64)) for _ in range(2)]
+
+    def loss_of(part):
+        i = int(part.index)
+        return weights[0] * (weights[1] if reached[i] else 1.0), {}
+
+    optimizer = torch.optim.SGD(weights, 1.0)
+    batch = SceneBatch(torch.zeros(3, 1, 3, 4, 4), torch.zeros(3, 3, 4, 4), torch.arange(3))
+    loop.weight_step(optimizer, loss_of, batch, parts=3, scaler=torch.amp.GradScaler("cpu", enabled=False))
+    assert weights[1].item() == pytest.approx(1 - sum(reached) / 3)

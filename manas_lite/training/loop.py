@@ -274,7 +274,10 @@ def weight_step(
         # Not loss.backward(): in a search it would also fill the gradients of alpha and beta.
         gradients = torch.autograd.grad(scaler.scale(share * loss), weights, allow_unused=True)  # backward
         for weight, gradient in zip(weights, gradients, strict=True):
-            weight.grad = gradient if weight.grad is None or gradient is None else weight.grad + gradient
+            if weight.grad is None:
+                weight.grad = gradient
+            elif gradient is not None:
+                weight.grad += gradient
         add_terms(terms, share, {"train": loss.detach(), **found})
         del loss, gradients
     processes.average([weight.grad for weight in weights])
