@@ -428,7 +428,7 @@ import sys
 from pathlib import Path
 import tiny
 from accelerate import notebook_launcher
-from manas_lite.training import retrain
+from manas_lite.training.retraining import retrain
 
 def work(folder):
     split = tiny.tiny_split(Path(folder) / "pictures")
