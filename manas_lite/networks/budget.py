@@ -43,8 +43,7 @@ def best_within(space: SearchSpace, alpha: Tensor, beta: Tensor, costs: Costs, l
         *torch.log_softmax(beta.detach().double().cpu().masked_fill(barred, -torch.inf), 1).numpy(),
     ]
     prices = [*costs.modules.numpy(), *costs.edges.numpy()]
-    cheapest = costs.fixed + sum(price[np.isfinite(score)].min() for price, score in zip(prices, scores, strict=True))
-    if cheapest > limit:
+    if (cheapest := lowest_cost(space, costs)) > limit:
         raise ValueError(
             f"no network of this space costs {limit:,.4g} {costs.unit} or less: the cheapest costs {cheapest:,.4g}, "
             f"the most expensive {costs.largest:,.4g}"
@@ -82,6 +81,12 @@ def best_within(space: SearchSpace, alpha: Tensor, beta: Tensor, costs: Costs, l
     return Genotype(space, modules, tuple(space.operations[k] for k in chosen[count:]))
 
 
+def lowest_cost(space: SearchSpace, costs: Costs) -> float:
+    """Return the cost of the cheapest architecture that may be derived."""
+    allowed = [space.operations.index(name) for name in space.choices]
+    return costs.fixed + float(costs.modules.amin(1).sum() + costs.edges[:, allowed].amin(1).sum())
+
+
 def random_within(space: SearchSpace, costs: Costs, limit: float, seed: int) -> Genotype:
     """Return a random architecture within the budget: the best for logits drawn from a Gumbel distribution.
 
@@ -102,10 +107,6 @@ def front(
         space, alpha, beta, costs: as in `best_within`.
         count: how many budgets; equal architectures are listed once.
     """
-    allowed = [name in space.choices for name in space.operations]
-    cheapest = costs.fixed + float(costs.modules.amin(1).sum())
-    if len(costs.edges):
-        cheapest += float(costs.edges[:, torch.tensor(allowed)].amin(1).sum())
-    limits = np.linspace(cheapest * (1 + SLACK), costs.largest, count)
+    limits = np.linspace(lowest_cost(space, costs) * (1 + SLACK), costs.largest, count)
     found = {best_within(space, alpha, beta, costs, float(limit)): None for limit in limits}
     return sorted(((costs.of(g.modules, g.edges), g) for g in found), key=lambda point: point[0])

@@ -6,7 +6,6 @@ before one comes again (FairNAS: Chu et al., ICCV 2021). An architecture is scor
 weights as they are, and evolution looks for the best.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -117,7 +116,7 @@ def evolve(
             parent = min(rivals, key=scored.__getitem__)
             for values, chosen in zip(logits, choices_of(parent), strict=True):
                 kept = generator.random(len(chosen)) >= mutation
-                values[kept, chosen[kept]] += math.sqrt(-FAR)  # far above any Gumbel draw
+                values[kept, chosen[kept]] += 100.0  # far above any Gumbel draw
         child = draw(*(torch.from_numpy(values) for values in logits))
         if child not in scored:
             scored[child] = score(child)
