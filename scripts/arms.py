@@ -49,7 +49,7 @@ from manas_lite.training.evaluation import validation_psnr
 from manas_lite.training.loop import training_batches
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "arms"
-SPACE = SearchSpace.preset("lite")
+SPACE = SearchSpace.preset("lite", modules_per_cell=10, head=1)  # the first version of `lite`
 SEARCH = SearchSettings.preset("lite", epochs=15, steps=30, warmup=3, eigenvalue_every=0, compute=ONE_THREAD)
 FREE = replace(SEARCH, loss=replace(SEARCH.loss, complexity_weight=0.0))
 SEARCHES = {"searched": SEARCH, "free search": FREE}

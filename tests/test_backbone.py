@@ -106,6 +106,22 @@ def test_unshuffle_stem_works_at_half_resolution():
         assert tuple(seen[-1]) == sides
 
 
+def test_a_head_of_three_pixels_reads_its_neighbours():
+    """With only its middle weight it is the 1x1 head; with another, it is that head's output moved by one pixel."""
+    one = DerainNet(Genotype.hand_made(replace(SMOKE, stem="bottleneck", residual=False)))
+    three = DerainNet(Genotype.hand_made(replace(SMOKE, stem="bottleneck", residual=False, head=3)))
+    x, weights = images(1, 3, 8, 8), one.state_dict()
+    expected = one(x)
+    for row, column in ((1, 1), (1, 0), (2, 1)):
+        kernel = torch.zeros_like(three.head.weight)
+        kernel[:, :, row, column] = one.head.weight[:, :, 0, 0].detach()
+        three.load_state_dict(weights | {"head.weight": kernel})
+        moved = torch.roll(expected, (1 - row, 1 - column), (2, 3))
+        torch.testing.assert_close(three(x)[..., 1:-1, 1:-1], moved[..., 1:-1, 1:-1])
+    with pytest.raises(ValueError, match="head is 5"):
+        replace(SMOKE, head=5)
+
+
 def test_without_attention_there_is_none():
     net = SuperNet(replace(SMOKE, attention=False))
     assert net.beta.shape == (0, 9)

@@ -14,6 +14,7 @@ from manas_lite.networks.costs import measure_costs
 OPERATIONS = ("none", "skip_connect", "SE", "sep_conv_3x3")
 SPACE = SearchSpace((6, 8), 3, groups=1, stem="unshuffle", norm="none", residual=True, operations=OPERATIONS)
 LITE = SearchSpace.preset("lite")
+FOUR_BRANCHES = SearchSpace((16, 24, 32, 48), 3, stem="unshuffle", norm="none", residual=True)
 
 
 def logits(space: SearchSpace, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -69,11 +70,11 @@ def test_it_is_the_best_of_all_within_the_range(seed: int, share: float) -> None
 @pytest.mark.parametrize("unit", ["parameters", "flops"])
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
 def test_a_large_space_is_met_within_three_percent(unit: str, share: float) -> None:
-    costs = measure_costs(LITE, unit)
-    cheapest = front(LITE, *logits(LITE, 0), costs, 2)[0][0]
+    costs = measure_costs(FOUR_BRANCHES, unit)
+    cheapest = front(FOUR_BRANCHES, *logits(FOUR_BRANCHES, 0), costs, 2)[0][0]
     limit = cheapest + share * (costs.largest - cheapest)
     for seed in range(3):
-        genotype = best_within(LITE, *logits(LITE, seed), costs, limit)
+        genotype = best_within(FOUR_BRANCHES, *logits(FOUR_BRANCHES, seed), costs, limit)
         assert (1 - SLACK) * limit <= genotype.cost(unit) <= limit
 
 
@@ -90,16 +91,16 @@ def test_a_wide_budget_gives_the_cheapest_logits_their_way() -> None:
 
 
 def test_random_ones_differ_and_keep_to_the_budget() -> None:
-    costs = measure_costs(LITE, "flops")
+    costs = measure_costs(FOUR_BRANCHES, "flops")
     limit = 0.4 * costs.largest
-    drawn = [random_within(LITE, costs, limit, seed) for seed in range(6)]
+    drawn = [random_within(FOUR_BRANCHES, costs, limit, seed) for seed in range(6)]
     assert len(set(drawn)) == 6
     assert all((1 - SLACK) * limit <= g.cost("flops") <= limit for g in drawn)
-    assert random_within(LITE, costs, limit, 3) == drawn[3]
+    assert random_within(FOUR_BRANCHES, costs, limit, 3) == drawn[3]
 
 
 def test_a_front_rises() -> None:
-    points = front(LITE, *logits(LITE, 1), measure_costs(LITE, "flops"), 6)
+    points = front(FOUR_BRANCHES, *logits(FOUR_BRANCHES, 1), measure_costs(FOUR_BRANCHES, "flops"), 6)
     assert len(points) >= 5
     costs = [cost for cost, _ in points]
     assert costs == sorted(costs)

@@ -94,10 +94,11 @@ def test_evolution_finds_what_random_search_does_not():
 
 
 def test_evolution_keeps_to_a_budget():
-    costs = measure_costs(LITE, "flops")
+    space = SearchSpace((16, 24, 32, 48), 3, stem="unshuffle", norm="none", residual=True)
+    costs = measure_costs(space, "flops")
     limit = 0.4 * costs.largest
-    draw = lambda alpha, beta: best_within(LITE, alpha, beta, costs, limit)  # noqa: E731
-    found = evolve(distance(Genotype.all_parallel(LITE)), draw, LITE, evaluations=60, seed=0)
+    draw = lambda alpha, beta: best_within(space, alpha, beta, costs, limit)  # noqa: E731
+    found = evolve(distance(Genotype.all_parallel(space)), draw, space, evaluations=60, seed=0)
     assert len(found) == 60
     assert all((1 - SLACK) * limit <= genotype.cost("flops") <= limit for _, genotype in found)
 

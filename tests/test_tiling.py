@@ -25,6 +25,7 @@ PUBLISHED = SearchSpace((8, 12, 16, 20), 2)
 SPACES = {
     "published": PUBLISHED,
     "half resolution, residual": replace(PUBLISHED, stem="unshuffle", norm="none", residual=True),
+    "3x3 head": replace(PUBLISHED, stem="unshuffle", norm="none", head=3),
     "three groups": SearchSpace((6, 12), 1, groups=3, norm="none"),
     "no attention": SearchSpace((4, 8), 1, attention=False),
 }

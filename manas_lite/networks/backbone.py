@@ -1,7 +1,7 @@
 """The one multi-scale network (method section 1). SuperNet and DerainNet are two fillings of it.
 
 rainy -> stem -> T1 -> cell 1 (2 branches) -> attention x2 -> T2 -> cell 2 (3) -> attention x3 -> ...
-      -> fusion to branch 0 -> 1x1 convolution to RGB -> derained
+      -> fusion to branch 0 -> 1x1 convolution to RGB (`space.head`: 3x3 in scaled spaces) -> derained
 """
 
 from collections.abc import Sequence
@@ -81,7 +81,7 @@ class Backbone(nn.Module):
             before, widths = widths, space.channels[:branches]
             self.cells.append(Cell(space, before, widths, cell_modules, blocks))
         self.fusion = FusionModule(widths, space.norm, rows=(0,))
-        self.head = nn.Conv2d(widths[0], 3 * space.scale**2, 1, bias=False)
+        self.head = nn.Conv2d(widths[0], 3 * space.scale**2, space.head, padding=space.head // 2, bias=False)
         if space.residual:
             nn.init.zeros_(self.head.weight)  # training starts at the identity
 

@@ -45,6 +45,9 @@ class SearchSpace:
     """Predict the rain layer (output = input - network) instead of the clean image."""
     modules: tuple[str, ...] = field(default=PUBLISHED_MODULES, metadata=LATER)
     """Candidate modules of a cell, by name; see `modules.searched_module` for your own."""
+    head: int = field(default=1, metadata=LATER)
+    """Side of the kernel of the last convolution, in pixels: 1 (published) or 3, which lets neighbours correct each other
+    where the network works at half resolution."""
 
     def __post_init__(self) -> None:
         check(self)
@@ -52,6 +55,8 @@ class SearchSpace:
             raise ValueError(f"channels={self.channels}: a multi-scale network needs at least two branches")
         if self.modules_per_cell < 1 or self.groups < 1:
             raise ValueError("modules_per_cell and groups must be at least 1")
+        if self.head not in (1, 3):
+            raise ValueError(f"head is {self.head}: the last convolution has a kernel of 1 or 3 pixels")
         for width in self.channels:
             if width < 1 or width % self.groups:
                 raise ValueError(f"channels={self.channels}: each must be a positive multiple of groups={self.groups}")
@@ -162,7 +167,7 @@ PRESETS: dict[str, SearchSpace] = {
     "paper": SearchSpace(),
     # This kit's scaled spaces. Measured choices: no normalisation, rain-layer prediction, half resolution; in `lite`
     # depth at that resolution before width and branches below it: the trials are in results/models/trials.csv.
-    "lite": SearchSpace((32, 24), 10, stem="unshuffle", norm="none", residual=True),
+    "lite": SearchSpace((32, 24), 14, stem="unshuffle", norm="none", residual=True, head=3),
     "teach": SearchSpace((16, 24, 32), 2, stem="unshuffle", norm="none", residual=True),
     "smoke": SearchSpace((8, 12), 2, stem="unshuffle", norm="none", residual=True),
 }

@@ -67,7 +67,7 @@ def derain_tiled(net: Backbone, rainy: Tensor, *, tile: int = TILE, carry: bool 
             x = tiles.run(mixed, x, margin=_reach(slot) * 2 ** (len(x) - 1) + 2)
         for k, block in enumerate(cell.attention):
             x[k] = _attention(tiles, cast(AttentionBlock, block), x[k], None if beta is None else beta[i][k])
-    out = tiles.run(lambda x: [F.pixel_shuffle(net.head(net.fusion(x)[0]), space.scale)], x, margin=0)[0]
+    out = tiles.run(lambda x: [F.pixel_shuffle(net.head(net.fusion(x)[0]), space.scale)], x, margin=space.head // 2)[0]
     return rainy - out[..., :height, :width] if space.residual else out[..., :height, :width]
 
 
