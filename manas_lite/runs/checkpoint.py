@@ -9,7 +9,9 @@ import hashlib
 import json
 import operator
 import os
+import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,8 +21,30 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from manas_lite.runs.documents import decode, document, read_bytes
+
 FORMAT = 1
+LARGEST = 32 * 2**30
+"""The most bytes of a checkpoint that is read."""
+
+LEFTOVER = ".*.manas_lite.tmp"
+"""What the temporary files of `write_atomic` are called: a pattern."""
+
 _HEADER = "manas_lite"  # the one entry of safetensors' own metadata, a JSON text
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself beside its tensors."""
+
+    format: int
+    """The version of the file's format."""
+    identity: str | None
+    """What the file belongs to, such as a genotype's id."""
+    meta: dict[str, Any]
+    """What the writer kept with the tensors."""
+    empty: list[str]
+    """Paths of the empty dicts, which flat names of tensors cannot show."""
 
 
 class CheckpointError(ValueError):
@@ -73,25 +97,25 @@ def read(path: str | Path, *, identity: str | None = None) -> tuple[dict[str, An
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
-    data = path.read_bytes()
     try:
+        data = read_bytes(path, LARGEST)
         flat = safetensors.torch.load(data)
-    except SafetensorError as error:
+        names = decode(data[8 : 8 + int.from_bytes(data[:8], "little")], "the header").get("__metadata__") or {}
+        stated = decode(names[_HEADER], "its description is no JSON") if _HEADER in names else None
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} {_diagnosis(data, error)}") from None
-    names = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
     if _HEADER not in names:
         raise CheckpointError(f"{path} is a safetensors file, but not written by manas_lite: it has no description")
-    header = json.loads(names[_HEADER])
-    if header["format"] > FORMAT:
+    header = document(Header, stated, path, newest=FORMAT, error=CheckpointError)
+    if identity is not None and header.identity != identity:
         raise CheckpointError(
-            f"{path} has format {header['format']}, this version reads up to {FORMAT}: update manas_lite"
-        )
-    if identity is not None and header["identity"] != identity:
-        raise CheckpointError(
-            f"{path} belongs to {header['identity'] or 'nothing named'}, expected {identity}: "
+            f"{path} belongs to {header.identity or 'nothing named'}, expected {identity}: "
             "load it with the genotype or space it was made with, or use another run directory"
         )
-    return _unflatten(flat, header["empty"]), header["meta"]
+    try:
+        return _unflatten(flat, header.empty), header.meta
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
 
 
 def write_atomic(path: str | Path, data: bytes) -> None:
@@ -100,7 +124,8 @@ def write_atomic(path: str | Path, data: bytes) -> None:
     Whatever goes wrong, the file from before is still there and whole. An OSError says so.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Short whatever the file's name is, since names have a largest length.
+    temporary = path.with_name(f".{zlib.crc32(path.name.encode(errors='replace')):08x}.{os.getpid()}.manas_lite.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(data)
@@ -179,6 +204,10 @@ def _put(nested: dict[str, Any], path: Sequence[str], value: Any) -> None:
     *parents, key = path
     for parent in parents:
         nested = nested.setdefault(parent, {})
+        if not isinstance(nested, dict):
+            break
+    if not isinstance(nested, dict) or key in nested:
+        raise CheckpointError(f"two things in it have the name {'/'.join(path)[:200]!r}")
     nested[key] = value
 
 
@@ -200,17 +229,96 @@ def dump(holder: Stateful) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def restore(holder: Stateful, tensors: Mapping[str, Any], rest: Mapping[str, Any]) -> None:
     """Give `holder` the state that `dump` took from another of its kind; CheckpointError where it does not fit."""
-    name = type(holder).__name__
-    if rest["class"] != name:
-        raise CheckpointError(f"the checkpoint holds the state of {rest['class']}, not of {name}")
-    if isinstance(holder, torch.optim.Optimizer) and rest["shapes"] != _shapes(holder):
+    name, kept = type(holder).__name__, rest.get("class")
+    if kept != name:
+        raise CheckpointError(f"the checkpoint holds the state of {kept}, not of {name}")
+    if isinstance(holder, torch.optim.Optimizer) and rest.get("shapes") != _shapes(holder):
         raise CheckpointError(f"the checkpoint's {name} had other parameters, or the same in another order")
     try:
-        holder.load_state_dict(_join(rest["state"], tensors, ()))
-    except (RuntimeError, ValueError, KeyError) as error:
+        state, own = _join(rest.get("state"), tensors, ()), holder.state_dict()
+        if isinstance(holder, torch.optim.Optimizer):
+            own = _likely_state(holder, own, state)
+        check_state(own, state)
+        holder.load_state_dict(state)
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"the checkpoint's state does not fit this {name}: {error}") from error
     if isinstance(holder, torch.optim.Optimizer):
         _lay_as_parameters(holder)
+
+
+def check_state(own: Any, found: Any, place: str = "") -> None:
+    """Raise CheckpointError at the first place where a state is built otherwise than `own`, and say how it differs.
+
+    Args:
+        own: a state that fits: tensors (on any device, also `meta`), numbers, texts and None, in dicts and lists.
+        found: the state to check: the same names, shapes, types of numbers, and kinds of values.
+        place: where in the whole both stand.
+    """
+    if isinstance(own, Mapping) and isinstance(found, Mapping):
+        if odd := [name for name in [*own, *found] if name not in own or name not in found]:
+            lacking = "the file lacks" if odd[0] in own else "only the file has"
+            first = f"the first name that differs is {_dotted(place, odd[0])!r}, which {lacking}"
+            raise CheckpointError(f"{_wrapped(own, found)}{first}")
+        for name in own:
+            check_state(own[name], found[name], _dotted(place, name))
+    elif type(own) is type(found) and isinstance(own, list | tuple) and len(own) == len(found):
+        for number, pair in enumerate(zip(own, found, strict=True)):
+            check_state(*pair, _dotted(place, number))
+    elif (expected := _form(own)) != (there := _form(found)):
+        raise CheckpointError(f"size mismatch for {place or 'it all'}: {there} in the file, {expected} expected")
+
+
+def _form(value: Any) -> str:
+    """Return what `check_state` compares of a value."""
+    if isinstance(value, Tensor):
+        return f"a tensor {tuple(value.shape)} of {value.dtype}".replace("torch.", "")
+    if isinstance(value, list | tuple | Mapping):
+        return f"a {type(value).__name__} of {len(value)}"
+    return "a number" if type(value) in (int, float) else type(value).__name__
+
+
+def _dotted(place: str, name: object) -> str:
+    return f"{place}.{name}" if place else str(name)
+
+
+def _wrapped(own: Mapping[Any, Any], found: Mapping[Any, Any]) -> str:
+    """Say that all names have one word before them, as a wrapper such as DataParallel puts it there."""
+    first = next(map(str, own), "")
+    for prefix in {name.removesuffix(first) for name in map(str, found) if name.endswith(first)} - {""}:
+        if {f"{prefix}{name}" for name in own} == set(found):
+            return (
+                f"every name begins with {prefix!r}, which a wrapper such as DataParallel or torch.compile adds: save "
+                "the network inside the wrapper; "
+            )
+    return ""
+
+
+def _likely_state(optimizer: torch.optim.Optimizer, own: dict[str, Any], found: Any) -> dict[str, Any]:
+    """Return a state that `found` must be built like.
+
+    An optimiser makes its moments at its first step, so a new one has none. All parameters have the same ones: numbers,
+    or tensors of the shape of the parameter. Versions of PyTorch differ in the options of a group.
+    """
+    mine, theirs, states = own["param_groups"], found["param_groups"], found["state"]
+    groups = [
+        {**their, **{name: my[name] for name in my.keys() & their if not _both_numbers(my[name], their[name])}}
+        for my, their in zip(mine, theirs, strict=True)
+    ]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    told = [key for key in states if key in range(len(parameters))]
+    # A parameter of one dimension or more: of it, moments and numbers can be told apart.
+    first = max(told, key=lambda key: parameters[key].dim(), default=None)
+    likely = {
+        key: {name: parameters[key] if isinstance(value, Tensor) and value.dim() else value for name, value in entry}
+        for entry in [list(states[first].items()) if told else []]
+        for key in told
+    }
+    return {"param_groups": groups, "state": likely}
+
+
+def _both_numbers(*values: Any) -> bool:
+    """Tell whether all are numbers, or tensors of one: a rate may be either."""
+    return all(_form(value) == "a number" or (isinstance(value, Tensor) and not value.dim()) for value in values)
 
 
 def _lay_as_parameters(optimizer: torch.optim.Optimizer) -> None:
@@ -249,12 +357,18 @@ def _split(value: Any, tensors: dict[str, Any], path: tuple[str, ...]) -> Any:
 
 
 def _join(node: Any, tensors: Mapping[str, Any], path: tuple[str, ...]) -> Any:
-    if not isinstance(node, list):
-        return node
-    if not node:
-        return reduce(operator.getitem, path, tensors)
-    kind, items = node
-    if isinstance(items, dict):
-        return {int(key) if kind == "int" else key: _join(item, tensors, (*path, key)) for key, item in items.items()}
-    convert = tuple if kind == "tuple" else list
-    return convert(_join(item, tensors, (*path, str(i))) for i, item in enumerate(items))
+    match node:
+        case []:
+            try:
+                return reduce(operator.getitem, path, tensors)
+            except (KeyError, TypeError, IndexError):
+                raise CheckpointError(f"the tensor {'/'.join(path)!r} is missing") from None
+        case ["int" | "dict" as kind, dict(items)]:
+            pairs = {key: _join(item, tensors, (*path, key)) for key, item in items.items()}
+            return {int(key): item for key, item in pairs.items()} if kind == "int" else pairs
+        case ["list" | "tuple" as kind, list(items)]:
+            joined = [_join(item, tensors, (*path, str(i))) for i, item in enumerate(items)]
+            return tuple(joined) if kind == "tuple" else joined
+        case list() | dict():
+            raise CheckpointError(f"{'.'.join(path) or 'it'} is no [kind, items]")
+    return node

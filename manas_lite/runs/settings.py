@@ -385,7 +385,8 @@ def _name(kind: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    return "None" if value is None else f"{type(value).__name__} {value!r}"
+    text = repr(value)
+    return "None" if value is None else f"{type(value).__name__} {text if len(text) <= 120 else text[:120] + '...'}"
 
 
 class _WrongTypeError(ValueError):

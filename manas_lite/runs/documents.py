@@ -1,0 +1,144 @@
+"""Documents on disk, read by one strict reader: JSON files, lines of a log, headers of weights, rows of a table.
+
+A document is checked before anything is made of it: its size, its depth, its version, then its fields and their types.
+A dataclass states the fields. Whatever is wrong is told in one line, which begins with the file and the place in it.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from manas_lite.runs.settings import parse
+
+T = TypeVar("T")
+
+LARGEST = 256 * 2**20
+"""The most bytes of a document, checkpoints aside."""
+
+DEEPEST = 64
+"""The most levels of lists and objects in a document. This kit writes fewer than 20."""
+
+LONGEST = 600
+"""The most characters of a message: it may quote a document, and no document may fill the screen."""
+
+
+@contextmanager
+def about(place: object, kind: type[ValueError] = ValueError) -> Iterator[None]:
+    """Let a ValueError be one line that begins with `place`, of the class `kind`."""
+    try:
+        yield
+    except ValueError as error:
+        message = " ".join(f"{place}: {error}".split())
+        raise kind(message if len(message) <= LONGEST else f"{message[:LONGEST]} ...") from None
+
+
+def read_bytes(path: str | Path, most: int = LARGEST) -> bytes:
+    """Return the contents of a file; ValueError where it is no regular file (a pipe, a device) or larger than `most`.
+
+    Args:
+        path: the file.
+        most: the most bytes.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError(f"{path} is no regular file but a pipe or a device: name a file")
+    if path.is_file() and (size := path.stat().st_size) > most:
+        raise ValueError(f"{path} has {size:,} bytes, and at most {most:,} are read: it is no file of this kit")
+    return path.read_bytes()
+
+
+def decode(data: bytes | str, fault: str) -> Any:
+    """Return what a JSON text holds.
+
+    Args:
+        data: the text, in UTF-8 where it is bytes.
+        fault: what the message begins with where the text is no JSON, such as "card.json is no JSON".
+
+    Raises:
+        ValueError: for another text, or for one whose lists and objects stand deeper in one another than `DEEPEST`.
+    """
+    try:
+        value = json.loads(data.decode("utf-8-sig") if isinstance(data, bytes) else data)
+    except RecursionError:
+        raise ValueError(f"{fault} that can be read: it is nested too deep") from None
+    except ValueError as error:  # of JSON, of UTF-8, or a number of thousands of digits
+        raise ValueError(f"{fault} ({error})") from None
+    level, depth = [value], 0
+    while level := [item for node in level if isinstance(node, dict | list) for item in _items(node)]:
+        if (depth := depth + 1) > DEEPEST:
+            raise ValueError(f"{fault} that can be read: it is nested deeper than {DEEPEST} levels")
+    return value
+
+
+def _items(node: dict[str, Any] | list[Any]) -> Any:
+    return node.values() if isinstance(node, dict) else node
+
+
+def read_json(path: str | Path) -> Any:
+    """Return what a JSON file holds; ValueError names a file that is none."""
+    path = Path(path)
+    fault = f"{path} is no JSON"
+    try:
+        return decode(read_bytes(path), fault)
+    except ValueError as error:
+        advice = ": restore it, or delete it to start again" if str(error).startswith(fault) else ""
+        raise ValueError(f"{error}{advice}") from None
+
+
+def document(
+    kind: type[T], value: Any, place: object, *, newest: int | None = None, more: bool = False, error: Any = ValueError
+) -> T:
+    """Return a decoded document as the dataclass that states its fields.
+
+    Args:
+        kind: the dataclass.
+        value: the decoded document.
+        place: the file, and the place in it, for messages.
+        newest: the latest version that can be read, for documents that state theirs in `format`.
+        more: let the document hold other fields too; they are not checked.
+        error: the class of the error.
+
+    Raises:
+        ValueError: of the class `error`, for another structure, a field of another type, or a later version.
+    """
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    stated = value.get("format") if isinstance(value, Mapping) else None
+    if newest is not None and type(stated) is int and stated > newest:
+        raise error(
+            f"{place} has format {stated}, this version reads up to {newest}: update manas_lite, since a later "
+            "manas_lite wrote it"
+        )
+    with about(place, error):
+        if more and isinstance(value, Mapping):
+            value = {name: item for name, item in value.items() if name in known}
+        return parse(kind, value)
+
+
+def read_table(path: str | Path, kind: type[T]) -> list[T]:
+    """Return the rows of a CSV file, each as the dataclass that states the columns; cells are read as their types.
+
+    Args:
+        path: the file, in UTF-8. Its first line names the columns.
+        kind: the dataclass. Columns that it does not state are refused; so are rows with too few or too many cells.
+
+    Raises:
+        ValueError: for a file that is none, naming the line.
+    """
+    with about(path):
+        text = read_bytes(path).decode("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        rows = []
+        try:
+            for row in reader:
+                with about(f"line {reader.line_num}"):
+                    if None in row or None in row.values():
+                        raise ValueError(f"expected {len(reader.fieldnames or ())} cells")
+                    rows.append(parse(kind, row, text=True))
+        except csv.Error as error:
+            raise ValueError(f"line {reader.line_num}: {error}") from None
+        return rows
