@@ -1,8 +1,8 @@
 """Downloads that survive cut lines, wrong bytes, quotas and interruptions; `get` turns them into a registered set.
 
-Bytes arrive in `NAME.part` and become `NAME` only once size, kind and sha256 are right. No publisher of a
-rain set states a checksum: the first file that proves right is recorded (trust on first use), and every later
-one must agree.
+Bytes arrive in `NAME.part` and become `NAME` only once size, kind and sha256 are right. They are counted while they
+arrive: what sends more than an archive can hold is given up. No publisher of a rain set states a checksum: the first
+file that proves right is recorded (trust on first use), and every later one must agree.
 """
 
 import datetime
@@ -11,13 +11,17 @@ import json
 import os
 import re
 import shutil
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from manas_lite.data.registry import (
@@ -30,7 +34,7 @@ from manas_lite.data.registry import (
     list_set,
     manual_steps,
 )
-from manas_lite.data.unpack import is_archive, unpack_archive
+from manas_lite.data.unpack import ArchiveError, is_archive, unpack_archive
 from manas_lite.runs.checkpoint import sha256_of, write_atomic
 
 ATTEMPTS = 6
@@ -42,7 +46,9 @@ TIMEOUT = (15, 60)
 _PIECE = 1 << 16
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 _HTML = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head|\?xml)", re.IGNORECASE)
-_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]+/([0-9]+|\*)")
+_NUMBER = re.compile(r"[0-9]{1,18}")  # what str.isdigit takes for one may be none to int
+_VALIDATOR = re.compile(r"(?!W/)[!-~][ -~]*")
 _WEB_PAGE = "an HTML page came instead of the archive (a quota, a login, or a moved file)"
 Wait = Callable[[float], None]
 
@@ -63,73 +69,121 @@ def get(
     """Return the folder of a registered set, downloaded and unpacked where it is not there.
 
     Sources, in order: the archive at `given`, the verified one kept below `root`, `mirrors` and those of the
-    registry, Google Drive. Between attempts `wait` pauses for a number of seconds.
+    registry, Google Drive. An archive that cannot be unpacked counts as none: the next source is asked. Two calls at
+    once work one after the other.
 
     Args:
+        name: the set's name in the registry.
         root: where sets are kept (see `data_folder`).
         given: an archive of the set that is there already.
         mirrors: addresses to try first.
+        progress: show bars.
+        wait: pauses for a number of seconds, between attempts.
 
     Raises:
         DownloadError: no source delivers; the message ends in the steps to take by hand.
-        ArchiveError: the archive must not be unpacked.
+        ArchiveError: the archive at `given` must not be unpacked.
         ValueError: no set has this name.
     """
     chosen, base = data_set(name), data_folder(root)
     where, archives = base / chosen.folder, base / "archives"
-    if holds_pictures(where) and not count_differences(chosen, list_set(chosen, base)):
+
+    def complete() -> bool:
+        return holds_pictures(where) and not count_differences(chosen, list_set(chosen, base))
+
+    if complete():
         return where
     if not chosen.archives:
         raise DownloadError(f"{chosen.name} cannot be downloaded automatically.\n{manual_steps(chosen, base)}")
     if given is not None and len(chosen.archives) != 1:
         raise ValueError(f"{chosen.name} comes in {len(chosen.archives)} archives: put them in {archives}")
+    archives.mkdir(parents=True, exist_ok=True)
     fetched = []
-    for item in map(archive, chosen.archives):
-        item = replace(item, mirrors=(*mirrors, *item.mirrors))
-        if given is not None:
-            archives.mkdir(parents=True, exist_ok=True)
-            path = Path(given)
-            verify(path, item, archives)
-        else:
-            try:
-                path = fetch(item, archives, progress=progress, wait=wait, trust=False)
-            except DownloadError as error:
-                raise DownloadError(f"{error}\nBy hand:\n{manual_steps(chosen, base)}") from error
-        unpack_archive(path, base / item.into, item.unpacked_limit, progress=progress)
-        fetched.append((path, item))
-    if not holds_pictures(where):
-        raise DownloadError(
-            f"{path} was unpacked, but holds no folder {chosen.folder} of pictures; it is another archive than "
-            f"expected. Take it away to try again, or look below {base / item.into}, and name the right folder to "
-            "open_split"
-        )
-    if not count_differences(chosen, list_set(chosen, base)):  # what is not the set must not become the measure
-        for path, item in fetched:
-            remember(path, item, archives, source=str(given or "download"))
+    with _alone(archives):
+        if complete():  # by the one that was waited for
+            return where
+        for item in map(archive, chosen.archives):
+            item = replace(item, mirrors=(*mirrors, *item.mirrors))
+            unpack = partial(unpack_archive, into=base / item.into, limit=item.unpacked_limit, progress=progress)
+            if given is not None:
+                path = Path(given)
+                verify(path, item, archives)
+                unpack(path)
+            else:
+                try:
+                    path = fetch(item, archives, progress=progress, wait=wait, trust=False, use=unpack)
+                except DownloadError as error:
+                    raise DownloadError(f"{error}\nBy hand:\n{manual_steps(chosen, base)}") from error
+            fetched.append((path, item))
+        if not holds_pictures(where):
+            raise DownloadError(
+                f"{path} was unpacked, but holds no folder {chosen.folder} of pictures; it is another archive than "
+                f"expected. Take it away to try again, or look below {base / item.into}, and name the right folder to "
+                "open_split"
+            )
+        if complete():  # what is not the set must not become the measure
+            for path, item in fetched:
+                remember(path, item, archives, source=str(given or "download"))
     return where
 
 
-def fetch(item: Archive, folder: Path, *, progress: bool = True, wait: Wait = time.sleep, trust: bool = True) -> Path:
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder of archives; where another process holds it, say so and wait."""
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another download into {folder} is at work: waiting until it is done", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def fetch(
+    item: Archive,
+    folder: Path,
+    *,
+    progress: bool = True,
+    wait: Wait = time.sleep,
+    trust: bool = True,
+    use: Callable[[Path], object] = Path.stat,
+) -> Path:
     """Return the verified archive in a folder: the one already there, else from its mirrors in turn, else from Drive.
 
+    An archive that is there, but wrong or damaged, is set aside under another name.
+
     Args:
+        item: what to fetch.
         folder: where it is kept, with the record of what proved right.
+        progress: show bars.
+        wait: pauses for a number of seconds, between attempts.
         trust: record a first download at once. False leaves that to a caller who first looks into it (`remember`).
+        use: is called with each archive that seems right, and unpacks it, say; an ArchiveError of it says that this
+            one is damaged, and the next source is asked.
 
     Raises:
         DownloadError: all sources have failed; the message gives the reason of each.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _read_record(folder / "record.json")  # a damaged one is no fault of the archives
     path = folder / item.name
     failures = []
     if path.exists():
         try:
             verify(path, item, folder)
+            use(path)
             return path
-        except DownloadError as error:
-            failures.append(str(error))
+        except (DownloadError, ArchiveError) as error:
+            names = (path.with_name(f"{path.name}.damaged{number or ''}") for number in count())
+            aside = path.rename(next(name for name in names if not name.exists()))
+            failures.append(f"{error} (it is set aside as {aside})")
+            print(f"{failures[-1]}; fetching it anew", file=sys.stderr)
+    most = item.size or item.unpacked_limit
     sources: list[tuple[str, Callable[[Path], None]]] = [
-        (url, partial(fetch_url, url, size=item.size, progress=progress, wait=wait)) for url in item.mirrors
+        (url, partial(fetch_url, url, size=item.size, most=most, progress=progress, wait=wait)) for url in item.mirrors
     ]
     if item.drive:
         sources.append((f"Drive file {item.drive}", partial(fetch_drive, item.drive, progress=progress, wait=wait)))
@@ -140,12 +194,14 @@ def fetch(item: Archive, folder: Path, *, progress: bool = True, wait: Wait = ti
             source(part)
             arrived = True
             verify(part, item, folder)
-        except DownloadError as error:
+            os.replace(part, path)
+            use(path)
+        except (DownloadError, ValueError) as error:  # also an ArchiveError, and an address that is none
             failures.append(f"{name}: {error}")
-            if arrived:
-                part.unlink()  # or it would be resumed
+            if arrived:  # or it would be resumed, or taken for right
+                part.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
             continue
-        os.replace(part, path)
         if trust:
             remember(path, item, folder, source=name)
         for left in folder.glob(f"{item.name}.*.part*"):
@@ -161,6 +217,10 @@ def verify(path: Path, item: Archive, records: Path) -> None:
     known = _read_record(record_file).get(item.name, {})
     size, expected = item.size or known.get("size"), item.sha256 or known.get("sha256")
     origin = f"the first download; if that one was wrong, take its entry out of {record_file}"
+    if not path.is_file():
+        raise DownloadError(
+            f"{path}: is no regular file (nothing, a folder, a pipe or a device), but an archive is one"
+        )
     found = path.stat().st_size
     with open(path, "rb") as file:
         page = _HTML.match(file.read(512))
@@ -187,27 +247,47 @@ def remember(path: Path, item: Archive, records: Path, source: str) -> None:
         write_atomic(record_file, json.dumps(known, indent=1).encode())
 
 
-def fetch_url(url: str, part: Path, size: int | None, progress: bool = True, wait: Wait = time.sleep) -> None:
-    """Download a URL to `part`, going on where an earlier attempt was cut; raise DownloadError where that fails.
+def fetch_url(
+    url: str,
+    part: Path,
+    size: int | None,
+    progress: bool = True,
+    wait: Wait = time.sleep,
+    most: int | None = None,
+) -> None:
+    """Download a URL to `part`, going on where an earlier attempt was cut.
 
-    A line that is cut is taken up again, as long as each attempt brings bytes; 429 and 5xx are waited for, as
-    the server asks (at most a minute); a server without ranges, or a file that has changed, starts from the
-    beginning.
+    A line that is cut is taken up again, as long as each attempt brings bytes. 429 and 5xx are waited for, as
+    the server asks (at most a minute). A server without ranges, or a file that has changed, starts from the
+    beginning. Bytes are written as they come over the line, whatever coding the server says that they are in.
+
+    Args:
+        url: the address.
+        part: the file to write.
+        size: bytes that the file must have, where known.
+        progress: show a bar.
+        wait: pauses for a number of seconds, between attempts.
+        most: bytes that may be written, where `size` is not known.
+
+    Raises:
+        DownloadError: the address does not deliver, or sends more than it may.
+        OSError: the disk is full.
     """
     import requests
+    import urllib3
 
     failures = 0
     with requests.Session() as session:
         while True:
             before = part.stat().st_size if part.exists() else 0
             try:
-                if _attempt(session, url, part, size, progress):
+                if _attempt(session, url, part, size, size or most, progress):
                     return
                 reason = "the line was cut"
                 delay = 0.5 * 2**failures
             except _Busy as busy:
                 reason, delay = str(busy), min(busy.seconds or 2.0**failures, 60.0)
-            except requests.RequestException as error:
+            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
                 _raise_if_full(error)
                 reason, delay = f"{type(error).__name__}: {error}", 0.5 * 2**failures
             except OSError as error:
@@ -253,10 +333,10 @@ class _Busy(Exception):
 
     def __init__(self, status: int, retry_after: str) -> None:
         super().__init__(f"the server answers {status}")
-        self.seconds = float(retry_after) if retry_after.isdigit() else None
+        self.seconds = float(retry_after) if _NUMBER.fullmatch(retry_after) else None
 
 
-def _attempt(session: Any, url: str, part: Path, size: int | None, progress: bool) -> bool:
+def _attempt(session: Any, url: str, part: Path, size: int | None, most: int | None, progress: bool) -> bool:
     """Make one request; return True when the file is complete, False when the line was cut."""
     marker = part.with_name(part.name + ".etag")
     offset = part.stat().st_size if part.exists() else 0
@@ -285,22 +365,28 @@ def _attempt(session: Any, url: str, part: Path, size: int | None, progress: boo
         if status == 200:
             offset = 0
         stated = response.headers.get("Content-Length")
-        total = offset + int(stated) if stated and stated.isdigit() else None
+        total = offset + int(stated) if stated and _NUMBER.fullmatch(stated) else None
         if size is not None and total is not None and total != size:
             raise DownloadError(f"the server offers {total:,} bytes, expected {size:,}")
+        if most is not None and total is not None and total > most:
+            raise DownloadError(f"the server offers {total:,} bytes, more than the {most:,} that this archive can have")
         validator = response.headers.get("ETag") or response.headers.get("Last-Modified")
-        if validator and not validator.startswith("W/"):
+        if validator and _VALIDATOR.fullmatch(validator):
             marker.write_text(validator)
         else:
             marker.unlink(missing_ok=True)
+        have = offset
         with (
-            open(part, "ab" if offset else "wb") as file,
+            open(part, "ab" if offset else "wb", buffering=0) as file,  # what has come is on the disk, whatever follows
             tqdm(total=total, initial=offset, unit="B", unit_scale=True, desc=part.name, disable=not progress) as bar,
         ):
-            for chunk in response.iter_content(_PIECE):
-                file.write(chunk)
-                bar.update(len(chunk))
-        have = part.stat().st_size
+            while piece := response.raw.read1(_PIECE, decode_content=False):
+                have += len(piece)
+                if most is not None and have > most:
+                    file.truncate(0)  # nothing of it is worth going on with
+                    raise DownloadError(f"the server sends more than the {most:,} bytes that this archive can have")
+                file.write(piece)
+                bar.update(len(piece))
     if total is not None and have < total:
         return False
     marker.unlink(missing_ok=True)

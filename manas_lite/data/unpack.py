@@ -1,5 +1,13 @@
-"""Unpacking archives that strangers made: nothing leaves the folder, nothing links, nothing fills the disk."""
+"""Unpacking archives that strangers made: nothing leaves the folder, nothing links, nothing fills the disk.
 
+All limits are counted while the archive is read: bytes, members, and how deep folders are nested.
+"""
+
+import bz2
+import errno
+import glob
+import gzip
+import lzma
 import os
 import shutil
 import stat
@@ -8,25 +16,40 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
+from filelock import FileLock, Timeout
 from tqdm import tqdm
+
+MEMBERS = 40_000
+"""Members that an archive may hold, folders included; the largest registered one holds 27,422 pictures."""
+
+DEPTH = 32
+"""Folders that a member may lie in."""
 
 _PIECE = 1 << 20
 _RESERVE = 64 << 20  # bytes left free on the disk
-Member = tuple[str, int, Callable[[], IO[bytes]]]
+_SLACK = 4 << 20  # bytes of a tar that are no content: padding at its end, and long headers
+_HEADER = 4096  # bytes of a tar per member that are no content
+_ODD_NAMES = {errno.EINVAL, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EILSEQ}
 
 
 class ArchiveError(ValueError):
     """An archive is broken, or no careful person would unpack it; the message names it and the member."""
 
 
+class _Member(NamedTuple):
+    name: str
+    size: int
+    opened: Callable[[], IO[bytes]]
+
+
 def is_archive(path: str | os.PathLike[str]) -> bool:
     """Tell whether the file's own bytes, not its name, are those of a zip or tar."""
-    return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
+    return _tar_opener(Path(path)) is not None or zipfile.is_zipfile(path)
 
 
 def unpack_archive(
@@ -34,73 +57,169 @@ def unpack_archive(
 ) -> Path:
     """Unpack a zip or tar (also compressed) into the folder `into` and return it.
 
-    Files are unpacked beside `into` and moved there at the end, so an interruption leaves no half-filled folder.
+    Files are unpacked beside `into` and moved there at the end, so an interruption leaves no half-filled folder. What
+    a killed process left beside it is removed.
+
+    Args:
+        path: the archive.
+        into: the folder to fill; files that are there already stay, or are replaced by those of the same name.
+        limit: bytes that the members may hold in all.
+        progress: show a bar.
 
     Raises:
-        ArchiveError: before anything is written, for absolute members, `..`, links and devices, encrypted members,
-            and more than `limit` bytes in all. What a member really holds is counted too, for an archive may lie.
+        ArchiveError: the archive is damaged, or holds absolute members, `..`, links and devices, encrypted members,
+            more than `limit` bytes, more than `MEMBERS` members, or folders nested deeper than `DEPTH`. Nothing is
+            left of it then. What a member really holds is counted, for an archive may lie.
         OSError: the disk has no room for it.
     """
     path, into = Path(path), Path(into)
     into.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in into.parent.glob(f".{glob.escape(into.name)}.*.unpacking"):
+        with suppress(Timeout), FileLock(leftover / ".lock", timeout=0):  # the system frees the lock of one that died
+            shutil.rmtree(leftover, ignore_errors=True)
     workspace = Path(tempfile.mkdtemp(dir=into.parent, prefix=f".{into.name}.", suffix=".unpacking"))
     try:
-        with _members(path) as members:
-            total = sum(size for _, size, _ in members)
-            if total > limit:
-                raise ArchiveError(f"{path}: unpacks to {total:,} bytes, more than the {limit:,} this set can need")
-            free = shutil.disk_usage(into.parent).free
-            if total + _RESERVE > free:
-                raise OSError(f"{path}: needs {total:,} bytes below {into.parent}, where {free:,} are free")
-            with tqdm(total=total, unit="B", unit_scale=True, desc="unpacking", disable=not progress) as bar:
-                for name, size, opened in members:
-                    target = workspace / name
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    with opened() as source, open(target, "wb") as file:
-                        _copy(source, file, size, f"{path}: member {name!r}")
-                    bar.update(size)
-        _move_all(workspace, into)
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError) as error:
-        raise ArchiveError(f"{path}: is broken or of an unknown kind ({error}); download it again") from error
+        with FileLock(workspace / ".lock"):
+            _unpack(path, workspace / "files", limit, progress)
+            _move_all(workspace / "files", into)
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
     return into
 
 
+def _unpack(path: Path, folder: Path, limit: int, progress: bool) -> None:
+    folder.mkdir()
+    free = shutil.disk_usage(folder).free
+    unpacked = 0
+    try:
+        with (
+            _members(path) as (stated, members),
+            tqdm(total=stated or None, unit="B", unit_scale=True, desc="unpacking", disable=not progress) as bar,
+        ):
+            for name, size, opened in members:
+                unpacked += size
+                total = max(stated, unpacked)
+                if total > limit:
+                    raise ArchiveError(f"{path}: unpacks to {total:,} bytes, more than the {limit:,} this set can need")
+                if total + _RESERVE > free:
+                    raise OSError(
+                        errno.ENOSPC,
+                        f"{path}: needs {total:,} bytes below {folder.parents[1]}, where {free:,} are free",
+                    )
+                target = folder / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with opened() as source, open(target, "wb") as file:
+                    _copy(source, file, size, f"{path}: member {name!r}")
+                bar.update(size)
+    except (ArchiveError, MemoryError):
+        raise
+    except Exception as error:  # decoders let slip whatever their arithmetic on broken bytes raises
+        if isinstance(error, OSError) and error.errno is not None and error.errno not in _ODD_NAMES:
+            raise  # the disk's fault; decoders raise OSError without a number
+        raise ArchiveError(f"{path}: is broken or of an unknown kind ({error}); download it again") from error
+
+
 @contextmanager
-def _members(path: Path) -> Iterator[list[Member]]:
-    """Yield name, stated size and opener of every file, all names checked."""
-    if zipfile.is_zipfile(path):
+def _members(path: Path) -> Iterator[tuple[int, Iterator[_Member]]]:
+    """Yield the bytes that the archive states (0 where only reading it tells) and an iterator over its files."""
+    if not path.is_file():
+        raise ArchiveError(f"{path}: is no regular file; name the archive itself")
+    if opener := _tar_opener(path):
+        with opener(path, "rb") as file:
+            yield 0, _tar_members(path, _Counted(path, file))
+    elif zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            yield [_zip_member(path, archive, info) for info in archive.infolist() if not info.is_dir()]
-    elif tarfile.is_tarfile(path):
-        with tarfile.open(path) as archive:
-            yield [
-                _member(path, info.name, info.size, partial(archive.extractfile, info), info.isreg())
-                for info in archive
-                if not info.isdir()
-            ]
+            infos = archive.infolist()
+            _check_count(path, len(infos))
+            files = [info for info in infos if not info.is_dir()]
+            members = [_zip_member(path, archive, info) for info in files]
+            yield sum(info.file_size for info in files), iter(members)
     else:
         raise ArchiveError(f"{path}: is neither a zip nor a tar; unpack it by hand into the set's folder")
 
 
-def _zip_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
+def _tar_opener(path: Path) -> Callable[..., Any] | None:
+    """Return what opens the file so that its first bytes are a tar's header, or None where nothing does."""
+    for opener in (open, gzip.open, bz2.open, lzma.open):
+        with (
+            suppress(tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError),
+            opener(path, "rb") as file,
+        ):
+            tarfile.TarInfo.frombuf(file.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape")
+            return opener
+    return None
+
+
+class _Counted:
+    """A tar's decompressed bytes, of which no more may be read than its headers have stated so far."""
+
+    def __init__(self, path: Path, file: IO[bytes]) -> None:
+        self.path, self.file, self.allowed = path, file, _SLACK
+
+    def read(self, count: int) -> bytes:
+        piece = self.file.read(count)
+        self.allowed -= len(piece)
+        if self.allowed < 0:
+            raise ArchiveError(f"{self.path}: holds more bytes than its members state, which is refused")
+        return piece
+
+
+class _Header(tarfile.TarInfo):
+    """A member's header. tarfile takes a damaged or missing one for the end of the archive; here it is an error."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: Any) -> Any:
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the two empty blocks of a tar's end
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"its list of members ends in {error}") from error
+
+
+def _tar_members(path: Path, stream: _Counted) -> Iterator[_Member]:
+    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as archive:  # type: ignore[call-overload]
+        for count, info in enumerate(archive, start=1):
+            _check_count(path, count)
+            stream.allowed += _HEADER
+            if not info.isdir():
+                stream.allowed += info.size  # within the limit, or nothing more is read
+                yield _member(path, info.name, info.size, partial(archive.extractfile, info), info.isreg())
+    while stream.read(_PIECE):  # to the end, where a compressed file has its checksum
+        pass
+
+
+def _check_count(path: Path, count: int) -> None:
+    if count > MEMBERS:
+        raise ArchiveError(f"{path}: holds {count:,} members or more, and {MEMBERS:,} are the most that a set can need")
+
+
+def _zip_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
     if info.flag_bits & 1:
         raise ArchiveError(f"{path}: member {info.filename!r} is encrypted")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # zipfile unpacks others without bound
+        raise ArchiveError(
+            f"{path}: member {info.filename!r} is packed by method {info.compress_type}, not by deflate; "
+            "pack the archive anew"
+        )
     regular = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
     return _member(path, info.filename, info.file_size, partial(archive.open, info), regular)
 
 
-def _member(path: Path, name: str, size: int, opened: Callable[[], Any], regular: bool) -> Member:
+def _member(path: Path, name: str, size: int, opened: Callable[[], Any], regular: bool) -> _Member:
     if not regular:
         raise ArchiveError(f"{path}: member {name!r} is a link or device, which is refused")
-    return _safe_name(path, name), size, opened
+    return _Member(_safe_name(path, name), size, opened)
 
 
 def _safe_name(path: Path, name: str) -> str:
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if not parts or parts[0].startswith("/") or ".." in parts or ":" in parts[0] or "\0" in name:
         raise ArchiveError(f"{path}: member {name!r} would be written outside the folder, which is refused")
+    if len(parts) - 1 > DEPTH:
+        raise ArchiveError(
+            f"{path}: member {name[:40]!r}... lies {len(parts) - 1:,} folders deep, and {DEPTH} are the most"
+        )
     return "/".join(parts)
 
 
@@ -119,8 +238,6 @@ def _move_all(source: Path, into: Path) -> None:
     """Move the tree, merging with folders that are there: two archives may fill one."""
     if not into.exists():
         os.replace(source, into)
-        source.mkdir()  # for the clean-up
-        os.chmod(into, 0o755)
         return
     for child in sorted(source.iterdir()):
         target = into / child.name

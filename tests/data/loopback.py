@@ -106,7 +106,7 @@ def serve(
     return answer
 
 
-def status(code: int, retry_after: int | None = None) -> Answer:
+def status(code: int, retry_after: int | str | None = None) -> Answer:
     def answer(handler: Handler) -> None:
         handler.send_response(code)
         if retry_after is not None:

@@ -1,12 +1,19 @@
 """Downloads against a real HTTP server on loopback that misbehaves; gdown goes through it too."""
 
+import gzip
+import io
 import os
 import resource
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import tarfile
 import time
 import urllib.parse
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import gdown
@@ -17,6 +24,7 @@ from samples import zipped
 
 from manas_lite.data.download import DownloadError, fetch, fetch_drive, fetch_url, verify
 from manas_lite.data.registry import Archive
+from manas_lite.data.unpack import unpack_archive
 from manas_lite.runs.checkpoint import sha256_of
 
 BODY = zipped({f"{i}.bin": os.urandom(40_000) for i in range(25)})  # about a megabyte
@@ -207,6 +215,171 @@ def test_full_disk_says_so_and_keeps_what_came(server: Loopback, tmp_path: Path)
 def test_unreachable_host_is_told(tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="ConnectionError"):
         get(item("http://127.0.0.1:9/x"), tmp_path)
+
+
+# -- limits on the line and on the disk -------------------------------------------------------------------------------
+
+
+def raw(*parts: bytes, headers: dict[str, str] | None = None, endless: bool = False, reset: bool = False):
+    """An answer of these very headers and bytes; `endless` repeats the last part until the client hangs up."""
+
+    def answer(handler) -> None:
+        handler.close_connection = True
+        lines = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+        handler.wfile.write(f"HTTP/1.1 200 OK\r\nConnection: close\r\n{lines}\r\n".encode("latin-1"))
+        for part in parts:
+            handler.wfile.write(part)
+        handler.wfile.flush()
+        while endless:
+            handler.wfile.write(parts[-1])
+        if reset:
+            time.sleep(0.2)  # what was sent arrives first
+            handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            handler.connection.close()
+
+    return answer
+
+
+def chunk(content: bytes) -> bytes:
+    return f"{len(content):x}\r\n".encode() + content + b"\r\n"
+
+
+@pytest.mark.parametrize("coded", [{}, {"Transfer-Encoding": "chunked"}, {"Content-Encoding": "gzip"}])
+def test_an_endless_body_is_given_up_at_the_limit_and_the_next_mirror_asked(
+    server: Loopback, tmp_path: Path, small_disk: None, coded: dict[str, str]
+) -> None:
+    piece = b"PK" * 32_768
+    endless = raw(chunk(piece) if "Transfer-Encoding" in coded else piece, headers=coded, endless=True)
+    archive = replace(item(server.on("/endless", endless), server.on("/good", serve(BODY))), unpacked_limit=1_500_000)
+    assert get(archive, tmp_path).read_bytes() == BODY
+    with pytest.raises(DownloadError, match="sends more than the 1,500,000 bytes"):
+        get(replace(archive, mirrors=archive.mirrors[:1]), tmp_path / "b")
+    with pytest.raises(DownloadError, match="sends more than the 70,000 bytes"):
+        get(replace(archive, mirrors=archive.mirrors[:1], size=70_000), tmp_path / "c")
+
+
+def test_a_body_that_unpacks_on_its_way_is_not_unpacked(server: Loopback, tmp_path: Path, small_disk: None) -> None:
+    """Content-Encoding was not asked for: what is written is what came over the line."""
+    bomb = gzip.compress(bytes(30_000_000))
+    headers = {"Content-Encoding": "gzip", "Content-Length": str(len(bomb))}
+    archive = item(server.on("/bomb", raw(bomb, headers=headers)), server.on("/good", serve(BODY)))
+    assert get(archive, tmp_path).read_bytes() == BODY
+
+
+def test_an_archive_that_a_server_calls_gzip_coded_is_taken_as_it_is(server: Loopback, tmp_path: Path) -> None:
+    """As Apache does with a .tar.gz."""
+    packed = gzip.compress(tar_of(b"x"))
+    headers = {"Content-Encoding": "x-gzip", "Content-Length": str(len(packed))}
+    assert get(item(server.on("/a", raw(packed, headers=headers))), tmp_path).read_bytes() == packed
+
+
+ODD = ["\xb2", "-5", "1e3", "9" * 400, "", "٣".encode().decode("latin-1"), "0x10", "1, 2", "5 5", "nan"]
+
+
+@pytest.mark.parametrize("value", ODD)
+@pytest.mark.parametrize("name", ["Content-Length", "Content-Range", "ETag", "Last-Modified", "Content-Type"])
+def test_an_odd_header_costs_at_most_this_mirror(server: Loopback, tmp_path: Path, name: str, value: str) -> None:
+    odd = server.on("/odd", raw(BODY, headers={name: value}))
+    assert get(item(odd, server.on("/good", serve(BODY))), tmp_path).read_bytes() == BODY
+
+
+@pytest.mark.parametrize("value", ODD)
+def test_an_odd_wait_is_the_kits_own(server: Loopback, tmp_path: Path, value: str) -> None:
+    waits = Waits()
+    assert get(item(server.on("/a", status(503, retry_after=value), serve(BODY))), tmp_path, waits).read_bytes() == BODY
+    assert waits == [1.0]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"\0" * 500,
+        b"HTTP/1.1 abc\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: http://[\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: \r\n\r\n",
+        b"HTTP/1.1 206 Partial\r\nContent-Range: bytes 0-1/\xb2\r\n\r\nPK",
+    ],
+)
+def test_whatever_one_server_says_the_next_is_asked(server: Loopback, tmp_path: Path, line: bytes) -> None:
+    def answer(handler) -> None:
+        handler.close_connection = True
+        handler.wfile.write(line)
+
+    archive = item(server.on("/odd", answer), "http://[nonsense", "nonsense", server.on("/good", serve(BODY)))
+    assert get(archive, tmp_path).read_bytes() == BODY
+
+
+@pytest.mark.parametrize("came", [1, 700, 5_000, 60_000])
+@pytest.mark.parametrize("how", ["closed", "reset", "chunked"])
+def test_a_cut_keeps_every_byte_that_came(server: Loopback, tmp_path: Path, came: int, how: str) -> None:
+    headers = {"ETag": '"v1"', "Content-Length": str(len(BODY))}
+    content = BODY[:came]
+    if how == "chunked":
+        headers, content = {"ETag": '"v1"', "Transfer-Encoding": "chunked"}, chunk(BODY[:came])
+    url = server.on("/a", raw(content, headers=headers, reset=how == "reset"), serve(BODY))
+    assert get(item(url), tmp_path).read_bytes() == BODY
+    assert server.requests[1][1] == f"bytes={came}-"
+
+
+def test_a_damaged_archive_is_set_aside_and_the_next_source_asked(server: Loopback, tmp_path: Path, capsys) -> None:
+    """It lists well, so only unpacking finds the damage: of the kept one, then of the first mirror's."""
+    damaged = bytearray(BODY)
+    damaged[BODY.index(b"3.bin") + 1000] ^= 1
+    (tmp_path / "set.zip").write_bytes(damaged)
+    archive = item(server.on("/bad", serve(bytes(damaged))), server.on("/good", serve(BODY)))
+    path = fetch(archive, tmp_path, progress=False, wait=Waits(), use=unpacking(tmp_path / "out"))
+    assert path.read_bytes() == BODY
+    assert (tmp_path / "set.zip.damaged").read_bytes() == damaged
+    assert "set aside as" in capsys.readouterr().err
+    assert [asked for asked, _ in server.requests] == ["/bad", "/good"]
+    assert len(list((tmp_path / "out").iterdir())) == 25
+    path.write_bytes(damaged)
+    fetch(archive, tmp_path, progress=False, wait=Waits(), use=unpacking(tmp_path / "out"))
+    assert sorted(p.name for p in tmp_path.glob("*.damaged*")) == ["set.zip.damaged", "set.zip.damaged1"]
+    with pytest.raises(DownloadError, match=r"broken or of an unknown kind.*download it again"):
+        fetch(
+            replace(archive, name="b.zip", mirrors=archive.mirrors[:1]),
+            tmp_path,
+            progress=False,
+            use=unpacking(tmp_path / "c"),
+        )
+    assert not list(tmp_path.glob("b.zip*"))  # nothing damaged is taken for right, or resumed, the next time
+
+
+def test_an_archive_that_is_set_aside_can_be_a_pipe(server: Loopback, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "set.zip")
+    assert get(item(server.on("/a", serve(BODY))), tmp_path).read_bytes() == BODY
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda p: p.symlink_to("/dev/zero"), lambda p: p.mkdir(), lambda p: None])
+def test_only_regular_files_are_archives(tmp_path: Path, make) -> None:
+    make(tmp_path / "x.zip")
+    with pytest.raises(DownloadError, match=r"x\.zip: is no regular file"):
+        verify(tmp_path / "x.zip", item(), tmp_path)
+
+
+def unpacking(into: Path):
+    return lambda path: unpack_archive(path, into, 10**9)
+
+
+def tar_of(content: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        info = tarfile.TarInfo("a")
+        info.size = len(content)
+        archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """The system itself lets no file grow beyond 1.5 MB: what would is an OSError, which no mirror answers for."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, old[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
 
 # -- Drive, by gdown itself ---------------------------------------------------------------------------------------

@@ -5,7 +5,10 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,7 @@ from manas_lite.data.registry import (
     locate,
     manual_steps,
 )
+from manas_lite.data.unpack import ArchiveError
 
 PUBLISHED = {  # pairs train / test, as published
     "rain13k": (13711, None),
@@ -275,3 +279,59 @@ def test_documentation_lists_every_set_with_its_command(repository: Path) -> Non
         for name, chosen in data_sets().items()
     }
     assert written == stated
+
+
+# -- get, twice and damaged ---------------------------------------------------------------------------------------
+
+
+def test_a_damaged_archive_is_downloaded_anew_from_the_mirror_that_now_serves_a_good_one(
+    server: Loopback, tiny: DataSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = small_set({"train": 5, "test": 3})
+    damaged = bytearray(good)
+    damaged[good.index(b"IDAT") + 20] ^= 1
+    kept = tmp_path / "archives" / "tiny.zip"
+    kept.parent.mkdir()
+    kept.write_bytes(damaged)
+    get("tiny", tmp_path, mirrors=[server.on("/tiny.zip", serve(good))], progress=False)
+    assert count_differences(tiny, list_set(tiny, tmp_path)) == []
+    assert kept.read_bytes() == good
+    assert kept.with_name("tiny.zip.damaged").read_bytes() == damaged
+    assert f"set aside as {kept}.damaged" in capsys.readouterr().err
+
+
+def test_a_damaged_archive_that_was_given_stays_where_it_is(tiny: DataSet, tmp_path: Path) -> None:
+    good = small_set({"train": 5, "test": 3})
+    given = tmp_path / "given.zip"
+    given.write_bytes(good.replace(b"IDAT", b"IDAX", 1))
+    with pytest.raises(ArchiveError, match=r"given\.zip: is broken"):
+        get("tiny", tmp_path / "sets", given=given, progress=False)
+    assert given.exists()
+
+
+def test_two_gets_of_one_set_at_once_are_one_download(
+    server: Loopback, tiny: DataSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started, go_on = threading.Event(), threading.Event()
+    answer = serve(small_set({"train": 5, "test": 3}))
+
+    def slow(handler: object) -> None:
+        started.set()
+        go_on.wait(20)
+        answer(handler)
+
+    url = server.on("/tiny.zip", slow)
+    with ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(get, "tiny", tmp_path, mirrors=[url], progress=False)]
+        assert started.wait(20)
+        calls.append(pool.submit(get, "tiny", tmp_path, mirrors=[url], progress=False))
+        said = ""
+        for _ in range(400):
+            said += capsys.readouterr().err
+            if said:
+                break
+            time.sleep(0.05)
+        go_on.set()
+        assert [call.result(20) for call in calls] == [tmp_path / "tiny" / "data"] * 2
+    assert "another download" in said
+    assert len(server.requests) == 1

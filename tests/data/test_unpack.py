@@ -1,15 +1,26 @@
 """Archives made by strangers."""
 
+import bz2
+import gzip
 import io
+import lzma
+import os
 import stat
+import subprocess
+import sys
 import tarfile
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from samples import zipped
 
-from manas_lite.data.unpack import ArchiveError, is_archive, unpack_archive
+from manas_lite.data.registry import data_sets
+from manas_lite.data.unpack import DEPTH, MEMBERS, ArchiveError, is_archive, unpack_archive
 
 LIMIT = 10_000_000
 
@@ -129,3 +140,182 @@ def test_archives_are_known_by_their_bytes(tmp_path: Path) -> None:
     assert is_archive(write(tmp_path / "a.jpg", zipped({"a": b""})))
     assert is_archive(write(tmp_path / "b", tarred(("a", b""))))
     assert not is_archive(write(tmp_path / "c.zip", b"<html>"))
+
+
+# -- limits that are counted while the archive is read ----------------------------------------------------------------
+
+
+def refused(tmp_path: Path, content: bytes, says: str, limit: int = LIMIT) -> str:
+    """Unpack, and return the one line in which it is refused; nothing may be left."""
+    path = write(tmp_path / "x.archive", content)
+    with pytest.raises(ArchiveError, match=says) as caught:
+        unpack_archive(path, tmp_path / "set", limit)
+    assert [p.name for p in tmp_path.iterdir()] == ["x.archive"]
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("place", ["member", "long name", "pax header", "after the end", "folder"])
+def test_a_bomb_is_given_up_after_little_of_it(tmp_path: Path, monkeypatch, compress, place: str) -> None:
+    """30 MB of zeros where a limit of 1 MB holds: what is decompressed of them is a slack of 4 MB at most."""
+    bomb = 30_000_000
+    if place == "after the end":
+        content = tarred(("a", b"x"), mode="w") + bytes(bomb)
+    else:
+        types = {"member": tarfile.REGTYPE, "long name": tarfile.GNUTYPE_LONGNAME, "pax header": tarfile.XHDTYPE}
+        info = special("a", types.get(place, tarfile.DIRTYPE))
+        info.size = bomb
+        content = info.tobuf(tarfile.GNU_FORMAT) + bytes(bomb)
+    read = []
+    for module, name in ((gzip, "GzipFile"), (bz2, "BZ2File"), (lzma, "LZMAFile")):
+
+        class Watched(getattr(module, name)):
+            def read(self, size=-1):
+                piece = super().read(size)
+                read.append(len(piece))
+                return piece
+
+        monkeypatch.setattr(module, name, Watched)
+    refused(tmp_path, compress(content), "more than the 1,000,000|more bytes than its members state|broken", 1_000_000)
+    assert 0 < sum(read) < 10_000_000
+
+
+@pytest.mark.parametrize(
+    "make", [lambda names: zipped(dict.fromkeys(names, b"")), lambda names: tarred(*((n, b"") for n in names))]
+)
+def test_too_many_members_are_refused(tmp_path: Path, monkeypatch, make) -> None:
+    monkeypatch.setattr("manas_lite.data.unpack.MEMBERS", 20)
+    refused(tmp_path, make([f"{i}" for i in range(21)]), "holds 21 members or more, and 20 are the most")
+    path = write(tmp_path / "x.archive", make([f"{i}" for i in range(20)]))
+    assert len(list(unpack_archive(path, tmp_path / "set", LIMIT).iterdir())) == 20
+
+
+def test_the_limit_on_members_lets_every_registered_set_in_and_no_hundred_thousand() -> None:
+    assert (
+        2 * max(sum(chosen.pairs.values()) for chosen in data_sets().values() if chosen.automatic) < MEMBERS < 100_000
+    )
+
+
+def test_folders_of_a_tar_count_as_members(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("manas_lite.data.unpack.MEMBERS", 20)
+    refused(tmp_path, tarred(*(special(f"{i}", tarfile.DIRTYPE) for i in range(30))), "20 are the most")
+
+
+@pytest.mark.parametrize("depth", [DEPTH + 1, 500, 5000])
+@pytest.mark.parametrize("pack", [zipped, lambda files: tarred(*files.items())])
+def test_deep_folders_are_refused(tmp_path: Path, pack, depth: int) -> None:
+    refused(tmp_path, pack({"d/" * depth + "x": b"x"}), f"{depth:,} folders deep")
+
+
+def test_folders_as_deep_as_allowed_are_unpacked(tmp_path: Path) -> None:
+    name = "d/" * DEPTH + "x"
+    into = unpack_archive(write(tmp_path / "x.zip", zipped({name: b"x"})), tmp_path / "set", LIMIT)
+    assert (into / name).read_bytes() == b"x"
+
+
+def test_headers_nested_in_headers_are_refused(tmp_path: Path) -> None:
+    """A thousand long names, each the header of the next: tarfile reads them by recursion."""
+    link = special("a", tarfile.GNUTYPE_LONGNAME)
+    link.size = 2
+    refused(
+        tmp_path, (link.tobuf(tarfile.GNU_FORMAT) + b"b\0".ljust(512, b"\0")) * 3000, "broken or of an unknown kind"
+    )
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+@pytest.mark.parametrize("damage", ["last bytes", "half", "checksum"])
+def test_damaged_compression_is_refused_though_its_members_can_be_read(tmp_path: Path, mode: str, damage: str) -> None:
+    content = bytearray(tarred(("a", os.urandom(100_000)), ("b", os.urandom(100_000)), mode=mode))
+    if damage == "checksum":
+        place = {"w:gz": -8, "w:bz2": -4, "w:xz": -20}[mode]
+        content[place] ^= 0x55
+    else:
+        del content[-9 if damage == "last bytes" else len(content) // 2 :]
+    refused(tmp_path, bytes(content), "download it again|neither a zip nor a tar")  # half a block of bz2 is nothing yet
+
+
+@pytest.mark.parametrize("keep", [512, 1024, 1536, 2048, 1024 + 700])
+def test_a_tar_without_its_end_is_refused(tmp_path: Path, keep: int) -> None:
+    """Also one cut between two members, which lists well."""
+    refused(tmp_path, tarred(("a", b"x" * 500), ("b", b"x" * 500), ("c", b""), mode="w")[:keep], "download it again")
+
+
+def test_a_damaged_header_does_not_hide_the_members_behind_it(tmp_path: Path) -> None:
+    content = bytearray(tarred(("a", b"x"), ("b", b"x"), ("c", b"x"), mode="w"))
+    content[1024 + 3] ^= 0xFF
+    refused(tmp_path, bytes(content), "download it again")
+
+
+@pytest.mark.parametrize(
+    "names", [("a", "a/b"), ("a/b", "a"), ("x" * 300, "b"), ("d/" * 20 + "y" * 250 + "/" + "z" * 256, "b")]
+)
+@pytest.mark.parametrize("pack", [zipped, lambda files: tarred(*files.items())])
+def test_names_that_no_disk_can_hold(tmp_path: Path, pack, names) -> None:
+    refused(tmp_path, pack(dict.fromkeys(names, b"x")), "x.archive")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_that_zipfile_would_unpack_without_bound_is_refused(tmp_path: Path, method: int) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        archive.writestr("a", b"x" * 1000)
+    refused(tmp_path, buffer.getvalue(), f"packed by method {method}, not by deflate")
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kind=st.sampled_from(["zip", "w", "w:gz", "w:bz2", "w:xz"]), data=st.data())
+def test_a_changed_archive_is_unpacked_or_refused(tmp_path_factory, kind: str, data) -> None:
+    """Any few bytes changed, or any tail lost: an ArchiveError, if any error at all, and nothing left over."""
+    files = {"a/x": bytes(range(256)) * 20, "b": b"hello " * 300}
+    content = bytearray(zipped(files) if kind == "zip" else tarred(*files.items(), mode=kind))
+    for _ in range(data.draw(st.integers(0, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    del content[data.draw(st.integers(0, len(content))) :]
+    folder = tmp_path_factory.mktemp("fuzz")
+    with suppress(ArchiveError):
+        into = unpack_archive(write(folder / "x", bytes(content)), folder / "set", LIMIT)
+        assert sum(p.stat().st_size for p in into.rglob("*") if p.is_file()) <= LIMIT
+    assert not list(folder.glob(".*"))
+
+
+@pytest.mark.slow
+def test_what_a_killed_unpacking_left_is_cleared_and_a_running_one_is_not(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.zip", zipped({"a": b"x" * 1000}))
+    script = (
+        "import os, signal, manas_lite.data.unpack as u\n"
+        "u._copy = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"u.unpack_archive({str(path)!r}, {str(tmp_path / 'set')!r}, 10**6)"
+    )
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2]).returncode == -9
+        (killed,) = tmp_path.glob(".set.*.unpacking")  # the second call has cleared what the first one left
+    older = tmp_path / ".set.abc.unpacking"  # of a version without locks
+    (older / "train").mkdir(parents=True)
+    running, other = tmp_path / ".set.def.unpacking", tmp_path / ".another.abc.unpacking"
+    running.mkdir()
+    other.mkdir()
+    with FileLock(running / ".lock"):
+        unpack_archive(path, tmp_path / "set", LIMIT)
+    assert not killed.exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [other.name, running.name, "set", "x.zip"]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda p: p.symlink_to("/dev/zero"), lambda p: p.mkdir(), lambda p: None])
+def test_only_regular_files_are_opened(tmp_path: Path, make) -> None:
+    make(tmp_path / "x.zip")
+    with pytest.raises(ArchiveError, match="no regular file"):
+        unpack_archive(tmp_path / "x.zip", tmp_path / "set", LIMIT)
+
+
+def test_the_cases_that_were_found(tmp_path: Path, repository: Path) -> None:
+    cases = repository.parent / "shared" / "cases" / "files"
+    if not cases.is_dir():
+        pytest.skip("the shared cases are not here")
+    for name, says in (
+        ("deep.zip", "folders deep"),
+        ("bomb.tar.bz2", "more than the"),
+        ("crc.tgz", "download it again"),
+    ):
+        refused(tmp_path, (cases / name).read_bytes(), says)
