@@ -12,6 +12,7 @@ from torch import Tensor
 
 from manas_lite.networks.costs import measure_costs
 from manas_lite.networks.space import SearchSpace
+from manas_lite.runs.documents import about, decode, read_bytes
 from manas_lite.runs.settings import check, parse, to_dict
 
 FORMAT, VERSION = "manas_lite.genotype", 1
@@ -104,12 +105,9 @@ class Genotype:
         return json.dumps({"format": FORMAT, "version": VERSION, **to_dict(self)}, indent=1) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> "Genotype":
+    def from_json(cls, text: str | bytes) -> "Genotype":
         """Read `to_json`'s text; ValueError where it is something else or of a later version."""
-        try:
-            document = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"not a genotype: the text is not JSON ({error})") from None
+        document = decode(text, "not a genotype: the text is not JSON")
         if not isinstance(document, Mapping) or document.get("format") != FORMAT:
             raise ValueError(f"not a genotype: expected JSON with format {FORMAT!r}")
         if (version := document.get("version")) != VERSION:
@@ -128,10 +126,8 @@ class Genotype:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"no genotype at {path}: search() writes genotype.json in its run directory")
-        try:
-            return cls.from_json(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+        with about(path):
+            return cls.from_json(read_bytes(path))
 
     @property
     def id(self) -> str:

@@ -17,6 +17,10 @@ from manas_lite.networks.modules import MODULES, PUBLISHED_MODULES, STEMS
 from manas_lite.networks.ops import NORMS, OPERATIONS, PUBLISHED_OPERATIONS
 from manas_lite.runs.settings import LATER, changed, check, parse, to_dict
 
+MOST_BRANCHES, MOST_PLACES, MOST_WEIGHTS = 12, 10_000, 1e9
+"""What a space may hold at most: more than that, no machine trains. Places are searched modules and edges; weights are
+those of a 3x3 convolution for each branch of each module."""
+
 
 @dataclass(frozen=True)
 class SearchSpace:
@@ -46,8 +50,8 @@ class SearchSpace:
     modules: tuple[str, ...] = field(default=PUBLISHED_MODULES, metadata=LATER)
     """Candidate modules of a cell, by name; see `modules.searched_module` for your own."""
     head: int = field(default=1, metadata=LATER)
-    """Side of the kernel of the last convolution, in pixels: 1 (published) or 3, which lets neighbours correct each other
-    where the network works at half resolution."""
+    """Side of the last convolution's kernel, in pixels: 1 (published), or 3, by which the outputs of a network at half
+    resolution read their neighbours."""
 
     def __post_init__(self) -> None:
         check(self)
@@ -55,6 +59,7 @@ class SearchSpace:
             raise ValueError(f"channels={self.channels}: a multi-scale network needs at least two branches")
         if self.modules_per_cell < 1 or self.groups < 1:
             raise ValueError("modules_per_cell and groups must be at least 1")
+        self._check_sizes()
         if self.head not in (1, 3):
             raise ValueError(f"head is {self.head}: the last convolution has a kernel of 1 or 3 pixels")
         for width in self.channels:
@@ -68,6 +73,23 @@ class SearchSpace:
             raise ValueError("operations must hold one besides `none`, or allow_none must be set")
         if not self.modules:
             raise ValueError("modules must hold at least one name")
+
+    def _check_sizes(self) -> None:
+        """Refuse sizes that no machine can hold, by counting alone: nothing of that size is made."""
+        if len(self.channels) > MOST_BRANCHES:
+            raise ValueError(f"channels names {len(self.channels)} branches: at most {MOST_BRANCHES} can be held")
+        blocks = sum(self.cells) * self.attention
+        places = self.modules_per_cell * len(self.cells) + blocks * edge_count(self.groups)
+        if places > MOST_PLACES:
+            raise ValueError(
+                f"modules_per_cell={self.modules_per_cell} and groups={self.groups} make {places:,} searched places: "
+                f"at most {MOST_PLACES:,} can be held"
+            )
+        weights = 9 * self.modules_per_cell * sum(width**2 for n in self.cells for width in self.channels[:n])
+        if weights > MOST_WEIGHTS:
+            raise ValueError(
+                f"channels={self.channels} make {weights:,} weights or more: at most {MOST_WEIGHTS:,.0f} can be held"
+            )
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> "SearchSpace":

@@ -2,19 +2,39 @@
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.nets import DerainNet
 from manas_lite.runs import checkpoint
 from manas_lite.runs.checkpoint import sha256_of
-from manas_lite.runs.record import read_json
+from manas_lite.runs.documents import about, document, read_json
 
 SHIPPED = Path(__file__).resolve().parents[1] / "assets" / "models"
 WEIGHTS = "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What must be in the card of a shipped model."""
+
+    sha256: str
+    """The hash of its weights file."""
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What must be in a file of a derived network beside its tensors."""
+
+    kind: str
+    """What the file holds."""
+    genotype: str
+    """The architecture, as `Genotype.to_json` writes it."""
 
 
 def load(name_or_path: str | Path) -> DerainNet:
@@ -34,7 +54,8 @@ def load(name_or_path: str | Path) -> DerainNet:
             known = f"shipped models: {', '.join(shipped)}" if shipped else "this version ships no trained model"
             raise FileNotFoundError(f"no network at {path}, and {known}. `make demo` trains one into runs/demo")
         path = SHIPPED / str(name_or_path)
-        stated = read_json(path / "card.json")["sha256"]
+        card = path / "card.json"
+        stated = document(Card, read_json(card), card, more=True).sha256
         if (found := sha256_of(path / WEIGHTS)) != stated:
             raise checkpoint.CheckpointError(
                 f"{path / WEIGHTS} has the sha256 {found}, its card states {stated}: install manas_lite anew"
@@ -47,7 +68,13 @@ def load(name_or_path: str | Path) -> DerainNet:
     tensors, meta = checkpoint.read(file)
     if meta.get("kind") != "network":
         raise checkpoint.CheckpointError(f"{file} holds no derived network but {meta.get('kind', 'something else')}")
-    genotype = Genotype.from_json(meta["genotype"])
+    with about(file, checkpoint.CheckpointError):
+        genotype = Genotype.from_json(document(Meta, meta, "its description").genotype)
+        with torch.device("meta"):  # its names and shapes alone: nothing is built for a file that does not fit
+            checkpoint.check_state(DerainNet(genotype).state_dict(), tensors.get("net"))
+        for name, value in tensors["net"].items():
+            if not value.isfinite().all():
+                raise ValueError(f"{name} holds NaN or infinite weights: take an earlier file, or train it again")
     beside = file.with_name("genotype.json")
     if beside.exists() and Genotype.load(beside) != genotype:
         raise checkpoint.CheckpointError(f"{file} was trained for another genotype than {beside}")
@@ -56,7 +83,7 @@ def load(name_or_path: str | Path) -> DerainNet:
     return net.eval()
 
 
-def fingerprint(net: DerainNet) -> str:
+def fingerprint(net: nn.Module) -> str:
     """sha256 of a network's weights, names and values, wherever it lies."""
     digest = hashlib.sha256()
     for name, value in sorted(net.state_dict().items()):

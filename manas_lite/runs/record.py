@@ -2,6 +2,7 @@
 
     manifest.json   kind, settings, data hashes, versions, git commit, machine, seconds, peak memory
     log.jsonl       one JSON record per line
+    data.json       size, times and hash of every picture, so that a changed one is noticed without reading all
     anything else   written whole or not at all
 
 A directory belongs to the settings it was started with, and to one process at a time. It outlives versions of this
@@ -13,6 +14,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -21,14 +23,63 @@ from typing import Any, BinaryIO, Self
 import torch
 from filelock import FileLock, Timeout
 
-from manas_lite.runs.checkpoint import sha256_of, write_atomic
+from manas_lite.runs.checkpoint import LEFTOVER, sha256_of, write_atomic
+from manas_lite.runs.documents import decode, document, read_bytes, read_json
 from manas_lite.runs.environment import describe_environment, peak_memory
 from manas_lite.runs.settings import completed, difference, plain
 
-MANIFEST, LOG, LOCK = "manifest.json", "log.jsonl", ".lock"
+MANIFEST, LOG, LOCK, DATA = "manifest.json", "log.jsonl", ".lock", "data.json"
 FORMAT = 2  # of the manifest and the log; manifests of format 1 do not say so
 MANIFEST_EVERY = 15.0  # seconds between its updates while logging: what a killed run loses of its time
+OLDER = (MANIFEST, LOG, "checkpoint.safetensors", "genotype.json", "weights.safetensors", "metrics.json")
+"""Files whose temporary ones earlier versions named `.FILE.PROCESS.tmp`, before they had a name of their own."""
+
+LARGEST_LOG = 8 * 2**30
+"""The most bytes of a log that is read."""
+
 LOCK_PATIENCE = 10.0  # seconds: data workers outlive a killed run by a few, and hold its lock till then
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a manifest must hold to be continued; the rest of it is the run's record and facts of the machine."""
+
+    kind: str
+    """What sort of run it is."""
+    seconds: float
+    """What it has taken so far."""
+    peak_memory: dict[str, int]
+    """The most bytes that it has taken, by place."""
+    notes: dict[str, Any]
+    """What was noted."""
+    stretches: list[dict[str, Any]]
+    """The stretches between its cuts."""
+    format: int = 1
+    """Version of the run directory."""
+    seeds: dict[str, int] = field(default_factory=dict)
+    """The seeds, by place in the record."""
+    finished: str | None = None
+    """When it was done."""
+    stopped: str | None = None
+    """Why it was cut."""
+
+
+@dataclass(frozen=True)
+class LogRecord:
+    """What every line of a log must hold."""
+
+    step: int
+    """The step that it is of."""
+    kind: str = ""
+    """What it is about: `step` or `epoch`."""
+
+
+@dataclass(frozen=True)
+class DataTable:
+    """What data.json holds."""
+
+    files: dict[str, tuple[int, int, int, str]] = field(default_factory=dict)
+    """By path: bytes, the times of the last change of contents and of the file's entry (ns), sha256."""
 
 
 class BusyError(RuntimeError):
@@ -74,6 +125,7 @@ class RunDirectory:
         self._log: BinaryIO | None = None
         self._began = self._saved = 0.0  # of this stretch, on the monotonic clock
         self._seconds_before = 0.0
+        self.saved_step = 0  # of the last checkpoint: where a run that is cut now goes on
 
     # --- opening and closing ---
 
@@ -108,12 +160,13 @@ class RunDirectory:
             self._lock.release()
 
     def _open(self) -> None:
-        for leftover in self.path.glob(".*.tmp"):  # of a process killed while writing
-            leftover.unlink()
+        for pattern in (LEFTOVER, *(f".{name}.[0-9]*.tmp" for name in OLDER)):
+            for leftover in self.path.glob(pattern):  # of a process killed while writing; anyone else's stay
+                leftover.unlink()
         self._began = time.monotonic()
         now = _now()
         if (self.path / MANIFEST).exists():
-            self.manifest = read_json(self.path / MANIFEST)
+            self.manifest = read_manifest(self.path)
             self._check()
             self._seconds_before = self.manifest["seconds"]
         else:
@@ -129,12 +182,7 @@ class RunDirectory:
         self._save_manifest()
 
     def _check(self) -> None:
-        """Refuse to continue a run that is another one, or whose files a later version has written."""
-        if (found := self.manifest.get("format", 1)) > FORMAT:
-            raise ValueError(
-                f"{self.path} has format {found}, this version reads up to {FORMAT}: a later manas_lite wrote it, so "
-                "update this one"
-            )
+        """Refuse to continue a run that is another one."""
         if self.manifest["kind"] != self.kind:
             raise ValueError(
                 f"{self.path} holds a run of kind {self.manifest['kind']!r}, not {self.kind!r}: use another name"
@@ -150,7 +198,7 @@ class RunDirectory:
 
     def _holder(self) -> str:
         with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
-            stretch = read_json(self.path / MANIFEST)["stretches"][-1]
+            stretch = read_manifest(self.path)["stretches"][-1]
             return f" (process {stretch['process']} on {stretch['host']}, since {stretch['started']})"
         return ""
 
@@ -190,7 +238,7 @@ class RunDirectory:
         if type(record.get("step")) is not int:
             raise ValueError(f"log record {dict(record)!r} has no integer 'step'")
         self._log = self._log or open(self.path / LOG, "ab", buffering=0)  # noqa: SIM115 - till __exit__
-        data = memoryview((to_json(record) + "\n").encode())
+        data = memoryview(_encoded(to_json(record) + "\n"))
         while data:  # an unbuffered write may take part of it; the next one says why
             data = data[self._log.write(data) :]
         if time.monotonic() - self._saved > MANIFEST_EVERY:
@@ -199,7 +247,8 @@ class RunDirectory:
     def truncate_log(self, step: int) -> None:
         """Drop the records of `step` and later: a run that continues at `step` writes them again."""
         self._close_log()
-        self._keep_lines(lambda line: json.loads(line)["step"] < step)
+        if any(record["step"] >= step for record in self.read_log()):
+            self._keep_lines(lambda line: json.loads(line)["step"] < step)
 
     def read_log(self) -> list[dict[str, Any]]:
         """Return all records so far."""
@@ -232,15 +281,14 @@ class RunDirectory:
 
 def write_json(path: str | Path, data: Any) -> None:
     """Write a JSON file, atomically; see `plain` for what it may hold."""
-    write_atomic(path, (to_json(data, indent=2) + "\n").encode())
+    write_atomic(path, _encoded(to_json(data, indent=2) + "\n"))
 
 
-def read_json(path: str | Path) -> Any:
-    """Return what a JSON file holds; ValueError names a file that is none."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no JSON ({error}): restore it, or delete it to start again") from None
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """Return the manifest of a run directory; ValueError where a run cannot be continued by it."""
+    path = Path(folder) / MANIFEST
+    manifest = read_json(path)
+    return manifest | vars(document(Manifest, manifest, path, newest=FORMAT, more=True))
 
 
 def read_log(path: str | Path) -> list[dict[str, Any]]:
@@ -249,16 +297,16 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
     for number, line in enumerate(_lines(path), start=1):
         if not line.endswith(b"\n"):
             break
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            raise ValueError(f"{Path(path) / LOG}, line {number}: not a JSON record") from None
+        place = f"{Path(path) / LOG}, line {number}"
+        record = decode(line, f"{place}: not a JSON record")
+        document(LogRecord, record, place, more=True)
+        records.append(record)
     return records
 
 
 def _lines(folder: str | Path) -> list[bytes]:
     log = Path(folder) / LOG
-    return log.read_bytes().splitlines(keepends=True) if log.exists() else []
+    return read_bytes(log, LARGEST_LOG).splitlines(keepends=True) if log.exists() else []
 
 
 def to_json(data: Any, indent: int | None = None) -> str:
@@ -266,20 +314,50 @@ def to_json(data: Any, indent: int | None = None) -> str:
     return json.dumps(plain(data), indent=indent, allow_nan=False, ensure_ascii=False)
 
 
-def hash_files(paths: Iterable[str | Path], root: str | Path | None = None) -> dict[str, Any]:
+def _encoded(text: str) -> bytes:
+    r"""Return a JSON text as bytes; of a file's name that is no text, half a character is written as JSON's \\udcff."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def run_path(runs_dir: str | Path, name: str) -> Path:
+    """Return the folder of a run; ValueError where `name` is no name of one folder in `runs_dir`."""
+    if name in ("", ".", "..") or any(mark in name for mark in "/\\\0") or name != name.strip():
+        raise ValueError(
+            f"{name!r} is no name of a run: give a word without slashes, and the folder of runs by runs_dir"
+        )
+    return Path(runs_dir) / name
+
+
+def look_at(paths: Iterable[str | Path], known: DataTable) -> DataTable:
+    """Return sizes, times and hashes of files. Those whose size and times are as in `known` are not read again."""
+    found = {}
+    for path in map(Path, paths):
+        stat, before = path.stat(), known.files.get(str(path.absolute()))
+        marks = stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+        same = before is not None and before[:3] == marks
+        found[str(path.absolute())] = before if before is not None and same else (*marks, sha256_of(path))
+    return DataTable(found)
+
+
+def hash_files(
+    paths: Iterable[str | Path], root: str | Path | None = None, table: DataTable | None = None
+) -> dict[str, Any]:
     """Return one sha256 over the names, sizes and contents of files, in any order.
 
     Args:
         paths: the files.
         root: a folder that names are relative to; None takes the files' own names without their folders.
+        table: what `look_at` found, with these files among it; None looks at them now.
 
     Returns:
         {"sha256": hexadecimal digits, "files": their number, "bytes": their size}.
     """
+    every = [*map(Path, paths)]
+    files = (look_at(every, DataTable()) if table is None else table).files
     entries = []
-    for path in map(Path, paths):
-        name = path.relative_to(root).as_posix() if root is not None else path.name
-        entries.append((name, path.stat().st_size, sha256_of(path)))
+    for path in every:
+        name, (size, *_, digest) = path.relative_to(root).as_posix() if root else path.name, files[str(path.absolute())]
+        entries.append((name, size, digest))
     total = hashlib.sha256(json.dumps(sorted(entries)).encode()).hexdigest()
     return {"sha256": total, "files": len(entries), "bytes": sum(size for _, size, _ in entries)}
 

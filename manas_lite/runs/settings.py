@@ -18,6 +18,7 @@ import typing
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, Union
 
@@ -330,10 +331,13 @@ def _named(where: str) -> Iterator[None]:
         raise ValueError(f"{where}: {error}" if where else str(error)) from error
 
 
+_hints: Callable[[Any], dict[str, Any]] = cache(typing.get_type_hints)  # looked up for every line of a log
+
+
 def _fields(cls: Any) -> tuple[dict[str, Any], dict[str, dataclasses.Field[Any]]]:
     if not dataclasses.is_dataclass(cls):
         raise TypeError(f"{cls!r} is not a dataclass")
-    return typing.get_type_hints(cls), {field.name: field for field in dataclasses.fields(cls) if field.init}
+    return _hints(cls), {field.name: field for field in dataclasses.fields(cls) if field.init}
 
 
 def _current(cls: type, key: Any, where: str = "") -> str:

@@ -6,6 +6,7 @@ step's gradients says little: what counts is the mean over steps.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +17,16 @@ DECAY = 0.95
 
 GROUPS = ("alpha", "beta")
 PRICE = "complexity"
+
+
+@dataclass(frozen=True)
+class BalanceState:
+    """What `Balance.dump` writes."""
+
+    steps: int
+    """Steps so far."""
+    mean: list[list[list[float]]]
+    """The running means of the images' gradients by alpha and by beta."""
 
 
 class Balance:
@@ -71,9 +82,8 @@ class Balance:
         """Return the state as plain values, for a checkpoint."""
         return {"steps": self.steps, "mean": [mean.tolist() for mean in self.mean]}
 
-    def load(self, state: Mapping[str, Any] | None) -> None:
-        """Take over the state of `dump`; None, from a run that kept none, leaves the start."""
-        if state is not None:
-            self.steps = state["steps"]
-            for mean, values in zip(self.mean, state["mean"], strict=True):
-                mean.copy_(torch.tensor(values, dtype=mean.dtype).reshape(mean.shape))
+    def load(self, steps: int, means: Sequence[Tensor]) -> None:
+        """Take over the state of `dump`: the steps, and the running means in the shapes of alpha and beta."""
+        self.steps = steps
+        for mean, values in zip(self.mean, means, strict=True):
+            mean.copy_(values)

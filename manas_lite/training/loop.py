@@ -6,8 +6,11 @@ schedules or generators.
 """
 
 import math
+import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +25,32 @@ from manas_lite.data import Scene, SceneBatch, Split, one_to_one, scene_loader, 
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.space import SearchSpace
 from manas_lite.runs import checkpoint
+from manas_lite.runs.documents import about, document, read_json
 from manas_lite.runs.progress import Progress, summary
-from manas_lite.runs.record import RunDirectory, hash_files
+from manas_lite.runs.record import DATA, DataTable, RunDirectory, hash_files, look_at
 from manas_lite.runs.settings import to_dict
 from manas_lite.training.schedules import RetrainSettings, SearchSettings
 
 Settings = SearchSettings | RetrainSettings
 LossOf = Callable[[SceneBatch], tuple[Tensor, dict[str, Tensor]]]  # a batch -> its loss, and the terms for the log
+
+
+CHECKPOINT = "checkpoint.safetensors"
+
+SAVE_EVERY = 180.0
+"""Seconds of steps after which a run is saved within an epoch. What is done at the end of one is not cut into parts."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint of a run holds beside its tensors."""
+
+    step: int
+    """The number of steps that are done."""
+    memory: dict[str, Any]
+    """Plain values of the search or the retraining."""
+    state: dict[str, dict[str, Any]]
+    """By name, what `checkpoint.dump` keeps of networks and optimisers beside their tensors."""
 
 
 class DivergedError(RuntimeError):
@@ -60,7 +82,7 @@ def open_run(
         record: what the run is started with, beside its settings; see `RunDirectory`.
         settings: the run's settings.
         kind: `search` or `retrain`.
-        split: its test scenes are sealed.
+        split: its test scenes are sealed. A warning is given where a picture that the run does not read has changed.
         scenes: the scenes that the run reads; their files are hashed, and must be the same when it is continued.
         compute: the machine.
         footprint: the memory of a step, for the explanation.
@@ -78,8 +100,13 @@ def open_run(
         compute.session(),
     ):
         run.note(compute=compute.facts())
-        note_data(run, scenes, compute.processes)
-        yield run
+        note_data(run, scenes, compute.processes, (*split.train, *split.val, *split.test))
+        try:
+            yield run
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"the same call continues the {kind} in {path} from step {run.saved_step}"
+            ) from None
 
 
 def settings_record(settings: Settings) -> dict[str, Any]:
@@ -87,24 +114,53 @@ def settings_record(settings: Settings) -> dict[str, Any]:
     return {name: value for name, value in to_dict(settings).items() if name not in ("compute", "checkpoint_every")}
 
 
-def note_data(run: RunDirectory, scenes: Iterable[Scene], processes: Processes = ALONE) -> None:
-    """Put a hash over the files of `scenes` into the manifest.
+def require_scenes(split: Split) -> None:
+    """Raise ValueError where a split has nothing to train on."""
+    if not split.train:
+        raise ValueError("the split has no training scenes: add pictures, or move some to its training part")
+
+
+def note_data(
+    run: RunDirectory, scenes: Iterable[Scene], processes: Processes = ALONE, others: Iterable[Scene] = ()
+) -> None:
+    """Put a hash over the files of `scenes` into the manifest, and into data.json what every file looks like.
+
+    Args:
+        run: the run directory, open.
+        scenes: the scenes that the run reads.
+        processes: the run's processes.
+        others: more scenes. Where one of their files has changed, a warning is given.
 
     Raises:
         ValueError: where a continued run, or another of the run's processes, finds other files.
     """
-    now, before = hash_files({file for scene in scenes for file in scene.files()}), run.manifest["notes"].get("data")
+    path = run.path / DATA
+    known = document(DataTable, read_json(path), path) if path.exists() else DataTable()
+    read, every = ({file for scene in part for file in scene.files()} for part in ([*scenes], [*scenes, *others]))
+    table = look_at(every, known)
+    now, before = hash_files(read, table=table), run.manifest["notes"].get("data")
     if processes.ask_first(lambda: now) != now:
         raise ValueError(
             f"process {processes.rank} of {processes.count} reads other data than the first: "
             f"{now['files']} files of {now['bytes']:,} bytes here. Give every machine the same files"
         )
+    changed = sorted(file for file, entry in table.files.items() if known.files.get(file, entry)[3] != entry[3])
     if before not in (None, now):
         raise ValueError(
-            f"{run.path} was started on other data: {before['files']} files of {before['bytes']:,} bytes there, "
-            f"{now['files']} of {now['bytes']:,} here, or changed contents. Use another name or runs_dir"
+            f"{run.path} was started on other data: {now['files']} files of {now['bytes']:,} bytes are here, and "
+            f"{f'changed since: {_some(changed)}' if changed else 'it had others'}. Use another name or runs_dir"
         )
+    if changed:
+        warnings.warn(
+            f"{run.path}: changed since, in parts that this run does not read: {_some(changed)}", stacklevel=2
+        )
+    if table != known:
+        run.write_json(DATA, table)
     run.note(data=now)
+
+
+def _some(files: Sequence[str]) -> str:
+    return ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
 
 
 # --- the loop ---
@@ -119,6 +175,7 @@ class Loop:
         state: what a checkpoint saves, by name; the scaler too where fp16 needs it.
         saved: plain values (numbers, texts, lists) that are saved along, such as the best score so far. The caller may
             change them in place.
+        memory: the dataclass that states which values those are, and their types.
         compute: the machine; its first process reads and writes for all.
         footprint: the memory of a step; a warning is shown where the machine has less.
         identity: what a checkpoint must have been made by (the genotype's or the space's id).
@@ -134,6 +191,7 @@ class Loop:
         total: int,
         state: Mapping[str, checkpoint.Stateful],
         saved: dict[str, Any],
+        memory: type,
         compute: Compute,
         footprint: StepFootprint,
         identity: str,
@@ -142,14 +200,17 @@ class Loop:
         progress: bool = True,
     ) -> None:
         self.run, self.total, self.saved, self.processes = run, total, saved, compute.processes
+        self.memory, self.kept_at = memory, time.monotonic()
         self.state = {"scaler": compute.scaler, **state} if compute.scaler.is_enabled() else dict(state)
         self.identity, self.log_every = identity, log_every
-        self.path = run.path / "checkpoint.safetensors"
+        self.path = run.path / CHECKPOINT
         self.pending: list[tuple[int, dict[str, Tensor]]] = []
         self.start = self._resume()
         self.progress = Progress(total, title, start=self.start, show=progress and self.processes.first)
         if 0 < self.start < total:
             self.progress.say(f"continues from step {self.start}")
+        elif not self.start and len(run.manifest.get("stretches", ())) > 1:
+            self.progress.say("starts again from step 0: the run was cut before its first checkpoint")
         if short := shortage(footprint, compute.device):
             self.progress.say(f"warning: {short}")
 
@@ -162,13 +223,20 @@ class Loop:
             self.run.truncate_log(0)
             return 0
         tensors, meta = found
-        for name, holder in self.state.items():
-            if name == "scaler" and name not in meta["state"]:
-                continue  # the run began where no scaler was needed; this one starts afresh
-            checkpoint.restore(holder, tensors.get(name, {}), meta["state"][name])
-        self.saved.update(meta["memory"])
-        self.run.truncate_log(meta["step"])
-        return meta["step"]
+        with about(self.path, checkpoint.CheckpointError):
+            kept = document(Saved, meta, "its header")
+            if not 0 <= kept.step <= self.total:
+                raise ValueError(f"it is of step {kept.step}, and the run has {self.total}: delete it to start again")
+            self.saved.update(vars(document(self.memory, kept.memory, "its memory")))
+            for name, holder in self.state.items():
+                if name == "scaler" and name not in kept.state:
+                    continue  # the run began where no scaler was needed; this one starts afresh
+                if name not in kept.state:
+                    raise ValueError(f"it lacks the state of {name}: delete it to start again")
+                checkpoint.restore(holder, tensors.get(name, {}), kept.state[name])
+        self.run.truncate_log(kept.step)
+        self.run.saved_step = kept.step
+        return kept.step
 
     def __iter__(self) -> Iterator[int]:
         with self.progress:
@@ -214,6 +282,12 @@ class Loop:
         self.run.log({"kind": "epoch", "step": step, **record})
         self.progress.say(summary({name: record[name] for name in shown if record.get(name) is not None}))
 
+    def due(self) -> bool:
+        """Tell whether the run should be saved within an epoch, the same in all processes."""
+        if self.processes.count > 1 and self.pending:  # ask at the writes of the log, where all of them meet anyway
+            return False
+        return self.processes.ask_first(lambda: time.monotonic() - self.kept_at >= SAVE_EVERY)
+
     def save(self, done: int, probe: Tensor) -> None:
         """Write a checkpoint after `done` steps, atomically; what was logged so far is on disk first.
 
@@ -229,6 +303,7 @@ class Loop:
         self.processes.average([probe])
         if not math.isfinite(float(probe)):
             raise self._diverged(f"the loss after the update became {float(probe)}", done - 1)
+        self.kept_at, self.run.saved_step = time.monotonic(), done
         if not self.processes.first:
             return
         tensors, plain = {}, {}

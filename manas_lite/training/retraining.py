@@ -1,6 +1,7 @@
 """Retraining a derived network (method section 7) on multi-to-one scenes (section 5), or tuning it: `retrain()`."""
 
 import copy
+import math
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,8 +16,18 @@ from manas_lite.losses import DerainLoss
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.nets import DerainNet
 from manas_lite.photos.zoo import fingerprint, save_network
+from manas_lite.runs.record import run_path
 from manas_lite.training.evaluation import validation_psnr
-from manas_lite.training.loop import Loop, cosine, open_run, set_rate, step_footprint, training_batches, weight_step
+from manas_lite.training.loop import (
+    Loop,
+    cosine,
+    open_run,
+    require_scenes,
+    set_rate,
+    step_footprint,
+    training_batches,
+    weight_step,
+)
 from manas_lite.training.schedules import RetrainSettings
 
 
@@ -38,6 +49,20 @@ class RetrainResult:
     """The records of log.jsonl."""
     seconds: float
     """Time over all resumed stretches."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The plain values in a checkpoint of a retraining."""
+
+    best_psnr: Any
+    """PSNR (RGB, dB) of the best network so far: a number; minus infinity where none was scored yet."""
+    best_epoch: int
+    """The epoch that it is from."""
+
+    def __post_init__(self) -> None:
+        if type(self.best_psnr) not in (int, float) or not self.best_psnr < math.inf:
+            raise ValueError(f"best_psnr: expected a number, got {self.best_psnr!r}")
 
 
 class Average(Generic[Net]):
@@ -89,7 +114,7 @@ def retrain(
             another genotype, and where the split has no validation scenes.
     """
     settings = RetrainSettings.preset(settings) if isinstance(settings, str) else settings
-    return _Retraining(genotype, open_split(data), settings, start, Path(runs_dir) / name, progress).run()
+    return _Retraining(genotype, open_split(data), settings, start, run_path(runs_dir, name), progress).run()
 
 
 class _Retraining:
@@ -104,6 +129,7 @@ class _Retraining:
         path: Path,
         progress: bool,
     ) -> None:
+        require_scenes(split)
         if not split.val:
             raise ValueError(
                 "the split has no validation scenes, and the best checkpoint is chosen on them: move some there"
@@ -147,6 +173,7 @@ class _Retraining:
                 total=self.total,
                 state={"net": self.net, "judged": self.judged, "best": self.best, "optimizer": self.optimizer},
                 saved=saved,
+                memory=Memory,
                 compute=self.compute,
                 footprint=self.footprint,
                 identity=self.genotype.id,
@@ -164,6 +191,8 @@ class _Retraining:
                 loop.log(step, self._step(step, epoch, batch))
                 if (step + 1) % settings.steps == 0:
                     self._end_epoch(step, epoch, batch, loop)
+                elif loop.due():
+                    self._save(step, epoch, batch, loop)
             return self._finish(run, saved)
 
     def _step(self, step: int, epoch: int, batch: SceneBatch) -> dict[str, Tensor]:
@@ -200,9 +229,12 @@ class _Retraining:
             facts = {"epoch": epoch, "val_psnr_rgb": score, "best_psnr": saved["best_psnr"]}
             loop.report(step, facts, ["val_psnr_rgb", "best_psnr"])
         if (epoch + 1) % settings.checkpoint_every == 0 or last:
-            with torch.no_grad():
-                self.net.eval()
-                loop.save(step + 1, self._loss(batch, epoch)[0])
+            self._save(step, epoch, batch, loop)
+
+    @torch.no_grad()
+    def _save(self, step: int, epoch: int, batch: SceneBatch, loop: Loop) -> None:
+        self.net.eval()
+        loop.save(step + 1, self._loss(batch, epoch)[0])
 
     def _score(self) -> float:
         """Return the PSNR (RGB) of the network as it is now, on the validation pictures."""

@@ -11,12 +11,22 @@ from manas_lite.compute.runtime import ComputeSettings
 from manas_lite.losses import LossSettings
 from manas_lite.runs.settings import LATER, changed, check
 
+LARGEST_RATE, LARGEST_SEED = 1e6, 2**62
+"""The largest learning rates and weight decays, with which float32 can still compute, and the largest seeds."""
+
 
 def _at_least(settings: Any, least: int, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
         if value is not None and value < least:
             raise ValueError(f"{name} is {value}: it must be at least {least}")
+
+
+def _at_most(settings: Any, most: float, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and value > most:
+            raise ValueError(f"{name} is {value}: it must be at most {most:,}")
 
 
 def _above_zero(settings: Any, *names: str) -> None:
@@ -127,7 +137,7 @@ class SearchSettings:
     max_skip_share: float = 0.8
     """Collapse: more than this share of the edges choose skip_connect; the search returns to the epoch before."""
     checkpoint_every: int = 1
-    """Epochs between saves of the run."""
+    """Epochs between saves of the run; it is also saved every three minutes within an epoch."""
     compute: ComputeSettings = field(default_factory=ComputeSettings)
     """The machine."""
 
@@ -137,6 +147,9 @@ class SearchSettings:
         _at_least(
             self, 0, "seed", "rains", "eigenvalue_every", "weight_rate", "arch_rate", "weight_decay", "arch_decay"
         )
+        _at_least(self, 0, "weight_rate_end")
+        _at_most(self, LARGEST_RATE, "weight_rate", "weight_rate_end", "arch_rate", "weight_decay", "arch_decay")
+        _at_most(self, LARGEST_SEED, "seed", "arch_seed")
         _at_least(self, 1, "arch_batch", "evaluations", "score_batches")
         _above_zero(self, "budget")
         if self.budget is not None and self.discretize == "perturbation":
@@ -254,7 +267,7 @@ class RetrainSettings:
     loss: LossSettings = field(default_factory=LossSettings)
     """The loss terms."""
     checkpoint_every: int = 1
-    """Epochs between saves of the run."""
+    """Epochs between saves of the run; it is also saved every three minutes within an epoch."""
     compute: ComputeSettings = field(default_factory=ComputeSettings)
     """The machine."""
 
@@ -263,6 +276,8 @@ class RetrainSettings:
         _at_least(self, 1, "epochs", "steps", "batch", "accumulate", "patch", "validate_every", "val_scenes")
         _at_least(self, 1, "checkpoint_every")
         _at_least(self, 0, "seed", "rains", "rate", "rate_end", "warmup", "weight_decay")
+        _at_most(self, LARGEST_RATE, "rate", "rate_end", "weight_decay")
+        _at_most(self, LARGEST_SEED, "seed")
         _above_zero(self, "clip")
         if self.ema is not None and not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}: a decay lies in [0, 1), 0.999 is usual; None switches it off")

@@ -4,8 +4,10 @@ Each step takes an architecture step on the architecture part of the training sc
 weight part. The first epochs move the weights alone. The test scenes are sealed throughout.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +25,19 @@ from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.nets import SuperNet
 from manas_lite.networks.relaxation import Relaxation
 from manas_lite.networks.space import SearchSpace
-from manas_lite.photos.zoo import save_tensors
-from manas_lite.runs.record import RunDirectory
+from manas_lite.photos.zoo import fingerprint, save_tensors
+from manas_lite.runs.checkpoint import CheckpointError
+from manas_lite.runs.documents import about, document, read_json
+from manas_lite.runs.record import MANIFEST_EVERY, RunDirectory, run_path
 from manas_lite.runs.settings import to_dict
-from manas_lite.training.balance import Balance
+from manas_lite.training.balance import Balance, BalanceState
 from manas_lite.training.loop import (
     Loop,
     add_terms,
     cosine,
     open_run,
     parts_of,
+    require_scenes,
     seed_of,
     set_rate,
     step_footprint,
@@ -65,7 +70,44 @@ class SearchResult:
     @property
     def epochs(self) -> list[dict[str, Any]]:
         """The reports of the epochs: alpha and beta weights, entropy, skip share, expected cost, gradient norms."""
-        return [record for record in self.log if record["kind"] == "epoch"]
+        return [record for record in self.log if record.get("kind") == "epoch"]
+
+
+Logits = list[list[list[float]]]
+"""alpha and beta as lists: by parameter, row and candidate."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The plain values in a checkpoint of a search."""
+
+    stopped: str | None
+    """Why the search stopped early, or None."""
+    healthy: Logits
+    """What a stop returns to."""
+    back: int
+    """How many epochs that is back."""
+    eigenvalues: list[float]
+    """All eigenvalues so far."""
+    measured: list[Logits] = field(default_factory=list)
+    """The logits of the last eigenvalues, the oldest first; checkpoints of older runs lack them."""
+    balance: dict[str, Any] | None = None
+    """The state of `Balance`."""
+    norms: list[list[float]] = field(default_factory=list)
+    """Norms of the architecture gradients of the epoch so far: alpha's and beta's."""
+
+
+SCORES = "scores.json"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the end of a search has scored so far, kept while it scores."""
+
+    weights: str
+    """Fingerprint of the supernet that scored."""
+    scores: list[float | str]
+    """Losses in the order of the calls; a text where one is NaN or infinite."""
 
 
 def search(
@@ -98,7 +140,7 @@ def search(
         settings = space if isinstance(space, str) else "teach"
     settings = SearchSettings.preset(settings) if isinstance(settings, str) else settings
     space = SearchSpace.preset(space) if isinstance(space, str) else space
-    return _Search(space, open_split(data), settings, Path(runs_dir) / name, progress).run()
+    return _Search(space, open_split(data), settings, run_path(runs_dir, name), progress).run()
 
 
 class _Search:
@@ -108,6 +150,7 @@ class _Search:
         self.space, self.split, self.settings, self.path, self.show = space, split, settings, path, progress
         self.compute = Compute(settings.compute, space.channels[0], together=True)
         self.processes = self.compute.processes
+        require_scenes(split)
         parts = split_scenes(split.train, settings.seed, val=settings.arch_share, test=0)
         self.weight_scenes, self.arch_scenes = parts.train, parts.val
         relaxation = Relaxation(settings.relaxation, settings.temperature, settings.hard, settings.sampled)
@@ -147,8 +190,9 @@ class _Search:
             "healthy": self._logits(),  # what a stop returns to, and how many epochs that is `back`
             "back": 1,
             "eigenvalues": [],
-            "measured": [],  # the logits of the last eigenvalues, oldest first; checkpoints of older runs lack them
+            "measured": [],
             "balance": None,
+            "norms": [],
         }
         with open_run(
             self.path,
@@ -171,13 +215,14 @@ class _Search:
                     "arch_optimizer": self.arch_optimizer,
                 },
                 saved=saved,
+                memory=Memory,
                 compute=self.compute,
                 footprint=self.footprint,
                 identity=self.space.id,
                 title="search",
                 progress=self.show,
             )
-            self.balance.load(saved["balance"])
+            self._take_over(saved, loop.path)
             done = loop.start
             if saved["stopped"] is None:
                 weight_batches = self._batches("weights", loop.start)
@@ -189,6 +234,8 @@ class _Search:
                     done = step + 1
                     if done % settings.steps == 0:
                         self._end_epoch(step, epoch, train, loop)
+                    elif loop.due():
+                        self._save(step, epoch, train, loop)
                     if saved["stopped"]:
                         loop.progress.say(f"stops early: {saved['stopped']}")
                         break
@@ -314,9 +361,33 @@ class _Search:
             saved["healthy"] = self._logits()
             if record["eigenvalue"] is not None:
                 saved["measured"] = [*saved["measured"], saved["healthy"]][-SPAN:]
-        saved["balance"] = self.balance.dump()
         if saved["stopped"] or (epoch + 1) % settings.checkpoint_every == 0 or step + 1 == self.total:
-            loop.save(step + 1, self._probe(train, epoch))
+            self._save(step, epoch, train, loop)
+
+    def _save(self, step: int, epoch: int, train: SceneBatch, loop: Loop) -> None:
+        norms = [[float(norm) for norm in pair] for pair in self.norms]
+        loop.saved.update(balance=self.balance.dump(), norms=norms)
+        loop.save(step + 1, self._probe(train, epoch))
+
+    def _take_over(self, saved: dict[str, Any], path: Path) -> None:
+        """Take over what a checkpoint remembers of alpha and beta; CheckpointError where it is of another space."""
+        with about(path, CheckpointError):
+            for logits in (saved["healthy"], *saved["measured"]):
+                self._as_logits(logits)
+            self.norms = [[torch.tensor(norm) for norm in pair] for pair in saved["norms"]]
+            if any(len(pair) != len(self.arch) for pair in self.norms):
+                raise ValueError("norms: expected two numbers for each step, alpha's and beta's")
+            if saved["balance"] is not None:
+                state = document(BalanceState, saved["balance"], "balance")
+                self.balance.load(state.steps, self._as_logits(state.mean))
+
+    def _as_logits(self, values: Logits) -> list[Tensor]:
+        """Return lists as tensors of the shapes of alpha and beta."""
+        shapes = [parameter.shape for parameter in self.arch]
+        for shape, rows in zip(shapes, values, strict=True):
+            if len(rows) != shape[0] or any(len(row) != shape[1] for row in rows):
+                raise ValueError(f"it remembers other logits than {' and '.join(str(tuple(s)) for s in shapes)}")
+        return [torch.tensor(rows).reshape(shape) for shape, rows in zip(shapes, values, strict=True)]
 
     def _stop_on_collapse(self, skip_edges: float, saved: dict[str, Any]) -> None:
         """Note in `saved` why to stop, if at all, and what to return to.
@@ -359,7 +430,7 @@ class _Search:
         if self.processes.first:
             weights = self.net.state_dict()
             save_tensors(run.path / "supernet.safetensors", weights, kind="supernet", genotype=genotype)
-        record = next((r for r in log if r["kind"] == "epoch" and r["step"] == kept), {})
+        record = next((r for r in log if r.get("kind") == "epoch" and r["step"] == kept), {})
         facts = {**record, **report(self.net, self.costs)}
         run.write_json(
             "metrics.json",
@@ -372,6 +443,8 @@ class _Search:
                 **{name: value for name, value in facts.items() if isinstance(value, int | float)},
             },
         )
+        if self.processes.first:
+            (run.path / SCORES).unlink(missing_ok=True)
         seconds = run.finish()
         return SearchResult(genotype, self.net.eval(), self.path, log, saved["stopped"], seconds)
 
@@ -385,8 +458,8 @@ class _Search:
         last = done - 1
         if saved["stopped"]:
             last -= saved["back"] * self.settings.steps
-            for parameter, values in zip(self.arch, saved["healthy"], strict=True):
-                parameter.copy_(torch.tensor(values))
+            for parameter, values in zip(self.arch, self._as_logits(saved["healthy"]), strict=True):
+                parameter.copy_(values)
         if not self.by_paths:
             self._relax(max(0, last))
         return last
@@ -400,7 +473,30 @@ class _Search:
         batch = next(self._batches("architecture", 0)).to(self.compute.device)
         pure = self._pure(lambda net: self._image_loss(net, batch, self.settings.epochs)[0])
         self.net.train()
-        return perturbation(self.net, lambda net: pure(self.weights, self.arch))[0]
+        score = self._remembered(run, lambda: float(pure(self.weights, self.arch)))
+        return perturbation(self.net, lambda net: torch.tensor(score()))[0]
+
+    def _remembered(self, run: RunDirectory, score: Callable[[], float]) -> Callable[[], float]:
+        """Let `score` return what it returned before a cut, call by call, and keep what it returns in scores.json.
+
+        What is scored is a function of the seed and of the scores so far, so the calls come in the same order again.
+        """
+        path, weights = run.path / SCORES, fingerprint(self.net)
+        found = self.processes.ask_first(lambda: document(Scores, read_json(path), path) if path.exists() else None)
+        with about(path):
+            kept = [float(value) for value in found.scores] if found and found.weights == weights else []
+        calls, saved = count(), time.monotonic()
+
+        def remembered() -> float:
+            nonlocal saved
+            if (call := next(calls)) == len(kept):
+                kept.append(score())
+                if time.monotonic() - saved > MANIFEST_EVERY:
+                    run.write_json(SCORES, {"weights": weights, "scores": kept})
+                    saved = time.monotonic()
+            return kept[call]
+
+        return remembered
 
     def _choose(self, alpha: Tensor, beta: Tensor) -> Genotype:
         """Return the architecture of the largest logits; under a budget, the most probable one that keeps to it."""
@@ -421,9 +517,11 @@ class _Search:
 
         pure = self._pure(held_out_loss)
 
+        remembered = self._remembered(run, lambda: float(pure(self.weights, self.arch)))
+
         def score(genotype: Genotype) -> float:
             with on_path(self.net, genotype):
-                return float(pure(self.weights, self.arch))
+                return remembered()
 
         found = evolve(score, self._choose, self.space, evaluations=settings.evaluations, seed=settings.seed)
         run.write_json("candidates.json", plain_records(found))
