@@ -15,6 +15,14 @@ def _fixed_threads():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory):
+    """What tests see of pictures is kept apart from what the user has seen."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MANAS_LITE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return REPOSITORY

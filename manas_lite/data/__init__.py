@@ -10,8 +10,9 @@ Each module imports only from those above it:
 * `caching`: decoded scenes, kept in memory or on disk.
 * `loading`: batches of patches.
 * `similarity`: a perceptual hash of pictures.
-* `layouts`: how a folder is laid out.
 * `grouping`: from pairs to scenes.
+* `pairing`: which picture is whose twin, and which is the rainy one, asked of the pictures.
+* `layouts`: how a folder is laid out.
 * `leaks`: test backgrounds that are also among the training pictures.
 * `registry`: the known sets, and what of them is on disk.
 * `unpack`: archives of strangers; imports none of these.

@@ -59,7 +59,7 @@ def audit_listing(listing: Listing, strict: bool = True, progress: bool | None =
     report = Report()
     for path, reason in listing.problems:
         if strict:
-            raise ValueError(f"{path} {reason}; add its twin, take it away, or pass strict=False to leave it out")
+            raise ValueError(f"{path} {reason}; mend it, take it away, or pass strict=False to leave it out")
         report.refuse(path, f"{path} {reason}")
     seen: dict[Path, bool] = {}  # file -> usable: the other half of a file, or a clean picture under many rains
     hidden = hide_bar(len(listing.pairs) + len(listing.photos), progress)
@@ -72,7 +72,7 @@ def audit_listing(listing: Listing, strict: bool = True, progress: bool | None =
 
     pairs = []
     for pair in tqdm(listing.pairs, desc="checking pictures", disable=hidden):
-        if usable(pair.clean, pair.rainy) and _same_size(pair, report, strict):
+        if usable(pair.clean, pair.rainy):
             pairs.append(pair)
     photos = [p for p in tqdm(listing.photos, desc="checking pictures", disable=hidden) if usable(p.picture)]
     return replace(listing, pairs=pairs, photos=photos, problems=[]), report
@@ -90,17 +90,6 @@ def _readable(picture: Picture, report: Report, strict: bool) -> bool:
     report.counts["read"] += 1
     report.counts.update(f"converted: {kind}" for kind in kinds)
     return True
-
-
-def _same_size(pair: Pair, report: Report, strict: bool) -> bool:
-    (rainy_height, rainy_width), (height, width) = pair.rainy.size(), pair.clean.size()
-    if (rainy_height, rainy_width) == (height, width):
-        return True
-    reason = f"{pair.rainy} is {rainy_width}x{rainy_height} but its clean picture {pair.clean} is {width}x{height}"
-    if strict:
-        raise ImageError(f"{reason}; a pair must have one size (strict=False leaves it out)")
-    report.refuse(str(pair.rainy), reason)
-    return False
 
 
 @dataclass(frozen=True)
@@ -171,7 +160,10 @@ def check(
     """
     listing = folder if isinstance(folder, Listing) else list_folder(folder, layout)
     listing, files = audit_listing(listing, strict, progress)
-    notes = list(listing.notes) + (count_differences(registered, listing) if registered else [])
+    notes = listing.notes + listing.remarks + (count_differences(registered, listing) if registered else [])
+    if listing.hidden:
+        first = listing.hidden[0]
+        notes.append(f"{len(listing.hidden)} hidden picture(s), which are no data, such as {first}")
     scenes = group_scenes(listing, registered.group if registered else "auto")
     order = {"train": 0, "val": 1, "test": 2}
     names = {pair.part for pair in listing.pairs} | {photo.part for photo in listing.photos}

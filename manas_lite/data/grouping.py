@@ -19,7 +19,7 @@ Parts = dict[str | None, tuple[Scene, ...]]
 ALIGNED_PSNR = 35.0
 """Clean pictures of one background at least this close, in dB, are one picture up to JPEG noise."""
 
-_LARGEST_ERROR = 255**2 / 10 ** (ALIGNED_PSNR / 10)  # the same as a mean squared error
+LARGEST_ERROR = 255**2 / 10 ** (ALIGNED_PSNR / 10)  # the same as a mean squared error
 
 
 def group_scenes(listing: Listing, by: str = "auto") -> Parts:
@@ -102,9 +102,9 @@ def _one_picture(a: Picture, b: Picture, small: Callable[[Picture], tuple[tuple[
     if shape != other_shape:
         return False
     # Averaging only shrinks differences (twice: for its rounding). Most frames of a clip need no second decoding.
-    if _error(thumbnail, other_thumbnail) > 2 * _LARGEST_ERROR:
+    if _error(thumbnail, other_thumbnail) > 2 * LARGEST_ERROR:
         return False
-    return _error(a.read(), b.read()) <= _LARGEST_ERROR
+    return _error(a.read(), b.read()) <= LARGEST_ERROR
 
 
 def _thumbnail(picture: Picture) -> tuple[tuple[int, ...], np.ndarray]:

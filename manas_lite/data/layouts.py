@@ -9,9 +9,11 @@
   pictures in such a folder and the clean ones beside it; names are matched by `manas_lite.data.matching`;
 * one folder: `rain-1.png` + `norain-1.png`, or `7.jpg` + `7_1.jpg` .. `7_14.jpg`;
 * side by side: both pictures in one file, recognised because the two halves look alike;
-* photographs, which have no rain of their own.
+* photographs, which have no rain of their own;
+* photographs that show the same scenes as others, in folders or under names that say nothing.
 
-Each layout is a function of a folder that yields what it found (`Found`); `list_folder` alone puts it together.
+Names only propose. The pictures confirm, one pair at a time (`manas_lite.data.pairing`). Each layout is a function of a
+folder that yields what it found (`Found`); `list_folder` alone puts it together.
 """
 
 import os
@@ -19,39 +21,42 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-
-from manas_lite.data.listing import DataWarning, Found, Listing, Pair, Photo, read_csv, read_index
+from manas_lite.data.listing import DataWarning, Found, Listing, Pair, Photo, is_hidden, read_csv, read_index
 from manas_lite.data.matching import level_of, match_names, natural, part_of, role_of, stem_role
+from manas_lite.data.pairing import Home, alike, clear_side, confirm, look_alikes, rain_votes, sampled, stated_roles
 from manas_lite.data.pictures import Picture
-from manas_lite.data.similarity import SAME, signature
-from manas_lite.photos.images import SUFFIXES, ImageError
+from manas_lite.photos.photographs import PHOTOGRAPHS
 
 LAYOUTS = ("csv", "index", "folders", "flat", "clean-left", "rain-left", "photos")
 _NO_PHOTOS = re.compile(r"mask|annot|label|seg", re.IGNORECASE)
-_SAMPLE = 9
 
 
 def list_folder(folder: str | os.PathLike[str], layout: str | None = None) -> Listing:
-    """Return the pairs and photographs below a folder (or of a CSV file); no more than a few samples are decoded.
+    """Return the pairs and photographs below a folder (or of a CSV file).
 
-    What is not used, or looks wrong, is in `notes` and told in a DataWarning; files without a place are in `problems`.
+    What looks wrong is in `notes` and told in a DataWarning, what was guessed or is not used is in `remarks`, and
+    files without a place, or beside the wrong twin, are in `problems`. Every picture of a pair is decoded the first
+    time; what was seen is kept (`manas_lite.data.similarity.cache_file`).
 
     Args:
         folder: the folder, or a CSV file of pairs.
         layout: one of LAYOUTS where detection should not decide. "clean-left" and "rain-left" state the order of
-            pictures that stand side by side; a warning tells when the pictures look the other way round.
+            pictures that stand side by side; a warning tells when the pictures look the other way round. "RAINY:CLEAN"
+            states the names of the rainy and of the clean folders, or words in the names of rainy and clean files.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: no picture is found.
+        ValueError: no picture is found, or pictures look like pairs and nothing says which are the rainy ones.
     """
     root = Path(folder)
-    if layout is not None and layout not in LAYOUTS:
-        raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
+    if layout is not None and layout not in LAYOUTS and not re.fullmatch(r"[^:]+:[^:]+", layout):
+        raise ValueError(
+            f"layout must be one of {', '.join(LAYOUTS)}, or RAINY:CLEAN, the names of two folders; got {layout!r}"
+        )
     table = root / "pairs.csv"
     if root.is_file() and root.suffix.lower() == ".csv":
         root, table = root.parent, root
@@ -60,31 +65,36 @@ def list_folder(folder: str | os.PathLike[str], layout: str | None = None) -> Li
     listing = Listing(root)
     tabled = layout in (None, "csv") and table.is_file()
     for found in [read_csv(table)] if tabled else _walk(root, root, layout, set(root.resolve().parents)):
-        for name in ("pairs", "photos", "problems", "notes"):
+        for name in ("pairs", "photos", "problems", "notes", "remarks"):
             getattr(listing, name).extend(getattr(found, name))
         if found.layout and found.layout not in listing.layouts:
             listing.layouts.append(found.layout)
         listing.named &= found.named
-    if not listing.pairs and not listing.photos:
+    if layout is None:
+        _pair_photos(listing)
+    used = {picture.path for pair in listing.pairs for picture in (pair.clean, pair.rainy)}
+    beside = listing.photos if used else []
+    used |= {photo.picture.path for photo in listing.photos} | {Path(path) for path, _ in listing.problems}
+    others = _left_out(listing, used) if root == Path(folder) else ""
+    if not used:
         raise ValueError(
-            f"{root}: no pictures found (layout: {layout or 'detected'}); expected "
+            f"{root}: no pictures found (layout: {layout or 'detected'}){others}; expected "
             "rainy and clean folders (input/target, rain/norain), pictures side by side, a pairs.csv, or photographs"
         )
-    if listing.pairs and listing.photos:
-        first = listing.photos[0].picture
-        listing.notes.append(f"{root}: {len(listing.photos)} picture(s) beside the pairs are not used, such as {first}")
-        listing.photos.clear()
-    listing.notes += _swapped(listing)
+    if beside:
+        first = beside[0].picture
+        listing.notes.append(f"{root}: {len(beside)} picture(s) beside the pairs are not used, such as {first}")
+        listing.photos = []
+    confirm(listing)
+    rain_in_clean, _, count = rain_votes([(pair.clean, pair.rainy) for pair in sampled(listing.pairs)])
+    if 2 * rain_in_clean > count:
+        listing.notes.append(
+            f"{root}: {rain_in_clean} of {count} sampled pairs show rain where they should be clean, so rain and clean "
+            "are probably swapped; look at a pair, and state the layout"
+        )
     for note in listing.notes:
         warnings.warn(note, DataWarning, stacklevel=2)
     return listing
-
-
-def rainy_half(left: np.ndarray, right: np.ndarray) -> str:
-    """Return "left" or "right": rain adds light, so the rainy picture has the brighter differences."""
-    difference = right.astype(np.float32).mean(-1) - left.astype(np.float32).mean(-1)
-    gain, loss = float((difference.clip(0) ** 2).sum()), float((difference.clip(max=0) ** 2).sum())
-    return "right" if gain >= loss else "left"
 
 
 class Folder(NamedTuple):
@@ -124,15 +134,15 @@ def _walk(root: Path, path: Path, layout: str | None, seen: set[Path]) -> Iterat
         yield Found(notes=[f"{path} leads to a folder that is read already, or that holds it, and is not followed"])
         return
     seen.add(path.resolve())
-    children = sorted((p for p in path.iterdir() if not p.name.startswith(".")), key=lambda p: natural(p.name))
+    children = sorted((p for p in path.iterdir() if not is_hidden(p.name)), key=lambda p: natural(p.name))
     folders = [p for p in children if p.is_dir()]
-    odd = [p for p in folders if p.suffix.lower() in SUFFIXES]
+    odd = [p for p in folders if p.suffix.lower() in PHOTOGRAPHS]
     yield Found(problems=[(str(child), "is a folder named like an image") for child in odd])
     texts = [p for p in children if p.suffix.lower() == ".txt" and p.is_file()]
     images = [p for p in children if _is_image(p)]
     folder = Folder(root, path, texts, folders, images).without(frozenset(odd))
     for names, match in _ORDER.items():
-        if layout is None or layout in names:
+        if layout is None or layout in names or (":" in layout and names[0] in ("folders", "flat")):
             for found in match(folder, layout):
                 yield found
                 folder = folder.without(found.used)
@@ -145,7 +155,9 @@ def _walk(root: Path, path: Path, layout: str | None, seen: set[Path]) -> Iterat
 
 def _index_files(folder: Folder, stated: str | None) -> Iterator[Found]:
     """Yield the pairs of all index files, test.txt and train.txt; then nothing else of the folder is used."""
-    pairs = [pair for text in folder.texts for pair in read_index(text, folder.above)]
+    found = [read_index(text, folder.above) for text in folder.texts]
+    yield from (replace(one, pairs=[]) for one in found)
+    pairs = [pair for one in found for pair in one.pairs]
     if pairs:  # train_small.txt may repeat lines of train.txt
         used = frozenset(folder.folders + folder.images)
         yield Found("index", list(dict.fromkeys(pairs)), named=False, used=used)
@@ -156,7 +168,7 @@ def _sibling_folders(folder: Folder, stated: str | None) -> Iterator[Found]:
     roles: dict[str, dict[str, Path]] = {}
     second: dict[Path, Path] = {}  # a folder whose role another one has already
     for child in sorted(folder.folders, key=lambda p: bool(_NO_PHOTOS.search(p.name))):  # `labels`: if none is clean
-        if role := role_of(child.name):
+        if role := role_of(child.name, stated):
             kind, part = role
             taken = roles.setdefault(part, {}).setdefault(kind, child)
             if taken != child:
@@ -171,7 +183,7 @@ def _sibling_folders(folder: Folder, stated: str | None) -> Iterator[Found]:
             continue
         claimed = [*homes.values()]
         if len(homes) == 1:  # the pictures beside the folder: as clean ones norain-* if any is called so
-            dry = [p for p in images if stem_role(p.stem) == "clean"]
+            dry = [p for p in images if stem_role(p.stem, stated) == "clean"]
             if "rainy" in homes and dry:
                 sides["clean"] = Side(folder.path, dry)
             claimed += images
@@ -186,20 +198,24 @@ def _sibling_folders(folder: Folder, stated: str | None) -> Iterator[Found]:
 
 def _one_folder(folder: Folder, stated: str | None) -> Iterator[Found]:
     """Yield the pairs among the files of one folder, by their names; then all of its files are used."""
-    roles = {p: stem_role(p.stem) for p in folder.images}
+    roles = {p: stem_role(p.stem, stated) for p in folder.images}
     rainy, clean = ([p for p, role in roles.items() if role == kind] for kind in ("rainy", "clean"))
-    if not (rainy and clean):
+    numbers = stated in (None, "flat") and not (rainy and clean)
+    if numbers:
         clean = [p for p in folder.images if re.fullmatch(r"\d+", p.stem)]
         rainy = [p for p in folder.images if re.fullmatch(r"\d+_\d+", p.stem)]
     if rainy and clean:
-        yield _matched("flat", folder, Side(folder.path, rainy), Side(folder.path, clean), "", folder.images)
+        found = _matched("flat", folder, Side(folder.path, rainy), Side(folder.path, clean), "", folder.images)
+        if numbers and stated is None and not alike([(pair.clean, pair.rainy) for pair in found.pairs]):
+            return  # photographs with numbers for names
+        yield found
         reason = "is called neither rainy nor clean, as the pictures beside it are"
         yield Found(problems=[(str(path), reason) for path in sorted(set(folder.images) - {*rainy, *clean})])
 
 
 def _side_by_side(folder: Folder, stated: str | None) -> Iterator[Found]:
     """Yield the pairs whose two pictures stand in one file."""
-    order = stated or _order_of_halves(folder.images)
+    order, remarks = (stated, []) if stated else _order_of_halves(folder)
     if not folder.images or order is None:
         return
     pairs, named = [], True
@@ -210,7 +226,7 @@ def _side_by_side(folder: Folder, stated: str | None) -> Iterator[Found]:
         named &= level is not None
         halves = Picture(image, clean), Picture(image, rainy)  # type: ignore[arg-type]
         pairs.append(Pair(*halves, background, level or image.stem, part_of(inside.parent.parts)))
-    yield Found(order, pairs, named=named, used=frozenset(folder.images))
+    yield Found(order, pairs, remarks=remarks, named=named, used=frozenset(folder.images))
 
 
 def _photographs(folder: Folder, stated: str | None) -> Iterator[Found]:
@@ -252,33 +268,80 @@ def _matched(layout: str, folder: Folder, rainy: Side, clean: Side, part: str, u
     return Found(layout, pairs, problems=problems, named=several, used=frozenset(used))
 
 
-def _order_of_halves(images: Sequence[Path]) -> str | None:
-    """Return "clean-left" or "rain-left" where the halves of most sampled pictures look alike, else None."""
-    halves = list(_readable((Picture(image, "left"), Picture(image, "right")) for image in _sampled(images)))
-    if not halves or float(np.median([signature(left) @ signature(right) for left, right in halves])) < SAME:
-        return None
-    right = sum(rainy_half(*both) == "right" for both in halves)
-    return "clean-left" if right * 2 >= len(halves) else "rain-left"
+def _order_of_halves(folder: Folder) -> tuple[str | None, list[str]]:
+    """Return "clean-left" or "rain-left" where the halves of most sampled pictures look alike, and how sure that is."""
+    halves = [(Picture(image, "left"), Picture(image, "right")) for image in sampled(folder.images)]
+    if not alike(halves):
+        return None, []
+    left, right, count = rain_votes(halves)
+    side = clear_side(left, right, count)
+    if side is None:
+        raise ValueError(
+            f"{folder.path}: two pictures stand side by side in each file, and their streaks do not say for sure which "
+            f"is the rainy one (left {left}, right {right} of {count} sampled files): say it with layout='clean-left' "
+            "or 'rain-left' (--layout), or with 'photos' where they are photographs"
+        )
+    order, where = (("rain-left", "left"), ("clean-left", "right"))[side]
+    sure = f"{max(left, right)} of {count} sampled files show streaks there; layout={order!r} states it"
+    return order, [f"{folder.path}: two pictures side by side, the rainy one on the {where}: {sure}"]
 
 
-def _swapped(listing: Listing) -> list[str]:
-    """Return a note where most sampled pairs are brighter where they should be clean: rain adds light."""
-    pairs = _readable((pair.clean, pair.rainy) for pair in _sampled(listing.pairs))
-    votes = [rainy_half(*both) for both in pairs if both[0].shape == both[1].shape and not np.array_equal(*both)]
-    if votes.count("left") * 2 <= len(votes):
-        return []
-    return [
-        f"{listing.root}: {votes.count('left')} of {len(votes)} sampled pairs are brighter where they "
-        "should be clean, so rain and clean are probably swapped; look at a pair, and state the layout"
-    ]
+def _pair_photos(listing: Listing) -> None:
+    """Turn those photographs into pairs that show the same scenes as others, under names that say nothing."""
+    root = listing.root
+    homes, edges = look_alikes(root, listing.photos)
+    if not edges:
+        return
+    files: dict[Home, list[Path]] = {}
+    for home, photo in zip(homes, listing.photos, strict=True):
+        files.setdefault(home, []).append(photo.picture.path)
+    for clean in dict.fromkeys(edge[1] for edge in edges):
+        rainy = [edge[0] for edge in edges if edge[1] == clean]
+        away = [name for name in clean.folder.parts if name in rainy[0].folder.parts]  # a/gt/train beside a/data/train
+        folder = Folder(root, root.joinpath(*away), [], [], [])
+        rainy_side = Side(root, [path for home in rainy for path in files[home]])
+        found = _matched("folders", folder, rainy_side, Side(root / clean.folder, files[clean]), "", [])
+        listing.pairs += found.pairs
+        listing.problems += found.problems
+        listing.named &= found.named
+    for rain, clean, why in edges:
+        listing.remarks.append(
+            f"{root}: {rain} and {clean} show the same scenes, and are taken for rainy and clean: {why}; "
+            f"layout='{stated_roles(rain, clean)}' states it"
+        )
+    paired = {home for edge in edges for home in edge[:2]}
+    listing.photos = [photo for home, photo in zip(homes, listing.photos, strict=True) if home not in paired]
+    listing.layouts = [name for name in listing.layouts if name != "photos" or listing.photos] + ["folders"]
 
 
-def _readable(pairs: Iterator[tuple[Picture, Picture]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for first, second in pairs:
-        try:
-            yield first.read(), second.read()
-        except (ImageError, OSError):
-            continue
+def _left_out(listing: Listing, used: set[Path]) -> str:
+    """Count and name what lies below the root and is not used; return the numbers of files by ending."""
+    unused, endings = list[Path](), dict[str, list[Path]]()
+    for home, _, names in os.walk(listing.root):
+        for path in (Path(home, name) for name in sorted(names)):
+            picture = path.suffix.lower() in PHOTOGRAPHS
+            if any(map(is_hidden, path.relative_to(listing.root).parts)):
+                listing.hidden += [path] * picture
+            elif not picture:
+                endings.setdefault(path.suffix.lower() or "without an ending", []).append(path)
+            elif not used & {path, *path.parents}:
+                unused.append(path)
+    if unused:
+        listing.remarks.append(f"{listing.root}: {len(unused)} picture(s) are not used, such as {unused[0]}")
+    foreign = {ending: paths for ending, paths in endings.items() if _is_binary(paths[0])}
+    if foreign:
+        counts = ", ".join(f"{len(paths)} {ending}" for ending, paths in sorted(foreign.items()))
+        first = next(iter(foreign.values()))[0]
+        listing.remarks.append(f"{listing.root}: files of these endings are not read: {counts}, such as {first}")
+    return "".join(f", but {len(paths)} {ending}" for ending, paths in sorted(endings.items()))
+
+
+def _is_binary(path: Path) -> bool:
+    """Tell whether a file is no text, by its first bytes."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return b"\0" in file.read(512)
 
 
 def _background(parts: Sequence[str]) -> tuple[str, str | None]:
@@ -288,13 +351,9 @@ def _background(parts: Sequence[str]) -> tuple[str, str | None]:
 
 
 def _is_image(path: Path) -> bool:
-    """Tell by the name; "._x.jpg" and its like are what some systems leave in archives."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() in PHOTOGRAPHS and not is_hidden(path.name) and path.is_file()
 
 
 def _images_below(folder: Path) -> list[Path]:
-    return sorted(filter(_is_image, folder.rglob("*")), key=lambda p: natural(p.as_posix()))
-
-
-def _sampled(items: Sequence[Any]) -> Sequence[Any]:
-    return items[:: max(1, len(items) // _SAMPLE)][:_SAMPLE]
+    found = (p for p in folder.rglob("*") if not any(map(is_hidden, p.relative_to(folder).parts)))
+    return sorted(filter(_is_image, found), key=lambda p: natural(p.as_posix()))

@@ -2,12 +2,15 @@
 
 import csv
 import io
-from dataclasses import dataclass, field
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from manas_lite.data.matching import part_of
 from manas_lite.data.pictures import Picture
-from manas_lite.photos.images import SUFFIXES
+from manas_lite.photos.photographs import PHOTOGRAPHS
 
 
 class DataWarning(UserWarning):
@@ -47,7 +50,11 @@ class Listing:
     problems: list[tuple[str, str]] = field(default_factory=list)
     """(file or folder, reason) of what has no place."""
     notes: list[str] = field(default_factory=list)
-    """What is not used, or looks wrong."""
+    """What looks wrong. `list_folder` warns of it."""
+    remarks: list[str] = field(default_factory=list)
+    """What was decided without being told, and what is not used. `check` prints it, and `open_split` warns of it."""
+    hidden: list[Path] = field(default_factory=list)
+    """Pictures in hidden and system folders, and hidden pictures. They are no data, and only `check` counts them."""
     named: bool = True
     """Whether the set itself says which pairs share a background."""
 
@@ -61,6 +68,7 @@ class Found:
     photos: list[Photo] = field(default_factory=list)
     problems: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     named: bool = True
     used: frozenset[Path] = frozenset()
     """Files and folders that no other layout may take."""
@@ -78,46 +86,106 @@ def read_csv(table: Path) -> Found:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise ValueError(f"{table}, line {line}: is not UTF-8 text; save the table as UTF-8") from error
-    reader = csv.DictReader(lines)
-    columns = reader.fieldnames or ()
+    delimiter = max(",;\t", key=lines.readline().count)
+    lines.seek(0)
+    reader = csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True)
+    columns = [name.strip().lower() for name in reader.fieldnames or ()]
+    reader.fieldnames = columns
     if missing := {"rainy", "clean"} - set(columns):
         raise ValueError(f"{table}: needs the columns rainy and clean, lacks {', '.join(sorted(missing))}")
     scene_column = next((name for name in ("scene", "background") if name in columns), None)
-    pairs = []
+    rows: list[tuple[str, Pair]] = []
+    problems = []
     for row in reader:
+        where = f"{table}, line {reader.line_num}"
         empty = [c for c in ("rainy", "clean", scene_column) if c and not row[c]]
         if empty:
-            raise ValueError(f"{table}, line {reader.line_num}: says nothing for {', '.join(empty)}")
+            raise ValueError(f"{where}: says nothing for {', '.join(empty)}")
         if None in row:
-            raise ValueError(f"{table}, line {reader.line_num}: has more cells than columns; quote names with a comma")
-        clean, rainy = (_picture(table.parent, row[c]) for c in ("clean", "rainy"))
-        inside = PurePosixPath(row["rainy"].split("#")[0])
+            raise ValueError(f"{where}: has more cells than columns; quote names with a {delimiter!r}")
+        clean, rainy = (_picture(table.parent, row[column]) for column in ("clean", "rainy"))
+        if clean is None or rainy is None:
+            problems.append((where, f"names {row['clean' if clean is None else 'rainy']}, which is not there"))
+            continue
+        inside = PurePosixPath(_posix(row["rainy"]).split("#")[0])
         part = part_of([row["part"]]) if row.get("part") else part_of(inside.parent.parts)
-        background = row[scene_column] if scene_column else str(PurePosixPath(row["clean"]).with_suffix(""))
-        pairs.append(Pair(clean, rainy, background, row.get("label") or inside.stem, part))
-    return Found("csv", pairs, named=scene_column is not None)
+        background = row[scene_column] if scene_column else str(PurePosixPath(_posix(row["clean"])).with_suffix(""))
+        rows.append((where, Pair(clean, rainy, background, row.get("label") or inside.stem, part)))
+    found = _consistent(rows)
+    return replace(found, layout="csv", problems=problems + found.problems, named=scene_column is not None)
 
 
-def _picture(folder: Path, name: str) -> Picture:
-    file, _, half = name.rpartition("#")
-    return Picture(folder / file, half) if half in ("left", "right") else Picture(folder / name)  # type: ignore[arg-type]
+def is_hidden(name: str) -> bool:
+    """Tell whether a file or folder of this name is a system's own: .ipynb_checkpoints, @eaDir, __MACOSX, #recycle."""
+    return name.startswith((".", "@", "$", "#", "~", "__"))
 
 
-def read_index(text: Path, above: tuple[str, ...]) -> list[Pair]:
-    """Return the pairs of a text file with lines "rainy clean"; none where the file is not such an index.
+def _consistent(rows: Iterable[tuple[str, Pair]]) -> Found:
+    """Return the pairs of (place, pair), each once; a picture that is rainy here and clean there is a problem."""
+    found, roles, first = Found(), dict[Picture, tuple[str, str]](), dict[tuple[Picture, Picture], str]()
+    for where, pair in rows:
+        if before := first.get((pair.rainy, pair.clean)):
+            found.notes.append(f"{where} repeats {before}; the pair is counted once")
+            continue
+        first[pair.rainy, pair.clean] = where
+        for picture, kind in ((pair.clean, "clean"), (pair.rainy, "rainy")):
+            other, place = roles.setdefault(picture, (kind, where))
+            if other != kind:
+                elsewhere = f"which {place} names" if place != where else "and"
+                found.problems.append((where, f"names {picture} as {kind}, {elsewhere} as {other}"))
+                break
+        else:
+            found.pairs.append(pair)
+    return found
+
+
+def _picture(folder: Path, text: str) -> Picture | None:
+    """Return the picture that a table names, as it stands or with a Windows machine's separators; None: not there."""
+    for name in (text, _posix(text)):
+        file, _, half = name.rpartition("#")
+        if half in ("left", "right") and os.path.isfile(folder / file):
+            return Picture(folder / file, half)  # type: ignore[arg-type]
+        if os.path.isfile(folder / name):
+            return Picture(folder / name)
+    return None
+
+
+def _posix(text: str) -> str:
+    """Return a name without the blanks and quotes around it, its folders divided by slashes."""
+    return text.strip(" \"'").replace("\\", "/")
+
+
+def read_index(text: Path, above: tuple[str, ...]) -> Found:
+    """Return the pairs of a text file with lines "rainy clean"; nothing where the file is no such index.
+
+    Names may hold spaces: of all ways to divide a line, the one counts whose two files are there. A text is an index
+    if half of its lines name such files; a text whose every line ends like a picture's name is told of.
 
     Args:
         text: the file.
         above: names of the folders between the root of the set and the file.
     """
-    lines = [line.split() for line in text.read_text("utf-8", errors="replace").splitlines() if line.strip()]
-    endings = {PurePosixPath(word).suffix.lower() for words in lines for word in words}
-    if {len(words) for words in lines} != {2} or not endings <= SUFFIXES:
-        return []
-    pairs = []
-    for rainy, clean in ([word.lstrip("/") for word in words] for words in lines):
-        inside = PurePosixPath(rainy)
-        part = part_of((*above, *inside.parent.parts, text.stem))
-        background = str(PurePosixPath(*above, clean).with_suffix(""))
-        pairs.append(Pair(Picture(text.parent / clean), Picture(text.parent / rainy), background, inside.stem, part))
-    return pairs
+    rows, odd = [], []
+    content = text.read_text("utf-8-sig", errors="replace")
+    lines = [(n, line.strip()) for n, line in enumerate(content.splitlines(), start=1) if line.strip()]
+    for number, line in lines:
+        where = f"{text}, line {number}"
+        for cut in re.finditer(r"\s*[,;|]\s*|\s+", line):
+            names = [name.lstrip("/") for name in (line[: cut.start()], line[cut.end() :])]
+            if any(PurePosixPath(_posix(name)).suffix.lower() not in PHOTOGRAPHS for name in names):
+                continue
+            rainy, clean = (_picture(text.parent, name) for name in names)
+            if rainy and clean:
+                inside, twin = map(PurePosixPath, map(_posix, names))
+                part = part_of((*above, *inside.parent.parts, text.stem))
+                background = str(PurePosixPath(*above, twin).with_suffix(""))
+                rows.append((where, Pair(clean, rainy, background, inside.stem, part)))
+                break
+        else:
+            odd.append((where, "names no two pictures that are there; expected: rainy, a space, clean"))
+    if rows and len(rows) >= len(odd):
+        found = _consistent(rows)
+        return replace(found, layout="index", problems=odd + found.problems, named=False)
+    if lines and all(PurePosixPath(line.strip("\"'")).suffix.lower() in PHOTOGRAPHS for _, line in lines):
+        return Found(notes=[f"{text} looks like an index of pairs, but {odd[0][0]} {odd[0][1]}; it is not used"])
+    return Found()

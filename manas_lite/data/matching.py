@@ -20,27 +20,46 @@ _LEVEL = re.compile(r"(?:^|[-_ ])(light|medium|heavy)$")
 _PART_WORD = re.compile(r"(?:^|[^a-z])(train|val|test)")
 
 
-def role_of(folder: str) -> tuple[str, str] | None:
+def role_of(folder: str, stated: str | None = None) -> tuple[str, str] | None:
     """Return ("rainy" or "clean", the part in its name or "") for a folder name, or None where it says neither.
+
+    Args:
+        folder: the name of a folder.
+        stated: where the user says it, "RAINY:CLEAN", the names of the rainy and of the clean folders.
 
     Example:
         >>> role_of("rain"), role_of("label_val"), role_of("Rain100L")
         (('rainy', ''), ('clean', 'val'), None)
     """
+    if stated and ":" in stated:
+        kinds = dict(zip(stated.lower().split(":"), ("rainy", "clean"), strict=True))
+        return (kinds[folder.lower()], "") if folder.lower() in kinds else None
     found = _FOLDER.match(folder.lower())
     if not found:
         return None
     return ("clean" if found["clean"] else "rainy"), (found["part"] or "")
 
 
-def stem_role(stem: str) -> str | None:
-    """Return "rainy" or "clean" for a file name without ending, by its first or last word, or None."""
+def stem_role(stem: str, stated: str | None = None) -> str | None:
+    """Return "rainy" or "clean" for a file name without ending, by its first or last word, or None; see `role_of`."""
     words = re.split(r"[-_ ]|(?<=\D)(?=\d)|(?<=\d)(?=\D)", stem.lower())
     for word in (words[0], words[-1], "-".join(words[:2])):
-        role = role_of(word)
+        role = role_of(word, stated)
         if role:
             return role[0]
     return None
+
+
+def role_beside(name: str, other: str) -> str | None:
+    """Return "rainy" or "clean" for a path beside another one, by the words that it has alone, or None.
+
+    Example:
+        >>> role_beside("rain_pics", "sunny_pics"), role_beside("a/gt", "a/data"), role_beside("A", "B")
+        ('rainy', 'clean', None)
+    """
+    own, others = (set(re.split(r"[^a-z0-9]+", path.lower())) for path in (name, other))
+    roles = {("rainy", "") if level_of(word) else role_of(word) for word in own - others} - {None}
+    return roles.pop()[0] if len(roles) == 1 else None  # type: ignore[index]
 
 
 def part_of(folders: Iterable[str]) -> str | None:
@@ -81,12 +100,14 @@ def match_names(rainy: Sequence[str], clean: Sequence[str]) -> dict[str, str]:
     """Map each rainy file to its clean one, both named by relative POSIX paths; a name without a twin is left out.
 
     Tried in order: the same path, the same key (`file_key`) in the same folder, the same key in any folder,
-    the longest beginning of the key that ends before a separator (`7_12` is the twelfth rain over `7`). A key
-    that two clean files share decides nothing.
+    the longest beginning of the key that ends before a separator (`7_12` is the twelfth rain over `7`), the same
+    numbers in any folder. A key that two clean files share decides nothing. Names only propose: whether two pictures
+    show one scene is asked of the pictures (`manas_lite.data.pairing`).
     """
     exact = {_without_ending(name): name for name in clean}
     local = _unique((((folder, key), name) for name in clean for folder, key in [_split(name)]))
     anywhere = _unique((_split(name)[1], name) for name in clean)
+    numbered = _unique((_numbers(name), name) for name in clean if _numbers(name))
     pairs = {}
     for name in rainy:
         folder, key = _split(name)
@@ -94,7 +115,7 @@ def match_names(rainy: Sequence[str], clean: Sequence[str]) -> dict[str, str]:
         if twin is None:
             cuts = [match.start() for match in re.finditer(r"[-_ ]", key)][::-1]
             candidates = (local.get((folder, key[:cut])) or anywhere.get(key[:cut]) for cut in cuts)
-            twin = next((candidate for candidate in candidates if candidate), None)
+            twin = next((candidate for candidate in candidates if candidate), None) or numbered.get(_numbers(name))
         if twin is not None:
             pairs[name] = twin
     return pairs
@@ -117,6 +138,10 @@ def _unique(items: Iterable[tuple[Any, str]]) -> dict[Any, str | None]:
 def _split(name: str) -> tuple[str, str]:
     path = PurePosixPath(name)
     return str(path.parent), file_key(path.stem)
+
+
+def _numbers(name: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"[0-9]+", PurePosixPath(name).stem)))
 
 
 def _without_ending(name: str) -> str:

@@ -63,6 +63,8 @@ def open_split(
             warnings.warn(difference, DataWarning, stacklevel=2)
     else:
         raise FileNotFoundError(f"{data}: no such folder; give a folder of pictures, a set's name, or 'photos'")
+    for remark in listing.remarks:
+        warnings.warn(remark, DataWarning, stacklevel=2)
     listing = _without_bad(listing, strict)
     if not listing.photos:
         parts = group_scenes(listing, group)

@@ -13,7 +13,7 @@ from typing import Any
 
 from manas_lite.data.layouts import list_folder
 from manas_lite.data.listing import Listing
-from manas_lite.photos.images import SUFFIXES
+from manas_lite.photos.photographs import PHOTOGRAPHS
 from manas_lite.runs.settings import parse
 
 
@@ -129,7 +129,7 @@ def locate(name: str, root: str | os.PathLike[str] | None = None) -> tuple[DataS
 
 def holds_pictures(folder: Path) -> bool:
     """Tell whether a picture lies anywhere below a folder."""
-    return any(file.suffix.lower() in SUFFIXES for file in folder.rglob("*"))
+    return any(file.suffix.lower() in PHOTOGRAPHS for file in folder.rglob("*"))
 
 
 def list_set(chosen: DataSet, base: Path) -> Listing:

@@ -7,14 +7,20 @@ pixels a side, and above 0.69 under Rain100H's heavy rain.)
 """
 
 import os
+import sqlite3
+import warnings
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from manas_lite.data.listing import DataWarning
 from manas_lite.data.pictures import Picture, check_seal
+from manas_lite.photos.images import ImageError
 
 SAME = 0.65
 """Similarity from which two pictures count as one background."""
@@ -37,14 +43,79 @@ def signature(image: np.ndarray) -> np.ndarray:
     return vector / length if length > 1.0 else np.zeros_like(vector)
 
 
-def signatures(pictures: Sequence[Picture], progress: bool | None = None) -> np.ndarray:
-    """Return the hashes of n pictures, float32 (n, 576); each file is decoded once per process, until it changes."""
-    rows = []
-    for picture in tqdm(pictures, desc="comparing pictures", disable=hide_bar(len(pictures), progress)):
+class Looks(NamedTuple):
+    """What is kept of n pictures."""
+
+    hashes: np.ndarray
+    """float32 (n, 576), each of length 1; zeros where a picture has no structure, or could not be read."""
+    sizes: np.ndarray
+    """int64 (n, 2): height and width in pixels; zeros where a picture could not be read."""
+
+
+def looks(pictures: Sequence[Picture], progress: bool | None = None, strict: bool = True) -> Looks:
+    """Return hashes and sizes of n pictures.
+
+    Each file is decoded once, until its size or its time of change differs: what was seen is kept in `cache_file`.
+
+    Args:
+        pictures: the pictures.
+        progress: show a bar; None shows it from 500 pictures on.
+        strict: True raises ImageError or OSError for a picture that cannot be read. False leaves its rows zero.
+    """
+    rows = np.zeros((len(pictures), 2 + _SIDE * _SIDE), np.float32)  # exact: no side has 2^24 pixels
+    keys = []
+    for picture in pictures:
         check_seal(picture.path)  # a hash kept from before the seal would tell of a sealed picture too
-        status = os.stat(picture.path)
-        rows.append(_kept_signature(picture, status.st_mtime_ns, status.st_size))
-    return np.stack(rows) if rows else np.zeros((0, _SIDE * _SIDE), np.float32)
+        status = os.stat(picture.path) if strict or picture.path.exists() else None
+        stamp = f"{status.st_mtime_ns} {status.st_size}" if status else ""
+        keys.append((f"{os.path.abspath(picture.path)}#{picture.half}", stamp))
+    known = _ask("SELECT look FROM looks_1 WHERE file = ? AND stamp = ?", keys)
+    new: dict[int, tuple[str, str, bytes]] = {}
+    place = {key: i for i, key in enumerate(keys)}  # one clean picture may stand under many rains
+    missing = [i for key, i in place.items() if not known[i]]
+    try:
+        for i in tqdm(missing, desc="comparing pictures", disable=hide_bar(len(missing), progress)):
+            try:
+                image = pictures[i].read()
+            except (ImageError, OSError):
+                if strict:
+                    raise
+                continue
+            rows[i] = (*image.shape[:2], *signature(image))
+            new[i] = (*keys[i], rows[i].tobytes())
+    finally:  # also after Ctrl-C
+        _ask("INSERT OR REPLACE INTO looks_1 VALUES (?, ?, ?)", list(new.values()))
+    for i, found in enumerate(known):
+        rows[i] = np.frombuffer(found[0], np.float32) if found else rows[place[keys[i]]]
+    return Looks(rows[:, 2:], rows[:, :2].astype(np.int64))
+
+
+def signatures(pictures: Sequence[Picture], progress: bool | None = None) -> np.ndarray:
+    """Return the hashes of n pictures, float32 (n, 576); see `looks`."""
+    return looks(pictures, progress).hashes
+
+
+def cache_file() -> Path:
+    """Return the file that hashes are kept in: in $MANAS_LITE_CACHE, or .cache/manas_lite in the home folder."""
+    return Path(os.environ.get("MANAS_LITE_CACHE") or Path.home() / ".cache" / "manas_lite") / "looks.sqlite"
+
+
+def _ask(statement: str, rows: Sequence[tuple[object, ...]]) -> list[Any]:
+    """Run a statement once per row of values in `cache_file`, and return the first answer of each, or None.
+
+    Where the file cannot be used, a DataWarning says so.
+    """
+    if not rows:
+        return []
+    try:
+        cache_file().parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(cache_file(), timeout=30)) as base, base:
+            base.execute("CREATE TABLE IF NOT EXISTS looks_1 (file TEXT PRIMARY KEY, stamp TEXT, look BLOB)")
+            return [base.execute(statement, row).fetchone() for row in rows]
+    except (sqlite3.Error, OSError) as error:
+        message = f"{cache_file()} cannot be used ({error}): every picture is compared anew; set MANAS_LITE_CACHE"
+        warnings.warn(message, DataWarning, stacklevel=3)
+        return [None] * len(rows)
 
 
 def hide_bar(count: int, progress: bool | None) -> bool:
@@ -79,8 +150,3 @@ def clusters(count: int, links: Iterable[tuple[int, int]]) -> list[list[int]]:
     for i in range(count):
         groups.setdefault(root(i), []).append(i)
     return list(groups.values())
-
-
-@lru_cache(maxsize=1 << 16)
-def _kept_signature(picture: Picture, modified: int, size: int) -> np.ndarray:
-    return signature(picture.read())

@@ -10,7 +10,8 @@ import pytest
 from samples import background, rain_on, save, save_halves, save_pair
 
 from manas_lite.data.grouping import group_scenes
-from manas_lite.data.layouts import DataWarning, list_folder, rainy_half
+from manas_lite.data.layouts import DataWarning, list_folder
+from manas_lite.data.pairing import rainy_half
 
 
 def rains(folder: Path, layout: str | None = None, by: str = "auto") -> dict[str | None, list[int]]:

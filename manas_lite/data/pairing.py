@@ -1,0 +1,245 @@
+"""Pairing: names propose which picture is the clean twin of which, and the pictures confirm it.
+
+Two pictures of one scene have hashes (`manas_lite.data.similarity`) of similarity SAME or more, two of different scenes
+at most DIFFERENT. On Rain100L, Rain100H, Rain800 and SIRR, true pairs reach at least 0.70 and wrong ones at most 0.29,
+except where two pictures of a set show one background.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from manas_lite.data.grouping import LARGEST_ERROR
+from manas_lite.data.listing import Listing, Photo
+from manas_lite.data.matching import role_beside
+from manas_lite.data.pictures import Picture
+from manas_lite.data.similarity import SAME, looks
+from manas_lite.photos.images import ImageError
+
+DIFFERENT = 0.4
+"""Similarity below which two pictures show different scenes."""
+
+_SAMPLE = 9
+_WINDOW = 512
+
+
+def confirm(listing: Listing) -> None:
+    """Move pairs of two scenes, or of two sizes, from the pairs of a listing to its problems.
+
+    A pair whose pictures have no structure, or cannot be read, is left to whoever reads it.
+    """
+    pairs = listing.pairs
+    both = looks([picture for pair in pairs for picture in (pair.clean, pair.rainy)], strict=False)
+    clean, rainy = both.hashes[::2], both.hashes[1::2]
+    scores = (clean * rainy).sum(1)
+    known = clean.any(1) & rainy.any(1)
+    unequal = (both.sizes[::2] != both.sizes[1::2]).any(1) & both.sizes.reshape(-1, 4).all(1)
+    wrong, doubtful = known & (scores < DIFFERENT), known & (scores >= DIFFERENT) & (scores < SAME)
+    for i in np.flatnonzero(wrong):
+        others = clean @ rainy[i]
+        best = int(others.argmax())
+        hint = f"; {pairs[best].clean} shows it" if others[best] >= SAME else ""
+        reason = f"shows another scene than {pairs[i].clean}, its clean twin by name (similarity {scores[i]:.2f})"
+        listing.problems.append((str(pairs[i].rainy), reason + hint))
+    for i in np.flatnonzero(unequal & ~wrong):
+        (height, width), (rainy_height, rainy_width) = both.sizes[2 * i], both.sizes[2 * i + 1]
+        reason = f"is {rainy_width}x{rainy_height} but its clean picture {pairs[i].clean} is {width}x{height}"
+        listing.problems.append((str(pairs[i].rainy), reason))
+    if doubtful.any():
+        first = pairs[int(np.flatnonzero(doubtful)[0])]
+        listing.remarks.append(
+            f"{listing.root}: {int(doubtful.sum())} pair(s) may not show one scene (similarity {DIFFERENT} to {SAME}), "
+            f"such as {first.rainy} and {first.clean}; look at them"
+        )
+    listing.pairs = [pair for pair, bad in zip(pairs, wrong | unequal, strict=True) if not bad]
+
+
+def alike(pairs: Sequence[tuple[Picture, Picture]]) -> bool:
+    """Tell whether most of a sample of pairs show one scene each."""
+    sample = sampled(pairs)
+    hashes = looks([picture for pair in sample for picture in pair], strict=False).hashes
+    scores = (hashes[::2] * hashes[1::2]).sum(1)[hashes[::2].any(1) & hashes[1::2].any(1)]
+    return len(scores) > 0 and float(np.median(scores)) >= SAME
+
+
+def clear_side(first: int, second: int, count: int) -> int | None:
+    """Return 0 or 1, the place of the clear majority of `count` votes: more than half, and three times the other."""
+    if 2 * max(first, second) <= count or max(first, second) < 3 * min(first, second):
+        return None
+    return int(second > first)
+
+
+# --- which of two pictures is the rainy one ---
+
+
+def rainy_half(left: np.ndarray, right: np.ndarray) -> str:
+    """Return "left" or "right", whichever has the brighter differences: rain adds light to an equal exposure."""
+    difference = right.astype(np.float32).mean(-1) - left.astype(np.float32).mean(-1)
+    gain, loss = float((difference.clip(0) ** 2).sum()), float((difference.clip(max=0) ** 2).sum())
+    return "right" if gain >= loss else "left"
+
+
+def streaks(left: np.ndarray, right: np.ndarray) -> float:
+    """Return how much brighter than dark the fine differences are: above 0 the right picture has bright streaks.
+
+    It is the skewness of the difference of the two high-pass filtered grey pictures (H, W), each divided by its
+    contrast at large scale, so that a darker exposure or haze changes nothing.
+
+    Source: this kit's choice. Streaks of rain are thin, few and bright: their distribution has a long bright tail.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    greys = [image.astype(np.float32).mean(-1) for image in (left, right)]
+    fine = [grey - gaussian_filter(grey, 2.0) for grey in greys]
+    contrasts = [max(float(gaussian_filter(grey, 8.0).std()), 1e-3) for grey in greys]
+    difference = fine[1] / contrasts[1] - fine[0] / contrasts[0]
+    difference -= difference.mean()
+    spread = float(difference.std())
+    limit = 2 * float(np.prod([(f / c).std() for f, c in zip(fine, contrasts, strict=True)])) ** 0.5
+    if spread == 0 or spread > limit:  # more differs than the pictures hold: one is blurred
+        return 0.0
+    return float(np.mean(difference**3)) / spread**3
+
+
+def rain_votes(pairs: Iterable[tuple[Picture, Picture]]) -> tuple[int, int, int]:
+    """Return in how many of a sample of pairs the first picture has the rain, in how many the second; and the sample.
+
+    Clear streaks decide. Faint ones decide where the brightness agrees, which never decides alone.
+    """
+    votes = []
+    for first, second in _read(pairs):
+        if first.shape == second.shape:
+            score = streaks(first, second)
+            brighter = 1 if rainy_half(first, second) == "right" else -1
+            decided = abs(score) > 0.2 or (abs(score) > 0.05 and score * brighter > 0)
+            votes.append(np.sign(score) * decided)
+    return votes.count(-1), votes.count(1), len(votes)
+
+
+def _read(pairs: Iterable[tuple[Picture, Picture]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the middle windows of both pictures of each pair that can be read."""
+    for pair in pairs:
+        try:
+            images = [picture.read() for picture in pair]
+        except (ImageError, OSError):
+            continue
+        height, width = images[0].shape[:2]
+        top, left = max(0, height - _WINDOW) // 2, max(0, width - _WINDOW) // 2
+        first, second = (image[top : top + _WINDOW, left : left + _WINDOW] for image in images)
+        yield first, second
+
+
+def sampled(items: Sequence[Any]) -> Sequence[Any]:
+    """Return at most nine items, evenly spread."""
+    return items[:: max(1, len(items) // _SAMPLE)][:_SAMPLE]
+
+
+# --- pairs among pictures whose names and folders say nothing ---
+
+
+class Home(NamedTuple):
+    """Pictures that may be one side of pairs: those of a folder, or those of a folder with the same words."""
+
+    folder: PurePosixPath
+    """From the root."""
+    words: str
+    """What their names hold beside numbers, or "" for all of a folder."""
+
+    def __str__(self) -> str:
+        return f"{self.folder}/{self.words}*" if self.words else str(self.folder)
+
+
+def homes_of(root: Path, photos: Sequence[Photo]) -> list[Home]:
+    """Return the home of each photograph."""
+    whole = [Home(PurePosixPath(p.picture.path.parent.relative_to(root)), "") for p in photos]
+    words = [Home(home.folder, re.sub(r"\d+", "", p.picture.path.stem)) for home, p in zip(whole, photos, strict=True)]
+    sizes, kinds = Counter(whole), Counter(home.folder for home in set(words))
+    return [w if 1 < kinds[w.folder] <= sizes[home] / 2 else home for home, w in zip(whole, words, strict=True)]
+
+
+def look_alikes(root: Path, photos: Sequence[Photo]) -> tuple[list[Home], list[tuple[Home, Home, str]]]:
+    """Return the home of each photograph, and (rainy home, clean home, why) of those that show the same scenes.
+
+    Two homes show the same scenes where half of the sampled pictures of the smaller one have a look-alike in the
+    other, most of which are no mere copies.
+
+    Raises:
+        ValueError: two homes show the same scenes, and neither names nor pictures say which is the rainy one.
+    """
+    homes = homes_of(root, photos)
+    members: dict[Home, list[int]] = {}
+    for i, home in enumerate(homes):
+        members.setdefault(home, []).append(i)
+    if len(members) < 2:
+        return homes, []
+    hashes = looks([photo.picture for photo in photos], strict=False).hashes
+    matches: dict[tuple[Home, Home], list[tuple[Picture, Picture]]] = {}
+    for home, own in sorted(members.items(), key=lambda item: len(item[1])):
+        scores = hashes[list(sampled(own))] @ hashes.T
+        for other, theirs in members.items():
+            if other == home or (other, home) in matches:
+                continue
+            best = scores[:, theirs].argmax(1)
+            found = [
+                (photos[i].picture, photos[theirs[j]].picture)
+                for row, i, j in zip(scores, sampled(own), best, strict=True)
+                if row[theirs[j]] >= SAME
+            ]
+            if 2 * len(found) >= len(scores) and 2 * sum(map(_copies, found)) <= len(found):
+                matches[home, other] = found
+    decided, open_ones = [], []
+    for (first, second), found in matches.items():
+        side, why = _rainy_side(first, second, found)
+        if side is None:
+            open_ones.append((first, second))
+        else:
+            decided.append((first, second, why) if side == 0 else (second, first, why))
+    rainy, clean = ({edge[k] for edge in decided} for k in (0, 1))
+    for first, second in open_ones:
+        if not {first, second} <= rainy and not {first, second} <= clean:
+            layout = stated_roles(first, second)
+            raise ValueError(
+                f"{root}: the pictures of {first} and {second} show the same scenes, so they look like pairs, and "
+                "neither names nor streaks say for sure which are the rainy ones: say it with "
+                f"layout={layout!r} (rainy:clean; --layout {layout}), the other way round, or with layout='photos' "
+                "where they are photographs without rain"
+            )
+    return homes, [edge for edge in decided if edge[1] not in rainy]
+
+
+def stated_roles(rainy: Home, clean: Home) -> str:
+    """Return the layout by which a user says which of two homes is the rainy one: RAINY:CLEAN."""
+    if rainy.folder == clean.folder:
+        return ":".join("".join(re.findall(r"[^\W_]+", home.words)) for home in (rainy, clean))
+    names = zip(reversed(rainy.folder.parts), reversed(clean.folder.parts), strict=False)
+    return ":".join(next((pair for pair in names if pair[0] != pair[1]), (str(rainy), str(clean))))
+
+
+def _copies(pair: tuple[Picture, Picture]) -> bool:
+    """Tell whether two pictures are one, in another size or quality."""
+    try:
+        first, second = (Image.fromarray(picture.read()) for picture in pair)
+    except (ImageError, OSError):
+        return False
+    size = min(first.size, second.size)
+    small = [np.asarray(image.resize(size, Image.Resampling.BOX), np.float32) for image in (first, second)]
+    return float(np.mean((small[0] - small[1]) ** 2)) <= LARGEST_ERROR
+
+
+def _rainy_side(first: Home, second: Home, found: Sequence[tuple[Picture, Picture]]) -> tuple[int | None, str]:
+    """Return 0 or 1, the place of the rainy one of two homes, and why; None where names and pictures do not agree."""
+    one, two, count = rain_votes(found)
+    seen = clear_side(one, two, count)
+    roles = role_beside(str(first), str(second)), role_beside(str(second), str(first))
+    named = {("rainy", "clean"): 0, ("clean", "rainy"): 1, ("rainy", None): 0, (None, "clean"): 0}.get(
+        roles, 1 if roles in ((None, "rainy"), ("clean", None)) else None
+    )
+    if named is not None and seen not in (None, named):
+        return None, ""
+    votes = f"{max(one, two)} of {count} sampled pairs show streaks there"
+    return (seen, votes) if named is None else (named, "the names say so" + f", and {votes}" * (seen is not None))
