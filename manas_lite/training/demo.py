@@ -1,16 +1,20 @@
 """The main job, end to end: search -> derive -> retrain -> evaluate, on photographs or on the user's own pairs."""
 
-import json
 import multiprocessing
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+from matplotlib.figure import Figure
 
 from manas_lite import draw
 from manas_lite.compute.runtime import ComputeSettings
@@ -20,7 +24,7 @@ from manas_lite.networks.nets import DerainNet
 from manas_lite.networks.space import SearchSpace
 from manas_lite.photos.inference import derain
 from manas_lite.photos.zoo import save_network
-from manas_lite.runs.record import RunDirectory
+from manas_lite.runs.record import RunDirectory, read_log, run_path, to_json
 from manas_lite.runs.settings import to_dict
 from manas_lite.training.evaluation import EvaluationResult, evaluate, table
 from manas_lite.training.loop import settings_record
@@ -85,7 +89,7 @@ def run_demo(
     """
     settings = settings or DemoSettings()
     split = open_split(data)
-    path = Path(runs_dir) / name
+    path = run_path(runs_dir, name)
     parts = {"search": settings_record(settings.search), "retrain": settings_record(settings.retrain)}
     record = {"settings": {"space": to_dict(settings.space), **parts}, "split": split.sha256}
     compute = settings.retrain.compute
@@ -98,7 +102,7 @@ def run_demo(
         say: Callable[[str], None] = print if progress else lambda line: None
         aside = stack.enter_context(_beside(hand_made, options)) if parallel else None
         scenes = f"{len(split.train)} training, {len(split.val)} validation and {len(split.test)} test scenes"
-        say(f"1/4 search an architecture, one of {settings.space.count():.1e}, on {scenes}")
+        say(f"1/4 search an architecture, one of {Decimal(settings.space.count()):.1e}, on {scenes}")
         found = search(settings.space, split, settings.search, runs_dir=path, name="search", progress=progress)
         say(f"2/4 train the searched network ({found.genotype.cost():,.0f} parameters)")
         searched = retrain(found.genotype, name="searched", progress=progress, **options)
@@ -107,18 +111,17 @@ def run_demo(
             aside.join()
         by_hand = retrain(hand_made, name="hand_made", progress=progress, **options)  # done already, if it went well
         trained = {"hand_made": by_hand.net, "searched": searched.net}
-        say("4/4 evaluate on pictures never trained on")
-        results = {
-            label: evaluate(net, split.test, compute=compute, progress=progress) for label, net in trained.items()
-        }
-
         net = trained["searched"]
         save_network(run.path, net)
         run.write_text("genotype.json", net.genotype.to_json())
         run.write_text("log.jsonl", "".join(_joined_logs(path, ["search", *trained])))
+        say("4/4 evaluate on pictures never trained on")
+        results = {
+            label: evaluate(net, split.test, compute=compute, progress=progress) for label, net in trained.items()
+        }
         run.write_json("metrics.json", collect_metrics(results, trained))
-        draw_pictures(path, found, net, split.test, compute)
         seconds = run.finish()
+        draw_pictures(path, found, net, split.test, compute)
         say("\n" + table({f"derained, {label.replace('_', '-')}": r for label, r in results.items()}))
         say(f"\n{time.monotonic() - began:.0f} s. The files and pictures are in {path}")
     return DemoResult(net, found, results, path, seconds)
@@ -165,17 +168,29 @@ def collect_metrics(results: dict[str, EvaluationResult], nets: dict[str, Derain
 def draw_pictures(
     path: Path, found: SearchResult, net: DerainNet, test: tuple[Scene, ...], compute: ComputeSettings
 ) -> None:
-    """Draw the genotype, the search, and for the first test scene rainy / derained / clean at each rain level."""
-    draw.save(draw.architecture(found.genotype), path / "genotype.png")
-    draw.save(draw.search_curves(found.log, found.genotype.space), path / "search.png")
-    scene = test[0]
-    rainy, clean = scene.read()
-    for label, image in zip(scene.labels, rainy, strict=True):
-        draw.save(draw.comparison(image, derain(image, net, compute=compute), clean), path / f"comparison-{label}.png")
+    """Draw the genotype, the search, and for the first test scene rainy / derained / clean at each rain level.
+
+    A drawing that fails is a warning, whatever the fault: the work is done and written by then.
+    """
+
+    def comparison(version: int) -> Figure:
+        rainy, clean = test[0].read()
+        return draw.comparison(rainy[version], derain(rainy[version], net, compute=compute), clean)
+
+    drawings: dict[str, Callable[[], Figure]] = {
+        "genotype.png": lambda: draw.architecture(found.genotype),
+        "search.png": lambda: draw.search_curves(found.log, found.genotype.space),
+        **{f"comparison-{label}.png": partial(comparison, i) for i, label in enumerate(test[0].labels)},
+    }
+    for name, drawing in drawings.items():
+        try:
+            draw.save(drawing(), path / name)
+        except Exception as error:
+            warnings.warn(f"{path / name} was not drawn: {type(error).__name__}: {error}", stacklevel=2)
 
 
 def _joined_logs(path: Path, names: list[str]) -> Iterator[str]:
     """Yield the records of the three runs as lines of one file, each saying which run it is of."""
     for name in names:
-        for line in (path / name / "log.jsonl").read_text().splitlines():
-            yield json.dumps({"run": name, **json.loads(line)}) + "\n"
+        for record in read_log(path / name):
+            yield to_json({"run": name, **record}) + "\n"

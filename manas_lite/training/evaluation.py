@@ -20,6 +20,8 @@ from manas_lite.photos.inference import borrowed, derain_batch
 from manas_lite.runs.progress import Progress
 
 MEASURES = {"psnr": psnr, "ssim": ssim}
+HIGHEST = 100.0
+"""What a picture counts at most in a mean by which networks are chosen, in dB: nothing could beat an infinite one."""
 CELLS = {"psnr": (9, 2), "ssim": (10, 4)}  # width and decimals in a table
 
 
@@ -202,6 +204,18 @@ def table(results: dict[str, EvaluationResult], labels: Sequence[str] | None = N
     return "\n".join(lines if left_out else lines[:-1])
 
 
+def require_scorable(scenes: Sequence[Scene]) -> None:
+    """Raise ValueError where no scene can tell a good network from a bad one: black, white, or without any rain."""
+    for scene in scenes:
+        rainy, clean = scene.read()
+        if clean.max() > 0 and clean.min() < 255 and (rainy != clean).any():
+            return
+    raise ValueError(
+        f"none of the {len(scenes)} validation scenes can choose the best network: each is black, or white, or its "
+        "rainy pictures equal its clean one. See what `python -m manas_lite.data check` says of the folder"
+    )
+
+
 def validation_psnr(net: nn.Module, scenes: Sequence[Scene], runtime: Compute) -> float:
     """Return the mean PSNR (RGB) on fixed whole pictures, in dB: it chooses the best checkpoint."""
     return mean_scores(net, scenes, runtime, ("psnr",))["psnr"]
@@ -211,7 +225,10 @@ def validation_psnr(net: nn.Module, scenes: Sequence[Scene], runtime: Compute) -
 def mean_scores(
     net: nn.Module, scenes: Sequence[Scene], runtime: Compute, measures: Sequence[str] = tuple(MEASURES)
 ) -> dict[str, float]:
-    """Return means (RGB) over the derained whole pictures; the network must be where the runtime computes."""
+    """Return means (RGB) over the derained whole pictures, of which none counts for more than 100 dB.
+
+    The network must be where the runtime computes.
+    """
     was_training = net.training
     net.eval()
     values: dict[str, list[Tensor]] = {measure: [] for measure in measures}
@@ -221,6 +238,6 @@ def mean_scores(
         for image in rainy:
             output = derain_batch(net, to_tensor(image)[None].to(runtime.device), runtime)
             for measure in measures:
-                values[measure].append(MEASURES[measure](output, target, "rgb")[0])
+                values[measure].append(MEASURES[measure](output, target, "rgb")[0].clamp(max=HIGHEST))
     net.train(was_training)
     return {measure: float(torch.stack(found).mean()) for measure, found in values.items()}

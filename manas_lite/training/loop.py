@@ -104,9 +104,7 @@ def open_run(
         try:
             yield run
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                f"the same call continues the {kind} in {path} from step {run.saved_step}"
-            ) from None
+            raise KeyboardInterrupt(f"called again, the {kind} in {path} goes on from step {run.saved_step}") from None
 
 
 def settings_record(settings: Settings) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.nets import DerainNet
 from manas_lite.photos.zoo import fingerprint, save_network
 from manas_lite.runs.record import run_path
-from manas_lite.training.evaluation import validation_psnr
+from manas_lite.training.evaluation import require_scorable, validation_psnr
 from manas_lite.training.loop import (
     Loop,
     cosine,
@@ -134,6 +134,7 @@ class _Retraining:
             raise ValueError(
                 "the split has no validation scenes, and the best checkpoint is chosen on them: move some there"
             )
+        require_scorable(split.val[: settings.val_scenes])
         if start is not None and start.genotype != genotype:
             raise ValueError(f"the start is a network of genotype {start.genotype.id}, not of {genotype.id}")
         self.genotype, self.split, self.settings, self.start = genotype, split, settings, start

@@ -11,7 +11,7 @@ from manas_lite.compute.runtime import ComputeSettings
 from manas_lite.losses import LossSettings
 from manas_lite.runs.settings import LATER, changed, check
 
-LARGEST_RATE, LARGEST_SEED = 1e6, 2**62
+LARGEST_RATE, LARGEST_SEED = 1e34, 2**62
 """The largest learning rates and weight decays, with which float32 can still compute, and the largest seeds."""
 
 
@@ -26,7 +26,7 @@ def _at_most(settings: Any, most: float, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
         if value is not None and value > most:
-            raise ValueError(f"{name} is {value}: it must be at most {most:,}")
+            raise ValueError(f"{name} is {value}: it must be at most {most:g}")
 
 
 def _above_zero(settings: Any, *names: str) -> None:
