@@ -13,7 +13,7 @@ from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.nets import DerainNet
 from manas_lite.runs import checkpoint
 from manas_lite.runs.checkpoint import sha256_of
-from manas_lite.runs.documents import about, document, read_json
+from manas_lite.runs.documents import about, document, one_line, read_json
 
 SHIPPED = Path(__file__).resolve().parents[1] / "assets" / "models"
 WEIGHTS = "weights.safetensors"
@@ -67,7 +67,8 @@ def load(name_or_path: str | Path) -> DerainNet:
         raise FileNotFoundError(f"{path} holds no {WEIGHTS}: {why}")
     tensors, meta = checkpoint.read(file)
     if meta.get("kind") != "network":
-        raise checkpoint.CheckpointError(f"{file} holds no derived network but {meta.get('kind', 'something else')}")
+        text = f"{file} holds no derived network but {meta.get('kind', 'something else')}"
+        raise checkpoint.CheckpointError(one_line(text))
     with about(file, checkpoint.CheckpointError):
         genotype = Genotype.from_json(document(Meta, meta, "its description").genotype)
         with torch.device("meta"):  # its names and shapes alone: nothing is built for a file that does not fit

@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from manas_lite.runs.documents import decode, document, read_bytes
+from manas_lite.runs.documents import about, decode, document, one_line, read_bytes
 
 FORMAT = 1
 LARGEST = 32 * 2**30
@@ -97,8 +97,9 @@ def read(path: str | Path, *, identity: str | None = None) -> tuple[dict[str, An
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
-    try:
+    with about(path, CheckpointError):
         data = read_bytes(path, LARGEST)
+    try:
         flat = safetensors.torch.load(data)
         names = decode(data[8 : 8 + int.from_bytes(data[:8], "little")], "the header").get("__metadata__") or {}
         stated = decode(names[_HEADER], "its description is no JSON") if _HEADER in names else None
@@ -108,14 +109,10 @@ def read(path: str | Path, *, identity: str | None = None) -> tuple[dict[str, An
         raise CheckpointError(f"{path} is a safetensors file, but not written by manas_lite: it has no description")
     header = document(Header, stated, path, newest=FORMAT, error=CheckpointError)
     if identity is not None and header.identity != identity:
-        raise CheckpointError(
-            f"{path} belongs to {header.identity or 'nothing named'}, expected {identity}: "
-            "load it with the genotype or space it was made with, or use another run directory"
-        )
-    try:
+        text = f"{path} belongs to {header.identity or 'nothing named'}, expected {identity}: load it with the genotype"
+        raise CheckpointError(one_line(f"{text} or space it was made with, or use another run directory"))
+    with about(path, CheckpointError):
         return _unflatten(flat, header.empty), header.meta
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from None
 
 
 def write_atomic(path: str | Path, data: bytes) -> None:

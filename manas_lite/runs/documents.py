@@ -23,8 +23,8 @@ LARGEST = 256 * 2**20
 DEEPEST = 64
 """The most levels of lists and objects in a document. This kit writes fewer than 20."""
 
-LONGEST = 600
-"""The most characters of a message: it may quote a document, and no document may fill the screen."""
+LONGEST = 800
+"""The most characters of a message, about ten lines of a terminal."""
 
 
 @contextmanager
@@ -33,8 +33,13 @@ def about(place: object, kind: type[ValueError] = ValueError) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        message = " ".join(f"{place}: {error}".split())
-        raise kind(message if len(message) <= LONGEST else f"{message[:LONGEST]} ...") from None
+        raise kind(one_line(f"{place}: {error}")) from None
+
+
+def one_line(message: str) -> str:
+    """Return a message as one line, without its middle where it is too long: it may quote a document."""
+    line = " ".join(message.split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
 
 
 def read_bytes(path: str | Path, most: int = LARGEST) -> bytes:
@@ -48,7 +53,7 @@ def read_bytes(path: str | Path, most: int = LARGEST) -> bytes:
     if path.exists() and not path.is_file() and not path.is_dir():
         raise ValueError(f"{path} is no regular file but a pipe or a device: name a file")
     if path.is_file() and (size := path.stat().st_size) > most:
-        raise ValueError(f"{path} has {size:,} bytes, and at most {most:,} are read: it is no file of this kit")
+        raise ValueError(f"{path} has {size:,} bytes, and at most {most:,} are read: it is no file of this kind")
     return path.read_bytes()
 
 

@@ -24,7 +24,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from manas_lite.runs.checkpoint import LEFTOVER, sha256_of, write_atomic
-from manas_lite.runs.documents import decode, document, read_bytes, read_json
+from manas_lite.runs.documents import decode, document, one_line, read_bytes, read_json
 from manas_lite.runs.environment import describe_environment, peak_memory
 from manas_lite.runs.settings import completed, difference, plain
 
@@ -184,17 +184,14 @@ class RunDirectory:
     def _check(self) -> None:
         """Refuse to continue a run that is another one."""
         if self.manifest["kind"] != self.kind:
-            raise ValueError(
-                f"{self.path} holds a run of kind {self.manifest['kind']!r}, not {self.kind!r}: use another name"
-            )
+            text = f"{self.path} holds a run of kind {self.manifest['kind']!r}, not {self.kind!r}: use another name"
+            raise ValueError(one_line(text))
         # What older runs did not have, and what is off or has its default here, differs in nothing.
         here = {key: value for key, value in self.record.items() if value is not None or key in self.manifest}
         there = {key: self.manifest[key] for key in here if key in self.manifest}
         if found := difference(completed(here, self.defaults), completed(there, self.defaults)):
-            raise ValueError(
-                f"{self.path} was started with other settings: {'; '.join(map(str, found))}. Use another name or "
-                "runs_dir, or delete the folder to start again"
-            )
+            text = f"{self.path} was started with other settings: {'; '.join(map(str, found))}"
+            raise ValueError(one_line(f"{text}. Use another name or runs_dir, or delete the folder to start again"))
 
     def _holder(self) -> str:
         with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
