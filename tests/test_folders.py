@@ -1,6 +1,7 @@
 """Strength, scale, time estimates, and folders with contact sheets."""
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -224,3 +225,185 @@ def _contains(sheet, picture):
         if np.array_equal(sheet[top : top + height, left : left + width], picture):
             return True
     return False
+
+
+# -- hidden files, calls that were killed, originals --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["._0.png", ".0.png", "._IMG_1.JPG", ".hidden.tif"])
+def test_hidden_files_are_no_pictures(tmp_path, weights, name):
+    write_image(_made(tmp_path / "in") / "0.png", tiny.picture(0))
+    (tmp_path / "in" / name).write_bytes(b"\0\5\x16\7Mac OS X")
+    use = ["--weights", weights, "--threads", "1"]
+    assert main(["derain", str(tmp_path / "in"), str(tmp_path / "out"), *use]) == 0
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["0.png"]
+
+
+class Killed(BaseException):
+    """Ends a call where a signal would: no handler of the program sees it."""
+
+
+def _killed_at(number, **call):
+    """Derain a folder by a network that ends the process, so to say, at one of its calls."""
+    net = call["net"]
+    handle = net.register_forward_pre_hook(lambda *_: _raise_if(len(net.seen) + 1 == number, Killed()))
+    with pytest.raises(Killed):
+        derain_folder(**call)
+    handle.remove()
+    net.seen.clear()
+
+
+def _raise_if(holds, error):
+    if holds:
+        raise error
+
+
+@pytest.mark.parametrize("number", [1, 2, 4])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_in_two_calls_ends_as_in_one(tmp_path, number, overwrite):
+    for i in range(4):
+        write_image(_made(tmp_path / "in") / f"{i}.png", tiny.picture(i, 40))
+    (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
+    ends = {}
+    for place in ("once", "twice"):
+        net = Darker()
+        out = _made(tmp_path / place)
+        write_image(out / "sheet-not.png", tiny.picture(9))
+        call = {
+            "folder": tmp_path / "in",
+            "output": out,
+            "net": net,
+            "sheet": out / "sheet.png",
+            "overwrite": overwrite,
+        }
+        call |= {"say": lambda _: None, "complain": lambda _: None, "strength": 0.5}
+        if place == "twice":
+            _killed_at(number, **call)
+        result = derain_folder(**call)
+        ends[place] = (
+            [p.name for p in result.written],
+            [p.name for p, _ in result.failed],
+            {p.name: p.read_bytes() for p in out.iterdir()},
+        )
+    assert ends["once"] == ends["twice"]
+    assert len(net.seen) == (4 if overwrite else 4 - (number - 1))  # what was done is not done again
+    assert ends["once"][0] == [f"{i}.png" for i in range(4)]
+
+
+def test_a_call_that_was_killed_at_its_sheets_goes_on(tmp_path, net, monkeypatch):
+    monkeypatch.setattr("manas_lite.photos.folders.SHEET", 2)
+    for i in range(3):
+        write_image(_made(tmp_path / "in") / f"{i}.png", tiny.picture(i))
+    call = {"folder": tmp_path / "in", "output": tmp_path / "out", "net": net, "sheet": tmp_path / "s.png"}
+    written = []
+
+    def killed(path, array):
+        written.append(write_image(path, array))
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr("manas_lite.photos.folders.write_image", killed)
+        with pytest.raises(Killed):
+            derain_folder(**call)
+    assert written == [tmp_path / "s.png"]
+    assert len(derain_folder(**call).written) == 3
+    assert sorted(p.name for p in tmp_path.glob("s*.png")) == ["s-2.png", "s.png"]
+    with pytest.raises(FileExistsError, match="contact sheet"):
+        derain_folder(**call)
+
+
+@pytest.mark.parametrize("change", ["settings", "network", "picture", "own file"])
+def test_only_what_the_same_call_made_counts_as_done(tmp_path, change):
+    for i in range(3):
+        write_image(_made(tmp_path / "in") / f"{i}.png", tiny.picture(i, 40))
+    out, complaints, net = _made(tmp_path / "out"), [], Darker()
+    if change == "own file":
+        write_image(out / "0.png", tiny.picture(5))
+    call = {"folder": tmp_path / "in", "output": out, "net": net, "complain": complaints.append}
+    _killed_at(3 if change != "own file" else 2, **call)
+    complaints.clear()
+    if change == "settings":
+        call["strength"] = 0.3
+    elif change == "network":
+        net.register_buffer("more", torch.ones(1))
+    elif change == "picture":
+        write_image(tmp_path / "in" / "0.png", tiny.picture(7, 50))
+    result = derain_folder(**call)
+    kept = {"settings": 2, "network": 2, "picture": 1, "own file": 1}[change]
+    assert len(result.failed) == len(complaints) == kept
+    assert all("exists" in reason for _, reason in result.failed)
+
+
+def test_the_originals_are_replaced_in_place_alone(tmp_path, net):
+    folder = _made(tmp_path / "in")
+    for i in range(3):
+        write_image(folder / f"{i}.png", np.full((8, 8, 3), 100 + i, np.uint8))
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    other, one = tmp_path / "other", folder / "0.png"
+    other.symlink_to(folder)
+    os.link(one, tmp_path / "0.png")
+    for overwrite in (False, True):
+        for output in (folder, other, folder / ".." / "in"):
+            with pytest.raises(FileExistsError, match="--in-place"):
+                derain_folder(folder, output, net, overwrite=overwrite)
+            with pytest.raises(FileExistsError, match="--in-place"):
+                derain(one, net, output=output, overwrite=overwrite)
+        with pytest.raises(FileExistsError, match="--in-place"):
+            derain(one, net, output=tmp_path / "0.png", overwrite=overwrite)
+    assert net.seen == []
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        derain(one, net, output=folder / "1.png", in_place=True)  # another picture than its own
+    with pytest.raises(ValueError, match="sheet"):
+        derain_folder(folder, folder, net, in_place=True, sheet=tmp_path / "s.png")
+    _killed_at(3, folder=folder, output=folder, net=net, in_place=True)
+    write_image(folder / "new.png", np.full((8, 8, 3), 200, np.uint8))
+    assert len(derain_folder(folder, folder, net, in_place=True).written) == 4
+    assert len(net.seen) == 2  # none of them twice
+    assert {p.name: read_image(p).max() for p in folder.iterdir()} == {
+        "0.png": 80,
+        "1.png": 81,
+        "2.png": 82,
+        "new.png": 180,
+    }
+
+
+@pytest.mark.parametrize(
+    ("terminal", "answer", "option", "replaced"),
+    [(True, "y\n", [], True), (True, "Yes\n", ["--overwrite"], True), (True, "\n", [], False), (True, "", [], False),
+     (True, "n\n", ["--overwrite"], False), (False, "y\n", ["--overwrite"], False), (False, "", ["--in-place"], True)],
+)  # fmt: skip
+@pytest.mark.parametrize("what", ["file", "folder", "into folder"])
+def test_who_sits_at_a_terminal_is_asked(
+    tmp_path, weights, monkeypatch, capsys, terminal, answer, option, replaced, what
+):
+    folder = _made(tmp_path / "in")
+    picture = write_image(folder / "a.png", tiny.picture(0, 40))
+    before = picture.stat().st_ino, picture.read_bytes()
+    stdin = io.StringIO(answer)
+    stdin.isatty = lambda: terminal
+    monkeypatch.setattr("sys.stdin", stdin)
+    source, output = {"file": (picture, picture), "folder": (folder, folder), "into folder": (picture, folder)}[what]
+    status = main(["derain", str(source), str(output), "--weights", weights, "--threads", "1", *option])
+    assert status == (0 if replaced else 2)
+    assert (picture.stat().st_ino != before[0]) == replaced
+    assert replaced or picture.read_bytes() == before[1]
+    said = capsys.readouterr().err
+    assert ("Replace" in said) == (terminal and "--in-place" not in option)
+    assert replaced or "--in-place" in said
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_weights_that_give_no_picture_are_named(tmp_path, capsys, folder):
+    net = DerainNet(tiny.GENOTYPE)
+    for value in net.parameters():
+        torch.nn.init.constant_(value, 1e30)  # each of them is a number, and what they make is none
+    save_network(_made(tmp_path / "run"), net)
+    for i in range(2):
+        write_image(_made(tmp_path / "in") / f"{i}.png", tiny.picture(i, 40))
+    source = tmp_path / "in" if folder else tmp_path / "in" / "0.png"
+    output = tmp_path / "out" if folder else tmp_path / "out" / "0.png"
+    assert main(["derain", str(source), str(output), "--weights", str(tmp_path / "run"), "--threads", "1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'run'}: the network answers with NaN")
+    assert not list(tmp_path.glob("out/*.png"))

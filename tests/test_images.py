@@ -1,5 +1,6 @@
 """Reading and writing pictures: every kind of file is converted as documented, or refused by name."""
 
+import ast
 import contextlib
 import io
 import os
@@ -17,7 +18,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from manas_lite.photos.images import ImageError, conversions, image_size, read_image, to_array, to_tensor, write_image
+from manas_lite.photos.images import (
+    FORMATS,
+    SUFFIXES,
+    ImageError,
+    conversions,
+    image_size,
+    read_image,
+    to_array,
+    to_tensor,
+    write_image,
+)
+from manas_lite.photos.photographs import open_photograph
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 GREY = COLOUR[..., 0]
@@ -158,7 +170,7 @@ def _bad_files(folder: Path) -> dict[str, Path]:
     ("kind", "says"),
     [
         ("truncated", "cannot be decoded .*download it again"),
-        ("no-image", "is no image that Pillow can read"),
+        ("no-image", "is no image that this kit reads"),
         ("empty", r"is empty \(0 bytes\)"),
         ("folder", "is a folder, not an image file"),
         ("animated", "holds 3 frames; save the one you mean as a PNG"),
@@ -276,3 +288,53 @@ def test_full_disk_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, old_limit)
     np.testing.assert_array_equal(read_image(path), COLOUR)
     assert os.listdir(tmp_path) == ["a.png"]
+
+
+FOREIGN = ["EPS", "ICO", "TGA", "PCX", "SGI", "JPEG2000", "PDF", "XBM", "MSP", "DDS", "DIB", "ICNS"]
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".tif", ".gif"])
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_only_the_formats_that_are_named_are_opened(tmp_path: Path, kind: str, ending: str, monkeypatch) -> None:
+    """Pillow itself wrote them all, and reads most; what is no PNG is refused under the name of one."""
+    for name in ("Popen", "check_call", "run"):
+        monkeypatch.setattr(f"subprocess.{name}", lambda *_, **__: pytest.fail("a program was started"))
+    path = tmp_path / f"a{ending}"
+    picture = Image.fromarray(np.zeros((64, 64, 3), np.uint8))
+    mode = {"XBM": "1", "MSP": "1"}.get(kind, "RGB")
+    with open(path, "wb") as file:
+        picture.convert(mode).save(file, kind)
+    for read in (read_image, image_size, conversions):
+        with pytest.raises(ImageError, match="is no image that this kit reads") as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", sorted(SUFFIXES))
+@pytest.mark.parametrize("kind", ["BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP", "MPO"])
+def test_the_formats_that_are_named_are_opened_whatever_the_ending(tmp_path: Path, kind: str, ending: str) -> None:
+    with open(tmp_path / f"a{ending}", "wb") as file:
+        Image.fromarray(COLOUR).save(file, kind)
+    assert read_image(tmp_path / f"a{ending}").shape == COLOUR.shape
+
+
+def test_every_ending_belongs_to_a_format_that_is_opened() -> None:
+    assert {Image.registered_extensions()[suffix] for suffix in SUFFIXES} == set(FORMATS)
+
+
+def test_pillow_is_told_its_formats_wherever_it_opens_a_file(repository: Path) -> None:
+    for module in (repository / "manas_lite").rglob("*.py"):
+        for call in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("Image.open"):
+                assert "formats" in {keyword.arg for keyword in call.keywords}, f"{module}: {ast.unparse(call)}"
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".tif", ".heic"])
+@pytest.mark.parametrize("make", [os.mkfifo, lambda p: p.symlink_to("/dev/zero"), lambda p: p.symlink_to("/dev/null")])
+def test_only_regular_files_are_opened(tmp_path: Path, make, ending: str, monkeypatch) -> None:
+    path = tmp_path / f"a{ending}"
+    make(path)
+    monkeypatch.setattr("builtins.open", lambda name, *_, **__: pytest.fail(f"{name} was opened"))
+    for read in (read_image, image_size, conversions, open_photograph):
+        with pytest.raises(ImageError, match=f"a{ending}: is a pipe or a device"):
+            read(path)

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import tifffile
 import tiny
 import torch
 from PIL import Image, ImageCms
+from PIL.JpegImagePlugin import get_sampling
 
 from manas_lite.networks.nets import DerainNet
 from manas_lite.photos.images import ImageError, read_image
-from manas_lite.photos.inference import derain
+from manas_lite.photos.inference import DivergedNetworkError, derain
 from manas_lite.photos.photographs import (
     Photograph,
     from_pil,
@@ -272,3 +274,156 @@ def test_heic_in_and_out(tmp_path, net):
     assert np.abs(again.pixels.astype(int) - derain(photo.pixels, net)).mean() < 3
     assert loaded(again.exif)[MAKE] == "Rainproof"
     assert GPS_TAG not in loaded(again.exif)
+
+
+# -- how a photograph is stored -----------------------------------------------------------------------------------
+
+
+class Same(torch.nn.Module):
+    """Gives back what it is given: every change of the file is the writer's."""
+
+    def forward(self, x):
+        return x
+
+
+@pytest.mark.parametrize("quality", [30, 75, 97, 100])
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+def test_a_jpeg_keeps_its_tables_and_its_chroma(tmp_path, quality, subsampling):
+    path = tmp_path / "a.jpg"
+    blocks = RNG.integers(0, 256, (12, 12, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1)  # hard edges of colour
+    Image.fromarray(blocks).save(path, quality=quality, subsampling=subsampling)
+    with Image.open(path) as before, Image.open(derain(path, Same())) as after:
+        assert after.quantization == before.quantization
+        assert get_sampling(after) == subsampling
+        change = np.abs(np.asarray(before).astype(int) - np.asarray(after)).mean()
+        assert subsampling or change < 2  # a block coded again by the same tables is nearly itself
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "RGB"])
+def test_jpegs_of_other_kinds_are_written_and_read(tmp_path, mode):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(COLOUR).convert(mode).save(path, quality=90)
+    with Image.open(derain(path, Same())) as after:
+        assert after.mode == ("L" if mode == "L" else "RGB")
+        if mode == "L":
+            with Image.open(path) as before:
+                assert after.quantization == before.quantization
+
+
+def test_chroma_of_a_picture_that_is_turned_is_not_halved_the_other_way(tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(COLOUR).save(path, subsampling=1, exif=camera(orientation=6).tobytes())
+    with Image.open(derain(path, Same())) as after:
+        assert get_sampling(after) == 0
+
+
+@pytest.mark.parametrize("target", [".jpg", ".png", ".tif", ".bmp"])
+@pytest.mark.parametrize("source", [".jpg", ".png", ".tif", ".bmp", "16.png", "16.tif"])
+@pytest.mark.parametrize("dpi", [(300, 300), (72, 144)])
+def test_resolution_is_kept(tmp_path, source, target, dpi):
+    path = tmp_path / f"a{source}"
+    if source == "16.tif":
+        tifffile.imwrite(path, DEEP, photometric="rgb", resolution=dpi, resolutionunit="INCH")
+    elif source == "16.png":
+        save_photograph(path, Photograph(DEEP, dpi=dpi))
+    else:
+        Image.fromarray(COLOUR).save(path, dpi=dpi)
+    out = derain(path, Same(), output=tmp_path / f"b{target}")
+    with Image.open(path) as before, Image.open(out) as after:
+        assert before.info["dpi"] == pytest.approx(dpi, abs=0.1)
+        assert after.info["dpi"] == pytest.approx(dpi, abs=0.1)
+    assert open_photograph(out).deep == ("16" in source and target in (".png", ".tif"))
+
+
+def test_resolution_turns_with_the_picture_and_goes_with_a_pil_image(tmp_path):
+    Image.fromarray(COLOUR).save(tmp_path / "a.jpg", dpi=(100, 200), exif=camera(orientation=6).tobytes())
+    with Image.open(derain(tmp_path / "a.jpg", Same())) as after:
+        assert after.info["dpi"] == (200, 100)
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert derain(image, Same()).info["dpi"] == (200, 100)
+
+
+@pytest.mark.parametrize(
+    "dpi", [(0, 0), (-1, 5), (np.nan, 5), (5, np.nan), (1e9, 1e9), 5, "x", (1,), None, ((1, 2), 3)]
+)
+def test_a_resolution_that_is_none_costs_nothing(tmp_path, dpi):
+    image = Image.fromarray(COLOUR)
+    image.info["dpi"] = dpi
+    photo = from_pil(image)
+    assert photo.dpi is None
+    save_photograph(tmp_path / "a.jpg", photo)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.heic", "a.HEIF", "a.webp"])
+def test_a_heic_is_known_by_its_bytes(tmp_path, name):
+    heif = pytest.importorskip("pillow_heif", reason="HEIC needs the extra: pip install 'manas_lite[heic]'")
+    smooth = tiny.picture(0, 64)[:48]
+    content = io.BytesIO()
+    heif.from_pillow(Image.fromarray(smooth)).save(content, quality=95, exif=camera(orientation=1).tobytes())
+    path = tmp_path / name
+    path.write_bytes(content.getvalue())
+    assert np.abs(read_image(path).astype(int) - smooth).mean() < 3
+    assert photograph_size(path) == (48, 64)
+    out = derain(path, Same())
+    assert np.abs(open_photograph(out).pixels.astype(int) - smooth).mean() < 6
+    assert loaded(open_photograph(path).exif)[MAKE] == "Rainproof"
+    assert (out.read_bytes()[4:8] == b"ftyp") == (path.suffix.lower() in (".heic", ".heif"))
+    path.write_bytes(content.getvalue()[:200])
+    with pytest.raises(ImageError, match=path.name):
+        open_photograph(path)
+
+
+def test_a_jpeg_that_is_called_heic_is_read(tmp_path):
+    Image.fromarray(COLOUR).save(tmp_path / "a.jpg", quality=95)
+    path = (tmp_path / "a.jpg").rename(tmp_path / "a.heic")
+    assert open_photograph(path).pixels.shape == COLOUR.shape
+
+
+def test_heic_without_its_library_is_told_with_the_file(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    with pytest.raises(ImageError, match=r"a\.jpg: HEIC pictures need an extra"):
+        open_photograph(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+@pytest.mark.parametrize("name", ["x" * 244, "é" * 122, "雨" * 81])
+def test_names_as_long_as_a_disk_allows(tmp_path, suffix, name):
+    path = tmp_path / f"{name}{suffix}"
+    Image.fromarray(COLOUR).save(path)
+    out = tmp_path / "out" / path.name
+    assert derain(path, Same(), output=out) == out
+    beside = derain(path, Same())
+    assert beside.parent == tmp_path
+    assert "-derained" in beside.name
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+# -- networks that give no picture --------------------------------------------------------------------------------
+
+
+class Spoiled(torch.nn.Module):
+    """Answers with one value that is no number."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, x):
+        x = x.clone()
+        x[..., 0, 0] = self.value
+        return x
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("how", [{}, {"strength": 0.5}, {"scale": 0.5}])
+@pytest.mark.parametrize("picture", [COLOUR, DEEP, DEEP[..., 0], COLOUR / 255, (COLOUR / 255).astype(np.float32)])
+def test_nan_never_becomes_a_picture(tmp_path, value, how, picture):
+    with pytest.raises(DivergedNetworkError, match="NaN or infinity"):
+        derain(picture, Spoiled(value), **how)
+    if picture.dtype != np.uint8 and picture.dtype != np.uint16:
+        return
+    path = save_photograph(tmp_path / "a.png", Photograph(picture))
+    with pytest.raises(DivergedNetworkError):
+        derain(path, Spoiled(value), **how)
+    assert list(tmp_path.iterdir()) == [path]

@@ -80,3 +80,18 @@ def test_a_video_that_ffmpeg_did_not_write_is_no_result(tmp_path, net, ffmpeg):
         derain_video(path, net, tmp_path / "out" / "out.mov", say=lambda _: None)  # FLAC is none of .mov's
     assert list((tmp_path / "out").iterdir()) == []
     assert derain_video(path, net, tmp_path / "out" / "out.mkv", say=lambda _: None).exists()
+
+
+def test_a_video_is_not_replaced_unless_told(tmp_path, net, ffmpeg):
+    path = _video(ffmpeg, tmp_path / "in.mp4")
+    before = path.read_bytes()
+    with pytest.raises(FileExistsError, match="--in-place"):
+        derain_video(path, net, path, overwrite=True)
+    assert path.read_bytes() == before
+    derain_video(path, net, path, in_place=True)
+    assert path.read_bytes() != before
+
+
+def test_a_video_with_a_long_name(tmp_path, net, ffmpeg):
+    path = _video(ffmpeg, tmp_path / f"{'x' * 244}.mp4")
+    assert derain_video(path, net, tmp_path / "out" / path.name).exists()

@@ -1,5 +1,6 @@
 """Many pictures at once: derain one folder (the frames of a video, say) into another, and say how long that takes."""
 
+import hashlib
 import math
 import os
 import sys
@@ -16,8 +17,10 @@ from manas_lite.compute.footprint import is_out_of_memory
 from manas_lite.compute.runtime import ComputeSettings
 from manas_lite.draw.sheets import contact_sheet, thumbnail
 from manas_lite.photos.images import check_ending, write_image
-from manas_lite.photos.inference import derain, seconds_per_pixel
+from manas_lite.photos.inference import DivergedNetworkError, check_replacing, derain, seconds_per_pixel
 from manas_lite.photos.photographs import PHOTOGRAPHS, open_photograph, photograph_size
+from manas_lite.photos.zoo import fingerprint
+from manas_lite.runs.checkpoint import write_atomic
 from manas_lite.runs.progress import Progress
 
 LONG = 10.0
@@ -56,38 +59,72 @@ def derain_folder(
     """Derain every picture directly in `folder` into `output`, which is made where it is missing, under its own name.
 
     A picture that cannot be read, or needs more memory than there is, or whose result is there already, is left out
-    and counted; `complain` is told why; the others are done. `say` is told how long it will take beforehand.
+    and counted; `complain` is told why; the others are done. `say` is told how long it will take beforehand. The same
+    call after one that was killed does the rest, and ends as one call would.
 
     Args:
+        folder: the folder of pictures. Hidden files are left out.
+        output: the folder for the results. Where it is `folder` itself, `in_place` must be set.
+        net: the network.
+        say: is told each file that is written.
+        complain: is told each picture that is left out, and why.
         sheet: also write a contact sheet, before and after, to this file; numbered ones for more than SHEET pictures.
         options: those of `derain`.
 
     Raises:
-        ValueError: the folder has no pictures, `output` is a file, or the sheet's ending cannot be written.
-        FileExistsError: the sheet exists.
+        ValueError: the folder has no pictures, `output` is a file, the sheet's ending cannot be written, or a sheet is
+            wanted of pictures that are replaced.
+        FileExistsError: the sheet exists, or `output` is `folder`.
         OSError: a folder cannot be written to. All of these are raised before any work.
+        DivergedNetworkError: the network answers with NaN; no other picture would come right.
     """
     if output.exists() and not output.is_dir():
         raise ValueError(f"{folder} is a folder, so {output} must be one too, and it is a file")
+    in_place, overwrite = options.get("in_place", False), options.get("overwrite", False)
+    check_replacing(folder, output, overwrite, in_place)
+    if in_place and sheet:
+        raise ValueError("a contact sheet shows the originals too: name another output folder, or leave the sheet out")
     pictures = pictures_in(folder)
     sheets = [] if sheet is None else _sheets(sheet, len(pictures))
+    # The files that a call is going to make stand in a journal until it ends: those that are there when the same call
+    # is given again are its own, and whole. What is replaced in place is done when it is no longer as it was.
+    choices = [options.get(name) for name in ("strength", "scale", "keep_location", "in_place")]
+    journal = output / f".derain-{_mark(fingerprint(net), *choices)[:16]}.unfinished"
+    known = set(journal.read_text().split()) if journal.exists() else set()
+
+    def done(picture: Path) -> bool:
+        if in_place:
+            return _mark(picture.name) in known and _stamp(picture) not in known
+        return not overwrite and _stamp(picture) in known and (output / picture.name).exists()
+
     for path in sheets:
-        if path.exists() and not options.get("overwrite"):
+        if path.exists() and not overwrite and _mark(path) not in known:
             raise FileExistsError(f"{path} exists: name another contact sheet, or set overwrite (--overwrite)")
     for place in {output, *(path.parent for path in sheets)}:
         place.mkdir(parents=True, exist_ok=True)
         if not os.access(place, os.W_OK | os.X_OK):
             raise PermissionError(f"{place}: may not be written to; name another folder")
-    warn_if_long(pictures, net, scale=options.get("scale", 1.0), compute=options.get("compute"), say=say)
+    marks = {_mark(path) for path in sheets}
+    for picture in pictures:
+        if _mark(picture.name) not in known and (in_place or not (output / picture.name).exists()):
+            marks |= {_mark(picture.name), _stamp(picture)}
+    known |= marks
+    write_atomic(journal, "\n".join(sorted(known)).encode())
+    left = [picture for picture in pictures if not done(picture)]
+    warn_if_long(left, net, scale=options.get("scale", 1.0), compute=options.get("compute"), say=say)
     written: list[Path] = []
     failed: list[tuple[Path, str]] = []
     rows: list[tuple[str, list[np.ndarray]]] = []
     with Progress(len(pictures), "derain") as bar:
         for picture in pictures:
             try:
-                path = derain(picture, net, output=output / picture.name, **options)
+                path = output / picture.name
+                if picture in left:
+                    derain(picture, net, output=path, **options)
                 if sheets:
                     rows.append((picture.name, [thumbnail(open_photograph(p).pixels) for p in (picture, path)]))
+            except DivergedNetworkError:
+                raise
             except (ValueError, OSError, MemoryError, RuntimeError) as error:
                 full = is_out_of_memory(error)
                 if isinstance(error, RuntimeError) and not full:
@@ -103,7 +140,18 @@ def derain_folder(
     for i, path in enumerate(sheets):
         if part := rows[i * SHEET : (i + 1) * SHEET]:
             say(f"contact sheet: {write_image(path, contact_sheet(part))}")
+    journal.unlink(missing_ok=True)
     return FolderResult(tuple(written), tuple(failed))
+
+
+def _mark(*facts: object) -> str:
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def _stamp(picture: Path) -> str:
+    """Return a mark that another file of the same name does not have."""
+    facts = picture.lstat()
+    return _mark(picture.name, facts.st_size, facts.st_mtime_ns)
 
 
 def _sheets(sheet: Path, pictures: int) -> list[Path]:
@@ -117,7 +165,9 @@ def pictures_in(folder: Path) -> list[Path]:
     """Return the pictures directly in a folder, by name; raise ValueError where there is none."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
-    pictures = sorted(p for p in folder.iterdir() if p.suffix.lower() in PHOTOGRAPHS)
+    pictures = sorted(
+        p for p in folder.iterdir() if p.suffix.lower() in PHOTOGRAPHS and not p.name.startswith(".")
+    )  # a Mac puts ._x.jpg beside x.jpg
     if not pictures:
         raise ValueError(f"{folder} holds no image ({', '.join(sorted(PHOTOGRAPHS))})")
     return pictures

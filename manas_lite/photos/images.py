@@ -8,8 +8,9 @@ What is converted, and how (this kit's choices):
 * 16-bit samples keep their high byte (65535 -> 255);
 * EXIF that cannot be understood counts as none: the pixels beside it may be whole.
 
-What is refused with an `ImageError` that names the file: truncated, empty and non-image files, folders,
-animations, floating-point images (their range is unknown), and pictures so large that Pillow suspects a bomb.
+What is refused with an `ImageError` that names the file: truncated, empty and non-image files, folders, pipes and
+devices, formats that are not listed here, animations, floating-point images (their range is unknown), and pictures so
+large that Pillow suspects a bomb. A file's content says what format it is, and its ending does not matter.
 """
 
 import io
@@ -17,6 +18,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +28,12 @@ from manas_lite.runs.checkpoint import write_atomic
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif"})
 """File name endings (lower case) that are taken for images when a folder is listed."""
+
+HEIC = frozenset({".heic", ".heif"})
+"""File name endings of pictures that need the `heic` extra."""
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Formats that Pillow may open here. It knows more, and starts another program for some of them."""
 
 ORIENTATION = 0x0112
 """Tag of EXIF that says how a camera was held."""
@@ -40,6 +48,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = {5, 6, 7, 8}  # those that swap height and width
+_HEIC_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"}
 _LATE_EXIF = (b"eXIf", b"tEXtRaw profile type exif", b"zTXtRaw profile type exif", b"iTXtXML:com.adobe.xmp")
 
 
@@ -105,6 +114,11 @@ def over_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
 
 
+def sideways(image: Image.Image) -> bool:
+    """Tell whether `upright` swaps the height and width of an image that has been read."""
+    return exif_of(image).get(ORIENTATION) in _SIDEWAYS
+
+
 def exif_of(image: Image.Image) -> Image.Exif:
     """Return EXIF as far as the file has been read; empty where there is none, or none that can be understood."""
     try:
@@ -124,8 +138,8 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         width, height = image.size
         if image.format == "TIFF":  # some versions of Pillow turn the size of these already
             width, height = (int(image.tag_v2[tag]) for tag in (256, 257))  # type: ignore[attr-defined]
-        sideways = _orientation(image, path) in _SIDEWAYS
-    return (width, height) if sideways else (height, width)
+        turned = _orientation(image, path) in _SIDEWAYS
+    return (width, height) if turned else (height, width)
 
 
 def conversions(path: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -223,7 +237,8 @@ def refusing(path: str | os.PathLike[str]) -> Iterator[None]:
 def opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     """Open a file as a PIL image that is not decoded yet, and close it after the block.
 
-    A folder, an animation, an empty or foreign file, and one that breaks inside the block raise ImageError.
+    A folder, a pipe, a device, an animation, an empty or foreign file, and one that breaks inside the block raise
+    ImageError. Of several pictures in a HEIC file, the one that it calls the primary is opened.
     """
     path = Path(path)
     with refusing(path):
@@ -231,21 +246,35 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
             raise ImageError(f"{path}: is a folder, not an image file")
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such image file")
+        if not path.is_file():
+            raise ImageError(f"{path}: is a pipe or a device, not an image file")
         if path.stat().st_size == 0:
             raise ImageError(f"{path}: is empty (0 bytes); copy or download it again")
         try:
-            image = Image.open(path)
+            with open(path, "rb") as file:
+                head = file.read(12)
+            foreign = head[4:8] == b"ftyp" and head[8:] in _HEIC_BRANDS
+            image = heif(path).HeifImageFile(path) if foreign else Image.open(path, formats=FORMATS)
             frames = getattr(image, "n_frames", 1)
-        except MemoryError:
+        except (ImageError, MemoryError):
             raise
         except Exception as error:
             detail = "" if isinstance(error, UnidentifiedImageError) else f" ({_reason(error)})"
-            raise ImageError(f"{path}: is no image that Pillow can read{detail}") from error
+            raise ImageError(f"{path}: is no image that this kit reads ({', '.join(FORMATS)}, HEIC){detail}") from error
         with image:
             # A camera's MPO holds its picture first and previews after it; any other second frame is an animation.
-            if frames > 1 and image.format != "MPO":
+            if frames > 1 and image.format not in ("MPO", "HEIF"):
                 raise ImageError(f"{path}: holds {frames} frames; save the one you mean as a PNG")
             yield image
+
+
+def heif(path: str | os.PathLike[str]) -> Any:
+    """Return the library for HEIC pictures; without the extra, raise an ImageError that names the picture."""
+    try:
+        import pillow_heif
+    except ImportError:
+        raise ImageError(f"{path}: HEIC pictures need an extra: pip install 'manas_lite[heic]'") from None
+    return pillow_heif
 
 
 def _orientation(image: Image.Image, path: str | os.PathLike[str]) -> object:

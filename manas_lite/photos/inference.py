@@ -1,5 +1,6 @@
 """Derain any picture, of any size: `derain(image, net)`."""
 
+import os
 import time
 from dataclasses import replace
 from functools import partial
@@ -29,6 +30,14 @@ from manas_lite.photos.tiling import derain_tiled
 
 Picture = TypeVar("Picture", str, Path, Image.Image, np.ndarray)
 
+LONGEST_NAME = 255
+"""Bytes that a file's name may have on the usual file systems."""
+
+
+class DivergedNetworkError(ValueError):
+    """A network answers with NaN or infinity, whatever the picture: its training has diverged."""
+
+
 SMALL = 512 * 512
 """Pixels of a picture that any network of the presets derains whole in less than a gigabyte."""
 
@@ -37,6 +46,8 @@ SMALL = 512 * 512
 def derain_batch(net: nn.Module, rainy: Tensor, runtime: Compute) -> Tensor:
     """Return rainy images (B, 3, H, W) in [0, 1] on the runtime's device derained: float32, clamped to [0, 1].
 
+    What the network answers with NaN or infinity is NaN.
+
     Pictures too large for `picture_gib` go in tiles: equal to the whole-picture result to 1e-4. The network computes
     in float32 unless the settings name another precision (see ComputeSettings).
     """
@@ -44,7 +55,8 @@ def derain_batch(net: nn.Module, rainy: Tensor, runtime: Compute) -> Tensor:
     with runtime.autocast_pictures():
         tiled = isinstance(net, Backbone) and _too_large(net, rainy, runtime)
         output = derain_tiled(net, rainy) if tiled else net(rainy)  # type: ignore[arg-type]
-    return output.float().clamp(0, 1)
+    nan = float("nan")
+    return output.float().nan_to_num(nan, nan, nan).clamp(0, 1)  # a clamp alone makes white of infinity
 
 
 def _too_large(net: Backbone, rainy: Tensor, runtime: Compute) -> bool:
@@ -60,6 +72,7 @@ def derain(
     *,
     output: str | Path | None = None,
     overwrite: bool = False,
+    in_place: bool = False,
     strength: float = 1.0,
     scale: float = 1.0,
     keep_location: bool = True,
@@ -77,6 +90,8 @@ def derain(
               Grey is derained as three equal channels and averaged back.
         net: the network; it stays as it is.
         output: a file or an existing folder for a picture given by its path. None: `<name>-derained<suffix>` beside it.
+        overwrite: replace an output that exists, unless it is the picture itself.
+        in_place: also replace the picture itself by the derained one, which cannot be undone.
         strength: share of the change that is applied, 0 (none) to 2 (exaggerated).
         scale: side at which the network looks, as a share of the picture's, above 0 and up to 1. Networks are trained
             on streaks of pictures about 480 pixels high. Those of a 12-megapixel photograph are several times larger,
@@ -87,7 +102,8 @@ def derain(
 
     Raises:
         FileNotFoundError: the picture is not there.
-        FileExistsError: the output exists and `overwrite` is off.
+        FileExistsError: the output exists and `overwrite` is off, or it is the picture itself and `in_place` is off.
+        DivergedNetworkError: the network answers with NaN or infinity; nothing is written.
         ValueError: the file is no picture (an ImageError), its ending cannot be written (found before any work),
             `strength` or `scale` is out of range, an array has another shape, is empty or outside [0, 1], `output`
             stands beside a picture in memory, or the device is not there.
@@ -108,8 +124,7 @@ def derain(
 
     if isinstance(image, str | Path):
         target = _target(Path(image), None if output is None else Path(output))
-        if target.exists() and not overwrite:
-            raise FileExistsError(f"{target} exists: name another output, or set overwrite (--overwrite) to replace it")
+        check_replacing(Path(image), target, overwrite, in_place)
         derained = changed(open_photograph(image))
         target.parent.mkdir(parents=True, exist_ok=True)
         save_photograph(target, derained)
@@ -126,11 +141,35 @@ def derain(
 def _target(path: Path, output: Path | None) -> Path:
     """Return where the derained picture goes; refuse now, rather than after the work, what cannot be written."""
     if output is None:
-        target = path.with_name(f"{path.stem}-derained{path.suffix}")
+        stem = path.stem
+        while len(os.fsencode(name := f"{stem}-derained{path.suffix}")) > LONGEST_NAME:
+            stem = stem[:-1]
+        target = path.with_name(name)
     else:
         target = output / path.name if output.is_dir() else output
     check_writable(target)
     return target
+
+
+def check_replacing(source: Path, target: Path, overwrite: bool, in_place: bool) -> None:
+    """Raise FileExistsError where a result would replace a file that it must not replace.
+
+    Args:
+        source: the file that is read, or the folder of such files.
+        target: the file that is written, or the folder for them.
+        overwrite: whether another file than the source may be replaced.
+        in_place: whether the source itself may be replaced.
+    """
+    if not target.exists():
+        return
+    if source.exists() and target.samefile(source):
+        if not in_place:
+            raise FileExistsError(
+                f"{target} would be replaced by its derained version, and the original lost: name another output, or "
+                "set in_place (--in-place)"
+            )
+    elif not overwrite and not target.is_dir():
+        raise FileExistsError(f"{target} exists: name another output, or set overwrite (--overwrite) to replace it")
 
 
 def seconds_per_pixel(net: nn.Module, compute: ComputeSettings | None = None, side: int = 256) -> float:
@@ -175,6 +214,11 @@ def _derain_array(
         if strength != 1:
             result = rainy.lerp(result, strength).clamp(0, 1)
         result = result[0].cpu()
+    if not result.isfinite().all():
+        raise DivergedNetworkError(
+            "the network answers with NaN or infinity, which is no picture: its training has diverged, or its numbers "
+            "are too large for the precision; use other weights"
+        )
     if image.dtype == np.uint8:
         colour = to_array(result)
         return colour.mean(2).round().astype(np.uint8) if grey else colour

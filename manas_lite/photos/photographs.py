@@ -7,6 +7,8 @@ somebody wants back gets back what it had:
   JPEG, WebP and HEIC hold 8 bits whatever is written to them;
 * transparency, apart from the colours; a format without it (JPEG) gets the picture laid over white;
 * grey stays grey; an EXIF orientation is applied once and its tag removed;
+* a JPEG from a JPEG is written with the quantisation tables and the chroma of the one that was read;
+* the resolution (dpi) is kept in JPEG, PNG, TIFF and BMP;
 * the ICC profile and EXIF are carried over, except the profile of CMYK and Lab pictures, which become RGB. A 16-bit
   TIFF keeps EXIF's texts and date (camera, author, copyright). Thumbnails, XMP and IPTC are not carried.
 """
@@ -23,13 +25,11 @@ from typing import Any
 import numpy as np
 import tifffile
 from PIL import Image
+from PIL.JpegImagePlugin import get_sampling
 
 from manas_lite.photos import images
-from manas_lite.photos.images import SUFFIXES, ImageError, opened, refusing
+from manas_lite.photos.images import HEIC, SUFFIXES, ImageError, heif, opened
 from manas_lite.runs.checkpoint import write_atomic
-
-HEIC = frozenset({".heic", ".heif"})
-"""File name endings that need the `heic` extra."""
 
 PHOTOGRAPHS = SUFFIXES | HEIC
 """File name endings (lower case) that are taken for photographs when a folder is listed."""
@@ -51,6 +51,10 @@ class Photograph:
     """The ICC colour profile."""
     exif: bytes | None = None
     """EXIF as Pillow writes it, without orientation."""
+    dpi: tuple[float, float] | None = None
+    """Resolution across and down, in pixels per inch."""
+    jpeg: tuple[list[Any], int] | None = None
+    """Of a JPEG: its quantisation tables, and Pillow's number for its chroma: 0 is 4:4:4, 1 is 4:2:2, 2 is 4:2:0."""
 
     @property
     def deep(self) -> bool:
@@ -81,9 +85,6 @@ def _nearest_byte(values: np.ndarray) -> np.ndarray:
 
 def open_photograph(path: str | os.PathLike[str]) -> Photograph:
     """Return the photograph in a file; raise FileNotFoundError, or ImageError for what is no readable picture."""
-    if Path(path).suffix.lower() in HEIC:
-        with refusing(path):
-            return from_pil(_heif().open_heif(path).to_pillow(), path)
     with opened(path) as image:
         deep = _has_deep_colour(image, path)
         if image.format != "TIFF":
@@ -99,11 +100,7 @@ def open_photograph(path: str | os.PathLike[str]) -> Photograph:
 
 def photograph_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Return (height, width) as `open_photograph` would, from the header alone; raise the same errors."""
-    if Path(path).suffix.lower() not in HEIC:
-        return images.image_size(path)
-    with refusing(path):
-        width, height = _heif().open_heif(path).size
-    return height, width
+    return images.image_size(path)
 
 
 def from_pil(image: Image.Image, name: str | os.PathLike[str] = "the picture") -> Photograph:
@@ -115,21 +112,22 @@ def from_pil(image: Image.Image, name: str | os.PathLike[str] = "the picture") -
     if levels is not None:
         clear = image.info.get("transparency")  # the one level of a PNG that is transparent
         alpha = np.where(levels == clear, 0, 65535).astype(np.uint16) if isinstance(clear, int) else None
-        return Photograph(levels.astype(np.uint16), alpha, profile, camera)
+        return Photograph(levels.astype(np.uint16), alpha, profile, camera, _dpi(image))
     if turned.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX"):
         profile = None  # it describes inks or Lab, not the RGB that comes out
     grey = turned.mode in ("1", "L", "LA")
+    held = profile, camera, _dpi(image), _jpeg(image)
     if not turned.has_transparency_data:
-        return Photograph(np.array(turned.convert("L" if grey else "RGB")), None, profile, camera)
+        return Photograph(np.array(turned.convert("L" if grey else "RGB")), None, *held)
     layers = np.array(turned.convert("LA" if grey else "RGBA"))
     pixels = layers[..., 0] if grey else layers[..., :3]
-    return Photograph(np.ascontiguousarray(pixels), layers[..., -1].copy(), profile, camera)
+    return Photograph(np.ascontiguousarray(pixels), layers[..., -1].copy(), *held)
 
 
 def to_pil(photo: Photograph) -> Image.Image:
     """Return a PIL image of mode L, LA, RGB, RGBA or, for 16-bit grey, I;16; other depths become 8-bit.
 
-    Profile and EXIF are in its `info`.
+    Profile, EXIF and resolution are in its `info`.
     """
     if not (photo.deep and photo.pixels.ndim == 2 and photo.alpha is None):
         photo = photo.shallow()
@@ -146,13 +144,14 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     if suffix not in PHOTOGRAPHS:
         raise ValueError(f"{path}: unknown image ending {suffix!r}; use one of {', '.join(sorted(PHOTOGRAPHS))}")
     if suffix in HEIC:
-        _heif()
+        heif(path)
 
 
 def save_photograph(path: str | os.PathLike[str], photo: Photograph) -> Path:
     """Write a photograph in the format of the path's ending, whole or not at all, and return the path.
 
-    JPEG, WebP and HEIC are written in quality 95 of 100; PNG and TIFF are lossless, with 16 bits where the photograph
+    A photograph from a JPEG is written as a JPEG with the same tables and chroma. Any other JPEG, WebP and HEIC are
+    written in quality 95 of 100; PNG and TIFF are lossless, with 16 bits where the photograph
     has them. An 8-bit TIFF is not compressed: libtiff cannot pack one that holds EXIF. Raises what `check_writable`
     does.
     """
@@ -166,29 +165,44 @@ def save_photograph(path: str | os.PathLike[str], photo: Photograph) -> Path:
     if kind not in ("PNG", "TIFF", "WEBP", "HEIF", "GIF"):
         image = images.over_white(image).convert("L" if photo.pixels.ndim == 2 else "RGB")
     options: dict[str, Any] = {"quality": 95} if kind in ("JPEG", "WEBP", "HEIF") else {}
+    if kind == "JPEG" and photo.jpeg:
+        options = {"qtables": photo.jpeg[0], "subsampling": photo.jpeg[1]}
     options |= _extras(photo)
     if kind == "TIFF" and photo.exif:  # Pillow takes its bytes apart once more
         options["exif"] = _with_texts(_exif_from(photo.exif))
     buffer = io.BytesIO()
     if kind == "HEIF":
-        _heif().from_pillow(image).save(buffer, **options)
+        heif(path).from_pillow(image).save(buffer, **options)
     else:
         image.save(buffer, format=kind, **options)
     write_atomic(path, buffer.getvalue())
     return path
 
 
-def _extras(photo: Photograph) -> dict[str, bytes]:
-    """Return profile and EXIF under Pillow's names for them, where there are any."""
-    return {k: v for k, v in (("icc_profile", photo.profile), ("exif", photo.exif)) if v}
+def _extras(photo: Photograph) -> dict[str, Any]:
+    """Return profile, EXIF and resolution under Pillow's names for them, where there are any."""
+    return {k: v for k, v in (("icc_profile", photo.profile), ("exif", photo.exif), ("dpi", photo.dpi)) if v}
 
 
-def _heif() -> Any:
+def _dpi(image: Image.Image) -> tuple[float, float] | None:
+    """Return the resolution of an image; None where none is stated, or none that a file can hold."""
     try:
-        import pillow_heif
-    except ImportError:
-        raise ImageError("HEIC pictures need an extra: pip install 'manas_lite[heic]'") from None
-    return pillow_heif
+        x, y = (float(value) for value in image.info["dpi"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    if not (0 < x < 65536 and 0 < y < 65536):
+        return None
+    return (y, x) if images.sideways(image) else (x, y)
+
+
+def _jpeg(image: Image.Image) -> tuple[list[Any], int] | None:
+    """Return how a JPEG is coded; None for other images, and for inks, which are written as colours."""
+    if image.format not in ("JPEG", "MPO") or image.mode == "CMYK":
+        return None
+    tables = [table for _, table in sorted(image.quantization.items())]  # type: ignore[attr-defined]
+    sampling = get_sampling(image)
+    # What Pillow has no number for, and what a turn makes of 4:2:2, is written with all of its chroma.
+    return tables, 0 if sampling < 0 or (sampling == 1 and images.sideways(image)) else sampling
 
 
 # --- camera data ---
@@ -297,6 +311,7 @@ def _deep_png(photo: Photograph) -> bytes:
     kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     chunks = [
         (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)),
+        (b"pHYs", struct.pack(">IIB", *(round(dpi / 0.0254) for dpi in photo.dpi), 1) if photo.dpi else None),
         (b"iCCP", b"ICC profile\0\0" + zlib.compress(photo.profile) if photo.profile else None),
         (b"eXIf", photo.exif.removeprefix(b"Exif\0\0") if photo.exif else None),
         (b"IDAT", zlib.compress(lines)),
@@ -322,6 +337,8 @@ def _deep_tiff(photo: Photograph) -> bytes:
         extrasamples=["unassalpha"] if photo.alpha is not None else None,
         compression="zlib",
         iccprofile=photo.profile,
+        resolution=photo.dpi,
+        resolutionunit="INCH" if photo.dpi else None,
         extratags=[(tag, "s", 0, _Text(exif[tag]).encode(), True) for tag in _TEXTS if tag in exif],
         metadata=None,
         software=False,

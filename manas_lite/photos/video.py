@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from manas_lite.photos.folders import LONG, duration
-from manas_lite.photos.inference import derain, seconds_per_pixel
+from manas_lite.photos.inference import check_replacing, derain, seconds_per_pixel
 from manas_lite.runs.progress import Progress
 
 VIDEOS = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"})
@@ -28,6 +28,7 @@ def derain_video(
     output: Path,
     *,
     overwrite: bool = False,
+    in_place: bool = False,
     say: Callable[[str], None] = print,
     **options: Any,
 ) -> Path:
@@ -41,7 +42,8 @@ def derain_video(
     Raises:
         ModuleNotFoundError: the `video` extra is missing.
         FileNotFoundError: there is no such video.
-        FileExistsError: the output exists.
+        FileExistsError: the output exists and `overwrite` is off, or it is the video itself and `in_place` is off.
+        DivergedNetworkError: the network answers with NaN; nothing is written.
         ValueError: ffmpeg cannot read the file, or the ending is not of an H.264 video.
         OSError: ffmpeg did not write every frame.
     """
@@ -55,8 +57,7 @@ def derain_video(
         raise FileNotFoundError(f"{path}: no such video")
     if output.suffix.lower() not in OUTPUTS:
         raise ValueError(f"{output}: no ending of an H.264 video; use one of {', '.join(sorted(OUTPUTS))}")
-    if output.exists() and not overwrite:
-        raise FileExistsError(f"{output} exists: name another output, or set overwrite (--overwrite) to replace it")
+    check_replacing(path, output, overwrite, in_place)
     try:
         count, _ = ffmpeg.count_frames_and_secs(str(path))
         frames = ffmpeg.read_frames(str(path))
@@ -73,7 +74,7 @@ def derain_video(
         say(f"H.264 wants even sides: {width}x{height} becomes {size[0]}x{size[1]}")
     sound = {"audio_path": str(path), "audio_codec": "copy"} if facts.get("audio_codec") else {}
     output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.stem}.{os.getpid()}{output.suffix}")
+    temporary = output.with_name(f".{output.stem[:40]}.{os.getpid()}{output.suffix}")
     writer = ffmpeg.write_frames(str(temporary), size, fps=facts["fps"], macro_block_size=1, **sound)
     try:
         writer.send(None)
