@@ -18,7 +18,7 @@ from manas_lite.networks.costs import measure_costs
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.space import PRESETS, SearchSpace
 from manas_lite.photos.folders import derain_folder, warn_if_long
-from manas_lite.photos.inference import derain
+from manas_lite.photos.inference import DivergedNetworkError, derain
 from manas_lite.photos.onnx_export import ExportError, export_onnx
 from manas_lite.photos.video import VIDEOS, derain_video
 from manas_lite.photos.zoo import load
@@ -297,7 +297,8 @@ def _derain_options(p: Parser, arguments: Sequence[str]) -> None:
     p.add_argument("input", type=Path, help="an image file, a folder, or a video (the latter needs the extra `video`)")
     p.add_argument("output", type=Path, help="the file or folder to write")
     _weights_option(p)
-    p.add_argument("--overwrite", action="store_true", help="replace existing files")
+    p.add_argument("--overwrite", action="store_true", help="replace existing files, the originals excepted")
+    p.add_argument("--in-place", action="store_true", help="replace the originals, which cannot be undone")
     p.add_argument("--strength", type=float, default=1.0, help="0: leave it alone, 1: derain (default), 2: exaggerate")
     p.add_argument(
         "--scale",
@@ -311,9 +312,29 @@ def _derain_options(p: Parser, arguments: Sequence[str]) -> None:
 
 
 def _derain(options: Namespace) -> None:
+    try:
+        _derain_input(options)
+    except DivergedNetworkError as error:
+        raise ValueError(f"{options.weights}: {error}") from error
+
+
+def _asked(options: Namespace) -> bool:
+    """Tell whether the originals may be replaced: by the option, or by an answer where somebody sits at a terminal."""
+    target = options.output
+    if target.is_dir() and not options.input.is_dir():
+        target /= options.input.name
+    same = target.exists() and options.input.exists() and target.samefile(options.input)
+    if options.in_place or not same or not sys.stdin.isatty():
+        return bool(options.in_place)
+    question = f"Replace {options.input} by its derained version? The original is lost then. [y/N] "
+    print(question, end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _derain_input(options: Namespace) -> None:
     net, compute = load(options.weights), _compute(options)
     choices: dict[str, Any] = {name: getattr(options, name) for name in ("overwrite", "strength", "scale")}
-    choices["compute"] = compute
+    choices |= {"compute": compute, "in_place": _asked(options)}
     if options.sheet and not options.input.is_dir():
         raise ValueError(f"--sheet is for a folder of pictures, and {options.input} is none")
     if options.input.suffix.lower() in VIDEOS:
