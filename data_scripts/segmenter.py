@@ -7,9 +7,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from manas_course.downstream.masks import bundled_masks
+from manas_course.downstream.segmentation import BUNDLED_SEGMENTER, SegmenterSettings, save_segmenter, train_segmenter
 from manas_lite.compute.runtime import ComputeSettings
-from manas_lite.downstream.masks import bundled_masks
-from manas_lite.downstream.segmentation import BUNDLED_SEGMENTER, SegmenterSettings, save_segmenter, train_segmenter
 
 
 def main() -> int:

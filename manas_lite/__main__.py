@@ -15,7 +15,6 @@ COMMANDS = {
     "retrain": "train a genotype's network from scratch, or tune a trained one",
     "evaluate": "PSNR and SSIM of a network on test pictures",
     "derain": "derain a photograph, every photograph of a folder, or a video",
-    "downstream": "what a detector, a segmenter and no-reference scores make of it",
     "export": "write a network as ONNX, for programs without PyTorch",
 }
 
@@ -33,6 +32,7 @@ def usage() -> str:
             "",
             "  COMMAND --help shows its options and all of its settings; --version the version.",
             "  python -m manas_lite.data --help gets and checks data sets.",
+            "  python -m manas_course.downstream --help: what a detector makes of derained pictures.",
         ]
     )
 

@@ -4,7 +4,7 @@ import io
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -46,26 +46,36 @@ USER_ERRORS = (
 
 
 def run(command: str, text: str, arguments: Sequence[str]) -> int:
-    """Parse the arguments of a command and run it; return the exit status.
+    """Parse the arguments of a command and run it; return the exit status."""
+    return run_parsed(f"manas-lite {command}", text, *COMMANDS[command], arguments)
+
+
+def run_parsed(
+    prog: str,
+    text: str,
+    add_options: Callable[[Parser, Sequence[str]], None],
+    work: Callable[[Namespace], None],
+    arguments: Sequence[str],
+) -> int:
+    """Do `work` with the options that `add_options` declares; return the exit status.
 
     A user's error is printed in one line, without a traceback, and returns 2.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name that the terminal cannot show is no error
-    parser = Parser(prog=f"manas-lite {command}", description=f"{text[0].upper()}{text[1:]}.")
+    parser = Parser(prog=prog, description=f"{text[0].upper()}{text[1:]}.")
     parser.add_argument("--traceback", action="store_true", help="after an error, show where in the code it arose")
-    add_options, work = COMMANDS[command]
     add_options(parser, arguments)
     options = parser.parse_args(arguments)
-    resumable = command in ("search", "retrain", "demo")
+    resumable = work in (_search, _retrain, _demo)
     try:
-        if command not in ("search", "retrain") and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if work not in (_search, _retrain) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ValueError("this command works in one process: start it without a launcher, or with one process")
         for file in getattr(options, "import_files", ()):
             import_file(file)
         work(options)
-    except KeyboardInterrupt:
-        print("stopped" + "; the same command continues from the last checkpoint" * resumable, file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print("stopped" + f"; {str(stop) or 'the same command continues'}" * resumable, file=sys.stderr)
         return 130
     except Exception as error:
         if options.traceback or not (isinstance(error, USER_ERRORS) or is_out_of_memory(error)):
@@ -87,7 +97,7 @@ def _data_option(p: Parser) -> None:
     )
 
 
-def _weights_option(p: Parser, default: str | None = "rain-any") -> None:
+def weights_option(p: Parser, default: str | None = "rain-any") -> None:
     text = "run directory, weights file, or shipped model"
     if default is None:
         p.add_argument("--weights", required=True, help=text)
@@ -95,7 +105,7 @@ def _weights_option(p: Parser, default: str | None = "rain-any") -> None:
         p.add_argument("--weights", default=default, help=f"{text} (default: {default})")
 
 
-def _network_options(p: Parser) -> None:
+def network_options(p: Parser) -> None:
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
     p.add_argument("--threads", type=int, default=0, help="CPU threads (default: chosen by size)")
     p.add_argument(
@@ -125,7 +135,7 @@ def _training_options(p: Parser, name: str, presets: Collection[str], default: s
     _set_option(p, "--set epochs=5 --set loss.complexity_weight=0.1")
     p.add_argument("--runs-dir", default="runs", help="where runs are kept (default: %(default)s)")
     p.add_argument("--name", default=name, help="name of this run: the same name continues it (default: %(default)s)")
-    _network_options(p)
+    network_options(p)
 
 
 def _named(arguments: Sequence[str], known: Collection[str], *options: str) -> str:
@@ -138,12 +148,12 @@ def _named(arguments: Sequence[str], known: Collection[str], *options: str) -> s
     return "teach"
 
 
-def _compute(options: Namespace) -> ComputeSettings:
+def compute_settings(options: Namespace) -> ComputeSettings:
     return ComputeSettings(device=options.device, threads=options.threads)
 
 
 def _settings(options: Namespace, kind: type, default: str) -> Any:
-    settings = kind.preset(options.preset or default, compute=_compute(options))  # type: ignore[attr-defined]
+    settings = kind.preset(options.preset or default, compute=compute_settings(options))  # type: ignore[attr-defined]
     return override(settings, options.changes)
 
 
@@ -258,7 +268,7 @@ class EvaluateSettings:
 
 
 def _evaluate_options(p: Parser, arguments: Sequence[str]) -> None:
-    _weights_option(p, default=None)
+    weights_option(p, default=None)
     _data_option(p)
     p.add_argument(
         "--part",
@@ -269,7 +279,7 @@ def _evaluate_options(p: Parser, arguments: Sequence[str]) -> None:
     )
     p.add_argument("--json", type=Path, help="also write every picture's row to this file")
     _set_option(p, "--set compute.precision=bf16")
-    _network_options(p)
+    network_options(p)
     p.epilog = settings_help("an evaluation", EvaluateSettings())
 
 
@@ -278,7 +288,7 @@ def _evaluate(options: Namespace) -> None:
     split = open_split(options.data)
     everything = split.train + split.val + split.test
     scenes = everything if options.part == "all" else getattr(split, options.part)
-    settings = override(EvaluateSettings(_compute(options)), options.changes)
+    settings = override(EvaluateSettings(compute_settings(options)), options.changes)
     result = evaluate(net, scenes, compute=settings.compute, progress=True)
     more = "; --part all scores every scene" if len(scenes) < len(everything) else ""
     count = f"{len(scenes)} of {len(everything)} scenes, {len(result.rows)} picture(s)"
@@ -296,7 +306,7 @@ def _evaluate(options: Namespace) -> None:
 def _derain_options(p: Parser, arguments: Sequence[str]) -> None:
     p.add_argument("input", type=Path, help="an image file, a folder, or a video (the latter needs the extra `video`)")
     p.add_argument("output", type=Path, help="the file or folder to write")
-    _weights_option(p)
+    weights_option(p)
     p.add_argument("--overwrite", action="store_true", help="replace existing files, the originals excepted")
     p.add_argument("--in-place", action="store_true", help="replace the originals, which cannot be undone")
     p.add_argument("--strength", type=float, default=1.0, help="0: leave it alone, 1: derain (default), 2: exaggerate")
@@ -308,7 +318,7 @@ def _derain_options(p: Parser, arguments: Sequence[str]) -> None:
     )
     p.add_argument("--no-location", action="store_true", help="leave out where a photograph was taken")
     p.add_argument("--sheet", type=Path, help="of a folder: also write a contact sheet, before and after, to this file")
-    _network_options(p)
+    network_options(p)
 
 
 def _derain(options: Namespace) -> None:
@@ -332,7 +342,7 @@ def _asked(options: Namespace) -> bool:
 
 
 def _derain_input(options: Namespace) -> None:
-    net, compute = load(options.weights), _compute(options)
+    net, compute = load(options.weights), compute_settings(options)
     choices: dict[str, Any] = {name: getattr(options, name) for name in ("overwrite", "strength", "scale")}
     choices |= {"compute": compute, "in_place": _asked(options)}
     if options.sheet and not options.input.is_dir():
@@ -352,32 +362,6 @@ def _derain_input(options: Namespace) -> None:
         raise ValueError(f"{len(result.failed)} of {total} pictures were skipped, for the reasons above")
 
 
-# --- downstream ---
-
-
-def _downstream_options(p: Parser, arguments: Sequence[str]) -> None:
-    _weights_option(p)
-    p.add_argument("--out", type=Path, default=Path("runs/downstream"), help="folder of the table (%(default)s)")
-    p.add_argument("--tasks", default="detection,segmentation,quality", help="default: all three, %(default)s")
-    p.add_argument("--boxes", type=Path, help="folder with images/ and labels/ in YOLO's layout (default: bundled)")
-    p.add_argument("--street", type=Path, help="also a folder in CamVid's layout, to train a segmenter on")
-    p.add_argument("--real", type=Path, help="folder of photographs of real rain (default: none)")
-    p.add_argument("--detector", type=Path, help="its ONNX file (default: where data_scripts/coco_ssd/make.py puts it)")
-    p.add_argument("--draws", type=int, default=200, help="resamples of the intervals (default: %(default)s)")
-    p.add_argument("--most", type=int, default=0, help="at most this many photographs per task (default: all)")
-    _network_options(p)
-
-
-def _downstream(options: Namespace) -> None:
-    from manas_lite.downstream.protocol import DownstreamSettings, run_downstream
-
-    chosen = {k: getattr(options, k) for k in ("boxes", "street", "real", "detector", "draws", "most")}
-    settings = DownstreamSettings(tasks=tuple(options.tasks.split(",")), **chosen)
-    name = Path(options.weights).name
-    run_downstream(load(options.weights), options.out, settings, name=f"`{name}`", compute=_compute(options))
-    print((options.out / "README.md").read_text(encoding="utf-8"))
-
-
 # --- export ---
 
 
@@ -385,7 +369,7 @@ def _export_options(p: Parser, arguments: Sequence[str]) -> None:
     p.add_argument("weights", help="run directory, weights file, or shipped model")
     p.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="the file to write: any batch, any size")
     p.add_argument("--overwrite", action="store_true", help="replace an existing file")
-    _network_options(p)
+    network_options(p)
 
 
 def _export(options: Namespace) -> None:
@@ -399,11 +383,11 @@ def _demo_options(p: Parser, arguments: Sequence[str]) -> None:
     _data_option(p)
     p.add_argument("--runs-dir", default="runs", help="where runs are kept (default: %(default)s)")
     p.add_argument("--name", help="name of this run (default: demo, with the data's name behind it when it is yours)")
-    _network_options(p)
+    network_options(p)
 
 
 def _demo(options: Namespace) -> None:
-    compute = _compute(options)
+    compute = compute_settings(options)
     settings = DemoSettings()
     settings = replace(
         settings,
@@ -412,7 +396,13 @@ def _demo(options: Namespace) -> None:
     )
     own = "demo" if options.data == "photos" else f"demo-{Path(options.data).name}"
     parallel = pick_device(options.device).type == "cpu" and (os.cpu_count() or 1) > 1
-    run_demo(options.data, settings, runs_dir=options.runs_dir, name=options.name or own, parallel=parallel)
+    run_demo(
+        options.data,
+        settings,
+        runs_dir=options.runs_dir,
+        name=own if options.name is None else options.name,
+        parallel=parallel,
+    )
 
 
 COMMANDS = {
@@ -421,6 +411,5 @@ COMMANDS = {
     "retrain": (_retrain_options, _retrain),
     "evaluate": (_evaluate_options, _evaluate),
     "derain": (_derain_options, _derain),
-    "downstream": (_downstream_options, _downstream),
     "export": (_export_options, _export),
 }

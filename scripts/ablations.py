@@ -12,15 +12,15 @@ import json
 import time
 from pathlib import Path
 
+from manas_course import ablation
 from manas_lite import open_split
-from manas_lite.course import ablation
 from manas_lite.data import Split
 from manas_lite.runs.progress import Progress
 from tools.course import sweeps
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = {
-    "photos": ROOT / "manas_lite" / "assets" / "course" / "ablation" / "results.json",
+    "photos": ROOT / "manas_course" / "assets" / "runs" / "ablation" / "results.json",
     "Rain800_groups": ROOT / "results" / "ablations" / "Rain800_groups.json",
     "Rain100L": ROOT / "results" / "ablations" / "Rain100L.json",
 }

@@ -16,6 +16,7 @@ import jinja2
 import pdoc.doc
 import pdoc.render
 
+import manas_course
 import manas_lite
 
 FOLDER = Path(__file__).resolve().parents[1] / "build" / "api"
@@ -29,9 +30,11 @@ INHERITED = re.compile("Initialize internal Module|Define the computation|Alias 
 
 
 def modules() -> dict[str, pdoc.doc.Module]:
-    """Return every module of the package by name, the command lines excepted."""
-    listed = pkgutil.walk_packages(manas_lite.__path__, "manas_lite.")
-    names = ["manas_lite", *(info.name for info in listed if not info.name.endswith("__main__"))]
+    """Return every module of both packages by name, the command lines excepted."""
+    names = []
+    for root in (manas_lite, manas_course):
+        listed = pkgutil.walk_packages(root.__path__, f"{root.__name__}.")
+        names += [root.__name__, *(info.name for info in listed if not info.name.endswith("__main__"))]
     for name in names:
         module = importlib.import_module(name)
         for member in getattr(module, "__all__", ()):

@@ -36,9 +36,9 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from manas_course.differences import compare
 from manas_lite import DerainNet, Genotype, RetrainSettings, SearchResult, SearchSettings, SearchSpace, evaluate
 from manas_lite.compute.runtime import Compute
-from manas_lite.course.differences import compare
 from manas_lite.data import Scene, SceneBatch, Split, open_split, scene_loader, split_scenes
 from manas_lite.metrics import psnr
 from manas_lite.networks.costs import count_flops, count_parameters

@@ -14,8 +14,8 @@ from typing import Any
 from experiments import ONE_THREAD, append, check_protocol, rows
 from scipy import stats
 
+from manas_course.micro_bench import SPACE
 from manas_lite import SearchSettings, search
-from manas_lite.micro_bench import SPACE
 from manas_lite.networks.costs import measure_costs
 from manas_lite.runs.progress import Progress
 from manas_lite.runs.record import write_json

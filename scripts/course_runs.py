@@ -16,7 +16,7 @@ from manas_lite import DerainNet, SuperNet, evaluate, load, open_split
 from manas_lite.networks.genotype import Genotype
 from manas_lite.runs.checkpoint import read as read_tensors
 
-TARGET = Path(__file__).resolve().parents[1] / "manas_lite" / "assets" / "course"
+TARGET = Path(__file__).resolve().parents[1] / "manas_course" / "assets" / "runs"
 FILES = ("genotype.json", "log.jsonl", "metrics.json", "weights.safetensors", "supernet.safetensors")
 KEPT = ("kind", "settings", "space", "split", "seeds", "seconds", "versions", "cpu", "gpus", "threads", "finished")
 

@@ -7,10 +7,10 @@ detector saw on each.
 import argparse
 from pathlib import Path
 
+from manas_course.downstream.boxes import bundled_boxes
+from manas_course.downstream.overlays import draw_boxes
+from manas_course.downstream.sightings import Versions, load_sightings
 from manas_lite import load
-from manas_lite.downstream.boxes import bundled_boxes
-from manas_lite.downstream.overlays import draw_boxes
-from manas_lite.downstream.sightings import Versions, load_sightings
 from manas_lite.draw.sheets import contact_sheet
 from manas_lite.photos.images import write_image
 

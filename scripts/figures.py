@@ -13,9 +13,9 @@ from ablations import FILES
 from experiments import rows
 from matplotlib.figure import Figure
 
-from manas_lite import draw, load, micro_bench, open_split
-from manas_lite.course import ablation, differences
-from manas_lite.course import illustrations as pictures
+from manas_course import ablation, differences, micro_bench
+from manas_course import illustrations as pictures
+from manas_lite import draw, load, open_split
 from manas_lite.draw.style import BLACK, BLUE, Drawing, styled
 from manas_lite.photos.inference import derain
 from manas_lite.runs.record import read_json

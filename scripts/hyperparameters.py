@@ -58,6 +58,7 @@ SPACE = {
     ),
     "residual": ("no", "predicting the rain layer trains far faster on a small budget"),
     "modules": ("parallel, fusion", "the same two candidates at every size"),
+    "head": ("1", "side of the last kernel; 3 gains 0.3 dB after 400 steps where the network works at half resolution"),
 }
 SEARCH = {
     "seed": ("none", "weights, logits, splits, batches and noise follow from it"),

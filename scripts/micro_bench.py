@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from experiments import ONE_THREAD, append, check_protocol, rewrite, rows, timed_search, train
 
+from manas_course.micro_bench import ARCHITECTURES, GATES, SPACE, TABLE_FOLDER, genotype_of
 from manas_lite import DerainNet, RetrainSettings, SearchSettings, SuperNet
 from manas_lite.compute.runtime import Compute
 from manas_lite.data import SceneBatch, open_split
-from manas_lite.micro_bench import ARCHITECTURES, GATES, SPACE, TABLE_FOLDER, genotype_of
 from manas_lite.networks.costs import count_parameters
 from manas_lite.runs.environment import describe_environment
 from manas_lite.runs.progress import Progress

@@ -21,8 +21,7 @@ from ablations import FILES
 from arms import LEAST_GAIN
 from experiments import rows as rows_of
 
-from manas_lite import micro_bench
-from manas_lite.course import ablation, differences
+from manas_course import ablation, differences, micro_bench
 from manas_lite.runs.record import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,7 +49,7 @@ Lindauer and Hutter, "Best Practices for Scientific Research on Neural Architect
 | comparison over time | notebook 05: best so far against total cost, the search's own share included |
 | random search, and random sampling | arms and notebook 05 |
 | several runs with different seeds, their deviation | in every comparison, with the smallest detectable difference |
-| a tabular benchmark where training is too dear | `manas_lite.micro_bench` |
+| a tabular benchmark where training is too dear | `manas_course.micro_bench` |
 | time, memory and machine of the whole | manifests of the runs; cost tables of the notebooks; benchmarks/README.md |
 | everything tried is reported | failed runs are listed by the sweeps; none is excluded from a table here |
 
@@ -300,7 +299,7 @@ def undertrained(arms: dict[str, dict[str, Any]]) -> str:
 
 def table() -> Section:
     title, command = "A table of a whole small space", "python scripts/micro_bench.py table"
-    source = "manas_lite/assets/micro_bench/table.csv"
+    source = "manas_course/assets/micro_bench/table.csv"
     if not (ROOT / source).exists():
         return title, [f"Not there yet: `{command}`."]
     bench = micro_bench.load()

@@ -57,19 +57,22 @@ def mixed(folder: Path) -> Split:
     return Split(light.train + groups.train, light.val[:8] + groups.val, groups.test)
 
 
+LITE = SearchSpace.preset("lite")
+
+
 @dataclass(frozen=True)
 class Recipe:
     """about, data_note: what the card says of its use and of its data. data: opens the training and validation scenes.
-    tests: what `ship` reports on, by name. space, budget: where the genotype is searched, and the FLOPs that it may cost
-    on 256 x 256 pixels. searched: whose search gave the genotype. tune: a second training that goes on from the first
-    one's weights."""
+    tests: what `ship` reports on, by name. space, budget: where the genotype is searched, and the FLOPs that it may
+    cost on 256 x 256 pixels. searched: whose search gave the genotype. tune: a second training that goes on from the
+    first one's weights."""
 
     about: str
     data_note: str
     data: Callable[[Path], Split]
     retrain: RetrainSettings
     tests: dict[str, Callable[[Path], tuple[Scene, ...]]]
-    space: SearchSpace = SearchSpace.preset("lite")
+    space: SearchSpace = LITE
     budget: float = 10e9
     searched: str = "rain-lite"
     tune: RetrainSettings | None = None
@@ -103,7 +106,7 @@ RECIPES = {
         rain100l,
         RetrainSettings.preset("lite", epochs=240, steps=250, val_scenes=8, validate_every=8),
         {"Rain100L": lambda folder: rain100l(folder).test},
-        space=SearchSpace.preset("lite", channels=(16, 12), modules_per_cell=6),
+        space=replace(LITE, channels=(16, 12), modules_per_cell=6),
         budget=1e9,
         searched="rain-nano",
         tune=TUNE,

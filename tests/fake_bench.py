@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from manas_lite import micro_bench
+from manas_course import micro_bench
 from manas_lite.runs.settings import to_dict
 
 FIELDS = ("modules", "gate", "seed", "val_psnr", "val_ssim", "test_psnr", "test_ssim", "parameters", "flops", "seconds")

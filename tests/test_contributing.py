@@ -216,9 +216,9 @@ def clone(tmp_path_factory):
 
     setting, checker, wrong = "a field of LossSettings", "a checker", "entries of WRONG"
     edit("manas_lite/losses.py", r'loss\.terms\.NAME=0\.1\."""\n', "\n" + BLOCKS[f"manas_lite/losses.py: {setting}"])
-    checks = f"manas_lite/course/checks/imaging.py: {checker}"
-    edit("manas_lite/course/checks/imaging.py", r"(?s).*\Z", "\n\n" + BLOCKS[checks])
-    edit("manas_lite/course/checks/imaging.py", r"__all__ = \[", '"added_light", ')
+    checks = f"manas_course/checks/imaging.py: {checker}"
+    edit("manas_course/checks/imaging.py", r"(?s).*\Z", "\n\n" + BLOCKS[checks])
+    edit("manas_course/checks/imaging.py", r"__all__ = \[", '"added_light", ')
     edit("tests/course/answers.py", r"(?m)^WRONG.*\{\n", BLOCKS[f"tests/course/answers.py: {wrong}"])
     with open(folder / "notebooks" / "course.yaml", "a", encoding="utf-8") as file:
         file.write("\n" + BLOCKS["notebooks/course.yaml"])
@@ -285,7 +285,7 @@ def test_a_notebook_is_stamped_run_graded_and_keeps_the_contract(clone):
 def test_what_the_page_names_is_there():
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", TEXT):
         assert "://" in target or (ROOT / target).exists(), target
-    for name in re.findall(r"`((?:manas_lite|tests|scripts|docs|notebooks|data_scripts)/[\w./]+)`", TEXT):
+    for name in re.findall(r"`((?:manas_lite|manas_course|tests|scripts|docs|notebooks|data_scripts)/[\w./]+)`", TEXT):
         assert (ROOT / name).exists(), name
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"(?:`|^)make ([a-z-]+)", TEXT, re.MULTILINE):
@@ -307,7 +307,7 @@ def test_the_changelog_says_where_each_module_went():
     assert len(rows) > 60
     for before, now in rows:
         assert not (ROOT / before).exists(), before
-        for path in re.findall(r"`((?:manas_lite|tools)/[\w/]+\.py)`", now):
+        for path in re.findall(r"`((?:manas_lite|manas_course|tools)/[\w/]+\.py)`", now):
             assert (ROOT / path).is_file(), f"{before} went to {path}, which is not there"
 
 

@@ -14,6 +14,8 @@ import pytest
 import tiny
 import torch
 
+from manas_course import micro_bench
+from manas_course.micro_bench import architectures
 from manas_lite import (
     DerainNet,
     Genotype,
@@ -23,11 +25,9 @@ from manas_lite import (
     draw,
     load,
     losses,
-    micro_bench,
     retrain,
     search,
 )
-from manas_lite.micro_bench import architectures
 from manas_lite.networks import modules, ops
 from manas_lite.networks.costs import measure_costs
 from manas_lite.photos.images import read_image, write_image

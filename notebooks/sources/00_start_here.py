@@ -11,8 +11,8 @@ import numpy as np
 
 from manas_lite import Genotype, RetrainSettings, SearchSpace, derain, draw, load, metrics
 from manas_lite import open_split
-from manas_lite.course import widgets
-from manas_lite.course import checks
+from manas_course import widgets
+from manas_course import checks
 from tools.course import estimates
 from manas_lite.photos.images import to_tensor
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from manas_lite import draw, metrics, open_split
-from manas_lite.course import widgets
-from manas_lite.course import checks, illustrations as pictures
+from manas_course import widgets
+from manas_course import checks, illustrations as pictures
 from manas_lite.data import LeakError, scene_loader, sealed
 from manas_lite.photos.images import to_tensor
 from manas_lite.rain import add_rain, rain_scene, rain_streaks

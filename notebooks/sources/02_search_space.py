@@ -9,9 +9,9 @@ import torch
 
 from manas_lite.networks.costs import measure_costs
 from manas_lite import DerainNet, Genotype, SearchSpace, SuperNet, draw, losses, open_split
-from manas_lite.course import widgets
+from manas_course import widgets
 from manas_lite.networks.costs import count_flops
-from manas_lite.course import checks, illustrations as pictures
+from manas_course import checks, illustrations as pictures
 from manas_lite.networks.modules import FusionModule, ParallelModule
 
 # %% [markdown]

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from manas_lite import SearchSettings, SearchSpace, draw, losses, open_split
-from manas_lite.course import widgets
-from manas_lite.course import checks, illustrations as pictures, toy
+from manas_course import widgets
+from manas_course import checks, illustrations as pictures, toy
 from manas_lite.networks.genotype import Genotype
 from manas_lite.runs.record import read_log
 

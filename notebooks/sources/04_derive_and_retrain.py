@@ -16,7 +16,7 @@ from manas_lite import DerainNet, RetrainSettings, SuperNet, derain, draw, evalu
 from manas_lite import open_split
 from manas_lite.networks.nets import reestimate_statistics
 from manas_lite.runs.checkpoint import read as read_tensors
-from manas_lite.course import checks, illustrations as pictures
+from manas_course import checks, illustrations as pictures
 from manas_lite.data import scene_loader
 from manas_lite.training.evaluation import table
 from manas_lite.networks.genotype import Genotype

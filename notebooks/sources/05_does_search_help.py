@@ -11,9 +11,10 @@ final = False  # True opens the test column: once, when nothing is chosen any mo
 import numpy as np
 from scipy import stats
 
-from manas_lite import draw, micro_bench
-from manas_lite.course import widgets
-from manas_lite.course import checks
+from manas_course import micro_bench
+from manas_lite import draw
+from manas_course import widgets
+from manas_course import checks
 from manas_lite.data import LeakError
 
 # %% [markdown]

@@ -39,7 +39,7 @@ final = False  # True opens the test set: once, when the arms are chosen
 import numpy as np
 
 from manas_lite import draw, open_split
-from manas_lite.course import ablation, checks, differences, illustrations as pictures
+from manas_course import ablation, checks, differences, illustrations as pictures
 from manas_lite.networks.genotype import Genotype
 
 # %% [markdown]

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from manas_lite import SearchSpace, SuperNet, load, metrics, open_split
-from manas_lite.course import checks, illustrations as pictures
+from manas_course import checks, illustrations as pictures
 from manas_lite.data import scene_loader
 from manas_lite.photos.images import to_tensor
 from manas_lite.photos.inference import derain_batch

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from manas_lite import derain, draw, load, metrics, open_split
-from manas_lite.course import widgets
-from manas_lite.course import checks, illustrations as pictures
+from manas_course import widgets
+from manas_course import checks, illustrations as pictures
 from manas_lite.photos.images import read_image, to_tensor, write_image
 from manas_lite.rain import add_fog, add_rain
 

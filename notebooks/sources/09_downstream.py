@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 
 from manas_lite import load
-from manas_lite.course import checks, illustrations as pictures
+from manas_course import checks, illustrations as pictures
 from manas_lite.data import Picture
-from manas_lite.downstream import (
+from manas_course.downstream import (
     boxes,
     detection,
     masks,
@@ -26,8 +26,8 @@ from manas_lite.downstream import (
     segmentation,
     sightings,
 )
-from manas_lite.downstream.overlays import draw_boxes, draw_classes
-from manas_lite.downstream.scoring import Consistency, consistency, interval, resamples
+from manas_course.downstream.overlays import draw_boxes, draw_classes
+from manas_course.downstream.scoring import Consistency, consistency, interval, resamples
 from manas_lite.draw.sheets import contact_sheet
 from manas_lite.photos.folders import pictures_in
 
@@ -160,7 +160,7 @@ Image.fromarray(contact_sheet([(photo.name, [*tinted, truth])], [*three, "true"]
 # %% [markdown]
 # **What you should see.** A poor segmenter: twenty training photographs are few. What counts is the *difference* between
 # the three bars, not their height. Derained even above clean, and under light rain the rainy pictures are best: so much
-# for differences of this size on six photographs. With the CamVid set, `python -m manas_lite downstream --street FOLDER`
+# for differences of this size on six photographs. With the CamVid set, `python -m manas_course.downstream --street FOLDER`
 # trains one on streets.
 #
 # ## Scores without truth
@@ -284,7 +284,7 @@ checks.mean_iou(my_miou)
 # * A fixed judge on rainy, derained and clean pictures; intervals over pictures; paired differences.
 # * Consistency is not accuracy. No-reference scores are a last resort. Look at real rain yourself.
 #
-# **Next**: 10 figures. **Or try** `python -m manas_lite downstream --help`: your own boxes, streets and rainy
+# **Next**: 10 figures. **Or try** `python -m manas_course.downstream --help`: your own boxes, streets and rainy
 # photographs.
 #
 # **References.** W. Liu et al., *SSD*, ECCV 2016, arXiv 1512.02325 · M. Sandler et al., *MobileNetV2*, CVPR 2018, arXiv

@@ -10,8 +10,9 @@ import csv
 
 import numpy as np
 
-from manas_lite import draw, micro_bench, open_split
-from manas_lite.course import ablation, checks, differences, illustrations as pictures, toy
+from manas_course import micro_bench
+from manas_lite import draw, open_split
+from manas_course import ablation, checks, differences, illustrations as pictures, toy
 from manas_lite.networks.genotype import Genotype
 from manas_lite.rain import rain_scene
 from manas_lite.runs.record import read_json, read_log

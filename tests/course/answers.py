@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from scipy import stats
 
-from manas_lite import micro_bench
-from manas_lite.downstream.boxes import iou
+from manas_course import micro_bench
+from manas_course.downstream.boxes import iou
 
 Y = np.array([65.481, 128.553, 24.966])
 

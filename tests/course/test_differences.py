@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from manas_course import ablation, differences, support
 from manas_lite import losses
-from manas_lite.course import ablation, differences, support
 from manas_lite.runs.record import read_json, write_json
 from manas_lite.runs.settings import to_dict
 from tools.course import contents, runner, sources, sweeps

@@ -4,7 +4,7 @@ import pytest
 import torch
 from answers import WRONG
 
-from manas_lite.course import checks
+from manas_course import checks
 from tools.course import contents, grading, sources
 
 NOTEBOOKS = [notebook for notebook in contents.notebooks() if notebook.exercises]

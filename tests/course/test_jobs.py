@@ -11,8 +11,8 @@ from filelock import FileLock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from manas_course import jobs, support
 from manas_lite import Genotype, RetrainSettings, SearchSettings, SearchSpace
-from manas_lite.course import jobs, support
 from manas_lite.runs.progress import HEADLESS
 from manas_lite.runs.record import MANIFEST, BusyError, read_json
 
@@ -32,7 +32,7 @@ def test_a_search_in_another_process(tmp_path: Path) -> None:
 
 KERNEL = """
 import sys
-from manas_lite.course import jobs
+from manas_course import jobs
 sys.path.insert(0, sys.argv[1])
 from test_jobs import SPACE, SETTINGS
 jobs.Background.start(SPACE, SETTINGS, runs_dir=sys.argv[2], name="search")

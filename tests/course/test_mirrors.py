@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from manas_course import mirrors
 from manas_lite import open_split
-from manas_lite.course import mirrors
 from manas_lite.data.download import DownloadError
 from manas_lite.data.unpack import ArchiveError
 

@@ -10,7 +10,7 @@ import nbformat
 import numpy as np
 import pytest
 
-from manas_lite import course
+import manas_course as course
 from tools.course import contents, runner, sources
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from manas_lite import Genotype, SearchSpace, micro_bench, open_split
-from manas_lite.course import support, widgets
+from manas_course import micro_bench, support, widgets
+from manas_lite import Genotype, SearchSpace, open_split
 
 ipywidgets = pytest.importorskip("ipywidgets")
 

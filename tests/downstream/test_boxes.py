@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from manas_lite.downstream.boxes import CATEGORIES, Boxes, bundled_boxes, iou, open_boxes
-from manas_lite.downstream.detection import (
+from manas_course.downstream.boxes import CATEGORIES, Boxes, bundled_boxes, iou, open_boxes
+from manas_course.downstream.detection import (
     CocoSsd,
     TorchDetector,
     decode,
@@ -13,8 +13,8 @@ from manas_lite.downstream.detection import (
     find_detector,
     suppress,
 )
-from manas_lite.downstream.overlays import draw_boxes
-from manas_lite.downstream.scoring import AveragePrecision, Consistency, consistency, interval, resamples
+from manas_course.downstream.overlays import draw_boxes
+from manas_course.downstream.scoring import AveragePrecision, Consistency, consistency, interval, resamples
 from manas_lite.photos.images import write_image
 
 PERSON, CAR = 1, 3

@@ -16,8 +16,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
 from loopback import loopback, serve
 
+from manas_course.downstream.detection import CocoSsd
 from manas_lite.data.download import DownloadError
-from manas_lite.downstream.detection import CocoSsd
 
 pytest.importorskip("onnxruntime", reason="needs the extra: pip install 'manas_lite[downstream]'")
 

@@ -2,8 +2,8 @@
 
 import importlib.util
 
-from manas_lite.downstream.masks import bundled_masks
-from manas_lite.downstream.segmentation import SegmenterSettings, load_segmenter, was_trained_so
+from manas_course.downstream.masks import bundled_masks
+from manas_course.downstream.segmentation import SegmenterSettings, load_segmenter, was_trained_so
 
 
 def test_a_segmenter_is_made_on_the_bundled_photographs(repository, tmp_path):

@@ -10,15 +10,15 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
+from manas_course.downstream import protocol
+from manas_course.downstream.boxes import AnnotatedPhoto, Boxes
+from manas_course.downstream.masks import open_camvid
+from manas_course.downstream.protocol import BUNDLED_TABLE, DownstreamSettings, read_table, run_downstream
+from manas_course.downstream.segmentation import SegmenterSettings, train_segmenter
+from manas_course.downstream.sightings import BUNDLED_SIGHTINGS, Versions, load_sightings, look
+from manas_course.downstream.tasks import GAIN, measure_detection, measure_quality, quality_scores
 from manas_lite.compute.runtime import ComputeSettings
 from manas_lite.data import Picture
-from manas_lite.downstream import protocol
-from manas_lite.downstream.boxes import AnnotatedPhoto, Boxes
-from manas_lite.downstream.masks import open_camvid
-from manas_lite.downstream.protocol import BUNDLED_TABLE, DownstreamSettings, read_table, run_downstream
-from manas_lite.downstream.segmentation import SegmenterSettings, train_segmenter
-from manas_lite.downstream.sightings import BUNDLED_SIGHTINGS, Versions, load_sightings, look
-from manas_lite.downstream.tasks import GAIN, measure_detection, measure_quality, quality_scores
 from manas_lite.photos.images import read_image, write_image
 
 
@@ -320,8 +320,8 @@ def test_what_was_measured_before_an_error_is_kept(tmp_path):
 
 def test_the_rain_is_that_of_the_test_scenes():
     """So that every part of the kit speaks of the same pictures."""
+    from manas_course.downstream.boxes import bundled_boxes
     from manas_lite.data import open_split
-    from manas_lite.downstream.boxes import bundled_boxes
 
     scene = open_split("photos").test[0]
     (photo,) = (photo for photo in bundled_boxes() if photo.name == scene.name)
@@ -348,8 +348,8 @@ def test_the_committed_table_is_the_shipped_one_and_says_what_the_page_says(repo
 
 
 def test_shipped_sightings_are_of_the_test_photographs_and_give_the_tables_numbers():
-    from manas_lite.downstream.boxes import bundled_boxes
-    from manas_lite.downstream.scoring import Consistency, consistency
+    from manas_course.downstream.boxes import bundled_boxes
+    from manas_course.downstream.scoring import Consistency, consistency
 
     seen = load_sightings()
     names = [photo.name for photo in bundled_boxes() if photo.part == "test"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from manas_lite.downstream.quality import _blocky, _halved, niqe, piqe
+from manas_course.downstream.quality import _blocky, _halved, niqe, piqe
 from manas_lite.photos.images import read_image
 
 # Values of mmagic 1.2.0 (mmagic.evaluation.metrics.niqe.niqe, convert_to="gray") and of pypiqe 1.2, on the bundled

@@ -7,11 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from manas_lite.compute.runtime import ComputeSettings
-from manas_lite.data import Picture
-from manas_lite.downstream.masks import CAMVID, COARSE, IGNORE, MaskedPhoto, MaskedSet, bundled_masks, open_camvid
-from manas_lite.downstream.overlays import draw_classes
-from manas_lite.downstream.segmentation import (
+from manas_course.downstream.masks import CAMVID, COARSE, IGNORE, MaskedPhoto, MaskedSet, bundled_masks, open_camvid
+from manas_course.downstream.overlays import draw_classes
+from manas_course.downstream.segmentation import (
     SegmenterSettings,
     confusion,
     load_segmenter,
@@ -20,6 +18,8 @@ from manas_lite.downstream.segmentation import (
     segment,
     train_segmenter,
 )
+from manas_lite.compute.runtime import ComputeSettings
+from manas_lite.data import Picture
 from manas_lite.photos.images import ImageError, write_image
 
 COMPUTE = ComputeSettings(device="cpu", threads=1)
@@ -183,13 +183,13 @@ def test_a_segmenter_learns_colours_and_is_the_same_again(tmp_path):
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 33), (48, 30)])
 def test_any_size_is_segmented(tmp_path, size):
-    from manas_lite.downstream.segmentation import Segmenter
+    from manas_course.downstream.segmentation import Segmenter
 
     assert segment(Segmenter(CAMVID, (4, 4, 4)).eval(), np.zeros((*size, 3), np.uint8)).shape == size
 
 
 def test_the_shipped_segmenter_fits_the_bundled_masks():
-    from manas_lite.downstream.segmentation import BUNDLED_SEGMENTER
+    from manas_course.downstream.segmentation import BUNDLED_SEGMENTER
 
     data = bundled_masks()
     net = load_segmenter(BUNDLED_SEGMENTER, data)  # trained on none of the test pictures

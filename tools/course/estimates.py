@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from manas_course.differences import detectable
+from manas_course.support import device_name
 from manas_lite.compute.footprint import estimate_footprint
 from manas_lite.compute.runtime import Compute
-from manas_lite.course.differences import detectable
-from manas_lite.course.support import device_name
 from manas_lite.data import open_split, scene_loader
 from manas_lite.losses import DerainLoss
 from manas_lite.networks.genotype import Genotype

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from manas_lite.course.checks.base import Check
+from manas_course.checks.base import Check
 from tools.course import contents, sources
 from tools.course.contents import Notebook
 

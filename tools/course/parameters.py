@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from manas_lite.course import ablation, renamed
+from manas_course import ablation, renamed
 from manas_lite.runs.settings import parse
 
 __all__ = ["SETTINGS", "Parameter", "arm_of", "cast", "gathered", "read"]

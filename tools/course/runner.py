@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from manas_lite.course.checks.base import CHECK
-from manas_lite.course.support import METRICS, device_name
+from manas_course.checks.base import CHECK
+from manas_course.support import METRICS, device_name
 from manas_lite.runs.arguments import import_file
 from manas_lite.runs.progress import HEADLESS
 from manas_lite.runs.record import write_json

@@ -35,7 +35,7 @@ if importlib.util.find_spec("manas_lite") is None:
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", package], check=True)"""
 
 VERSIONS = """\
-from manas_lite import course
+import manas_course as course
 
 course.versions()"""
 

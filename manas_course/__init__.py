@@ -1,0 +1,44 @@
+"""What the notebooks import: exercise checkers, widgets, ablation arms and their comparison, background runs.
+
+| module | concept |
+|---|---|
+| `checks` | the exercises' checkers |
+| `ablation` | one arm: settings -> search, retraining, scores; `differences`: what arms are worth |
+| `renamed` | old names of settings, for one release |
+| `jobs` | a search or a retraining in a process of its own |
+| `mirrors` | `data` as a web address: fetched, checked, unpacked |
+| `support` | what notebooks call themselves: `versions`, `runs_folder`, `find_run`, `record_results`, `background` |
+| `widgets`, `illustrations`, `toy` | interactive pictures, still pictures, and the two-number bilevel problem |
+| `micro_bench` | a small space with every architecture trained: what a search and a ranking are worth |
+| `downstream` | boxes, detector, scores, segmenter, NIQE and PIQE of derained pictures |
+
+It builds on `manas_lite`, which never imports it. What authors and lecturers run stands in `tools/course`.
+"""
+
+from manas_course import checks
+from manas_course.mirrors import local
+from manas_course.support import (
+    background,
+    find_run,
+    headless,
+    record_results,
+    runs_folder,
+    shipped,
+    upload_button,
+    uploaded,
+    versions,
+)
+
+__all__ = [
+    "background",
+    "checks",
+    "find_run",
+    "headless",
+    "local",
+    "record_results",
+    "runs_folder",
+    "shipped",
+    "upload_button",
+    "uploaded",
+    "versions",
+]

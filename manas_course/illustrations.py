@@ -1,0 +1,124 @@
+"""The course's own pictures; those of networks, searches and photographs are in `manas_lite.draw`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from manas_course.toy import START, Path
+from manas_lite.draw.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, Drawing, styled
+
+__all__ = ["bars", "forest", "phase_plane", "profile", "scatter"]
+
+COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY)
+MARKS = "osD^vP"
+
+
+@styled
+def phase_plane(paths: Sequence[Path]) -> Figure:
+    """Draw the toy's plane: contours of L_val, the line of best weights w = a, and where each descent went."""
+    figure = Drawing(figsize=(6.4, 4.6), layout="constrained")
+    axes = figure.subplots()
+    w, a = np.meshgrid(np.linspace(-2.4, 3, 160), np.linspace(-0.6, 4.3, 160))
+    contours = axes.contour(w, a, a * w - 2 * a + 1, levels=np.arange(-14, 8), colors=GREY, linewidths=0.5)
+    axes.clabel(contours, fontsize=6, fmt="%g")
+    axes.plot([-0.4, 3], [-0.4, 3], color=BLACK, lw=0.8, ls="--", label="best weights, w = a")
+    lines = ("-", "-", (0, (3, 3)), ":")  # of two paths one upon the other, both are seen
+    for path, colour, mark, line in zip(paths, COLOURS, MARKS, lines, strict=False):
+        inside = np.clip(path.points, [-2.4, -0.6], [3, 4.3])
+        label = f"{path.label}: ends at ({path.end[0]:.2f}, {path.end[1]:.2f})"
+        axes.plot(*inside.T, color=colour, ls=line, lw=2, marker=mark, markersize=3, markevery=8, label=label)
+        axes.plot(*inside[-1], marker=mark, markersize=8, color=colour, mec=BLACK)
+    axes.plot(*START, marker="x", color=BLACK)
+    axes.annotate("start", START, xytext=(4, 4), textcoords="offset points")
+    axes.plot(1, 1, marker="*", markersize=13, color="white", mec=BLACK, zorder=5)
+    axes.annotate("the true optimum", (1, 1), xytext=(8, -12), textcoords="offset points")
+    axes.set(xlabel="w, the weight", ylabel="a, the architecture", title="contours: validation loss a w − 2 a + 1")
+    axes.legend(loc="lower left", frameon=True, framealpha=1, edgecolor="none")
+    return figure
+
+
+@styled
+def bars(values: Mapping[str, float], *, title: str, unit: str, start: float = 0.0) -> Figure:
+    """Draw a horizontal bar per name, each with its number, from `start`."""
+    figure = Drawing(figsize=(6.6, 0.34 * len(values) + 0.7), layout="constrained")
+    axes = figure.subplots()
+    names = list(values)
+    places = np.arange(len(names))[::-1]
+    sizes = [values[name] for name in names]
+    low, high = min(start, *sizes), max(start, *sizes)
+    axes.barh(places, [size - start for size in sizes], left=start, color=BLUE, height=0.6)
+    if low < start:
+        axes.axvline(start, color=BLACK, lw=0.6)
+        low -= 0.15 * (high - low)
+    for place, size in zip(places, sizes, strict=True):
+        axes.annotate(f"{size:,.4g}", (max(size, start), place), xytext=(4, 0), textcoords="offset points", va="center")
+    axes.set(yticks=places, yticklabels=names, title=title, xlabel=unit, xlim=(low, high + 0.15 * (high - low or 1)))
+    return figure
+
+
+@styled
+def scatter(points: Mapping[str, tuple[float, float]], *, x: str, y: str, title: str) -> Figure:
+    """Draw named points (x, y), such as PSNR against parameters. Few names stand at the points, many in a legend."""
+    figure = Drawing(figsize=(6.4, 3.8), layout="constrained")
+    axes = figure.subplots()
+    crowded = len(points) > len(MARKS)
+    for number, (name, point) in enumerate(points.items()):
+        colour, mark = COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)]
+        filled = colour if number < len(MARKS) else "white"  # the second round of marks is hollow
+        edge = BLACK if number < len(MARKS) else colour
+        axes.plot(*point, mark, color=colour, mfc=filled, mec=edge, mew=0.4 if edge == BLACK else 1.2, label=name)
+        if not crowded:
+            below = number % 2 == 1  # points that lie together keep their names apart
+            axes.annotate(name, point, xytext=(6, -11 if below else 3), textcoords="offset points")
+    axes.margins(0.18)
+    axes.set(xlabel=x, ylabel=y, title=title)
+    if crowded:
+        figure.legend(loc="outside right center")
+    return figure
+
+
+@styled
+def profile(curves: Mapping[str, Any], *, x: str, y: str, title: str) -> Figure:
+    """Draw lines over a common axis: name -> (xs, ys)."""
+    figure = Drawing(figsize=(6.4, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for number, (name, (xs, ys)) in enumerate(curves.items()):
+        colour, mark = COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)]
+        axes.plot(xs, ys, color=colour, marker=mark, markersize=3, markevery=max(1, len(xs) // 12), label=name)
+    if all(float(value).is_integer() for xs, _ in curves.values() for value in xs):
+        axes.locator_params(axis="x", integer=True)
+    axes.set(xlabel=x, ylabel=y, title=title)
+    axes.legend()
+    return figure
+
+
+@styled
+def forest(rows: Sequence[Mapping[str, Any]], *, title: str, reference: str = "the full method") -> Figure:
+    """Draw an ablation: each arm's difference in dB, its interval, what is mostly missed, and the verdict.
+
+    Args:
+        rows: mappings with arm, mean, low, high, detectable, verdict, parameters, as `differences.compare` makes them.
+        title: what stands above.
+        reference: what the arms differ from.
+    """
+    figure = Drawing(figsize=(7.0, 0.42 * len(rows) + 1.1), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(rows))[::-1]
+    colours = {"better": GREEN, "worse": VERMILION, "undecided": GREY}
+    for place, row in zip(places, rows, strict=True):
+        band = row["detectable"]
+        if np.isfinite(band):
+            axes.fill_betweenx([place - 0.38, place + 0.38], -band, band, color="#EEEEEE", lw=0)
+        colour = colours[row["verdict"]]
+        axes.plot([row["low"], row["high"]], [place, place], color=colour, lw=2)
+        axes.plot(row["mean"], place, "o", color=colour, mec=BLACK, mew=0.5)
+    reach = max(1e-3, *(abs(row[key]) for row in rows for key in ("low", "high") if np.isfinite(row[key])))
+    axes.axvline(0, color=BLACK, lw=0.8)
+    labels = [f"{row['arm']}  ({row['parameters']:,.0f} parameters)" for row in rows]
+    axes.set(yticks=places, yticklabels=labels, xlim=(-1.6 * reach, 1.6 * reach), title=title)
+    axes.set_xlabel(f"difference to {reference}, dB (grey band: mostly missed by so many searches)")
+    for place, row in zip(places, rows, strict=True):
+        axes.text(1.02, place, row["verdict"], transform=axes.get_yaxis_transform(), va="center")
+    return figure
