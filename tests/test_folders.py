@@ -230,13 +230,14 @@ def _contains(sheet, picture):
 # -- hidden files, calls that were killed, originals --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["._0.png", ".0.png", "._IMG_1.JPG", ".hidden.tif"])
-def test_hidden_files_are_no_pictures(tmp_path, weights, name):
+@pytest.mark.parametrize("name", ["._0.png", ".0.png", "._IMG_1.JPG", ".hidden.tif", "~$0.png", "@0.png"])
+def test_hidden_files_are_no_pictures(tmp_path, weights, capsys, name):
     write_image(_made(tmp_path / "in") / "0.png", tiny.picture(0))
     (tmp_path / "in" / name).write_bytes(b"\0\5\x16\7Mac OS X")
     use = ["--weights", weights, "--threads", "1"]
     assert main(["derain", str(tmp_path / "in"), str(tmp_path / "out"), *use]) == 0
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["0.png"]
+    assert f"1 hidden or system files are left out, such as {name}" in capsys.readouterr().out
 
 
 class Killed(BaseException):

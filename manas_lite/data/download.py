@@ -13,8 +13,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -99,7 +98,13 @@ def get(
         raise ValueError(f"{chosen.name} comes in {len(chosen.archives)} archives: put them in {archives}")
     archives.mkdir(parents=True, exist_ok=True)
     fetched = []
-    with _alone(archives):
+    lock = FileLock(archives / ".lock")
+    try:
+        alone = lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another download into {archives} is at work: waiting until it is done", file=sys.stderr)
+        alone = lock.acquire()
+    with alone:
         if complete():  # by the one that was waited for
             return where
         for item in map(archive, chosen.archives):
@@ -125,21 +130,6 @@ def get(
             for path, item in fetched:
                 remember(path, item, archives, source=str(given or "download"))
     return where
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder of archives; where another process holds it, say so and wait."""
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"another download into {folder} is at work: waiting until it is done", file=sys.stderr)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def fetch(

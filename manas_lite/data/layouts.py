@@ -25,10 +25,11 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from manas_lite.data.listing import DataWarning, Found, Listing, Pair, Photo, is_hidden, read_csv, read_index
+from manas_lite.data.listing import DataWarning, Found, Listing, Pair, Photo, read_csv, read_index
 from manas_lite.data.matching import level_of, match_names, natural, part_of, role_of, stem_role
 from manas_lite.data.pairing import Home, alike, clear_side, confirm, look_alikes, rain_votes, sampled, stated_roles
 from manas_lite.data.pictures import Picture
+from manas_lite.photos.images import is_hidden
 from manas_lite.photos.photographs import PHOTOGRAPHS
 
 LAYOUTS = ("csv", "index", "folders", "flat", "clean-left", "rain-left", "photos")

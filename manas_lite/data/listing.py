@@ -115,11 +115,6 @@ def read_csv(table: Path) -> Found:
     return replace(found, layout="csv", problems=problems + found.problems, named=scene_column is not None)
 
 
-def is_hidden(name: str) -> bool:
-    """Tell whether a file or folder of this name is a system's own: .ipynb_checkpoints, @eaDir, __MACOSX, #recycle."""
-    return name.startswith((".", "@", "$", "#", "~", "__"))
-
-
 def _consistent(rows: Iterable[tuple[str, Pair]]) -> Found:
     """Return the pairs of (place, pair), each once; a picture that is rainy here and clean there is a problem."""
     found, roles, first = Found(), dict[Picture, tuple[str, str]](), dict[tuple[Picture, Picture], str]()

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
@@ -34,17 +34,12 @@ _PIECE = 1 << 20
 _RESERVE = 64 << 20  # bytes left free on the disk
 _SLACK = 4 << 20  # bytes of a tar that are no content: padding at its end, and long headers
 _HEADER = 4096  # bytes of a tar per member that are no content
+_Member = tuple[str, int, Callable[[], IO[bytes]]]
 _ODD_NAMES = {errno.EINVAL, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EILSEQ}
 
 
 class ArchiveError(ValueError):
     """An archive is broken, or no careful person would unpack it; the message names it and the member."""
-
-
-class _Member(NamedTuple):
-    name: str
-    size: int
-    opened: Callable[[], IO[bytes]]
 
 
 def is_archive(path: str | os.PathLike[str]) -> bool:
@@ -209,7 +204,7 @@ def _zip_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> 
 def _member(path: Path, name: str, size: int, opened: Callable[[], Any], regular: bool) -> _Member:
     if not regular:
         raise ArchiveError(f"{path}: member {name!r} is a link or device, which is refused")
-    return _Member(_safe_name(path, name), size, opened)
+    return _safe_name(path, name), size, opened
 
 
 def _safe_name(path: Path, name: str) -> str:

@@ -16,7 +16,7 @@ from torch import nn
 from manas_lite.compute.footprint import is_out_of_memory
 from manas_lite.compute.runtime import ComputeSettings
 from manas_lite.draw.sheets import contact_sheet, thumbnail
-from manas_lite.photos.images import check_ending, write_image
+from manas_lite.photos.images import check_ending, is_hidden, write_image
 from manas_lite.photos.inference import DivergedNetworkError, check_replacing, derain, seconds_per_pixel
 from manas_lite.photos.photographs import PHOTOGRAPHS, open_photograph, photograph_size
 from manas_lite.photos.zoo import fingerprint
@@ -85,6 +85,8 @@ def derain_folder(
     if in_place and sheet:
         raise ValueError("a contact sheet shows the originals too: name another output folder, or leave the sheet out")
     pictures = pictures_in(folder)
+    if hidden := sorted(p.name for p in folder.iterdir() if p.suffix.lower() in PHOTOGRAPHS and is_hidden(p.name)):
+        say(f"{len(hidden)} hidden or system files are left out, such as {hidden[0]}")
     sheets = [] if sheet is None else _sheets(sheet, len(pictures))
     # The files that a call is going to make stand in a journal until it ends: those that are there when the same call
     # is given again are its own, and whole. What is replaced in place is done when it is no longer as it was.
@@ -162,12 +164,10 @@ def _sheets(sheet: Path, pictures: int) -> list[Path]:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """Return the pictures directly in a folder, by name; raise ValueError where there is none."""
+    """Return the pictures directly in a folder, by name, but for hidden ones; raise ValueError where there is none."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
-    pictures = sorted(
-        p for p in folder.iterdir() if p.suffix.lower() in PHOTOGRAPHS and not p.name.startswith(".")
-    )  # a Mac puts ._x.jpg beside x.jpg
+    pictures = sorted(p for p in folder.iterdir() if p.suffix.lower() in PHOTOGRAPHS and not is_hidden(p.name))
     if not pictures:
         raise ValueError(f"{folder} holds no image ({', '.join(sorted(PHOTOGRAPHS))})")
     return pictures

@@ -56,6 +56,11 @@ class ImageError(ValueError):
     """A file that is not one readable picture; the message names it, says why and what to do."""
 
 
+def is_hidden(name: str) -> bool:
+    """Tell whether a file or folder of this name is a system's own: ._x.jpg, .ipynb_checkpoints, @eaDir, #recycle."""
+    return name.startswith((".", "@", "$", "#", "~", "__"))
+
+
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     """Return the picture in a file as uint8 (H, W, 3), RGB in 0..255, converted as listed above.
 

@@ -30,9 +30,6 @@ from manas_lite.photos.tiling import derain_tiled
 
 Picture = TypeVar("Picture", str, Path, Image.Image, np.ndarray)
 
-LONGEST_NAME = 255
-"""Bytes that a file's name may have on the usual file systems."""
-
 
 class DivergedNetworkError(ValueError):
     """A network answers with NaN or infinity, whatever the picture: its training has diverged."""
@@ -142,7 +139,7 @@ def _target(path: Path, output: Path | None) -> Path:
     """Return where the derained picture goes; refuse now, rather than after the work, what cannot be written."""
     if output is None:
         stem = path.stem
-        while len(os.fsencode(name := f"{stem}-derained{path.suffix}")) > LONGEST_NAME:
+        while len(os.fsencode(name := f"{stem}-derained{path.suffix}")) > 255:  # no file system takes longer ones
             stem = stem[:-1]
         target = path.with_name(name)
     else:
