@@ -104,7 +104,7 @@ def read(path: str | Path, *, identity: str | None = None) -> tuple[dict[str, An
         names = decode(data[8 : 8 + int.from_bytes(data[:8], "little")], "the header").get("__metadata__") or {}
         stated = decode(names[_HEADER], "its description is no JSON") if _HEADER in names else None
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path} {_diagnosis(data, error)}") from None
+        raise CheckpointError(one_line(f"{path} {_diagnosis(data, error)}")) from None
     if _HEADER not in names:
         raise CheckpointError(f"{path} is a safetensors file, but not written by manas_lite: it has no description")
     header = document(Header, stated, path, newest=FORMAT, error=CheckpointError)
@@ -297,6 +297,8 @@ def _likely_state(optimizer: torch.optim.Optimizer, own: dict[str, Any], found: 
     or tensors of the shape of the parameter. Versions of PyTorch differ in the options of a group.
     """
     mine, theirs, states = own["param_groups"], found["param_groups"], found["state"]
+    if [group["params"] for group in mine] != [group["params"] for group in theirs]:
+        raise CheckpointError("its groups number their parameters otherwise")
     groups = [
         {**their, **{name: my[name] for name in my.keys() & their if not _both_numbers(my[name], their[name])}}
         for my, their in zip(mine, theirs, strict=True)

@@ -37,8 +37,9 @@ LossOf = Callable[[SceneBatch], tuple[Tensor, dict[str, Tensor]]]  # a batch -> 
 
 CHECKPOINT = "checkpoint.safetensors"
 
-SAVE_EVERY = 180.0
-"""Seconds of steps after which a run is saved within an epoch. What is done at the end of one is not cut into parts."""
+SAVE_EVERY = 240.0
+"""The most seconds of steps between two saves of a run, unless one step takes longer. What is done at the end of an
+epoch is not cut into parts."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ class Loop:
         progress: bool = True,
     ) -> None:
         self.run, self.total, self.saved, self.processes = run, total, saved, compute.processes
-        self.memory, self.kept_at = memory, time.monotonic()
+        self.memory, self.kept_at, self.asked_at = memory, time.monotonic(), time.monotonic()
         self.state = {"scaler": compute.scaler, **state} if compute.scaler.is_enabled() else dict(state)
         self.identity, self.log_every = identity, log_every
         self.path = run.path / CHECKPOINT
@@ -284,7 +285,9 @@ class Loop:
         """Tell whether the run should be saved within an epoch, the same in all processes."""
         if self.processes.count > 1 and self.pending:  # ask at the writes of the log, where all of them meet anyway
             return False
-        return self.processes.ask_first(lambda: time.monotonic() - self.kept_at >= SAVE_EVERY)
+        now, before = time.monotonic(), self.asked_at
+        self.asked_at = now
+        return self.processes.ask_first(lambda: now - self.kept_at + (now - before) > SAVE_EVERY)  # as long once more
 
     def save(self, done: int, probe: Tensor) -> None:
         """Write a checkpoint after `done` steps, atomically; what was logged so far is on disk first.

@@ -229,7 +229,7 @@ class _Retraining:
                 self.best.load_state_dict(self.judged.state_dict())
             facts = {"epoch": epoch, "val_psnr_rgb": score, "best_psnr": saved["best_psnr"]}
             loop.report(step, facts, ["val_psnr_rgb", "best_psnr"])
-        if (epoch + 1) % settings.checkpoint_every == 0 or last:
+        if (epoch + 1) % settings.checkpoint_every == 0 or last or loop.due():
             self._save(step, epoch, batch, loop)
 
     @torch.no_grad()

@@ -137,7 +137,7 @@ class SearchSettings:
     max_skip_share: float = 0.8
     """Collapse: more than this share of the edges choose skip_connect; the search returns to the epoch before."""
     checkpoint_every: int = 1
-    """Epochs between saves of the run; it is also saved every three minutes within an epoch."""
+    """Epochs between saves of the run; it is also saved every four minutes within an epoch."""
     compute: ComputeSettings = field(default_factory=ComputeSettings)
     """The machine."""
 
@@ -267,7 +267,7 @@ class RetrainSettings:
     loss: LossSettings = field(default_factory=LossSettings)
     """The loss terms."""
     checkpoint_every: int = 1
-    """Epochs between saves of the run; it is also saved every three minutes within an epoch."""
+    """Epochs between saves of the run; it is also saved every four minutes within an epoch."""
     compute: ComputeSettings = field(default_factory=ComputeSettings)
     """The machine."""
 

@@ -361,7 +361,7 @@ class _Search:
             saved["healthy"] = self._logits()
             if record["eigenvalue"] is not None:
                 saved["measured"] = [*saved["measured"], saved["healthy"]][-SPAN:]
-        if saved["stopped"] or (epoch + 1) % settings.checkpoint_every == 0 or step + 1 == self.total:
+        if saved["stopped"] or (epoch + 1) % settings.checkpoint_every == 0 or step + 1 == self.total or loop.due():
             self._save(step, epoch, train, loop)
 
     def _save(self, step: int, epoch: int, train: SceneBatch, loop: Loop) -> None:
