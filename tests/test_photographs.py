@@ -299,6 +299,20 @@ def test_a_jpeg_keeps_its_tables_and_its_chroma(tmp_path, quality, subsampling):
         assert subsampling or change < 2  # a block coded again by the same tables is nearly itself
 
 
+@pytest.mark.parametrize("extras", [{}, {"icc_profile": PROFILE, "exif": camera().tobytes()}])
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize("lossless", [False, True])
+def test_a_lossless_webp_stays_lossless(tmp_path, lossless, alpha, extras):
+    picture = np.dstack([COLOUR, ALPHA]) if alpha else COLOUR
+    Image.fromarray(picture).save(tmp_path / "a.webp", lossless=lossless, exact=True, **extras)
+    before, after = (open_photograph(path) for path in (tmp_path / "a.webp", derain(tmp_path / "a.webp", Same())))
+    shown = before.pixels[before.alpha > 0] if alpha else before.pixels
+    found = after.pixels[before.alpha > 0] if alpha else after.pixels
+    assert np.array_equal(shown, found) == lossless
+    for other in (".jpg", ".png"):
+        derain(tmp_path / "a.webp", Same(), output=tmp_path / f"b{other}")
+
+
 @pytest.mark.parametrize("mode", ["L", "CMYK", "RGB"])
 def test_jpegs_of_other_kinds_are_written_and_read(tmp_path, mode):
     path = tmp_path / "a.jpg"
@@ -355,7 +369,7 @@ def test_a_resolution_that_is_none_costs_nothing(tmp_path, dpi):
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.heic", "a.HEIF", "a.webp"])
-def test_a_heic_is_known_by_its_bytes(tmp_path, name):
+def test_a_heic_is_known_by_its_bytes(tmp_path, monkeypatch, name):
     heif = pytest.importorskip("pillow_heif", reason="HEIC needs the extra: pip install 'manas_lite[heic]'")
     smooth = tiny.picture(0, 64)[:48]
     content = io.BytesIO()
@@ -368,6 +382,11 @@ def test_a_heic_is_known_by_its_bytes(tmp_path, name):
     assert np.abs(open_photograph(out).pixels.astype(int) - smooth).mean() < 6
     assert loaded(open_photograph(path).exif)[MAKE] == "Rainproof"
     assert (out.read_bytes()[4:8] == b"ftyp") == (path.suffix.lower() in (".heic", ".heif"))
+    with monkeypatch.context() as patched:
+        patched.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 48 // 2 - 1)
+        for read in (open_photograph, read_image, photograph_size):
+            with pytest.raises(ImageError, match="64 x 48 pixels may be a bomb"):
+                read(path)
     path.write_bytes(content.getvalue()[:200])
     with pytest.raises(ImageError, match=path.name):
         open_photograph(path)

@@ -14,6 +14,7 @@ large that Pillow suspects a bomb. A file's content says what format it is, and 
 """
 
 import io
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -260,6 +261,8 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
                 head = file.read(12)
             foreign = head[4:8] == b"ftyp" and head[8:] in _HEIC_BRANDS
             image = heif(path).HeifImageFile(path) if foreign else Image.open(path, formats=FORMATS)
+            if Image.MAX_IMAGE_PIXELS and math.prod(image.size) > 2 * Image.MAX_IMAGE_PIXELS:  # Pillow's own limit
+                raise Image.DecompressionBombError(f"{image.size[0]} x {image.size[1]} pixels may be a bomb")
             frames = getattr(image, "n_frames", 1)
         except (ImageError, MemoryError):
             raise

@@ -7,7 +7,8 @@ somebody wants back gets back what it had:
   JPEG, WebP and HEIC hold 8 bits whatever is written to them;
 * transparency, apart from the colours; a format without it (JPEG) gets the picture laid over white;
 * grey stays grey; an EXIF orientation is applied once and its tag removed;
-* a JPEG from a JPEG is written with the quantisation tables and the chroma of the one that was read;
+* a JPEG from a JPEG is written with the quantisation tables and the chroma of the one that was read, and a WebP from a
+  lossless one without loss;
 * the resolution (dpi) is kept in JPEG, PNG, TIFF and BMP;
 * the ICC profile and EXIF are carried over, except the profile of CMYK and Lab pictures, which become RGB. A 16-bit
   TIFF keeps EXIF's texts and date (camera, author, copyright). Thumbnails, XMP and IPTC are not carried.
@@ -53,8 +54,8 @@ class Photograph:
     """EXIF as Pillow writes it, without orientation."""
     dpi: tuple[float, float] | None = None
     """Resolution across and down, in pixels per inch."""
-    jpeg: tuple[list[Any], int] | None = None
-    """Of a JPEG: its quantisation tables, and Pillow's number for its chroma: 0 is 4:4:4, 1 is 4:2:2, 2 is 4:2:0."""
+    coding: tuple[str, dict[str, Any]] | None = None
+    """How the file was coded: the format, and Pillow's options that write another file of this format so."""
 
     @property
     def deep(self) -> bool:
@@ -90,7 +91,7 @@ def open_photograph(path: str | os.PathLike[str]) -> Photograph:
         if image.format != "TIFF":
             image.load()  # a PNG may hold EXIF behind its pixels
         camera = _camera_data(image)  # a TIFF forgets its blocks once loaded
-        photo = replace(from_pil(image, path), exif=camera)
+        photo = replace(from_pil(image, path), exif=camera, coding=_coding(image, path))
         if not deep:
             return photo
         low = _low_bytes(path)
@@ -116,7 +117,7 @@ def from_pil(image: Image.Image, name: str | os.PathLike[str] = "the picture") -
     if turned.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX"):
         profile = None  # it describes inks or Lab, not the RGB that comes out
     grey = turned.mode in ("1", "L", "LA")
-    held = profile, camera, _dpi(image), _jpeg(image)
+    held = profile, camera, _dpi(image)
     if not turned.has_transparency_data:
         return Photograph(np.array(turned.convert("L" if grey else "RGB")), None, *held)
     layers = np.array(turned.convert("LA" if grey else "RGBA"))
@@ -150,8 +151,8 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 def save_photograph(path: str | os.PathLike[str], photo: Photograph) -> Path:
     """Write a photograph in the format of the path's ending, whole or not at all, and return the path.
 
-    A photograph from a JPEG is written as a JPEG with the same tables and chroma. Any other JPEG, WebP and HEIC are
-    written in quality 95 of 100; PNG and TIFF are lossless, with 16 bits where the photograph
+    A format is written as the file that the photograph came from, where that was of the same format (`coding`). Else
+    JPEG, WebP and HEIC are written in quality 95 of 100; PNG and TIFF are lossless, with 16 bits where the photograph
     has them. An 8-bit TIFF is not compressed: libtiff cannot pack one that holds EXIF. Raises what `check_writable`
     does.
     """
@@ -165,8 +166,8 @@ def save_photograph(path: str | os.PathLike[str], photo: Photograph) -> Path:
     if kind not in ("PNG", "TIFF", "WEBP", "HEIF", "GIF"):
         image = images.over_white(image).convert("L" if photo.pixels.ndim == 2 else "RGB")
     options: dict[str, Any] = {"quality": 95} if kind in ("JPEG", "WEBP", "HEIF") else {}
-    if kind == "JPEG" and photo.jpeg:
-        options = {"qtables": photo.jpeg[0], "subsampling": photo.jpeg[1]}
+    if photo.coding and photo.coding[0] == kind:
+        options = dict(photo.coding[1])
     options |= _extras(photo)
     if kind == "TIFF" and photo.exif:  # Pillow takes its bytes apart once more
         options["exif"] = _with_texts(_exif_from(photo.exif))
@@ -195,14 +196,21 @@ def _dpi(image: Image.Image) -> tuple[float, float] | None:
     return (y, x) if images.sideways(image) else (x, y)
 
 
-def _jpeg(image: Image.Image) -> tuple[list[Any], int] | None:
-    """Return how a JPEG is coded; None for other images, and for inks, which are written as colours."""
-    if image.format not in ("JPEG", "MPO") or image.mode == "CMYK":
+def _coding(image: Image.Image, path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]] | None:
+    """Return how a JPEG, or a lossless WebP, is coded; None for others, and for inks, which are written as colours."""
+    if image.format in ("JPEG", "MPO") and image.mode != "CMYK":
+        tables = [table for _, table in sorted(image.quantization.items())]  # type: ignore[attr-defined]
+        sampling = get_sampling(image)
+        if sampling < 0 or (sampling == 1 and images.sideways(image)):
+            sampling = 0  # all chroma, where Pillow has no number for it, or a turn lays 4:2:2 the other way
+        return "JPEG", {"qtables": tables, "subsampling": sampling}
+    if image.format != "WEBP":
         return None
-    tables = [table for _, table in sorted(image.quantization.items())]  # type: ignore[attr-defined]
-    sampling = get_sampling(image)
-    # What Pillow has no number for, and what a turn makes of 4:2:2, is written with all of its chroma.
-    return tables, 0 if sampling < 0 or (sampling == 1 and images.sideways(image)) else sampling
+    with open(path, "rb") as file:
+        file.seek(12)
+        while (head := file.read(8)) and head[:4] not in (b"VP8 ", b"VP8L"):
+            file.seek((int.from_bytes(head[4:], "little") + 1) & ~1, os.SEEK_CUR)
+    return ("WEBP", {"lossless": True}) if head[:4] == b"VP8L" else None
 
 
 # --- camera data ---
