@@ -236,6 +236,9 @@ def restore(holder: Stateful, tensors: Mapping[str, Any], rest: Mapping[str, Any
         if isinstance(holder, torch.optim.Optimizer):
             own = _likely_state(holder, own, state)
         check_state(own, state)
+        if isinstance(holder, torch.optim.Optimizer):  # options that another version of PyTorch did not have: our own
+            groups = zip(holder.param_groups, state["param_groups"], strict=True)
+            state["param_groups"] = [{**mine, **theirs} for mine, theirs in groups]
         holder.load_state_dict(state)
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"the checkpoint's state does not fit this {name}: {error}") from error

@@ -85,12 +85,12 @@ class Memory:
     """Why the search stopped early, or None."""
     healthy: Logits
     """What a stop returns to."""
-    back: int
-    """How many epochs that is back."""
     eigenvalues: list[float]
     """All eigenvalues so far."""
+    back: int = 1
+    """How many epochs back the healthy logits lie. Checkpoints of older runs lack this and what follows."""
     measured: list[Logits] = field(default_factory=list)
-    """The logits of the last eigenvalues, the oldest first; checkpoints of older runs lack them."""
+    """The logits of the last eigenvalues, the oldest first."""
     balance: dict[str, Any] | None = None
     """The state of `Balance`."""
     norms: list[list[float]] = field(default_factory=list)
