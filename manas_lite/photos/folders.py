@@ -92,7 +92,7 @@ def derain_folder(
     # is given again are its own, and whole. What is replaced in place is done when it is no longer as it was.
     choices = [options.get(name) for name in ("strength", "scale", "keep_location", "in_place")]
     journal = output / f".derain-{_mark(fingerprint(net), *choices)[:16]}.unfinished"
-    known = set(journal.read_text().split()) if journal.exists() else set()
+    known = set(journal.read_text(errors="replace").split()) if journal.exists() else set()
 
     def done(picture: Path) -> bool:
         if in_place:
