@@ -95,6 +95,16 @@ def _data_option(p: Parser) -> None:
         help="a folder of pairs or photographs, a set's name, or `photos`: the "
         "bundled photographs under synthetic rain (default)",
     )
+    p.add_argument(
+        "--layout",
+        help="how the folder of --data is laid out, where its names and pictures do not say: clean-left or rain-left "
+        "for two pictures side by side, RAINY:CLEAN (the names of two folders), photos, folders, ...",
+    )
+
+
+def _data(options: Namespace) -> Any:
+    """Return the data that the options name: opened where they state its layout."""
+    return open_split(options.data, layout=options.layout) if options.layout else options.data
 
 
 def weights_option(p: Parser, default: str | None = "rain-any") -> None:
@@ -182,7 +192,7 @@ def _search(options: Namespace) -> None:
         unit, _, number = options.budget.partition("=")
         options.changes += [f"budget_unit={unit}", f"budget={number}"]
     settings = _settings(options, SearchSettings, options.space)
-    result = search(space, options.data, settings, runs_dir=options.runs_dir, name=options.name)
+    result = search(space, _data(options), settings, runs_dir=options.runs_dir, name=options.name)
     if _first_process():
         print(f"genotype {result.genotype.id}: {result.path / 'genotype.json'}")
         print("modules:", " ".join(result.genotype.modules))
@@ -225,7 +235,7 @@ def _retrain(options: Namespace) -> None:
     start = load(options.start) if options.start else None
     genotype = start.genotype if start else find_genotype(options.genotype)
     settings = _settings(options, RetrainSettings, "teach")
-    result = retrain(genotype, options.data, settings, start=start, runs_dir=options.runs_dir, name=options.name)
+    result = retrain(genotype, _data(options), settings, start=start, runs_dir=options.runs_dir, name=options.name)
     if _first_process():
         print(f"best validation PSNR (RGB) {result.best_psnr:.2f} dB in epoch {result.best_epoch}: {result.path}")
 
@@ -285,7 +295,7 @@ def _evaluate_options(p: Parser, arguments: Sequence[str]) -> None:
 
 def _evaluate(options: Namespace) -> None:
     net = load(options.weights)
-    split = open_split(options.data)
+    split = open_split(_data(options))
     everything = split.train + split.val + split.test
     scenes = everything if options.part == "all" else getattr(split, options.part)
     settings = override(EvaluateSettings(compute_settings(options)), options.changes)
@@ -397,7 +407,7 @@ def _demo(options: Namespace) -> None:
     own = "demo" if options.data == "photos" else f"demo-{Path(options.data).name}"
     parallel = pick_device(options.device).type == "cpu" and (os.cpu_count() or 1) > 1
     run_demo(
-        options.data,
+        _data(options),
         settings,
         runs_dir=options.runs_dir,
         name=own if options.name is None else options.name,

@@ -71,6 +71,7 @@ def _check(options: argparse.Namespace) -> None:
 
 def _scenes(options: argparse.Namespace) -> None:
     listing, registered = _listing(options.path, options.layout, options.root)
+    _tell_problems(listing)
     if listing.photos:
         print(f"{len(listing.photos)} photographs without rain of their own: each becomes a scene under synthetic rain")
         return
@@ -80,9 +81,17 @@ def _scenes(options: argparse.Namespace) -> None:
 
 def _leaks(options: argparse.Namespace) -> int:
     train, test = (_listing(path, None, options.root)[0] for path in (options.train, options.test))
+    for listing in (train, test):
+        _tell_problems(listing)
     report = find_leaks(train, test, options.threshold)
     print(report)
     return 2 if report.matches and options.fail else 0
+
+
+def _tell_problems(listing: Listing) -> None:
+    """Name what is left out of a listing, on standard error."""
+    for path, reason in listing.problems:
+        print(f"left out: {path} {reason}", file=sys.stderr)
 
 
 def _listing(path: str, layout: str | None, root: str | None) -> tuple[Listing, DataSet | None]:
@@ -123,7 +132,8 @@ def _parser() -> argparse.ArgumentParser:
 
     for added in (checking, scenes):
         added.add_argument("path", metavar="PATH", help="a folder, a CSV of pairs, or the name of a set")
-        added.add_argument("--layout", choices=LAYOUTS, help="how the folder is laid out (default: detected)")
+        layouts = f"{', '.join(LAYOUTS)}, or RAINY:CLEAN, the names of two folders"
+        added.add_argument("--layout", help=f"how the folder is laid out: {layouts} (default: detected)")
 
     leaks = command("leaks", _leaks, "Report test backgrounds that also occur among the training pictures.")
     leaks.add_argument("train", metavar="TRAIN", help="folder or set trained on")

@@ -73,6 +73,8 @@ def list_folder(folder: str | os.PathLike[str], layout: str | None = None) -> Li
         listing.named &= found.named
     if layout is None:
         _pair_photos(listing)
+    listing.photos = [photo for photo in listing.photos if not _of_masks(photo, root)]
+    listing.layouts = [name for name in listing.layouts if name != "photos" or listing.photos]
     used = {picture.path for pair in listing.pairs for picture in (pair.clean, pair.rainy)}
     beside = listing.photos if used else []
     used |= {photo.picture.path for photo in listing.photos} | {Path(path) for path, _ in listing.problems}
@@ -231,8 +233,8 @@ def _side_by_side(folder: Folder, stated: str | None) -> Iterator[Found]:
 
 
 def _photographs(folder: Folder, stated: str | None) -> Iterator[Found]:
-    """Yield the pictures that stand alone, except in a folder of masks or labels."""
-    if folder.images and not (folder.above and _NO_PHOTOS.search(folder.path.name)):
+    """Yield the pictures that stand alone. Those in folders of masks or labels are dropped unless they are paired."""
+    if folder.images:
         part, above = part_of(folder.above), PurePosixPath(*folder.above)
         yield Found("photos", photos=[Photo(Picture(p), str(above / p.stem), part) for p in folder.images])
 
@@ -312,7 +314,7 @@ def _pair_photos(listing: Listing) -> None:
         )
     paired = {home for edge in edges for home in edge[:2]}
     listing.photos = [photo for home, photo in zip(homes, listing.photos, strict=True) if home not in paired]
-    listing.layouts = [name for name in listing.layouts if name != "photos" or listing.photos] + ["folders"]
+    listing.layouts.append("folders")
 
 
 def _left_out(listing: Listing, used: set[Path]) -> str:
@@ -335,6 +337,11 @@ def _left_out(listing: Listing, used: set[Path]) -> str:
         first = next(iter(foreign.values()))[0]
         listing.remarks.append(f"{listing.root}: files of these endings are not read: {counts}, such as {first}")
     return "".join(f", but {len(paths)} {ending}" for ending, paths in sorted(endings.items()))
+
+
+def _of_masks(photo: Photo, root: Path) -> bool:
+    folder = photo.picture.path.parent
+    return folder != root and bool(_NO_PHOTOS.search(folder.name))
 
 
 def _is_binary(path: Path) -> bool:

@@ -41,13 +41,15 @@ def open_split(
         seed: draws the split where the set defines none, and the training rain. The rain of validation and test
             pictures is the same for every seed, so that runs with different seeds are judged on the same pictures.
         levels: rain levels laid over photographs that have no rain of their own.
-        layout: how a folder is laid out where detection should not decide (`manas_lite.data.layouts.LAYOUTS`).
+        layout: how a folder is laid out where detection should not decide (`manas_lite.data.layouts.list_folder`).
         strict: True refuses a folder with pictures that have no twin, naming them, and lets a broken file stop
             whoever reads it. False decodes everything once, leaves bad files out and says which in a DataWarning.
         root: the folder of registered sets (`manas_lite.data.registry.data_folder`).
     """
     if isinstance(data, Split):
         return data
+    if layout and not Path(data).exists():
+        raise ValueError(f"layout={layout!r} says how a folder is laid out, and {data!r} is none")
     if data == "photos":
         if Path(data).is_dir():
             message = "'photos' are the bundled photographs; for the folder of this name, say './photos'"

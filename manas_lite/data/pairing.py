@@ -205,7 +205,7 @@ def look_alikes(root: Path, photos: Sequence[Photo]) -> tuple[list[Home], list[t
             layout = stated_roles(first, second)
             raise ValueError(
                 f"{root}: the pictures of {first} and {second} show the same scenes, so they look like pairs, and "
-                "neither names nor streaks say for sure which are the rainy ones: say it with "
+                "their names and streaks do not say for sure which are the rainy ones: say it with "
                 f"layout={layout!r} (rainy:clean; --layout {layout}), the other way round, or with layout='photos' "
                 "where they are photographs without rain"
             )
