@@ -231,15 +231,14 @@ def restore(holder: Stateful, tensors: Mapping[str, Any], rest: Mapping[str, Any
         raise CheckpointError(f"the checkpoint holds the state of {kept}, not of {name}")
     if isinstance(holder, torch.optim.Optimizer) and rest.get("shapes") != _shapes(holder):
         raise CheckpointError(f"the checkpoint's {name} had other parameters, or the same in another order")
+    groups: list[dict[str, Any]] = []
     try:
         state, own = _join(rest.get("state"), tensors, ()), holder.state_dict()
         if isinstance(holder, torch.optim.Optimizer):
-            own = _likely_state(holder, own, state)
+            groups = _groups(own["param_groups"], state["param_groups"])
+            own, state = _likely(holder, state["state"]), state["state"]
         check_state(own, state)
-        if isinstance(holder, torch.optim.Optimizer):  # options that another version of PyTorch did not have: our own
-            groups = zip(holder.param_groups, state["param_groups"], strict=True)
-            state["param_groups"] = [{**mine, **theirs} for mine, theirs in groups]
-        holder.load_state_dict(state)
+        holder.load_state_dict({"state": state, "param_groups": groups} if groups else state)
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"the checkpoint's state does not fit this {name}: {error}") from error
     if isinstance(holder, torch.optim.Optimizer):
@@ -293,34 +292,30 @@ def _wrapped(own: Mapping[Any, Any], found: Mapping[Any, Any]) -> str:
     return ""
 
 
-def _likely_state(optimizer: torch.optim.Optimizer, own: dict[str, Any], found: Any) -> dict[str, Any]:
-    """Return a state that `found` must be built like.
+def _groups(mine: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return an optimiser's own groups with the rates of the saved ones: all other options follow from the settings."""
+    for my, their in zip(mine, theirs, strict=True):
+        if my["params"] != their["params"] or type(their["lr"]) not in (float, int, Tensor):
+            raise CheckpointError("its groups number their parameters otherwise, or have no rate")
+        if not 0 <= float(their["lr"]) < 1e35:
+            raise CheckpointError(f"a rate is {float(their['lr'])}")
+    return [{**my, "lr": their["lr"]} for my, their in zip(mine, theirs, strict=True)]
 
-    An optimiser makes its moments at its first step, so a new one has none. All parameters have the same ones: numbers,
-    or tensors of the shape of the parameter. Versions of PyTorch differ in the options of a group.
+
+def _likely(optimizer: torch.optim.Optimizer, states: dict[Any, Any]) -> dict[Any, Any]:
+    """Return what the state of every parameter must be built like: a new optimiser has none before its first step.
+
+    All parameters have the same: numbers, or tensors of the shape of the parameter. They are told apart by a parameter
+    of one dimension or more.
     """
-    mine, theirs, states = own["param_groups"], found["param_groups"], found["state"]
-    if [group["params"] for group in mine] != [group["params"] for group in theirs]:
-        raise CheckpointError("its groups number their parameters otherwise")
-    groups = [
-        {**their, **{name: my[name] for name in my.keys() & their if not _both_numbers(my[name], their[name])}}
-        for my, their in zip(mine, theirs, strict=True)
-    ]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     told = [key for key in states if key in range(len(parameters))]
-    # A parameter of one dimension or more: of it, moments and numbers can be told apart.
     first = max(told, key=lambda key: parameters[key].dim(), default=None)
-    likely = {
+    entry = states[first].items() if told else ()
+    return {
         key: {name: parameters[key] if isinstance(value, Tensor) and value.dim() else value for name, value in entry}
-        for entry in [list(states[first].items()) if told else []]
         for key in told
     }
-    return {"param_groups": groups, "state": likely}
-
-
-def _both_numbers(*values: Any) -> bool:
-    """Tell whether all are numbers, or tensors of one: a rate may be either."""
-    return all(_form(value) == "a number" or (isinstance(value, Tensor) and not value.dim()) for value in values)
 
 
 def _lay_as_parameters(optimizer: torch.optim.Optimizer) -> None:
