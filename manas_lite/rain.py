@@ -13,6 +13,7 @@ The recipe is this kit's choice, calibrated so that light, medium and heavy rain
     streaks, parameters = rain_streaks(480, 640, "heavy", seed=0)    # the rain alone, (H, W)
     rainy = add_rain(clean, "heavy", seed=0)                         # over a picture, (H, W, 3)
     scene = rain_scene(clean, ("light", "medium", "heavy"), seed=0)  # R versions under one wind
+    rainy = wild_rain(clean, seed=0)                                 # any rain: what rain-any is trained on
 """
 
 import difflib
@@ -39,6 +40,7 @@ MAX_WIND = 30.0  # degrees from the vertical: the range a wind is drawn from
 JITTER = 8.0  # degrees: how far a version's rain leans from its scene's wind
 GUST = 1.5  # degrees: how far a layer leans from its image's rain
 TAPER = 0.5  # share of a streak over which its two ends fade out
+DRY = 0.1  # share of pictures that `wild_rain` leaves as they are
 ATMOSPHERE = 0.8  # brightness of fog too thick to see through
 
 
@@ -227,6 +229,50 @@ def rain_scene(
     return RainScene(as_float(clean), rainy, np.stack(streaks), tuple(parameters), wind)
 
 
+def wild_rain(clean: NDArray[Any], seed: Seed) -> Image:
+    """Return a picture under rain of any kind, float32 (H, W, 3) in [0, 1]: every quantity is drawn anew.
+
+    The named levels are three narrow recipes, and a network that is trained on them alone fails on other rain. Here the
+    number of layers, their angles (one wind, or several at once), lengths, widths, cover and brightness span those of
+    the published sets; streaks are sharp or blurred, lie in mist, and darken what is brighter than they are; what a
+    camera does afterwards (JPEG) follows. One picture in ten stays dry, so that a network learns to leave it alone.
+
+    Args:
+        clean: the picture B (H, W, 3), uint8 or float in [0, 1].
+        seed: as in `rain_streaks`.
+
+    Source: this kit's choice; scripts/rain_statistics.py compares its statistics with those of real sets.
+    """
+    from scipy.ndimage import gaussian_filter  # a quarter of a second, which only drawing rain should cost
+
+    picture = as_float(clean)
+    entropy = _entropy(seed)
+    rng = _generator(entropy)
+    if rng.uniform() < DRY:
+        return picture
+    scale = 2 ** rng.uniform(-0.7, 0.7)  # of the drops in pixels: near and far rain, small and large pictures
+    wind, one_wind = rng.uniform(-45, 45), rng.uniform() < 0.6
+    cover = math.exp(rng.uniform(math.log(0.02), math.log(1.0)))  # area of streaks per area of picture
+    strength = math.exp(rng.uniform(math.log(0.08), math.log(1.2)))
+    layers = []
+    for share in rng.dirichlet(np.ones(int(rng.integers(1, 6)))):
+        length = scale * math.exp(rng.uniform(math.log(8), math.log(45)))
+        width = max(0.7, scale * math.exp(rng.uniform(math.log(0.8), math.log(4))))
+        angle = wind + GUST * rng.uniform(-1, 1) if one_wind else rng.uniform(-45, 45)
+        layers.append(Layer(angle, length, width, share * cover / (length * width), strength * rng.uniform(0.5, 1.5)))
+    streaks = _draw_streaks(*picture.shape[:2], tuple(layers), rng)
+    if rng.uniform() < 0.3:
+        streaks = gaussian_filter(streaks, rng.uniform(0.3, 1.2))
+    if rng.uniform() < 0.4:  # drops too far away to be seen one by one
+        streaks = streaks + (1 - streaks) * rng.uniform(0, 0.6) * gaussian_filter(streaks, 12 * scale)
+    brightness = rng.uniform(0.65, 1.0)
+    rainy = picture + streaks[..., None] * (np.float32(brightness) - picture)
+    if rng.uniform() < 0.5:  # light that is added, as most published sets do it
+        rainy = picture + streaks[..., None] * np.float32(brightness)
+    rainy = np.clip(rainy, 0, 1).astype(np.float32)
+    return _jpeg(rainy, int(rng.integers(60, 97))) if rng.uniform() < 0.3 else rainy
+
+
 def composite(background: NDArray[Any], streaks: ArrayLike, blend: Blend = "screen") -> Image:
     """Lay streaks S over a picture B: float32 (H, W, 3) in [0, 1].
 
@@ -358,6 +404,17 @@ def _draw_streaks(height: int, width: int, layers: tuple[Layer, ...], rng: np.ra
     optical = scipy.fft.irfft2(total, s=(rows, columns))[reach : reach + height, reach : reach + width]
     optical = np.where(optical < 1e-5, np.float32(0), optical)  # rounding: no drop there, so exactly no rain
     return -np.expm1(-optical)
+
+
+def _jpeg(picture: Image, quality: int) -> Image:
+    """Return a picture as it comes back from a JPEG file."""
+    import io
+
+    from PIL import Image as Pictures
+
+    file = io.BytesIO()
+    Pictures.fromarray(np.rint(picture * 255).astype(np.uint8)).save(file, "JPEG", quality=quality)
+    return np.asarray(Pictures.open(file, formats=["JPEG"]), np.float32) / np.float32(255)
 
 
 def _line_kernel(layer: Layer) -> Image:

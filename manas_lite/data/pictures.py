@@ -93,8 +93,8 @@ AnyPicture = Picture | RainyPicture
 
 
 def rain_over(clean: np.ndarray, level: str | float, seed: int) -> np.ndarray:
-    """Return `manas_lite.rain.add_rain` rounded to uint8 (H, W, 3), like a file would hold it."""
-    rainy = np.asarray(rain.add_rain(clean, level, seed))
+    """Return a picture under a level of rain, or under `wild` rain, as uint8 (H, W, 3): like a file would hold it."""
+    rainy = rain.wild_rain(clean, seed) if level == "wild" else rain.add_rain(clean, level, seed)
     return np.rint(rainy * 255).clip(0, 255).astype(np.uint8)
 
 

@@ -65,7 +65,7 @@ class SearchSettings:
     multi_to_one: bool = True
     """Train all versions of a scene together; off trains every rainy image on its own."""
     fresh_rain: tuple[str, ...] = ()
-    """Levels of rain laid anew over each clean patch, beside the scene's own versions."""
+    """Levels of rain laid anew over each clean patch, beside the scene's own versions; `wild` is rain of any kind."""
     warmup: int = 10
     """Epochs before the first architecture step."""
     arch_share: float = 0.5
@@ -247,7 +247,7 @@ class RetrainSettings:
     multi_to_one: bool = True
     """Train all versions of a scene together; off trains every rainy image on its own, as many images per step."""
     fresh_rain: tuple[str, ...] = ()
-    """Levels of rain laid anew over each clean patch, beside the scene's own versions."""
+    """Levels of rain laid anew over each clean patch, beside the scene's own versions; `wild` is rain of any kind."""
     rate: float = 1e-3
     """Learning rate (Adam) after the warm-up; it falls on a cosine."""
     rate_end: float = 0.0
