@@ -37,7 +37,7 @@ def open_split(
     Args:
         data: "photos" (the bundled photographs under synthetic rain, one version per level), a folder of pairs or of
             photographs, a CSV file of pairs, the name of a registered set that has been downloaded, or a Split, which
-            is returned as it is.
+            is returned as it is. "FOLDER#LAYOUT" states the layout of a folder where only one text can be given.
         seed: draws the split where the set defines none, and the training rain. The rain of validation and test
             pictures is the same for every seed, so that runs with different seeds are judged on the same pictures.
         levels: rain levels laid over photographs that have no rain of their own.
@@ -48,6 +48,8 @@ def open_split(
     """
     if isinstance(data, Split):
         return data
+    if not layout and not Path(data).exists() and "#" in str(data):
+        data, _, layout = str(data).rpartition("#")
     if layout and not Path(data).exists():
         raise ValueError(f"layout={layout!r} says how a folder is laid out, and {data!r} is none")
     if data == "photos":

@@ -476,6 +476,14 @@ def test_evaluate_takes_a_layout(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "12 of 12 scenes, 12 picture(s)" in capsys.readouterr().out
 
 
+def test_one_text_names_a_folder_and_its_layout(tmp_path: Path) -> None:
+    """The parameter `data` of a notebook."""
+    folder = pairs_in(tmp_path / "set#1", "A/{}.png", "B/{}.png", range(12), haze)
+    assert open_split(f"{folder}#B:A") == open_split(folder, layout="B:A") != open_split(folder, layout="A:B")
+    with pytest.raises(ValueError, match="says how a folder is laid out"):
+        open_split(f"{tmp_path}/gone#B:A")
+
+
 def test_a_layout_without_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'photos' is none"):
         open_split("photos", layout="A:B")
