@@ -321,13 +321,15 @@ def _left_out(listing: Listing, used: set[Path]) -> str:
     """Count and name what lies below the root and is not used; return the numbers of files by ending."""
     unused, endings = list[Path](), dict[str, list[Path]]()
     for home, _, names in os.walk(listing.root):
+        hidden = any(map(is_hidden, Path(home).relative_to(listing.root).parts))
+        taken = not used.isdisjoint({Path(home), *Path(home).parents})
         for path in (Path(home, name) for name in sorted(names)):
             picture = path.suffix.lower() in PHOTOGRAPHS
-            if any(map(is_hidden, path.relative_to(listing.root).parts)):
+            if hidden or is_hidden(path.name):
                 listing.hidden += [path] * picture
             elif not picture:
                 endings.setdefault(path.suffix.lower() or "without an ending", []).append(path)
-            elif not used & {path, *path.parents}:
+            elif not taken and path not in used:
                 unused.append(path)
     if unused:
         listing.remarks.append(f"{listing.root}: {len(unused)} picture(s) are not used, such as {unused[0]}")
@@ -363,5 +365,8 @@ def _is_image(path: Path) -> bool:
 
 
 def _images_below(folder: Path) -> list[Path]:
-    found = (p for p in folder.rglob("*") if not any(map(is_hidden, p.relative_to(folder).parts)))
-    return sorted(filter(_is_image, found), key=lambda p: natural(p.as_posix()))
+    found: list[Path] = []
+    for home, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        found += filter(_is_image, (Path(home, name) for name in names))
+    return sorted(found, key=lambda p: natural(p.as_posix()))
