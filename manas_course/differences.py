@@ -1,7 +1,7 @@
-"""What differences between arms are worth: paired, hierarchical, corrected, and honest about what could be seen.
+"""What differences between arms are worth: paired, corrected, and honest about what could be seen.
 
-The unit of replication is the search seed. Retraining seeds are nested in it, pictures in those: a hundred pictures of
-one network are one run. Every difference is to a reference arm on the same seeds and the same pictures.
+The unit of replication is the search seed. Retraining seeds are nested in it. Every difference is to a reference arm on
+the same seeds and the same pictures. `manas_course.chance` says how far chance moves it.
 """
 
 import math
@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
-__all__ = ["compare", "detectable", "hierarchical_bootstrap", "holm_adjusted", "latex", "paired", "paired_p"]
+from manas_course.chance import LEVEL, MARGIN, Chance
+
+__all__ = ["compare", "detectable", "equivalence_p", "holm_adjusted", "interval", "latex", "paired", "paired_p"]
 
 Result = Mapping[str, Any]  # arm, search_seed, retrain_seed, parameters, images: {name: dB}
 
@@ -56,63 +57,38 @@ def _changed(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
     return ", ".join(sorted(texts | {name for name in fields if first.get(name) != second.get(name)}))
 
 
-def hierarchical_bootstrap(differences: np.ndarray, *, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """Return the 95 % interval of the mean, (low, high), of differences (searches, retrainings, pictures).
+def interval(differences: np.ndarray, level: float = 1 - LEVEL) -> tuple[Any, Any]:
+    """Return the interval (low, high) of the mean, in dB, of differences (..., searches, retrainings, pictures).
 
-    Searches are drawn with replacement, then retrainings within each, then pictures, the same ones for all: a picture
-    that is hard is hard for every network. Over a handful of searches such an interval is too narrow, and over one it
-    holds the noise of the pictures alone. Verdicts therefore also ask `paired_p`.
+    It holds the true difference at least as often as `level` says, over other searches and other pictures. It is
+    infinite where there is a single search or picture, and where searches are copies of one run.
     """
-    rng = np.random.default_rng(seed)
-    searches, retrainings, pictures = differences.shape
-    means = np.empty(draws)
-    for draw in range(draws):
-        s = rng.integers(searches, size=(searches, 1))
-        r = rng.integers(retrainings, size=(searches, retrainings))
-        m = rng.integers(pictures, size=pictures)
-        means[draw] = differences[s, r][..., m].mean()
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
+    mean, half = differences.mean((-1, -2, -3)), Chance.of(differences).half_width(level)
+    return mean - half, mean + half
 
 
-def paired_p(differences: np.ndarray) -> float:
-    """Return the two-sided p of no difference, of differences (searches, retrainings, pictures).
+def paired_p(differences: np.ndarray) -> Any:
+    """Return the two-sided p of no difference, of differences (..., searches, retrainings, pictures).
 
-    This is a paired t test over the means of the searches. The t distribution allows for how few they are, where a
-    bootstrap of three values of one sign could only say "never below 0". p is 1 where no spread is seen: for a single
-    search, and for searches that are copies of one run.
+    It is below 0.05 exactly where the 95 % interval leaves 0 out, and 1 where the interval is infinite.
     """
-    means = differences.mean((1, 2))
-    if len(means) < 2 or np.ptp(means) == 0:
-        return 1.0
-    return float(stats.ttest_1samp(means, 0.0).pvalue)
+    return Chance.of(differences).p(differences.mean((-1, -2, -3)))
+
+
+def equivalence_p(differences: np.ndarray, margin: float = MARGIN) -> Any:
+    """Return the p of a true difference of at least `margin`, in dB either way: see `Chance.equivalence_p`."""
+    return Chance.of(differences).equivalence_p(differences.mean((-1, -2, -3)), margin)
 
 
 def detectable(differences: np.ndarray, comparisons: int = 1, power: float = 0.8) -> float:
-    """Return about the smallest difference in dB that this many searches find; infinite where they do not spread.
-
-    A verdict needs two things, and this is the larger of what they ask for. The t test over n searches asks for
-
-        (t_(1 - 0.025 / comparisons) + t_power) * standard error of their means
-
-    with n - 1 degrees of freedom: 5 % are shared by all comparisons, as in Holm's first step. The interval asks for
-
-        (z_0.975 + z_power) * error of searches and pictures together
+    """Return the smallest difference in dB that searches and pictures like these, and as many, find this often.
 
     Args:
         differences: (searches, retrainings, pictures), in dB.
         comparisons: how many arms are compared at once.
-        power: how often the difference is found.
+        power: how often the difference is found, 0 to 1.
     """
-    searches, pictures = differences.mean((1, 2)), differences.mean((0, 1))
-    n = len(searches)
-    if n < 2 or np.ptp(searches) == 0:
-        return math.inf
-    between = searches.var(ddof=1) / n
-    both = between + (pictures.var(ddof=1) / len(pictures) if len(pictures) > 1 else 0.0)
-    t = stats.t.ppf(1 - 0.025 / comparisons, n - 1) + stats.t.ppf(power, n - 1)
-    z = stats.norm.ppf(0.975) + stats.norm.ppf(power)
-    return float(max(t * math.sqrt(between), z * math.sqrt(both)))
+    return Chance.of(differences).detectable(comparisons, power)
 
 
 def holm_adjusted(p: Sequence[float]) -> list[float]:
@@ -125,31 +101,44 @@ def holm_adjusted(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def compare(results: Sequence[Result], reference: str = "full", *, seed: int = 0) -> list[dict[str, Any]]:
+def compare(results: Sequence[Result], reference: str = "full", *, margin: float = MARGIN) -> list[dict[str, Any]]:
     """Compare every arm with the reference.
 
+    Args:
+        results: of arms, as `paired` takes them.
+        reference: the arm that all others are compared with.
+        margin: the difference in dB that would matter.
+
     Returns:
-        A row per arm: arm, searches, mean, low, high (dB), p (after Holm), detectable (dB), parameters and verdict. The
-        verdict is better or worse only where p, a paired t test over the searches corrected for the number of arms, is
-        at most 0.05 *and* the interval, in which pictures vary too, leaves 0 out. `detectable` is for planning, and
-        says what an undecided arm may still hide.
+        A row per arm: arm, searches, pictures, mean, low, high (dB, its own 95 % interval), p and p_equivalent (both
+        after Holm), detectable (dB), parameters and verdict. The verdict is
+
+        * `equivalent` where p_equivalent is at most 0.05: the difference is smaller than the margin,
+        * else `better` or `worse` where p is at most 0.05: the interval then leaves 0 out,
+        * else `undecided`. `detectable` says what such an arm may still hide.
+
+        Holm keeps each kind of wrong verdict in a table, a difference where there is none and an equivalence where
+        there is a difference of the margin, at 5 %.
     """
     arms = [arm for arm in dict.fromkeys(r["arm"] for r in results) if arm != reference]
     if reference not in {r["arm"] for r in results}:
         raise ValueError(f"no run of the reference arm {reference!r}: run it on the same seeds first")
-    rows, ps = [], []
+    rows: list[dict[str, Any]] = []
     for arm in arms:
         differences = paired(results, arm, reference)
-        ps.append(paired_p(differences))
-        row = {"arm": arm, "searches": len(differences), "mean": float(differences.mean())}
-        row["low"], row["high"] = hierarchical_bootstrap(differences, seed=seed)
+        row = {"arm": arm, "searches": len(differences), "pictures": differences.shape[-1]}
+        row["mean"] = float(differences.mean())
+        row["low"], row["high"] = map(float, interval(differences))
+        row["p"], row["p_equivalent"] = float(paired_p(differences)), float(equivalence_p(differences, margin))
         row["detectable"] = detectable(differences, comparisons=len(arms))
         row["parameters"] = float(np.mean([r["parameters"] for r in results if r["arm"] == arm]))
         rows.append(row)
-    for row, p in zip(rows, holm_adjusted(ps), strict=True):
-        row["p"] = p
-        seen = p <= 0.05 and not row["low"] <= 0 <= row["high"]
-        row["verdict"] = "undecided" if not seen else "better" if row["mean"] > 0 else "worse"
+    for key in ("p", "p_equivalent"):
+        for row, p in zip(rows, holm_adjusted([row[key] for row in rows]), strict=True):
+            row[key] = p
+    for row in rows:
+        seen = "better" if row["mean"] > 0 else "worse"
+        row["verdict"] = "equivalent" if row["p_equivalent"] <= LEVEL else seen if row["p"] <= LEVEL else "undecided"
     return rows
 
 
@@ -165,11 +154,10 @@ def latex(rows: Sequence[Mapping[str, Any]], caption: str) -> str:
         r"\midrule",
     ]
     for row in rows:
-        band = f"{row['detectable']:.2f}" if math.isfinite(row["detectable"]) else "--"
-        lines.append(
-            f"{_escaped(row['arm'])} & {row['searches']} & {row['mean']:+.2f} & "
-            f"[{row['low']:+.2f}, {row['high']:+.2f}] & {band} & {row['verdict']} \\\\"
-        )
+        band, seen = f"{row['detectable']:.2f}", f"[{row['low']:+.2f}, {row['high']:+.2f}]"
+        cells = [_escaped(row["arm"]), str(row["searches"]), f"{row['mean']:+.2f}"]
+        cells += [seen, band] if math.isfinite(row["detectable"]) else ["--", "--"]
+        lines.append(" & ".join([*cells, row["verdict"]]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
 
 

@@ -106,15 +106,16 @@ def forest(rows: Sequence[Mapping[str, Any]], *, title: str, reference: str = "t
     figure = Drawing(figsize=(7.0, 0.42 * len(rows) + 1.1), layout="constrained")
     axes = figure.subplots()
     places = np.arange(len(rows))[::-1]
-    colours = {"better": GREEN, "worse": VERMILION, "undecided": GREY}
+    colours = {"better": GREEN, "worse": VERMILION, "equivalent": BLUE, "undecided": GREY}
     for place, row in zip(places, rows, strict=True):
         band = row["detectable"]
         if np.isfinite(band):
             axes.fill_betweenx([place - 0.38, place + 0.38], -band, band, color="#EEEEEE", lw=0)
         colour = colours[row["verdict"]]
-        axes.plot([row["low"], row["high"]], [place, place], color=colour, lw=2)
+        if np.isfinite(band):  # a single search has no interval
+            axes.plot([row["low"], row["high"]], [place, place], color=colour, lw=2)
         axes.plot(row["mean"], place, "o", color=colour, mec=BLACK, mew=0.5)
-    reach = max(1e-3, *(abs(row[key]) for row in rows for key in ("low", "high") if np.isfinite(row[key])))
+    reach = max(1e-3, *(abs(row[key]) for row in rows for key in ("mean", "low", "high") if np.isfinite(row[key])))
     axes.axvline(0, color=BLACK, lw=0.8)
     labels = [f"{row['arm']}  ({row['parameters']:,.0f} parameters)" for row in rows]
     axes.set(yticks=places, yticklabels=labels, xlim=(-1.6 * reach, 1.6 * reach), title=title)

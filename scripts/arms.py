@@ -229,25 +229,34 @@ def budget(study: Study, runs: list[dict[str, str]]) -> float:
     return study.searches["searched"][1] + paid(runs, "searched", study.seed)
 
 
-def results(studies: list[Study]) -> list[dict[str, Any]]:
-    """One result an arm and seed, as `course.differences.compare` takes them; best-of-k chosen on validation.
-
-    spent: CPU seconds of all trainings and the search that the arm needed.
-    """
+def results(seeds: int) -> list[dict[str, Any]]:
+    """One result an arm and seed, as `manas_course.differences.compare` takes them; best-of-k chosen on validation."""
     runs, images = rows(RESULTS / "runs.csv"), rows(RESULTS / "images.csv")
     found = []
-    for arm, study in itertools.product(ARMS, studies):
-        name, seed = "random" if arm == BEST else arm, study.seed
+    for arm, seed in itertools.product(ARMS, range(seeds)):
+        name = "random" if arm == BEST else arm
         mine = [row for row in runs if row["arm"] == name and int(row["seed"]) == seed]
         trained = mine if arm == BEST else mine[:1]
         chosen = max(trained, key=lambda row: float(row["val_psnr_y"]))
         keys = ("arm", "seed", "candidate")
         scored = {i["scene"]: float(i["psnr_y"]) for i in images if all(i[k] == chosen[k] for k in keys)}
-        spent = sum(float(row["seconds"]) for row in trained)
-        spent += study.searches[arm][1] if arm in SEARCHES else 0.0
         one = {"arm": arm, "search_seed": seed, "retrain_seed": seed, "parameters": float(chosen["parameters"])}
-        found.append(one | {"images": scored, "row": chosen, "trainings": len(trained), "spent": spent})
+        found.append(one | {"images": scored, "row": chosen, "trained": trained})
     return found
+
+
+def against_searched(seeds: int) -> list[dict[str, Any]]:
+    """Every arm against the searched one."""
+    return compare(results(seeds), "searched")
+
+
+def question(seeds: int) -> dict[str, list[dict[str, Any]]]:
+    """The study's question, corrected for its own comparisons and not for every arm of the table."""
+    found = results(seeds)
+    return {
+        searched: compare([r for r in found if r["arm"] in ("random", BEST, same_size, searched)], searched)
+        for same_size, searched in SAME_SIZE.items()
+    }
 
 
 def train_longer(study: Study, arms: Iterable[str]) -> None:
@@ -262,13 +271,15 @@ def train_longer(study: Study, arms: Iterable[str]) -> None:
 
 
 def summarise(studies: list[Study]) -> dict[str, Any]:
-    found, runs = results(studies), rows(RESULTS / "runs.csv")
+    found, runs = results(len(studies)), rows(RESULTS / "runs.csv")
     with studies[0].compute.session():
         own_crops = fmean(study.on_crops(nn.Identity()) for study in studies)
         own_whole = validation_psnr(nn.Identity(), studies[0].split.val, studies[0].compute)
     arms: dict[str, dict[str, Any]] = {}
     for arm in ARMS:
-        mine = [r["row"] for r in found if r["arm"] == arm]
+        own = [r for r in found if r["arm"] == arm]
+        mine, trained = [r["row"] for r in own], [row for r in own for row in r["trained"]]
+        searching = sum(study.searches[arm][1] for study in studies) if arm in SEARCHES else 0.0
         values = torch.tensor([float(row["psnr_y"]) for row in mine])
         arms[arm] = {
             "n": len(mine),
@@ -276,8 +287,9 @@ def summarise(studies: list[Study]) -> dict[str, Any]:
             "deviation": float(values.std(correction=1)) if len(mine) > 1 else None,
             "gain": float(values.mean()) - fmean(float(row["rainy_psnr_y"]) for row in mine),
             **{key: fmean(float(row[key]) for row in mine) for key in ("parameters", "flops_256", "seconds")},
-            "trainings": fmean(r["trainings"] for r in found if r["arm"] == arm),
-            "seconds_in_all": fmean(r["spent"] for r in found if r["arm"] == arm),
+            "trainings": len(trained) / len(own),
+            # CPU seconds of all trainings and the search that the arm needed.
+            "seconds_in_all": (sum(float(row["seconds"]) for row in trained) + searching) / len(own),
             # Of the gains: a mean of PSNR over crops is above that over whole pictures for any input (Jensen).
             "crop_gain_less_whole": fmean(
                 float(row["crop_val_psnr_rgb"]) - own_crops - float(row["val_psnr_rgb"]) + own_whole for row in mine
@@ -292,12 +304,6 @@ def summarise(studies: list[Study]) -> dict[str, Any]:
     return {
         "seeds": len(studies),
         "arms": arms,
-        "against_searched": compare(found, "searched"),
-        # The question of the study, corrected for its own comparisons and not for every arm of the table.
-        "question": {
-            searched: compare([r for r in found if r["arm"] in ("random", BEST, same_size, searched)], searched)
-            for same_size, searched in SAME_SIZE.items()
-        },
         "relative_to_random": arms["searched"]["psnr_y"] / arms["random"]["psnr_y"] - 1,
         "kendall_tau": {arm: rank_agreement(runs, arm) for arm in SEARCHES},
         "searches": [

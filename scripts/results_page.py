@@ -18,10 +18,11 @@ from statistics import fmean
 from typing import Any
 
 from ablations import FILES
-from arms import LEAST_GAIN
+from arms import LEAST_GAIN, against_searched, question
 from experiments import rows as rows_of
 
 from manas_course import ablation, differences, micro_bench
+from manas_course.chance import MARGIN, SEARCH_DEVIATION, Chance
 from manas_lite.runs.record import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,9 +31,11 @@ MODELS, PUBLISHED = ROOT / "manas_lite" / "assets" / "models", "results/publishe
 DIFFERENCE = ("95 % interval", "p (Holm)", "detectable", "verdict")
 REFERENCE_BLOCK = "plain, 32 wide"
 DETECTABLE = (
-    "*p*: a paired t test over the searches, corrected for all rows of the table; a verdict needs p of 0.05 or less "
-    "and an interval without zero. *detectable*: about what so many searches, spread like these, would find 4 times in "
-    "5 at the strictest step of that correction."
+    "*95 % interval* and *p*: one t test over the searches and one over the pictures, joined, because another search "
+    "and another picture would both have given other numbers; p is corrected for all rows of the table (Holm). The "
+    "verdict is *better* or *worse* where p is 0.05 or less, *equivalent* where the difference is shown to be smaller "
+    f"than {MARGIN:g} dB (two one-sided tests, corrected likewise), else *undecided*. *detectable*: what this many "
+    "searches and pictures, spread like these, would find 4 times in 5 at the strictest step of that correction."
 )
 CHECKLIST = """\
 ## The checklist
@@ -173,7 +176,7 @@ def arms() -> Section:
     if not (ROOT / source).exists():
         return "Does the search help? Arms under one protocol", [f"Not run to its end yet: `{command}`."]
     found = read_json(ROOT / source)
-    against = {row["arm"]: row for row in found["against_searched"]}
+    against = {row["arm"]: row for row in against_searched(found["seeds"])}
     rows = []
     for arm, facts in found["arms"].items():
         deviation = "–" if facts["deviation"] is None else f"{facts['deviation']:.2f}"
@@ -201,7 +204,7 @@ def arms() -> Section:
     return "Does the search help? Arms under one protocol", [
         Table("arms", header, rows, source, command),
         text,
-        verdict(found["question"]),
+        verdict(question(found["seeds"])),
         undertrained(found["arms"]),
         "![differences to the searched arm](../figures/arms.png)",
     ]
@@ -222,13 +225,14 @@ def verdict(question: dict[str, list[dict[str, Any]]]) -> str:
     words = {
         frozenset({"undecided"}): "This study cannot tell",
         frozenset({"worse"}): "Yes, in this study",
+        frozenset({"equivalent"}): f"No, they differ by less than {MARGIN:g} dB in this study",
         frozenset({"better"}): "No, random ones are better in this study",
     }
     answer = words.get(frozenset(verdicts), "In part")
     text = (
         f"**Do the searched architectures beat random ones?** {answer}. On Rain100L pictures held out from its "
         f"training pairs, in the `lite` space, {question['searched'][0]['searches']} search seeds, dB of PSNR Y by "
-        "which the searched ones are ahead, with 95 % interval, p (t test over the searches, corrected for the row), "
+        "which the searched ones are ahead, with 95 % interval, p (over searches and pictures, corrected for the row), "
         "and what could have been detected:"
     )
     columns = ("random", "the best random of no less computing", "random of as many parameters")
@@ -237,18 +241,24 @@ def verdict(question: dict[str, list[dict[str, Any]]]) -> str:
     lines += ["| " + " | ".join([names[arm], *map(ahead, rows)]) + " |" for arm, rows in question.items()]
     parts = [*textwrap.wrap(text, 120, break_on_hyphens=False), "", *lines]
     for arm, (by_draw, _, by_size) in question.items():
-        if by_draw["verdict"] == "worse" and by_size["verdict"] == "undecided":
+        if by_draw["verdict"] == "worse" and by_size["verdict"] != "worse":
             size = (
                 f"What was searched {names[arm]} is ahead of random draws, but is not seen to be ahead of random ones "
                 "with as many parameters: size may be all of it."
             )
             parts += ["", *textwrap.wrap(size, 120)]
+    few, more = (Chance.planned(n).detectable() for n in (3, 10))
+    plan = (
+        f"How many searches does an answer take? Where runs of one arm lie {SEARCH_DEVIATION:g} dB apart, 3 searches "
+        f"of each find a difference of {few:.1f} dB 4 times in 5, and 10 searches one of {more:.1f} dB."
+    )
+    parts += ["", *textwrap.wrap(plan, 120)]
     return "\n".join(parts)
 
 
 def ahead(row: dict[str, Any]) -> str:
     """How far the reference of a comparison is ahead of its arm: the comparison's signs turned."""
-    seen = {"undecided": "undecided", "worse": "**better**", "better": "**worse**"}[row["verdict"]]
+    seen = {"worse": "**better**", "better": "**worse**"}.get(row["verdict"], row["verdict"])
     interval = f"{-row['high']:+.2f} to {-row['low']:+.2f}"
     return f"{-row['mean']:+.2f} ({interval}), p = {row['p']:.2f}, detectable {row['detectable']:.2f}: {seen}"
 
@@ -278,7 +288,7 @@ def readme_demo() -> str:
 
 def readme_search() -> str:
     """The README's answer to whether the search helps."""
-    return verdict(read_json(ROOT / "results" / "arms" / "summary.json")["question"])
+    return verdict(question(read_json(ROOT / "results" / "arms" / "summary.json")["seeds"]))
 
 
 def undertrained(arms: dict[str, dict[str, Any]]) -> str:

@@ -134,10 +134,14 @@ class Comparison:
     """How many searches were compared."""
     ahead: tuple[float, ...]
     """The advantage of each search."""
+    p_equivalent: float
+    """The p of a true difference of at least the margin of `manas_course.chance`."""
 
     @property
-    def verdict(self) -> Literal["better", "worse", "undecided"]:
-        """`undecided` where the interval holds 0."""
+    def verdict(self) -> Literal["better", "worse", "equivalent", "undecided"]:
+        """`equivalent` within the margin, else `undecided` where the interval holds 0."""
+        if self.p_equivalent <= 0.05:
+            return "equivalent"
         return "better" if self.low > 0 else "worse" if self.high < 0 else "undecided"
 
     def __str__(self) -> str:
@@ -153,9 +157,10 @@ def against(
     """Compare each search's last choice with the mean of the baseline's choices after the *same total cost*.
 
     Two things vary: which of n supernets was searched, and how the choices happened to train with the table's m seeds.
-    The standard error holds both, as if all searches had chosen one architecture, which is the worst case:
+    The squared errors of the two are joined as in `manas_course.chance`. Of the trainings it is that of searches which
+    all chose one architecture, which is the worst case:
 
-        sqrt(s^2 / n + noise^2 / m)
+        s^2 / n and noise^2 / m
 
     Args:
         bench: the table.
@@ -167,7 +172,7 @@ def against(
     Raises:
         ValueError: there are fewer than two searches, or the baseline stops before the searches do.
 
-    Source: this kit's choice, with Student's t of n - 1 degrees.
+    Source: this kit's choice.
     """
     if len(searches) < 2:
         raise ValueError(f"{len(searches)} search to compare: at least two are needed to see how far they vary")
@@ -181,14 +186,14 @@ def against(
         )
     held = np.array([at_cost(trace, gain(bench, trace, column), spent) for trace in baseline])
     ahead = np.array([gain(bench, trace, column)[-1] for trace in searches]) - np.nan_to_num(held).mean(0)
-    n, scores = len(ahead), bench.scores(column)
-    error = np.sqrt(ahead.var(ddof=1) / n + spread(scores).noise ** 2 / scores.shape[1])
-    from scipy.special import stdtrit  # quantiles of Student's t; slow to import, and used here alone
+    from manas_course.chance import Chance  # brings scipy.stats, which is slow to import and used here alone
 
-    t, power = stdtrit(n - 1, [0.975, 0.8])
-    mean = float(ahead.mean())
-    low, high, least = (float(v) for v in (mean - t * error, mean + t * error, (t + power) * error))
-    return Comparison(mean, low, high, least, n, tuple(map(float, ahead)))
+    n, scores = len(ahead), bench.scores(column)
+    rows, seeds = scores.shape
+    chance = Chance(ahead.var(ddof=1) / n, spread(scores).noise ** 2 / seeds, 0.0, (n - 1, (rows - 1) * (seeds - 1), 1))
+    mean, half = float(ahead.mean()), float(chance.half_width())
+    p = float(chance.equivalence_p(mean))
+    return Comparison(mean, mean - half, mean + half, chance.detectable(), n, tuple(map(float, ahead)), p)
 
 
 def mutated(parent: Architecture, rng: np.random.Generator) -> Architecture:

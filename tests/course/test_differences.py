@@ -56,55 +56,42 @@ def test_pictures_are_not_runs() -> None:
     rng = np.random.default_rng(0)
     shifts = rng.normal(0, 0.6, (5, 1, 1))
     few, many = (shifts + rng.normal(0, 0.05, (5, 1, n)) for n in (5, 500))
-    widths = [np.ptp(differences.hierarchical_bootstrap(d)) for d in (few, many)]
+    widths = [np.ptp(differences.interval(d)) for d in (few, many)]
     assert widths[1] > 0.8 * widths[0]
 
 
-def test_detectable_is_the_textbook_formula() -> None:
-    d = np.array([0.2, 0.5, 1.1]).reshape(3, 1, 1)
-    expected = (stats.t.ppf(0.975, 2) + stats.t.ppf(0.8, 2)) * np.std([0.2, 0.5, 1.1], ddof=1) / math.sqrt(3)
-    assert differences.detectable(d) == pytest.approx(expected)
-    stricter = (stats.t.ppf(1 - 0.025 / 4, 2) + stats.t.ppf(0.8, 2)) * np.std([0.2, 0.5, 1.1], ddof=1) / math.sqrt(3)
-    assert differences.detectable(d, comparisons=4) == pytest.approx(stricter)
+def test_where_pictures_agree_p_is_that_of_a_textbook_t_test_over_searches() -> None:
+    means = np.random.default_rng(0).normal(0.3, 0.5, 5)
+    d = np.broadcast_to(means[:, None, None], (5, 2, 7))
+    assert differences.paired_p(d) == pytest.approx(stats.ttest_1samp(means, 0).pvalue)
+    assert differences.interval(d) == pytest.approx(stats.ttest_1samp(means, 0).confidence_interval())
 
 
-def test_detectable_counts_the_pictures_too() -> None:
-    """Searches that agree on pictures that do not: the interval holds 0, and so must the planning number."""
+def test_where_searches_hardly_differ_p_is_that_of_a_textbook_t_test_over_pictures() -> None:
     rng = np.random.default_rng(0)
-    d = rng.normal(0, 0.8, (1, 1, 20)) + 0.001 * rng.normal(size=(3, 1, 20))
-    expected = (stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) * d.mean((0, 1)).std(ddof=1) / math.sqrt(20)
-    assert differences.detectable(d) == pytest.approx(expected, rel=1e-3)
+    pictures = rng.normal(0.5, 0.8, 20)
+    d = pictures + 1e-6 * rng.normal(size=(3, 1, 1))
+    assert differences.paired_p(d) == pytest.approx(stats.ttest_1samp(pictures, 0).pvalue, rel=1e-3)
 
 
-def test_p_is_that_of_a_textbook_t_test_over_searches() -> None:
-    rng = np.random.default_rng(0)
-    d = rng.normal(0.3, 0.5, (5, 2, 7))
-    means = d.mean((1, 2))
-    t = means.mean() / (means.std(ddof=1) / math.sqrt(5))
-    assert differences.paired_p(d) == pytest.approx(2 * stats.t.sf(abs(t), 4))
-    assert differences.paired_p(d[:1]) == 1
-    assert differences.paired_p(np.zeros((3, 1, 4))) == 1
-    assert differences.paired_p(np.ones((3, 1, 4))) == 1  # three copies of one run
-    assert math.isinf(differences.detectable(np.ones((3, 1, 4))))
-
-
-def test_a_detectable_difference_is_detected_four_times_in_five() -> None:
-    """The planning number and the test belong together: one arm, a true difference of just that size."""
-    n, between = 5, 0.5
-    effect = (stats.t.ppf(0.975, n - 1) + stats.t.ppf(0.8, n - 1)) * between / math.sqrt(n)
-    rng = np.random.default_rng(1)
-    found = [differences.paired_p(rng.normal(effect, between, (n, 1, 1))) <= 0.05 for _ in range(600)]
-    assert 0.74 < np.mean(found) < 0.9
+def test_what_cannot_be_seen_decides_nothing() -> None:
+    d = np.random.default_rng(0).normal(0.3, 0.01, (5, 2, 7))
+    copies = np.broadcast_to(d[:1], d.shape)
+    for blind in (d[:1], d[..., :1], d[:1, :, :1], copies, np.zeros((3, 1, 4)), np.ones((3, 1, 4))):
+        assert differences.paired_p(blind) == 1
+        assert differences.equivalence_p(blind) == pytest.approx(0.5)
+        assert math.isinf(differences.detectable(blind))
+        assert np.isinf(differences.interval(blind)).all()
 
 
 def test_three_searches_of_one_sign_decide_nothing_by_themselves() -> None:
-    """By chance alone one study in four looks so; a bootstrap over three values cannot know that."""
+    """By chance alone one study in four looks so."""
     (row,) = differences.compare([
         result(arm, search, {"a": 20 + gain * (arm == "x"), "b": 21 + gain * (arm == "x")})
         for search, gain in enumerate((0.05, 0.3, 0.9))
         for arm in ("full", "x")
     ])  # fmt: skip
-    assert row["low"] > 0
+    assert row["low"] < 0 < row["high"]
     assert row["verdict"] == "undecided"
 
 
@@ -134,6 +121,15 @@ def test_one_name_for_two_arms_is_refused() -> None:
     for found in ([full, x, other], [other, x, full]):
         with pytest.raises(ValueError, match=r"'x' has two .* search seed 0, .*\(tv=0.0\): .* another name"):
             differences.compare(found)
+
+
+def test_latex_of_one_search_has_no_interval() -> None:
+    assert "x & 1 & +1.00 & -- & -- & undecided" in differences.latex(
+        differences.compare(
+            [result(arm, 0, {"a": 1.0 + (arm == "x"), "b": 2.0 + (arm == "x")}) for arm in ("full", "x")]
+        ),
+        "",
+    )
 
 
 def test_latex_is_whole_and_escaped() -> None:

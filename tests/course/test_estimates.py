@@ -68,7 +68,7 @@ def test_a_dry_run_tells_runs_hours_disk_and_what_will_be_detectable(monkeypatch
     assert "500 ms a supernet step of size `smoke`" in told
     assert "extrapolated: 30 steps" in told  # 2 x 10 search, 10 retrain
     assert "GiB free" in told
-    assert "3 searches an arm find differences from about 2.4 dB" in told  # (4.303 + 1.061) x sqrt(2) x 0.55 / sqrt(3)
+    assert "3 searches an arm find differences from about 2.5 dB" in told  # 5.66 x sqrt(2) x 0.55 / sqrt(3)
 
 
 def test_a_dry_run_believes_finished_runs_first(monkeypatch, tmp_path: Path) -> None:

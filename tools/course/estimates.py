@@ -9,10 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
-from manas_course.differences import detectable
+from manas_course.chance import SEARCH_DEVIATION, Chance
 from manas_course.support import device_name
 from manas_lite.compute.footprint import estimate_footprint
 from manas_lite.compute.runtime import Compute
@@ -29,7 +28,6 @@ from tools.course.parameters import arm_of
 __all__ = ["StepTime", "describe", "extrapolated", "time_step"]
 
 STEPS = 20
-SEED_DEVIATION = 0.55  # dB between searches: a probe on Rain100L with small networks found 0.5 to 0.65
 
 Network = SearchSpace | Genotype
 Settings = SearchSettings | RetrainSettings
@@ -160,15 +158,12 @@ def describe(sweep: sweeps.Sweep, runs: Sequence[sweeps.Run], out: Path) -> str:
     existing = out if out.exists() else next(parent for parent in out.resolve().parents if parent.exists())
     lines.append(f"disk: {sum(sizes) / 2**20:.0f} MiB used, {shutil.disk_usage(existing).free / 2**30:.0f} GiB free")
     if "search_seed" in sweep.grid:
-        n = len(sweep.grid["search_seed"])
-        spread = np.linspace(-1, 1, n).reshape(n, 1, 1) if n > 1 else np.zeros((1, 1, 1))
-        # A difference holds two runs; that they share a seed makes them no more alike (see notebook 06).
-        differences = 2**0.5 * SEED_DEVIATION * spread / (spread.std(ddof=1) if n > 1 else 1)
-        found = detectable(differences, comparisons=max(1, len(sweep.arms) - 1))
-        lines.append(
-            f"{n} searches an arm find differences from about {found:.1f} dB, 4 times in 5 (runs of one arm differ by "
-            f"{SEED_DEVIATION} dB)"
-        )
+        n, compared = len(sweep.grid["search_seed"]), max(1, len(sweep.arms) - 1)
+        plan = Chance.planned(n)
+        found = f"{n} searches an arm find differences from about {plan.detectable():.1f} dB"
+        if compared > 1:
+            found += f", the strictest of {compared} comparisons from {plan.detectable(compared):.1f} dB"
+        lines.append(f"{found}, 4 times in 5 (runs of one arm differ by {SEARCH_DEVIATION} dB)")
     return "\n".join(lines)
 
 
