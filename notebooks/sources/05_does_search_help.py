@@ -224,9 +224,10 @@ for each, trace in zip(recorded, gradient, strict=True):
 # %% [markdown]
 # ## Does the search help?
 #
-# Each supernet's choice against random search that has spent **the same CPU time**. The unit is the supernet: epochs and
-# pictures are no repetitions. The interval also holds the noise of the trainings behind the table, which all supernets
-# share if they choose the same architecture.
+# Each supernet's choice against random search that has spent **the same CPU time**. Two kinds of chance count: which
+# supernets were searched (epochs and pictures are no repetitions of them), and how the trainings behind the table
+# happened to go, which all supernets share if they choose the same architecture. Each has its own *t* value, and the
+# interval joins both. (06 does the same with searches and pictures.)
 
 # %%
 comparison = micro_bench.against(bench, gradient, random)
@@ -244,10 +245,10 @@ if room < comparison.detectable:
     print("with searches that differ as these do, *better* could hardly have come out")
 
 # %% [markdown]
-# **What you should see.** *Better* or *worse* where the interval leaves zero out, else *undecided*. That is an answer,
-# too. It does not mean that the search is as good as chance: it means that so few supernets and trainings could hardly
-# have shown a difference smaller than the number in brackets. Hold that number against all that there is to win: a study
-# should be planned so that it is smaller.
+# **What you should see.** *Better* or *worse* where the interval leaves zero out, *equivalent* where the difference is
+# shown to be less than 0.15 dB, else *undecided*. That is an answer, too. It does not mean that the search is as good as
+# chance: it means that so few supernets and trainings could hardly have shown a difference smaller than the number in
+# brackets. Hold that number against all that there is to win: a study should be planned so that it is smaller.
 #
 # ## Do shared weights rank architectures?
 #

@@ -40,6 +40,7 @@ import numpy as np
 
 from manas_lite import draw, open_split
 from manas_course import ablation, checks, differences, illustrations as pictures
+from manas_course.chance import MARGIN, SEARCH_DEVIATION, Chance
 from manas_lite.networks.genotype import Genotype
 
 # %% [markdown]
@@ -56,19 +57,27 @@ from manas_lite.networks.genotype import Genotype
 # > **Predict.** How many searches would you need to see a difference of 0.3 dB?
 
 # %%
-between = 2**0.5 * 0.55  # dB, of differences; 0.55 is within what the probe found for runs
 print("smallest difference that is found 4 times in 5")
 print("searches   one arm against full   the strictest of twelve arms")
 for n in (2, 3, 5, 10, 20, 50):
-    fake = np.linspace(-1, 1, n).reshape(n, 1, 1)
-    fake *= between / fake.std(ddof=1)
-    alone, strict = (differences.detectable(fake, comparisons=arms) for arms in (1, 12))
-    print(f"{n:>8}   {alone:>17.2f} dB   {strict:>25.2f} dB")
+    plan = Chance.planned(n)  # runs of one arm SEARCH_DEVIATION apart
+    print(f"{n:>8}   {plan.detectable(1):>17.2f} dB   {plan.detectable(12):>25.2f} dB")
+
+# %%
+sizes = np.linspace(0.05, 4, 80)
+power = {
+    f"{n} searches": (sizes, [Chance.planned(n).power(size) for size in sizes])
+    for n in (3, 5, 10, 20)
+}
+title = f"power: one arm against full, runs {SEARCH_DEVIATION} dB apart"
+pictures.profile(power, x="true difference, dB", y="how often it is found", title=title)
 
 # %% [markdown]
-# **What you should see.** Two searches show nothing short of many dB, three about 2.4; 0.3 dB needs some fifty. Whoever
-# compares twelve arms at once asks more of each: the right column is for the arm with the smallest p, whose test is the
-# strictest (*Holm*, below). Pictures do not help: a hundred pictures of one network are **one** run.
+# **What you should see.** Two searches show nothing short of many dB; 0.3 dB needs some fifty. The curves are the
+# **power** of a study: how often it finds a difference that is really there. Read them at 0.8, *4 times in 5*: three
+# searches reach it at about 2.5 dB, ten at about 0.8 dB. A difference of 0.3 dB is mostly missed by all of them, and a
+# study that misses it has not shown that it is not there. Whoever compares twelve arms at once asks more of each: the
+# right column of the table is for the arm with the smallest p, whose test is the strictest (*Holm*, below).
 #
 # ## This run: one arm
 #
@@ -152,15 +161,29 @@ print(f"standard deviation of the runs of one arm, pooled over arms: {pooled:.2f
 #
 # ## What the differences are worth
 #
-# Every arm is compared with `full` on the same seeds and the same pictures (**paired**). The bootstrap draws searches,
-# then retrainings, then pictures (**hierarchical**). Over three searches such an interval is too narrow: three values of
-# one sign, one chance in four, and it leaves zero out. So p comes from a paired *t* test over the searches, which allows
-# for how few they are, corrected for the number of arms (**Holm**). A verdict needs both: p at most 0.05, and an interval
-# without zero. *detectable* is the difference that this many searches and pictures, spread like these, find 4 times in 5
-# at Holm's strictest step, 5 % divided by the number of arms.
+# Every arm is compared with `full` on the same seeds and the same pictures (**paired**). A difference between two means
+# then still depends on chance, and on chance of **two kinds**:
+#
+# * **which searches** were run. Another seed finds another network. A hundred pictures of one network are one run.
+# * **which pictures** were scored. Another picture may suit one of the two arms better. Ten networks that agree on twelve
+#   pictures say nothing about the thirteenth.
+#
+# More of one kind does not help against the other. So each kind has a *t* test of its own: one over the means of the
+# searches, one over the means of the pictures. A *t* test allows for how few values it has: three searches of one sign,
+# one chance in four, decide nothing. The errors of the two are joined into one interval, like the sides of a right angle,
+# and p is the chance at which that interval just reaches zero. The interval is never too narrow; where both kinds count
+# alike, it is somewhat wider than 95 % would need.
+#
+# Twelve arms are twelve chances to be wrong: p is corrected for their number (**Holm**). The interval is each arm's own.
+#
+# * *better*, *worse*: p at most 0.05.
+# * *equivalent*: shown to differ by less than a margin that you call too small to matter, by two one-sided tests. A large
+#   p alone does not show that: it may say that little was measured.
+# * *undecided*: neither. *detectable* is the difference that this many searches and pictures, spread like these, find 4
+#   times in 5 at Holm's strictest step, 5 % divided by the number of arms.
 
 # %%
-rows = differences.compare(found)
+rows = differences.compare(found, margin=MARGIN)
 print(
     f"{'arm':<14}{'n':>3}{'dB':>8}   {'95 % interval':<18}{'p (Holm)':>9}{'detectable':>12}  verdict"
 )
@@ -170,6 +193,7 @@ for row in rows:
         f"{row['arm']:<14}{row['searches']:>3}{row['mean']:>+8.2f}   {interval:<18}"
         f"{row['p']:>9.3f}{row['detectable']:>12.2f}  {row['verdict']}"
     )
+print(f"equivalent: less than {MARGIN} dB apart; {rows[0]['pictures']} pictures")
 
 # %%
 forest = pictures.forest(
@@ -181,7 +205,8 @@ forest
 # %% [markdown]
 # **What you should see.** A dot and an interval an arm, and a grey band as wide as *detectable* (it may fill the picture):
 # true differences inside it are mostly missed, where they have to pass the strictest test. *Undecided* with a wide band
-# does not mean "no effect"; it says what a real study would cost.
+# does not mean "no effect"; it says what a real study would cost. Among the shipped runs, look at `no_pixel` on few
+# pictures: its searches agree to a tenth of a dB, its pictures do not, and only the second kind of chance says so.
 #
 # Two arms change more than their names say. `random` draws networks larger than a search under λ does (compare the
 # parameters beside the names), and `one_to_one` has no internal loss either: one rain has nothing to agree with.
@@ -209,7 +234,7 @@ draw.architecture(next(genotype for genotype in trained if genotype.id == result
 # %%
 # NBVAL_CHECK_OUTPUT
 made_up = np.random.default_rng(0).normal(1.0, 0.1, (8, 2, 10))
-low, high = differences.hierarchical_bootstrap(made_up, draws=500)
+low, high = differences.interval(made_up)
 p = differences.paired_p(made_up)
 print(f"interval holds 1.0: {low < 1.0 < high}; p < 0.01: {p < 0.01}")
 print("Holm:", [round(x, 3) for x in differences.holm_adjusted([0.01, 0.04, 0.03])])
@@ -218,8 +243,9 @@ print("Holm:", [round(x, 3) for x in differences.holm_adjusted([0.01, 0.04, 0.03
 # ## Exercises
 #
 # **1. An interval that is honest.** `differences` holds one row a search and one column a picture. Return the 2.5 % and
-# 97.5 % quantiles of some hundred resampled means. (The checker simulates studies whose true mean it knows, and is
-# content when four intervals in five hold it: that they fall short of 95 % with so few searches is the lesson above.)
+# 97.5 % quantiles of some hundred resampled means. (This is the **bootstrap**, another way to an interval. The checker
+# simulates studies whose true mean it knows, and is content when four intervals in five hold it: with few searches a
+# bootstrap falls short of 95 %, which is why the table above asks *t* tests.)
 
 
 # %% tags=["exercise", "exercise:nested_bootstrap"]
@@ -269,14 +295,17 @@ checks.holm(my_holm)
 #
 # ## Summary
 #
-# * The search seed is the unit; pictures are not runs. Pair, nest, correct, and state what n could detect.
+# * Searches and pictures are two kinds of chance, and neither stands for the other. Pair, ask both, correct, and state
+#   what n could detect.
+# * *Equivalent* has to be shown; *undecided* is not *equivalent*.
 #
 # **Next**: 07 pitfalls. **Or try** `arm = "no_internal"`, `internal_weight = 0.0` with the seeds
 # that `full` has.
 #
 # **References.** M. Lindauer, F. Hutter, *Best practices for scientific research on NAS*, JMLR 2020, arXiv 1909.02453 ·
 # X. Bouthillier et al., *Accounting for variance in machine learning benchmarks*, MLSys 2021, arXiv 2103.03098 · S. Holm,
-# *A simple sequentially rejective multiple test procedure*, 1979.
+# *A simple sequentially rejective multiple test procedure*, 1979 · D. Barr et al., *Random effects structure for
+# confirmatory hypothesis testing*, JML 2013 · A. Owen, *The pigeonhole bootstrap*, Annals of Applied Statistics 2007.
 
 # %% tags=["record"]
 course.record_results(
