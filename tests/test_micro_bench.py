@@ -347,6 +347,17 @@ def test_verdicts_of_comparisons(bench: micro_bench.MicroBench) -> None:
     assert mixed.detectable > abs(mixed.mean)
 
 
+def test_searches_that_choose_as_chance_does_are_equivalent_where_little_varies(tmp_path: Path) -> None:
+    """Ten supernets, each a thousandth of a dB from an average architecture, in a table almost without noise."""
+    bench = micro_bench.load(write(tmp_path, noise=1e-4, shift=0.0))
+    gains = (bench.scores() - bench.scores().mean(0)).mean(1)
+    near = np.argsort(abs(gains))[:10].tolist()
+    baseline = [micro_bench.random_search(bench, seed, 1) for seed in range(4000)]
+    found = micro_bench.against(bench, flat(bench, near, min(t.seconds[-1] for t in baseline)), baseline)
+    assert found.verdict == "equivalent", str(found)
+    assert -0.15 < found.low < found.high < 0.15
+
+
 def test_luck_shared_by_all_searches_decides_nothing(tmp_path: Path) -> None:
     """Twenty searches that choose one architecture are twenty times the same trainings, not twenty results."""
     bench = micro_bench.load(write(tmp_path, noise=20.0, shift=0.0))

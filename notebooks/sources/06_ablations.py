@@ -205,8 +205,10 @@ forest
 # %% [markdown]
 # **What you should see.** A dot and an interval an arm, and a grey band as wide as *detectable* (it may fill the picture):
 # true differences inside it are mostly missed, where they have to pass the strictest test. *Undecided* with a wide band
-# does not mean "no effect"; it says what a real study would cost. Among the shipped runs, look at `no_pixel` on few
-# pictures: its searches agree to a tenth of a dB, its pictures do not, and only the second kind of chance says so.
+# does not mean "no effect"; it says what a real study would cost. An interval that leaves zero out while its arm is
+# *undecided* would be enough for one arm alone, but is not for the smallest p of so many. Among the shipped runs, look
+# at `no_pixel`: its searches agree to a tenth of a dB, its twelve pictures do not, and only the second kind of chance
+# says so.
 #
 # Two arms change more than their names say. `random` draws networks larger than a search under λ does (compare the
 # parameters beside the names), and `one_to_one` has no internal loss either: one rain has nothing to agree with.
