@@ -16,7 +16,7 @@ TORCH := $(or $(REMEMBERED),torch)
 endif
 PINNED_TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 
-.PHONY: help demo course lab test test-slow bench results figures api lint clean FORCE
+.PHONY: help demo course lab test test-slow bench results figures wheel api lint clean FORCE
 .DELETE_ON_ERROR:
 
 help: ## list these commands
@@ -52,6 +52,9 @@ results: $(VENV)/installed-dev ## docs/results.md and its tables, from the commi
 
 figures: $(VENV)/installed-dev ## figures/, from the committed result files
 	$(VENV)/bin/python scripts/figures.py
+
+wheel: $(VENV)/installed-core ## the wheel, into dist/: what a set-up cell installs
+	$(RUN) pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir dist .
 
 api: $(VENV)/installed-dev ## the reference of every public name, as pages in build/api
 	$(VENV)/bin/python scripts/api_reference.py

@@ -53,13 +53,46 @@ def test_set_up_cell_asks_pip_for_this_package_alone(tmp_path: Path) -> None:
     program = (
         "import importlib.util, subprocess\n"
         "importlib.util.find_spec = lambda name: None\n"
-        "subprocess.run = lambda command, check: print(command[1:])\n" + cell.source
+        "done = subprocess.CompletedProcess([], 0)\n"
+        "subprocess.run = lambda command, **options: print(command[1:]) or done\n" + cell.source
     )
     environment = {**os.environ, "MANAS_LITE_PACKAGE": "some.whl"}
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
     )
     assert result.stdout.strip() == "['-m', 'pip', 'install', '--quiet', 'some.whl']"
+
+
+def set_up_without_the_package(folder: Path, first: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the set-up cell in a folder of its own, where the package is missing and pip only says what it was asked."""
+    (cell,) = [c for c in sources.build(contents.notebooks()[0]).cells if "setup" in sources.tags(c)]
+    program = f"import importlib.util\nimportlib.util.find_spec = lambda name: None\n{first}\n{cell.source}"
+    own = {name: value for name, value in os.environ.items() if name != "MANAS_LITE_PACKAGE"} | environment
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=own, cwd=folder)
+
+
+def test_set_up_cell_without_an_address_takes_a_wheel_beside_it_or_says_how(tmp_path: Path) -> None:
+    asked = "import subprocess\nok = subprocess.CompletedProcess([], 0)\n"
+    asked += "subprocess.run = lambda command, **options: print(command[-1]) or ok\n"
+    missing = set_up_without_the_package(tmp_path, asked)
+    assert missing.returncode == 1
+    assert missing.stderr.startswith("The package is missing: put its wheel")
+    assert len(missing.stderr.splitlines()) == 1
+    for version in ("0.1.0", "0.2.0"):
+        (tmp_path / f"manas_lite-{version}-py3-none-any.whl").touch()
+    assert set_up_without_the_package(tmp_path, asked).stdout == "manas_lite-0.2.0-py3-none-any.whl\n"
+    colab = "import sys, types\nfiles = types.SimpleNamespace(upload=lambda: {'up.whl': b''})\n"
+    colab += "sys.modules['google.colab'] = types.SimpleNamespace(files=files)\n"
+    (tmp_path / "empty").mkdir()
+    assert set_up_without_the_package(tmp_path / "empty", asked + colab).stdout == "up.whl\n"
+
+
+def test_set_up_cell_that_cannot_reach_its_address_says_so_in_one_line(tmp_path: Path) -> None:
+    done = set_up_without_the_package(tmp_path, MANAS_LITE_PACKAGE="http://127.0.0.1:9/manas_lite-1-py3-none-any.whl")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "was not installed" in done.stderr
+    assert "check the network" in done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,12 @@ import re
 
 import nbformat
 import pytest
-from project import tracked_files
+from project import ROOT, tracked_files
 
 from tools.course import contents, parameters, runner, sources, stamping
 
 NOTEBOOKS = contents.notebooks()
+TEXTS = (".md", ".py", ".ipynb", ".yaml", ".yml", ".toml", ".cff", ".txt", ".html", ".js", ".json", "Makefile")
 each = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda n: n.stem)
 
 
@@ -27,16 +28,20 @@ def test_order_of_the_head(notebook: contents.Notebook) -> None:
     first = [sources.tags(cell)[:1] for cell in cells(notebook)[:6]]
     assert first[:5] == [["title"], ["facts"], ["setup"], ["versions"], ["parameters"]]
     title = cells(notebook)[0].source
-    assert title.startswith(f"# {notebook.number} · {notebook.title}\n\n{contents.repository().badge(notebook)}")
+    badge = contents.repository().badge(notebook)
+    assert title.startswith(f"# {notebook.number} · {notebook.title}\n\n" + (f"{badge}\n\n" if badge else ""))
     assert 3 <= len(notebook.learn) <= 5
     assert len(cells(notebook, "parameters")) == len(cells(notebook, "imports")) == 1
 
 
-@each
-def test_badge_opens_this_file(notebook: contents.Notebook) -> None:
-    (target,) = re.findall(r"\((https://colab\.research\.google\.com/github/\S+\.ipynb)\)", cells(notebook)[0].source)
-    home = contents.repository()
-    assert target.endswith(f"/{home.address}/blob/{home.ref}/notebooks/{notebook.path.name}")
+@pytest.mark.parametrize("name", [name for name in tracked_files() if name.endswith(TEXTS)])
+def test_nothing_names_an_address_of_this_project_that_its_owner_did_not_state(name: str) -> None:
+    """Whoever owned it could run code in students' sessions. Only course.yaml states one, and it may be empty."""
+    home = contents.repository().address
+    text = (ROOT / name).read_text(encoding="utf-8")
+    named = re.findall(r"(?:github\.com|githubusercontent\.com|/github)/([\w.-]+/[\w.-]*manas[\w.-]*)", text, re.I)
+    hubs = re.findall(r"(?:huggingface\.co|hf\.co|kaggle\.com|mybinder\.org)/\S*manas\S*", text, re.I)
+    assert [each for each in named if not home or not each.startswith(home)] + hubs == []
 
 
 @each
@@ -61,8 +66,11 @@ def test_presets_name_existing_notebooks() -> None:
 @each
 def test_cells_are_short_and_prose_surrounds_them(notebook: contents.Notebook) -> None:
     for cell in cells(notebook):
-        if cell.cell_type == "code" and not {"exercise", "parameters", "imports"} & set(sources.tags(cell)):
+        if cell.cell_type == "code" and not {"exercise", "parameters", "imports", "setup"} & set(sources.tags(cell)):
             assert len(cell.source.splitlines()) <= 17, cell.source
+        if "setup" in sources.tags(cell):  # long, and therefore folded, on Colab and in JupyterLab
+            assert cell.source.startswith("# @title ")
+            assert (cell.metadata["cellView"], cell.metadata["jupyter"]) == ("form", {"source_hidden": True})
     definitions = [
         node
         for cell in cells(notebook)
@@ -108,7 +116,8 @@ def test_nothing_of_one_machine_and_nothing_heavy_is_in_git(notebook: contents.N
     assert len(text.encode()) < 200_000
     assert not re.search(r"(?<![\w.])/(home|tmp|work|root|Users)/", text)
     for cell in cells(notebook):
-        assert set(cell.metadata) <= {"tags"}
+        folded = {"cellView", "jupyter"} if "setup" in sources.tags(cell) else set()
+        assert set(cell.metadata) <= {"tags"} | folded
     assert set(nbformat.read(notebook.path, as_version=4).metadata) == {"kernelspec", "language_info"}
 
 
@@ -192,19 +201,40 @@ def test_notebooks_are_tracked_as_they_lie_here() -> None:
 
 
 def test_one_command_moves_every_badge_and_set_up_cell(tmp_path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    import hashlib
     import shutil
 
     from tools.course.__main__ import main
 
-    copy = tmp_path / "notebooks"
+    copy, wheel = tmp_path / "notebooks", tmp_path / "manas_lite-0.1.0-py3-none-any.whl"
     shutil.copytree(contents.folder(), copy, ignore=shutil.ignore_patterns(".*", "runs"))
+    for name in stamping.ADDRESSED:
+        shutil.copy(ROOT / name, tmp_path / name)
+    before = {name: (tmp_path / name).read_text(encoding="utf-8") for name in stamping.ADDRESSED}
+    wheel.write_bytes(b"a wheel")
     monkeypatch.setattr(contents, "folder", lambda: copy)
-    assert main(["stamp", "--repository", "someone/else", "--ref", "v1.2"]) == 0
-    assert len(capsys.readouterr().out.split()) == len(NOTEBOOKS)
+    given = ["someone/else", "v1.2", str(wheel)]
+    assert main(["stamp", "--repository", *given]) == 0
+    assert len(capsys.readouterr().out.split()) == len(NOTEBOOKS) + len(stamping.ADDRESSED)
     for notebook in contents.notebooks():
         text = notebook.path.read_text(encoding="utf-8")
         assert f"/github/someone/else/blob/v1.2/notebooks/{notebook.path.name}" in text
-        assert "manas_lite @ git+https://github.com/someone/else@v1.2" in text
+        release = (
+            "manas_lite @ https://github.com/someone/else/releases/download/v1.2/manas_lite-0.1.0-py3-none-any.whl"
+        )
+        assert f"{release}#sha256={hashlib.sha256(b'a wheel').hexdigest()}" in text
+    for name in stamping.ADDRESSED:
+        assert "https://github.com/someone/else" in (tmp_path / name).read_text(encoding="utf-8"), name
     assert main(["stamp", "--check"]) == 0
-    assert main(["stamp", "--repository", "no address"]) == 2
-    assert "OWNER/NAME" in capsys.readouterr().err
+    table = copy / contents.TABLE
+    table.write_text(table.read_text(encoding="utf-8").replace("someone/else", ""), encoding="utf-8")
+    assert main(["stamp"]) == 0
+    assert {name: (tmp_path / name).read_text(encoding="utf-8") for name in stamping.ADDRESSED} == before
+    capsys.readouterr()
+    for wrong in (
+        ["no address", *given[1:]],
+        ["someone/else", "v 1", given[2]],
+        [*given[:2], str(tmp_path / "no.whl")],
+    ):
+        assert main(["stamp", "--repository", *wrong]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1

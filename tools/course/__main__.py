@@ -103,8 +103,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--check", action="store_true", help="write nothing; exit 1 where a notebook is not what its source makes"
     )
-    p.add_argument("--repository", metavar="OWNER/NAME", help="where the project lives from now on")
-    p.add_argument("--ref", metavar="TAG", help="the branch or tag that badges open from now on")
+    p.add_argument(
+        "--repository",
+        nargs=3,
+        metavar=("OWNER/NAME", "TAG", "WHEEL"),
+        help="where the project lives from now on: its address, the tag of a release, and the wheel of that release, "
+        "whose hash every set-up cell then checks",
+    )
     return top
 
 
@@ -243,7 +248,9 @@ def _stamp(options: argparse.Namespace) -> int:
         for path in stale:
             print(f"{path.name} is not what its source makes: run `python -m tools.course stamp`", file=sys.stderr)
         return int(bool(stale))
-    stamping.set_repository(options.repository, options.ref)
+    if options.repository:
+        address, ref, wheel = options.repository
+        stamping.set_repository(address, ref, Path(wheel))
     for path in stamping.stamp():
         print(path.name)
     return 0

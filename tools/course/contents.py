@@ -65,16 +65,33 @@ class Notebook:
 
 @dataclass(frozen=True)
 class Repository:
-    """Where the project lives, and the branch or tag that badges point to: stated once, in course.yaml."""
+    """Where the project lives: stated once, in course.yaml, and empty until its owner fills it in.
+
+    Whoever registered a name that the notebooks point to could run code in students' sessions. So nothing points
+    anywhere before the owner has said where.
+    """
 
     address: str
-    """OWNER/NAME at GitHub."""
+    """OWNER/NAME at GitHub, or nothing."""
 
     ref: str
-    """The branch or tag."""
+    """The tag that badges open and whose release the set-up cell installs."""
+
+    wheel: str
+    """File name of the wheel of that release."""
+
+    sha256: str
+    """Its hash, which pip checks."""
+
+    @property
+    def url(self) -> str:
+        """Return the address of the project's page, or nothing."""
+        return self.address and f"https://github.com/{self.address}"
 
     def badge(self, notebook: Notebook) -> str:
-        """Return the Open-in-Colab badge, in Markdown."""
+        """Return the Open-in-Colab badge, in Markdown; nothing while there is no address."""
+        if not self.address:
+            return ""
         target = (
             f"https://colab.research.google.com/github/{self.address}/blob/{self.ref}/notebooks/{notebook.path.name}"
         )
@@ -82,8 +99,9 @@ class Repository:
 
     @property
     def requirement(self) -> str:
-        """What pip installs where the package is missing."""
-        return f"manas_lite @ git+https://github.com/{self.address}@{self.ref}"
+        """What pip installs where the package is missing; nothing while there is no address."""
+        release = f"{self.url}/releases/download/{self.ref}/{self.wheel}#sha256={self.sha256}"
+        return f"manas_lite @ {release}" if self.address else ""
 
 
 def folder() -> Path:

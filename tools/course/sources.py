@@ -23,16 +23,33 @@ MARKER = re.compile(r"^[ \t]*# (?:BEGIN|END) SOLUTION\n?", re.MULTILINE)
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 SET_UP = """\
-# Set-up: does nothing where the package is installed; on Colab it installs this package and nothing else.
+# @title Set-up: run this first. It installs this package where it is missing, and nothing else.
+import glob
 import importlib.util
 import os
 import subprocess
 import sys
 
-if importlib.util.find_spec("manas_lite") is None:
+if importlib.util.find_spec("manas_course") is None:
     address = "{requirement}"
-    package = os.environ.get("MANAS_LITE_PACKAGE", address)
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", package], check=True)"""
+    wheels = sorted(glob.glob("manas_lite-*.whl") + glob.glob("/content/drive/MyDrive/manas_lite-*.whl"))
+    package = os.environ.get("MANAS_LITE_PACKAGE") or address or (wheels[-1] if wheels else "")
+    if not package and "google.colab" in sys.modules:
+        from google.colab import files
+
+        package = next(iter(files.upload()), "")  # choose the file manas_lite-....whl
+    if not package:
+        raise SystemExit(
+            "The package is missing: put its wheel (manas_lite-....whl, made by `make wheel`) beside this notebook or "
+            "into your Google Drive, and run this cell again."
+        )
+    done = subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", package], capture_output=True, text=True)
+    if done.returncode:
+        reason = ([line for line in done.stderr.splitlines() if "ERROR" in line] or ["pip failed"])[-1]
+        raise SystemExit(
+            f"{{package}} was not installed ({{reason}}): check the network and run this cell again, or put the wheel "
+            "beside this notebook."
+        )"""
 
 VERSIONS = """\
 import manas_course as course
@@ -59,7 +76,7 @@ def build(notebook: Notebook, version: Version = "student", *, stored: Any = Non
     kept = _outputs(stored)
     for number, cell in enumerate(cells):
         cell["id"] = f"{notebook.number}-{number:03d}"
-        cell["metadata"] = {"tags": tags(cell)} if tags(cell) else {}
+        cell["metadata"] = _metadata(cell)
         if cell.cell_type == "code":
             cell["outputs"] = kept.get(cell.source, [])
             cell["execution_count"] = _count(cell)
@@ -76,6 +93,14 @@ def tags(cell: Any) -> list[str]:
     return list(cell.get("metadata", {}).get("tags", []))
 
 
+def _metadata(cell: Any) -> dict[str, Any]:
+    """Return what a committed cell holds beside its source: its tags, and that the set-up is folded away."""
+    kept: dict[str, Any] = {"tags": tags(cell)} if tags(cell) else {}
+    if "setup" in tags(cell):
+        kept |= {"cellView": "form", "jupyter": {"source_hidden": True}}
+    return kept
+
+
 def clean(notebook: Any) -> Any:
     """Return a notebook without what running leaves behind.
 
@@ -86,7 +111,7 @@ def clean(notebook: Any) -> Any:
         key: notebook.metadata[key] for key in ("kernelspec", "language_info") if key in notebook.metadata
     }
     for cell in notebook.cells:
-        cell["metadata"] = {"tags": tags(cell)} if tags(cell) else {}
+        cell["metadata"] = _metadata(cell)
         if cell.cell_type == "code":
             cell["outputs"] = [_bare(output) for output in cell.outputs] if compared(cell) else []
             cell["execution_count"] = _count(cell)
@@ -103,7 +128,8 @@ def head(notebook: Notebook) -> list[Any]:
     from nbformat.v4 import new_code_cell, new_markdown_cell
 
     home = contents.repository()
-    title = f"# {notebook.number} · {notebook.title}\n\n{home.badge(notebook)}\n\n{notebook.purpose}"
+    parts = [f"# {notebook.number} · {notebook.title}", home.badge(notebook), notebook.purpose]
+    title = "\n\n".join(part for part in parts if part)
     learn = "\n".join(f"* {item}" for item in notebook.learn)
     facts = f"**Afterwards you can**\n\n{learn}\n\n**Before**: {notebook.before}\n\n{cost_table(notebook)}"
     return [

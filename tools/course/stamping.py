@@ -1,16 +1,20 @@
 """What is made from the sources: the student's notebooks, their badges and cost tables, and the table of the README."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from manas_lite.runs.checkpoint import sha256_of
 from tools.course import contents, sources
 from tools.course.contents import Notebook
 from tools.course.runner import Outcome
 
 __all__ = ["record_cost", "record_run", "set_repository", "stale", "stamp", "strip"]
 
+ADDRESSED = ("README.md", "CONTRIBUTING.md", "CITATION.cff", "pyproject.toml")
+"""Files of the root that state where the project lives."""
 TABLE_START, TABLE_END = "<!-- table: made by `course stamp` -->", "<!-- end of table -->"
 
 
@@ -29,20 +33,43 @@ def stale() -> list[Path]:
     return [p for p, text in _wanted().items() if not p.is_file() or p.read_text(encoding="utf-8") != text]
 
 
-def set_repository(address: str | None, ref: str | None) -> None:
-    """Change where badges and the set-up cell point to, in course.yaml; `stamp` then carries it everywhere."""
-    import re
+def set_repository(address: str, ref: str, wheel: Path) -> None:
+    """Write into course.yaml where the project lives from now on; `stamp` then carries it everywhere.
 
+    Args:
+        address: OWNER/NAME at GitHub.
+        ref: the tag of a release that holds the wheel.
+        wheel: that file, whose hash the set-up cells check.
+
+    Raises:
+        ValueError: where one of them cannot be.
+    """
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", address) or not re.fullmatch(r"[\w./-]+", ref):
+        raise ValueError(f"repository {address!r} at {ref!r}: the address is OWNER/NAME, the ref a tag")
+    if not (wheel.is_file() and re.fullmatch(r"manas_lite-[\w.]+-py3-none-any\.whl", wheel.name)):
+        raise ValueError(f"{wheel} is not a wheel of this package: `make wheel` writes one into dist/")
     path = contents.folder() / contents.TABLE
     text = path.read_text(encoding="utf-8")
-    for key, value in (("address", address), ("ref", ref)):
-        if value is not None:
-            if not re.fullmatch(r"[\w./-]+", value) or (key == "address" and value.count("/") != 1):
-                raise ValueError(f"{key} {value!r}: the address is OWNER/NAME, the ref a branch or tag")
-            text, count = re.subn(rf"(?m)^  {key}: .*$", f"  {key}: {value}", text, count=1)
-            if count != 1:
-                raise ValueError(f"{path} has no line `  {key}: ...` under `repository`")
+    facts = {"address": address, "ref": ref, "wheel": wheel.name, "sha256": sha256_of(wheel)}
+    for key, value in facts.items():
+        text, count = re.subn(rf"(?m)^  {key}: .*$", f'  {key}: "{value}"', text, count=1)
+        if count != 1:
+            raise ValueError(f"{path} has no line `  {key}: ...` under `repository`")
     path.write_text(text, encoding="utf-8")
+
+
+def addressed(text: str, name: str) -> str:
+    """Return the text of a file of the root with the project's address wherever one stands, or belongs."""
+    url = contents.repository().url
+    if name == "CITATION.cff":
+        text = re.sub(r"(?m)^repository-code: .*\n", "", text)
+        return text.replace("license: MIT\n", f'license: MIT\nrepository-code: "{url}"\n') if url else text
+    if name == "pyproject.toml":
+        text = re.sub(r"\[project\.urls\]\n(?:\w+ = .*\n)*\n", "", text)
+        urls = f'[project.urls]\nRepository = "{url}"\n\n'
+        return text.replace("[project.scripts]", f"{urls}[project.scripts]") if url else text
+    place = f"{url} manas_lite" if url else "<this repository>"
+    return re.sub(r"git clone .*? && cd manas_lite", f"git clone {place} && cd manas_lite", text)
 
 
 def record_run(outcome: Outcome, notebook: Notebook) -> None:
@@ -93,6 +120,10 @@ def _wanted() -> dict[Path, str]:
     before, _, rest = text.partition(TABLE_START)
     _, _, after = rest.partition(TABLE_END)
     wanted[readme] = f"{before}{TABLE_START}\n{_table()}\n{TABLE_END}{after}"
+    for name in ADDRESSED:
+        path = contents.folder().parent / name
+        if path.is_file():
+            wanted[path] = addressed(path.read_text(encoding="utf-8"), name)
     return wanted
 
 
