@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from manas_course import ablation, differences, support
+from manas_course import ablation, differences, illustrations, support
 from manas_lite import losses
 from manas_lite.runs.record import read_json, write_json
 from manas_lite.runs.settings import to_dict
@@ -130,6 +130,12 @@ def test_latex_of_one_search_has_no_interval() -> None:
         ),
         "",
     )
+
+
+def test_a_forest_of_one_search_has_dots_and_no_intervals() -> None:
+    axes = illustrations.forest(differences.compare(study(1.0, 0.1, 1, 0, arms=2)), title="one search").axes[0]
+    assert [len(line.get_xdata()) for line in axes.lines] == [1, 1, 2]  # two dots, and the line at 0
+    assert np.isfinite(axes.get_xlim()).all()
 
 
 def test_latex_is_whole_and_escaped() -> None:

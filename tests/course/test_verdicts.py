@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -168,3 +169,15 @@ def test_a_worse_arm_on_twelve_unlike_pictures_is_undecided_among_twelve_arms() 
     p = float(differences.paired_p(d))
     assert stats.ttest_1samp(d.mean((1, 2)), 0).pvalue * 12 < 0.05
     assert p < 0.05 < 12 * p
+
+
+def test_texts_name_the_numbers_that_planning_gives(repository: Path) -> None:
+    """Written by hand in three places, and to be written anew where the plan changes."""
+    three, ten = (Chance.planned(n).detectable() for n in (3, 10))
+    teaching, notebook, readme = (
+        " ".join((repository / name).read_text("utf-8").replace("\n#", "\n").split())
+        for name in ("notebooks/teaching/README.md", "notebooks/sources/06_ablations.py", "README.md")
+    )
+    assert f"Three searches find a difference of about {three:.1f} dB" in teaching
+    assert f"three searches reach it at about {three:.1f} dB, ten at about {ten:.1f} dB" in notebook
+    assert f"3 searches of each find a difference of {three:.1f} dB 4 times in 5" in readme
