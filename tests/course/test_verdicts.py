@@ -58,6 +58,12 @@ def test_intervals_cover(deviations: tuple[float, float, float]) -> None:
         check_coverage(searches, pictures, deviations, 3000)
 
 
+def test_intervals_are_hardly_wider_than_needed() -> None:
+    """Ten searches: both kinds of chance alike, and nothing but the rest, which stands in both errors."""
+    assert check_coverage(10, 10, (0.5, 0.5, 0.0), 4000) < 0.975
+    assert check_coverage(10, 30, (0.0, 0.0, 0.5), 4000) < 0.985
+
+
 @pytest.mark.slow
 def test_intervals_cover_on_the_whole_grid_and_most_of_them_not_too_often() -> None:
     covered = [check_coverage(*size, each, 20000) for size in SIZES for each in DEVIATIONS]
