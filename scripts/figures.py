@@ -59,26 +59,59 @@ def parameters() -> Figure:
 
 @styled
 def published() -> Figure:
-    """PSNR against parameters: published rows on Rain100L's hundred test pictures, and this kit's models on those ten
-    of them that it could score. Hollow marks: another sample, not another method's rank."""
+    """PSNR against what it costs: published rows on Rain100L's hundred test pictures, and this kit's models on those
+    ten of them that it could score. Hollow marks: another sample, not another method's rank."""
     found = rows(RESULTS / "published" / "Rain100L.csv")
     cards = [read_json(path) for path in sorted(MODELS.glob("*/card.json"))]
-    figure = Drawing(figsize=(6.4, 3.6), layout="constrained")
-    axes = figure.subplots()
-    theirs = [(row["method"], float(row["parameters"]), float(row["psnr_y"])) for row in found]
-    ours = [(c["name"], c["parameters"], c["tests"]["Rain100L"]["single"]["psnr_y"]) for c in cards]
-    kinds: tuple[tuple[str, list[tuple[str, float, float]], dict[str, Any]], ...] = (
-        ("published: 100 pictures, trained on this set", theirs, {"marker": "s", "color": BLACK}),
-        ("this kit: 10 of the 100", ours, {"marker": "o", "mfc": "white", "mec": BLUE, "color": BLUE}),
-    )
-    for label, points, style in kinds:
-        _, xs, ys = zip(*points, strict=True)
-        axes.plot(xs, ys, linestyle="none", label=label, **style)
-        for name, x, y in points:
-            axes.annotate(name, (x, y), xytext=(7, -3), textcoords="offset points")
-    axes.set(xscale="log", xlabel="parameters", ylabel="PSNR Y, dB", title="Rain100L, Y of MATLAB's rgb2ycbcr")
-    axes.margins(x=0.25, y=0.12)
-    axes.legend(loc="upper left")
+    figure = Drawing(figsize=(11.0, 3.8), layout="constrained")
+    seconds = {"PReNet": cards[0]["speed"]["prenet_seconds"]}
+    axes_of = {
+        "G multiply-adds on 256 x 256 pixels": (
+            lambda row: row["gmacs_256"],
+            lambda card: card["flops_256"] / 2e9,  # published counts are of multiply-adds
+        ),
+        "seconds for 481 x 321 pixels, one thread": (
+            lambda row: seconds.get(row["method"]),
+            lambda card: card["speed"]["seconds"],
+        ),
+        "parameters": (lambda row: row["parameters"], lambda card: card["parameters"]),
+    }
+    for axes, (label, (of_row, of_card)) in zip(figure.subplots(1, 3, sharey=True), axes_of.items(), strict=True):
+        kinds: tuple[tuple[str, list[tuple[str, Any, float]], dict[str, Any]], ...] = (
+            (
+                "published: 100 pictures, trained on this set",
+                [
+                    (row["method"], of_row(row), float(row["psnr_y"]))
+                    for row in found
+                    if "Rain13K" not in row["protocol"]
+                ],
+                {"marker": "s", "color": BLACK},
+            ),
+            (
+                "published: trained on Rain13K",
+                [(row["method"], of_row(row), float(row["psnr_y"])) for row in found if "Rain13K" in row["protocol"]],
+                {"marker": "x", "color": BLACK},
+            ),
+            (
+                "this kit: 10 of the 100",
+                [(c["name"], of_card(c), c["tests"]["Rain100L"]["single"]["psnr_y"]) for c in cards],
+                {"marker": "o", "mfc": "white", "mec": BLUE, "color": BLUE},
+            ),
+        )
+        for name, points, style in kinds:
+            known = [(method, float(x), y) for method, x, y in points if x]
+            if not known:
+                continue
+            axes.plot([x for _, x, _ in known], [y for *_, y in known], linestyle="none", label=name, **style)
+            for method, x, y in known:
+                left = method in ("PRN", "PRN_r", "DDN")  # whose neighbours stand on the other side
+                place = {"xytext": (-7 if left else 7, -3), "ha": "right" if left else "left"}
+                axes.annotate(method, (x, y), textcoords="offset points", fontsize=8, **place)
+        axes.set(xscale="log", xlabel=label)
+        axes.margins(x=0.3, y=0.12)
+    figure.axes[0].set_ylabel("PSNR Y, dB")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.suptitle("Rain100L, Y of MATLAB's rgb2ycbcr", fontsize=9)
     return figure
 
 
