@@ -27,6 +27,7 @@ from manas_lite.runs.record import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, TABLES, README = ROOT / "docs" / "results.md", ROOT / "results" / "tables", ROOT / "README.md"
+CHINESE_README = ROOT / "README.zh-CN.md"
 MODELS, PUBLISHED = ROOT / "manas_lite" / "assets" / "models", "results/published/Rain100L.csv"
 DIFFERENCE = ("95 % interval", "p (Holm)", "detectable", "verdict")
 REFERENCE_BLOCK = "plain, 32 wide"
@@ -120,28 +121,48 @@ def models() -> Section:
     return "The models in the package", parts or [f"Not there yet: `{command}`."]
 
 
-def readme_models() -> str:
+CHINESE = ["模型", "用途", "测试图片：PSNR Y，有雨 → 去雨", "参数", "G 次乘加", "每张图片的秒数"]
+
+
+def readme_models(chinese: bool = False) -> str:
     """The README's block on the models."""
     prenet = next(row for row in rows_of(ROOT / PUBLISHED) if row["method"] == "PReNet")
-    lines = ["| name | for | test pictures | rainy → derained: PSNR Y, SSIM Y |", "|---|---|---|---|"]
+    header = [
+        "model",
+        "for",
+        "test pictures: PSNR Y, rainy → derained",
+        "parameters",
+        "G multiply-adds",
+        "s per picture",
+    ]
+    header = CHINESE if chinese else header
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     shipped = cards()
     for card in shipped:
-        for test, kinds in card["tests"].items():
-            m, link = kinds["single"], f"[`{card['name']}`](manas_lite/assets/models/{card['name']}/README.md)"
-            psnr, ssim = (f"{m[f'rainy_{k}_y']:.{d}f} → {m[f'{k}_y']:.{d}f}" for k, d in (("psnr", 2), ("ssim", 3)))
-            first = test == next(iter(card["tests"]))
-            lines.append(f"| {link if first else ''} | {card['about'] if first else ''} | {test} | {psnr}, {ssim} |")
-    lite = next(card for card in shipped if card["name"] == "rain-lite")
-    seconds = {c["name"]: sum(c[each]["seconds"] for each in ("search", "retrain", "tune") if c[each]) for c in shipped}
-    hours = ", ".join(f"{name} {each / 3600:.1f} h" for name, each in seconds.items())
-    speed, less = lite["speed"], 2e9 * float(prenet["gmacs_256"]) / lite["flops_256"]
-    size = f"{lite['parameters'] / 1e6:.2f} M parameters"
+        tests = [
+            f"{test} {kinds['single']['rainy_psnr_y']:.1f} → {kinds['single']['psnr_y']:.1f}"
+            for test, kinds in card["tests"].items()
+        ]
+        link = f"[`{card['name']}`](manas_lite/assets/models/{card['name']}/README.md)"
+        cost = [
+            f"{card['parameters'] / 1e6:.2f} M",
+            f"{card['flops_256'] / 2e9:.1f}",
+            f"{card['speed']['seconds']:.2f}",
+        ]
+        lines.append("| " + " | ".join([link, card["about"], ", ".join(tests), *cost]) + " |")
+    hours = sum(c[each]["seconds"] for c in shipped for each in ("search", "retrain", "tune") if c[each]) / 3600
+    theirs, seconds = f"{prenet['psnr_y']} dB, {prenet['gmacs_256']} G", shipped[0]["speed"]["prenet_seconds"]
+    if chinese:
+        text = (
+            "乘加次数按 256 x 256 像素计；秒数按 481 x 321 像素、一个 CPU 线程计，同样条件下 PReNet 结构的网络"
+            f"（发表值 {theirs}）需要 {seconds:.1f} 秒。全部模型由本工具包用一个 CPU 核心在 {hours:.1f} 小时内"
+            "搜索和训练，各一个随机种子；Rain100L 的一百张测试图片中有十张可用。"
+        )
+        return "\n".join([*lines, "", text])
     text = (
-        f"Each has {size}, takes {speed['seconds']:.2f} s for 481 x 321 pixels on one CPU thread (a network of "
-        f"PReNet's shape {speed['prenet_seconds']:.1f} s), and was searched and trained by this kit on one CPU core "
-        f"({hours}): one seed, and of Rain100L ten of the hundred test pictures. PReNet's published "
-        f"{prenet['psnr_y']} dB on the hundred take {less:.0f} times the multiply-adds: these models are small and "
-        "young, not the best there is. The cards hold every measure, the commands, and where they fail."
+        "Multiply-adds on 256 x 256 pixels; seconds for 481 x 321 on one CPU thread, where a network of PReNet's shape "
+        f"(published: {theirs}) takes {seconds:.1f} s. All were searched and trained by this kit in {hours:.1f} hours "
+        "of one CPU core, one seed each; of Rain100L ten of the hundred test pictures were at hand."
     )
     return "\n".join([*lines, "", *textwrap.wrap(text, 120, break_on_hyphens=False)])
 
@@ -260,7 +281,7 @@ def verdict(question: dict[str, list[dict[str, Any]]]) -> str:
 
 def ahead(row: dict[str, Any]) -> str:
     """How far the reference of a comparison is ahead of its arm: the comparison's signs turned."""
-    seen = {"worse": "**better**", "better": "**worse**"}.get(row["verdict"], row["verdict"])
+    seen = ours(row) if row["verdict"] in ("undecided", "equivalent") else f"**{ours(row)}**"
     interval = f"{-row['high']:+.2f} to {-row['low']:+.2f}"
     return f"{-row['mean']:+.2f} ({interval}), p = {row['p']:.2f}, detectable {row['detectable']:.2f}: {seen}"
 
@@ -289,8 +310,33 @@ def readme_demo() -> str:
 
 
 def readme_search() -> str:
-    """The README's answer to whether the search helps."""
-    return verdict(question(read_json(ROOT / "results" / "arms" / "summary.json")["seeds"]))
+    """The README's three sentences on whether the search helps; the table behind them is on the page."""
+    found = question(read_json(ROOT / "results" / "arms" / "summary.json")["seeds"])
+    sentences = []
+    for arm, text in {"searched": "with the price on size", "free search": "without it"}.items():
+        by_draw, _, by_size = found[arm]
+        draws, sizes = -by_draw["mean"], -by_size["mean"]
+        sentences.append(
+            f"{text} they gain {draws:+.2f} dB over random ones ({ours(by_draw)}) and {sizes:+.2f} dB over random ones "
+            f"of as many parameters ({ours(by_size)})"
+        )
+    by_draw, _, by_size = found["free search"]
+    size_alone = ours(by_draw) == "better" and ours(by_size) != "better"
+    few, more = (Chance.planned(n).detectable() for n in (3, 10))
+    text = (
+        f"**Does the search find better networks than chance?** On held-out pictures of Rain100L, over "
+        f"{found['searched'][0]['searches']} searches: {'; '.join(sentences)}. "
+        f"{'So far it is seen to choose size, not kind. ' if size_alone else ''}"
+        f"Where runs of one arm lie {SEARCH_DEVIATION:g} dB apart, 3 searches of each find a difference of "
+        f"{few:.1f} dB 4 times in 5, and 10 searches one of {more:.1f} dB: [tables, intervals and all other "
+        "arms](docs/results.md)."
+    )
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
+
+
+def ours(row: dict[str, Any]) -> str:
+    """The verdict on the reference of a comparison, which is the searched arm."""
+    return {"worse": "better", "better": "worse"}.get(row["verdict"], row["verdict"])
 
 
 def undertrained(arms: dict[str, dict[str, Any]]) -> str:
@@ -506,10 +552,11 @@ def page() -> tuple[str, list[Table]]:
     return "\n".join([*lines, "", CHECKLIST]), tables
 
 
-def readme() -> str:
-    """The README with its blocks written anew."""
-    text = README.read_text("utf-8")
-    for name, block in {"models": readme_models(), "demo": readme_demo(), "search": readme_search()}.items():
+def readme(path: Path = README) -> str:
+    """A README with its blocks written anew."""
+    text = path.read_text("utf-8")
+    blocks = {"models": readme_models(), "demo": readme_demo(), "search": readme_search()}
+    for name, block in ({"models": readme_models(chinese=True)} if path == CHINESE_README else blocks).items():
         first, last = f"<!-- {name}, written by make results -->", f"<!-- end of {name} -->"
         before, _, rest = text.partition(first)
         text = f"{before}{first}\n{block}\n{last}{rest.partition(last)[2]}"
@@ -521,7 +568,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     text, tables = page()
-    wanted = {PAGE: text, README: readme()}
+    wanted = {PAGE: text, README: readme(), CHINESE_README: readme(CHINESE_README)}
     for one in tables:
         wanted |= {TABLES / f"{one.name}.csv": one.csv(), TABLES / f"{one.name}.tex": one.latex()}
     if options.check:

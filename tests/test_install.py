@@ -13,9 +13,9 @@ from project import COLAB, ROOT, all_requirements, lower_bound, requirements, tr
 
 
 def test_the_full_installation_is_the_same_everywhere_and_leaves_no_test_out() -> None:
-    """The Makefile's and the README's lines; without `dask`, say, its tests would be skipped wherever they run."""
+    """The lines of Makefile and docs/install.md; without `dask`, say, its tests would be skipped wherever they run."""
     made = re.findall(r"^\$\(VENV\)/installed-dev: EXTRAS = \[(.+)\]$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    told = re.findall(r'-e "\.\[(.+,dev,.+)\]"', (ROOT / "README.md").read_text(encoding="utf-8"))
+    told = re.findall(r'-e "\.\[(.+,dev,.+)\]"', (ROOT / "docs" / "install.md").read_text(encoding="utf-8"))
     assert len(made) == 1
     assert told == made * 2
     installed = {requirement.name for requirement in requirements(*made[0].split(","))}

@@ -157,17 +157,31 @@ def test_citation_names_the_kit_and_the_paper() -> None:
     assert paper["year"] == 2023
 
 
-def test_readme_links_lead_somewhere() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    "name", ["README.md", "README.zh-CN.md", "docs/install.md", "docs/usage.md", "docs/equations.md"]
+)
+def test_readme_links_lead_somewhere(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
     targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)|src=\"([^\"]+)\"", text)
     local = {target for pair in targets for target in pair if target and "://" not in target}
     assert local, "no local link found: has the pattern gone stale?"
-    assert sorted(target for target in local if not (ROOT / target).exists()) == []
+    assert sorted(target for target in local if not ((ROOT / name).parent / target).exists()) == []
+
+
+def test_readme_is_short_and_its_chinese_sister_names_the_same_commands() -> None:
+    english, chinese = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md"))
+    assert len(english.splitlines()) <= 120
+    commands = re.findall(r"^(?:make|git clone) [^#\n]*", chinese, re.MULTILINE)
+    assert len(commands) == 3
+    assert [command for command in commands if command.rstrip() not in english] == []
+    assert re.findall(r"assets/models/([\w-]+)/", chinese) == re.findall(r"assets/models/([\w-]+)/", english)
 
 
 def test_readme_commands_exist() -> None:
     """Every `make` target, subcommand and measured figure that the README promises."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = "".join(
+        (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/usage.md", "docs/install.md")
+    )
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     named = set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE))
     assert {"demo", "test"} <= named <= targets

@@ -13,7 +13,7 @@ from tools.course.runner import Outcome
 
 __all__ = ["record_cost", "record_run", "set_repository", "stale", "stamp", "strip"]
 
-ADDRESSED = ("README.md", "CONTRIBUTING.md", "CITATION.cff", "pyproject.toml")
+ADDRESSED = ("README.md", "README.zh-CN.md", "docs/install.md", "CONTRIBUTING.md", "CITATION.cff", "pyproject.toml")
 """Files of the root that state where the project lives."""
 TABLE_START, TABLE_END = "<!-- table: made by `course stamp` -->", "<!-- end of table -->"
 
