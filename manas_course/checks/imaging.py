@@ -2,139 +2,307 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 
-from manas_course.checks.base import checker, expect, rule_out, same
+from manas_course.checks.base import Attempt, Wrong, array, checker, compare, expect, listed, whole
 from manas_lite.metrics import LUMA, psnr
 
 __all__ = ["padding", "psnr_rgb", "psnr_y", "screen_blend", "strength", "tile_starts"]
 
-Blend = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Score = Callable[[np.ndarray, np.ndarray], float]
+DB = 1e-3
+"""How far two PSNRs that count as one may lie apart: float32 errs by less."""
 
 
-@checker
-def screen_blend(attempt: Blend, rng: np.random.Generator) -> None:
+@checker(may_write=True)  # the exercise promises nobody that the picture under the rain stays
+def screen_blend(attempt: Attempt, rng: np.random.Generator) -> None:
     """Check attempt(background (H, W, 3), streaks (H, W)) -> rainy (H, W, 3), all in [0, 1]."""
-    background = rng.uniform(0.05, 0.95, (7, 9, 3))
-    streaks = rng.uniform(0.05, 0.95, (7, 9))
-    rainy = np.asarray(attempt(background.copy(), streaks.copy()))
-    expect(rainy.shape == background.shape, f"the result has shape {rainy.shape}, not that of the background")
-    nothing = attempt(background.copy(), np.zeros((7, 9)))
-    expect(np.allclose(nothing, background), "without streaks the picture changes", "what should S = 0 leave?")
-    added = background + streaks[..., None]
-    hint = "a streak must matter less the brighter the sky behind it already is"
-    for name, wrong in (("added", added), ("added and clipped", np.minimum(added, 1))):
-        expect(not np.allclose(rainy, wrong), f"the light is {name}, not screened", hint)
-    expect(rainy.min() >= 0 and rainy.max() <= 1, "values leave [0, 1]", "screen blending needs no clipping")
-    brighter = np.asarray(attempt(background, np.minimum(streaks + 0.02, 1)))
-    expect((brighter > rainy).all(), "more rain does not always make a pixel brighter", "is every sign right?")
-    darkness = (1 - rainy) / (1 - background)
-    even = np.allclose(darkness, darkness[..., :1])
-    expect(even, "the three channels lose different shares of their darkness", "streaks are white")
-    hint = "write down how much darkness, 1 - value, each of the two leaves on its own"
-    expect(np.allclose(darkness[..., 0], 1 - streaks), "this is no screen blend", hint)
+    background, streaks = rng.uniform(0.05, 0.95, (7, 9, 3)), rng.uniform(0.05, 0.95, (7, 9))
+    ends = np.array([[0.0, 0.0, 1.0], [1.0, 0.5, 1.0]])
+    cases = {
+        "some rain": (background, streaks),
+        "no rain (S = 0)": (background, np.zeros((7, 9))),
+        "heavy rain over a bright sky": (0.8 + background / 5, 0.8 + streaks / 5),
+        "a picture of 3 by 3 pixels": (background[:3, :3], streaks[:3, :3]),
+        "black, grey and white": (np.repeat(ends[..., None], 3, axis=2), ends[::-1].copy()),
+    }
+    sky = "a streak must matter less the brighter the sky behind it already is"
+    whose = "write down how much darkness, 1 - value, each of the two leaves on its own"
+    wrong = [
+        Wrong("the light is added, not screened", lambda b, s: b + s[..., None], sky),
+        Wrong("the light is added and clipped, not screened", lambda b, s: np.minimum(b + s[..., None], 1), sky),
+        Wrong(
+            "more rain does not make a pixel brighter: it takes light away", lambda b, s: b * (1 - s[..., None]), whose
+        ),
+        Wrong("the two are multiplied: that darkens", lambda b, s: b * s[..., None], whose),
+        Wrong("the two are averaged: that is no light on top of the other", lambda b, s: (b + s[..., None]) / 2, whose),
+        Wrong(
+            "the brighter of the two wins, and the other one's light is lost", lambda b, s: np.maximum(b, s[..., None])
+        ),
+        Wrong("what is left of the darkness is returned, not the light", lambda b, s: (1 - b) * (1 - s[..., None])),
+        Wrong("streaks are white: all three channels get the same", lambda b, s: _first_channel_only(b, s)),
+        Wrong(
+            "the streaks run along width and channels, not along height and width",
+            lambda b, s: 1 - (1 - b) * (1 - (s if s.shape == b.shape[1:] else s[..., None])),
+            "`s[..., None]` has one channel",
+        ),
+    ]
+    compare(attempt, cases, lambda b, s: b + s[..., None] - b * s[..., None], wrong, read=array, near=1e-5, hint=whose)
+
+
+def _first_channel_only(background: np.ndarray, streaks: np.ndarray) -> np.ndarray:
+    rainy = background.copy()
+    rainy[..., 0] += streaks * (1 - rainy[..., 0])
+    return rainy
 
 
 @checker
-def psnr_rgb(attempt: Score, rng: np.random.Generator) -> None:
+def psnr_rgb(attempt: Attempt, rng: np.random.Generator) -> None:
     """Check attempt(x, clean) -> PSNR in dB over all three channels, of float arrays (H, W, 3) in [0, 1]."""
     clean = rng.uniform(0.2, 0.8, (11, 13, 3))
-    x = clean + rng.uniform(-0.1, 0.1, clean.shape)
-    found, true = float(attempt(x.copy(), clean.copy())), _noise_db(x - clean)
-    wrong = {
-        "the sign is turned round": -true,
-        "natural logarithm: decibels count in powers of ten": true * math.log(10),
-        "half of it: ten times the logarithm of the *mean square*, or twenty of its root": true / 2,
-        "twice too much: the mean is squared already": 2 * true,
-        "the peak is 255 here, but these pictures lie in [0, 1]": 20 * math.log10(255) + true,
-        "the mean of the *absolute* difference": -20 * math.log10(float(np.mean(np.abs(x - clean)))),
+    noise = rng.uniform(-0.1, 0.1, clean.shape)
+    cases = {
+        "noise in all channels": (clean + noise, clean),
+        "noise in blue alone": (clean + noise * [0.1, 0.1, 1.5], clean),
+        "a picture that is 0.1 too bright": (clean + 0.1 + noise / 4, clean),
+        "strong noise in one corner": (clean + noise * (np.indices((11, 13)).sum(0) < 6)[..., None] * 2, clean),
     }
-    rule_out(found, wrong, true)
-    expect(same(found, true), f"{found:.3f} dB, expected another number", "10 log10(peak^2 / mean square)")
+    mean = "10 log10(peak^2 / mean square)"
+    wrong = [
+        Wrong("the sign is turned round", lambda x, c: -_decibels(x - c), mean),
+        Wrong("natural logarithm: decibels count in powers of ten", lambda x, c: _decibels(x - c) * math.log(10)),
+        Wrong(
+            "half of it: ten times the logarithm of the *mean square*, or twenty of its root",
+            lambda x, c: _decibels(x - c) / 2,
+        ),
+        Wrong("twice too much: the mean is squared already", lambda x, c: 2 * _decibels(x - c)),
+        Wrong("a tenth of it: bel, not decibel", lambda x, c: _decibels(x - c) / 10),
+        Wrong(
+            "the peak is 255 here, but these pictures lie in [0, 1]",
+            lambda x, c: 20 * math.log10(255) + _decibels(x - c),
+        ),
+        Wrong(
+            "the largest value of the picture is taken for the peak: it is 1, for every picture",
+            lambda x, c: _decibels(x - c) + 20 * math.log10(c.max()),
+        ),
+        Wrong("the mean of the *absolute* difference", lambda x, c: -20 * math.log10(np.mean(np.abs(x - c))), mean),
+        Wrong("the absolute difference is not squared", lambda x, c: -10 * math.log10(np.mean(np.abs(x - c))), mean),
+        Wrong(
+            "the squares are summed: larger pictures get fewer dB", lambda x, c: -10 * math.log10(np.sum((x - c) ** 2))
+        ),
+        Wrong(
+            "one PSNR per channel, averaged: first the mean over all pixels and channels, then the logarithm",
+            lambda x, c: np.mean([_decibels(d) for d in np.moveaxis(x - c, -1, 0)]),
+        ),
+        Wrong(
+            "the mean error is taken off: that is a standard deviation", lambda x, c: -20 * math.log10(np.std(x - c))
+        ),
+        Wrong("one channel alone is looked at", lambda x, c: _decibels((x - c)[..., 0]), "three channels"),
+        Wrong("the picture is made grey first", lambda x, c: _decibels((x - c).mean(-1)), "all three channels count"),
+        Wrong("that is the mean square, without the logarithm", lambda x, c: float(np.mean((x - c) ** 2)), mean),
+    ]
+    compare(attempt, cases, lambda x, c: _decibels(x - c), wrong, near=DB, hint=mean)
 
 
-@checker
-def psnr_y(attempt: Score, rng: np.random.Generator) -> None:
-    """Check attempt(x (H, W, 3), clean (H, W, 3)) -> dB on MATLAB's Y; RGB in [0, 1], x may leave that range."""
-    clean = rng.uniform(0.2, 0.8, (24, 20, 3))
-    x = np.clip(clean + rng.normal(0, [0.05, 0.09, 0.14], clean.shape), 0, 1)
-    found, true = float(attempt(x.copy(), clean.copy())), _psnr(x, clean, "y")
-    full = np.array(LUMA) / sum(LUMA)  # weights of a luma that spans 0..255
-    hint = "between which two values does MATLAB's Y lie?"
-    rule_out(found, {"full-range Y: exactly 1.32 dB too low": _noise_db((x - clean) @ full)}, true, hint, 1e-3)
-    wrong = {
-        "the PSNR of RGB, not of Y": _psnr(x, clean, "rgb"),
-        "Y of BGR: the channels are swapped": _psnr(x[..., ::-1], clean[..., ::-1], "y"),
-        "the plain mean of the channels, no luma": _noise_db((x - clean).mean(-1)),
-    }
-    rule_out(found, wrong, true, "look at the weights of Y", 1e-3)
-    hint = "mean of squares, then the logarithm"
-    expect(same(found, true, 1e-3), f"{found:.3f} dB, expected another value", hint)
-    wild = x + rng.choice([-1.5, 1.5], x.shape) * (rng.uniform(size=x.shape) < 0.1)
-    clamped = same(float(attempt(wild.copy(), clean.copy())), _psnr(wild, clean, "y"), 1e-3)
-    expect(clamped, "values outside [0, 1] are scored as they are", "a viewer cannot show a brightness of 1.5")
-
-
-def _psnr(x: np.ndarray, y: np.ndarray, convention: str) -> float:
-    first, second = (torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None] for image in (x, y))
-    return float(psnr(first, second, convention))
-
-
-def _noise_db(difference: np.ndarray) -> float:
+def _decibels(difference: np.ndarray) -> float:
     return float(-10 * np.log10(np.mean(np.square(difference))))
 
 
 @checker
-def strength(attempt: Callable[[np.ndarray, np.ndarray, float], np.ndarray], rng: np.random.Generator) -> None:
+def psnr_y(attempt: Attempt, rng: np.random.Generator) -> None:
+    """Check attempt(x (H, W, 3), clean (H, W, 3)) -> dB on MATLAB's Y; RGB in [0, 1], x may leave that range."""
+    clean = rng.uniform(0.2, 0.8, (24, 20, 3))
+    x = np.clip(clean + rng.normal(0, [0.05, 0.09, 0.14], clean.shape), 0, 1)
+    stray = rng.uniform(size=x.shape)
+    cases = {
+        "noise": (x, clean),
+        "noise in blue alone": (np.stack([clean[..., 0], clean[..., 1], x[..., 2]], axis=-1), clean),
+        "an output above 1": (x + 1.5 * (stray < 0.1), clean),
+        "an output below 0": (x - 1.5 * (stray > 0.9), clean),
+    }
+    full = np.array(LUMA) / sum(LUMA)  # weights of a luma that spans 0..255
+    kinds: list[tuple[str, Score, str]] = [
+        (
+            "full-range Y: exactly 1.32 dB too low",
+            lambda x, c: _decibels((x - c) @ full),
+            "between which two values does MATLAB's Y lie?",
+        ),
+        ("the PSNR of RGB, not of Y", lambda x, c: _decibels(x - c), "look at the weights of Y"),
+        (
+            "Y of BGR: the channels are swapped",
+            lambda x, c: _luma_db(x[..., ::-1], c[..., ::-1]),
+            "R, G, B: in that order",
+        ),
+        ("the plain mean of the channels, no luma", lambda x, c: _decibels((x - c).mean(-1)), "the weights of Y"),
+        (
+            "one of the two is on a scale of 255 and the other of 1",
+            lambda x, c: _luma_db(x, c) - 20 * math.log10(255),
+            "Y is divided by 255, and the peak is 1",
+        ),
+        (
+            "the offset of 16 is added to one of the two pictures alone",
+            lambda x, c: _decibels((x - c) @ (np.array(LUMA) / 255) + 16 / 255),
+            "it cancels",
+        ),
+        ("the sign is turned round", lambda x, c: -_luma_db(x, c), "more is better"),
+        ("half of it: twenty times the logarithm of a root", lambda x, c: _luma_db(x, c) / 2, ""),
+        ("the mean of the *absolute* difference", lambda x, c: -20 * math.log10(_mean_luma(x, c)), "mean of squares"),
+    ]
+    shown = "a viewer cannot show a brightness of 1.5"
+    wrong = [Wrong("values outside [0, 1] are scored as they are", _luma_db, shown)]
+    for name, score, hint in kinds:  # with the clamping that the exercise asks for, or without it as well
+        wrong.append(Wrong(name, lambda x, c, score=score: score(np.clip(x, 0, 1), c), hint))
+        wrong.append(Wrong(name, score, hint))
+    half = "it is not clamped at both ends"
+    wrong += [
+        Wrong(
+            f"{half}: above 1 it is, below 0 not", lambda x, c: _luma_db(np.minimum(x, 1), c), "values outside [0, 1]"
+        ),
+        Wrong(
+            f"{half}: below 0 it is, above 1 not", lambda x, c: _luma_db(np.maximum(x, 0), c), "values outside [0, 1]"
+        ),
+        Wrong(
+            "Y is clamped, but each channel of x should be",
+            lambda x, c: _decibels(np.clip(_luma(x), 0, 1) - _luma(c)),
+            shown,
+        ),
+    ]
+    eight_bits = (
+        "Y is rounded to 8 bits, as MATLAB does with uint8: that counts as right, though this kit rounds nothing"
+    )
+    also = [
+        Wrong(eight_bits, lambda x, c: _decibels(_bytes(_luma(np.clip(x, 0, 1))) - _bytes(_luma(c)))),
+        Wrong(eight_bits, lambda x, c: _decibels(_luma(_bytes(np.clip(x, 0, 1))) - _luma(_bytes(c)))),
+        Wrong(eight_bits, lambda x, c: _decibels(_bytes(_luma(_bytes(np.clip(x, 0, 1)))) - _bytes(_luma(_bytes(c))))),
+    ]
+    compare(attempt, cases, _psnr, wrong, near=DB, also=also, hint="mean of squares, then the logarithm")
+
+
+def _psnr(x: np.ndarray, clean: np.ndarray) -> float:
+    first, second = (torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None] for image in (x, clean))
+    return float(psnr(first, second, "y"))
+
+
+def _luma(picture: np.ndarray) -> np.ndarray:
+    return (picture @ np.array(LUMA) + 16) / 255
+
+
+def _luma_db(x: np.ndarray, clean: np.ndarray) -> float:
+    return _decibels(_luma(x) - _luma(clean))
+
+
+def _mean_luma(x: np.ndarray, clean: np.ndarray) -> float:
+    return float(np.mean(np.abs(_luma(x) - _luma(clean))))
+
+
+def _bytes(values: np.ndarray) -> np.ndarray:
+    return np.rint(values * 255) / 255
+
+
+@checker
+def strength(attempt: Attempt, rng: np.random.Generator) -> None:
     """Check attempt(rainy, derained, s) -> uint8: s = 0 the rainy picture, 1 the derained one, between them a blend."""
     rainy, derained = (rng.integers(0, 256, (6, 5, 3)).astype(np.uint8) for _ in range(2))
-    found = {s: np.asarray(attempt(rainy.copy(), derained.copy(), s)) for s in (0.0, 0.5, 1.0, 1.5)}
-    expect(all(picture.dtype == np.uint8 for picture in found.values()), "the result must be uint8")
-    swapped = (found[0.0] == derained).all() and (found[1.0] == rainy).all()
-    expect(not swapped, "the two ends are swapped: strength 0 must leave the picture alone")
-    expect((found[0.0] == rainy).all() and (found[1.0] == derained).all(), "an end is not the picture it should be")
-    wrapped = np.abs(found[0.5].astype(float) - (rainy.astype(float) + derained) / 2).max()
-    hint = "200 + 100 is 44 in uint8: convert before you compute"
-    expect(wrapped < 100, "bytes overflow in the middle", hint)
-    expect(wrapped <= 0.5 + 1e-9, "halfway is not the mean of the two, rounded", "round, do not cut off")
-    beyond = np.clip(rainy + 1.5 * (derained.astype(float) - rainy), 0, 255)
-    expect(np.abs(found[1.5] - beyond).max() <= 0.5 + 1e-9, "beyond 1 the values run over", "clip before converting")
+    rainy[0], derained[0] = [[255, 0, 7]], [[0, 255, 250]]  # s = 1.5 leaves the bytes at both ends
+    cases = {f"s = {s:g}": (rainy, derained, s) for s in (0.0, 1.0, 0.5, 0.25, 0.75, 1.5, 3.0)}
+
+    def exact(rainy: np.ndarray, derained: np.ndarray, s: float) -> np.ndarray:
+        return np.clip(rainy + s * (derained.astype(float) - rainy), 0, 255)
+
+    def blend(
+        rainy: np.ndarray,
+        derained: np.ndarray,
+        s: float,
+        rounded: Callable[[np.ndarray], np.ndarray] = np.rint,
+        most: float = 255,
+    ) -> np.ndarray:
+        values = rounded(rainy + s * (derained.astype(float) - rainy))
+        return np.clip(values, 255 - most, most).astype(np.int64).astype(np.uint8)
+
+    beyond, way = "clip before converting", "np.rint"
+    bytes_ = "200 + 100 is 44 in uint8: convert before you compute"
+    wrong = [
+        Wrong("bytes overflow in the middle", lambda r, d, s: blend(r, r + (d - r), s), bytes_),
+        Wrong("bytes overflow in the middle", lambda r, d, s: r if s == 0 else d if s == 1 else (r + d) // 2, bytes_),
+        Wrong("bytes overflow in the middle", lambda r, d, s: np.clip(np.rint(r + s * (d - r)), 0, 255), bytes_),
+        Wrong("s is clipped to 1: beyond 1 is allowed", lambda r, d, s: blend(r, d, min(s, 1.0))),
+        Wrong("an end is not the picture it should be", lambda r, d, s: np.zeros_like(r), "s = 0 gives rainy"),
+    ]
+    swapped = "the two ends are swapped: strength 0 must leave the picture alone"
+    for name, rounded in (("", np.rint), ("cut off", np.trunc), ("always rounded up", np.ceil)):
+        for most in (255, 1e9):
+            told = f"values are {name}, not rounded" if name else "beyond 1 the values run over"
+            hint = way if name else beyond
+            each = partial(blend, rounded=rounded, most=most)
+            wrong.append(Wrong(told, each, hint))
+            wrong.append(Wrong(swapped, lambda r, d, s, each=each: each(d, r, s), "s = 0 gives rainy"))
+    # A value may lie this far from the blend: every rounding of a half counts, and float32 errs a little.
+    compare(attempt, cases, exact, wrong, read=_as_bytes, near=0.501)
+
+
+def _as_bytes(found: np.ndarray, like: np.ndarray) -> np.ndarray:
+    return array(found, like.astype(np.uint8))
 
 
 @checker
-def padding(attempt: Callable[[int, int], int], rng: np.random.Generator) -> None:
+def padding(attempt: Attempt, rng: np.random.Generator) -> None:
     """Check attempt(side, multiple) -> the fewest pixels to add so that `multiple` divides the side."""
-    for multiple in (2, 8, 16):
-        for side in [multiple, 3 * multiple, 1, *map(int, rng.integers(1, 500, 12))]:
-            found, over, case = attempt(side, multiple), side % multiple, f"side {side}, multiple {multiple}"
-            whole = f"{case}: a whole multiple is added where nothing is needed"
-            expect(found != multiple, whole, "try side = multiple")
-            expect(found != -over or found == 0, f"{case}: that would crop, not pad")
-            expect(found != over or 2 * found in (0, multiple), f"{case}: what is left over is added again")
-            expect((side + found) % multiple == 0, f"{case}: {side + found} is no multiple of {multiple}")
-            expect(0 <= found < multiple, f"{case}: {found} pixels, but fewer do")
+    sides = [1, 7, 8, 9, 24, 63, 64, 321, 481, *map(int, rng.integers(1, 2000, 8))]
+    cases = {f"side {side}, multiple {of}": (side, of) for of in (8, 2, 3, 16, 1) for side in sides}
+    some = "try side = multiple"
+    wrong = [
+        Wrong("a whole multiple is added where nothing is needed", lambda side, of: of - side % of, some),
+        Wrong(
+            "what is left over is added again", lambda side, of: side % of, "side 9, multiple 8: how many are missing?"
+        ),
+        Wrong("that would crop, not pad", lambda side, of: -(side % of), "pixels are added"),
+        Wrong("the padded side is returned, not what is added to it", lambda side, of: side + -side % of, some),
+        Wrong("nothing is added", lambda side, of: 0),
+        Wrong("a whole multiple is added, always", lambda side, of: of, some),
+        Wrong("the multiple is 8, whatever was asked for", lambda side, of: -side % 8, "`multiple` is an argument"),
+        Wrong("side and multiple are swapped", lambda side, of: -of % side, "`multiple` must divide the side"),
+        Wrong("it goes to the nearest multiple, which may lie below", lambda side, of: round(side / of) * of - side),
+        Wrong("a multiple of that many is counted, not pixels", lambda side, of: -(-side // of)),
+    ]
+    compare(
+        attempt,
+        cases,
+        lambda side, of: next(n for n in range(of) if (side + n) % of == 0),
+        wrong,
+        read=whole,
+        near=0,
+        hint=some,
+    )
 
 
 @checker
-def tile_starts(attempt: Callable[[int, int, int], Sequence[int]], rng: np.random.Generator) -> None:
+def tile_starts(attempt: Attempt, rng: np.random.Generator) -> None:
     """Check attempt(length, tile, overlap) -> starts of tiles that cover 0 .. length, none leaving it."""
-    for _ in range(30):
+    cases = [
+        (length, tile, tile // part if part else 0) for tile in (4, 9) for part in (0, 2, 4) for length in range(1, 50)
+    ]
+    for _ in range(20):
         tile = int(rng.integers(8, 64))
-        overlap, length = int(rng.integers(0, tile // 2)), int(rng.integers(1, 400))
-        starts, case = list(attempt(length, tile, overlap)), f"length {length}, tile {tile}, overlap {overlap}"
-        expect(starts and starts[0] == 0, f"{case}: the first tile must start at 0")
+        cases.append((int(rng.integers(1, 400)), tile, int(rng.integers(0, tile))))
+    for length, tile, overlap in cases:
+        case = f"length {length}, tile {tile}, overlap {overlap}"
+        starts = [whole(start) for start in listed(attempt(length, tile, overlap), [])]
+        expect(starts, f"{case}: no tile at all")
         if length <= tile:
-            expect(starts == [0], f"{case}: one tile is enough where the picture is smaller")
+            expect(starts == [0], f"{case}: one tile is enough where the picture is smaller", "is one at 0 enough?")
             continue
-        end = starts[-1] + tile
+        expect(starts[0] == 0, f"{case}: the first tile must start at 0")
+        end, gaps = starts[-1] + tile, [later - earlier for earlier, later in itertools.pairwise(starts)]
+        expect(min(gaps, default=1) > 0, f"{case}: a tile stands there twice, or the order is wrong")
         expect(end >= length, f"{case}: the last {length - end} pixels are never seen", "the far edge")
         expect(end <= length, f"{case}: the last tile leaves the picture", "move it back instead of cutting it")
-        gaps = [later - earlier for earlier, later in itertools.pairwise(starts)]
-        expect(max(gaps) <= tile - overlap, f"{case}: neighbours share fewer than {overlap} pixels")
-        expect(min(gaps) > 0, f"{case}: a tile stands there twice, or the order is wrong")
+        expect(max(gaps) <= tile, f"{case}: between two tiles some pixels are never seen", "how far apart may two be?")
+        expect(max(gaps) <= tile - overlap, f"{case}: neighbours share fewer than {overlap} pixels", "step = ?")
         fewest = 1 + math.ceil((length - tile) / (tile - overlap))
-        expect(len(starts) == fewest, f"{case}: {len(starts)} tiles, {fewest} would do")
+        expect(
+            len(starts) == fewest, f"{case}: {len(starts)} tiles, {fewest} would do", "the largest step that is allowed"
+        )

@@ -1,138 +1,264 @@
 """Checkers about searching a table of trained networks, and about rank agreement."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from scipy import stats
 
-from manas_course.checks.base import checker, expect, rule_out, same
-from manas_course.micro_bench import Agreement, agreement, expected_best, noise_ceiling
+from manas_course.checks.base import Attempt, Wrong, checker, compare, expect, listed, number
+from manas_course.micro_bench import agreement, expected_best
 from manas_lite.data import LeakError
 
 __all__ = ["random_search", "rank_agreement"]
 
 
-class Table:
-    """A made-up table of trained architectures, which counts a training for each one that is looked up."""
+class _Ledger:
+    """What a table holds and what was looked at, kept apart from the table that a student's function is given."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         count = int(rng.integers(12, 20))
         self.architectures = tuple(f"net{k}" for k in rng.permutation(count))
-        self._val, self._test = rng.normal(24, 0.5, (2, count))
-        self.trained: set[int] = set()
+        self.scores = dict(zip(self.architectures, rng.normal(24, 0.5, count).tolist(), strict=True))
+        self.trained: dict[str, float] = {}
         self.peeked = False
+
+
+_LEDGERS: "WeakKeyDictionary[Table, _Ledger]" = WeakKeyDictionary()
+
+
+class Table:
+    """A made-up table of trained architectures, which counts a training for each one that is looked up."""
+
+    __slots__ = ("__weakref__",)
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """The names of the architectures."""
+        return _LEDGERS[self].architectures
 
     def val_psnr(self, architecture: str) -> float:
         """Return the score of an architecture on validation, in dB; looking at it costs its training."""
-        self.trained.add(place := self.architectures.index(architecture))
-        return float(self._val[place])
+        ledger = _LEDGERS[self]
+        ledger.trained[str(architecture)] = score = ledger.scores[str(architecture)]
+        return score
 
     def test_psnr(self, architecture: str) -> float:
         """Raise LeakError: the column is locked while anything is still chosen."""
-        self.peeked = True
+        _LEDGERS[self].peeked = True
         raise LeakError("the test column is locked: choose on val_psnr")
 
 
-@checker
-def random_search(attempt: Callable[[Table, int, np.random.Generator], str], rng: np.random.Generator) -> None:
+@checker(rounds=1, fresh=False)  # the table is read through what is counted, so that no score can be learnt by heart
+def random_search(attempt: Attempt, rng: np.random.Generator) -> None:
     """Check attempt(table, n, rng) -> the best on validation of n different random architectures, n of them trained."""
-    table = Table(rng)
-    count, values = len(table.architectures), table._val
+    table, searches = Table(), 400
+    ledger = _LEDGERS[table] = _Ledger(rng)
+    names, scores = ledger.architectures, ledger.scores
 
-    def searched(n: int, seed: int) -> float:
-        """Return the validation PSNR of what one search keeps; what it looked at is checked."""
-        table.trained.clear()
+    def searched(n: int, seed: int) -> tuple[float, dict[str, float]]:
+        """Return the validation PSNR of what one search keeps, and what it trained."""
+        ledger.trained = {}
         hint = "a number that was used to choose tells nothing new about the choice"
         try:
             found = attempt(table, n, np.random.default_rng(seed))
         finally:
-            expect(not table.peeked, "the test column was read", hint)
-        expect(found in table.architectures, f"{found!r} is none of table.architectures", "return the architecture")
-        looked = len(table.trained)
-        expect(looked <= n, f"{looked} architectures were trained, {n} were paid for", "draw first, then look")
-        return float(values[table.architectures.index(found)])
+            expect(not ledger.peeked, "the test column was read", hint)
+        expect(
+            isinstance(found, str) and found in names,
+            f"{found!r} is none of table.architectures",
+            "return the architecture",
+        )
+        trained, case = ledger.trained, f"n = {n}"
+        hint = "draw first, then look"
+        expect(trained, f"{case}: val_psnr was never called: what it keeps is drawn blindly", hint)
+        expect(len(trained) <= n, f"{len(trained)} architectures were trained, {n} were paid for", hint)
+        expect(
+            found in trained, f"{case}: it keeps an architecture that was never trained", "which of the n do you keep?"
+        )
+        return scores[str(found)], trained
 
-    seeds = [int(seed) for seed in rng.integers(2**31, size=400)]
-    n = 4
-    scores = np.array([searched(n, seed) for seed in seeds])
-    expect(np.ptp(scores) > 0, "400 searches with different generators keep the same architecture", "draw with rng")
-    again = [searched(n, seed) for seed in seeds[:20]]
-    expect(again == scores[:20].tolist(), "the same generator gives another search", "draw with rng alone")
-    error = 5 * scores.std() / np.sqrt(len(scores))
-    expected, worst, any_ = expected_best(values, n), -expected_best(-values, n), values.mean()
-    expect(abs(scores.mean() - worst) > error, "it keeps the worst of those it has trained", "higher PSNR is better")
-    lazy = abs(scores.mean() - any_) <= error
-    expect(not lazy, f"{n} trainings, and the choice is as good as one drawn blindly", "which of the n do you keep?")
-    whole = [searched(count, seed) for seed in seeds[:20]]
+    outcomes = [searched(4, seed) for seed in range(searches)]
+    kept, trained = [score for score, _ in outcomes], [seen for _, seen in outcomes]
+    expect(
+        np.ptp(kept) > 0, f"{searches} searches with different generators keep the same architecture", "draw with rng"
+    )
+    again = [searched(4, seed) for seed in range(20)]
+    expect(again == outcomes[:20], "the same generator gives another search", "draw with rng alone")
+    worst = all(score == min(seen.values()) for score, seen in outcomes)
+    expect(not worst, "it keeps the worst of those it has trained", "higher PSNR is better")
+    places = {list(seen).index(next(name for name in seen if scores[name] == score)) for score, seen in outcomes}
+    lazy = (
+        f"4 trainings, and the choice is as good as one drawn blindly: it keeps number {max(places) + 1} of each draw"
+    )
+    expect(len(places) > 1 or all(len(seen) == 1 for seen in trained), lazy, "which of the n do you keep?")
     hint = "architectures drawn twice are trained for nothing"
-    expect(min(whole) == values.max(), f"n = {count} pays for all {count}, and still misses the best one", hint)
-    message = f"on average {scores.mean():.2f} dB with n = {n}; the order statistic says {expected:.2f}"
-    expect(abs(scores.mean() - expected) <= error, message, "every set of n architectures must be equally likely")
+    for n in (4, 1, len(names)):
+        for seed in range(50):
+            count = len(searched(n, seed)[1])
+            what = f"n = {n} pays for {n}, and trains {count} different ones"
+            missing = (
+                ", so it misses the best one" if n == len(names) else " (n = all of them misses the best one, too)"
+            )
+            expect(count == n, what + missing, hint)
+    blindly = "which of the n do you keep?"
+    best = all(score == max(seen.values()) for score, seen in outcomes)
+    expect(best, "what it keeps is not the best of those it has trained: it is drawn blindly", blindly)
+    # Both are means over 400 searches with the seeds 0 to 399: no luck, whoever runs it.
+    counts = np.array([sum(name in seen for seen in trained) for name in names])
+    likely = np.abs(counts / searches - 4 / len(names)).max() < 5 * np.sqrt(4 / len(names) / searches)
+    expect(likely, "some architectures are drawn more often than others", "every set of n must be equally likely")
+    error, expected = 5 * np.std(kept) / np.sqrt(searches), expected_best(np.array(list(scores.values())), 4)
+    pairs = {frozenset((a, b)) for seen in trained for a in seen for b in seen if a != b}
+    message = f"on average {np.mean(kept):.2f} dB with n = 4; the order statistic says {expected:.2f}"
+    fair = abs(np.mean(kept) - expected) <= error and len(pairs) == len(names) * (len(names) - 1) // 2
+    expect(fair, message, "every set of n architectures must be equally likely")
 
 
-Ranking = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[float, float, str]]
+WORDS = ("agrees", "disagrees", "undecided")
 
 
-@checker
-def rank_agreement(attempt: Ranking, rng: np.random.Generator) -> None:
+class _Study(NamedTuple):
+    """A proxy and scores whose interval clearly says the verdict, so that no honest bootstrap finds another."""
+
+    proxy: np.ndarray
+    scores: np.ndarray
+    verdict: str
+
+
+@cache
+def _studies() -> tuple[_Study, ...]:
+    """Return studies in which the size of tau says nothing: a small one may be decided, a large one not."""
+    made = []
+    for count, strength, verdict in (
+        (250, 0.35, "agrees"),
+        (250, -0.35, "disagrees"),
+        (8, 0.5, "undecided"),
+        (8, -0.5, "undecided"),
+        (40, 2.0, "agrees"),
+        (40, -2.0, "disagrees"),
+    ):
+        for seed in range(1000):
+            rng = np.random.default_rng([count, seed])
+            truth = rng.normal(size=count)
+            scores = truth[:, None] + rng.normal(0, 0.7, (count, 3))
+            proxy = strength * truth + rng.normal(size=count)
+            found = agreement(proxy, scores, draws=200)
+            small = abs(found.tau) < 0.22 and min(abs(found.low), abs(found.high)) > 0.04
+            large = found.low < -0.15 and found.high > 0.15 and abs(found.tau) > 0.3 and found.tau * strength > 0
+            if (small if count == 250 else large if count == 8 else True) and found.verdict == verdict:
+                made.append(_Study(proxy, scores, verdict))
+                break
+    return tuple(made)
+
+
+@checker(rounds=0)  # tau, its interval and the verdict are the same in each round
+def rank_agreement(attempt: Attempt, rng: np.random.Generator) -> None:
     """Check attempt(proxy (n,), scores (n, trainings), rng) -> (tau, ceiling, verdict).
 
     They are the mean tau with each training, the mean tau between two trainings, and what the bootstrap interval of the
     first says: "agrees", "disagrees" or "undecided".
     """
-    for count, strength, verdict in ((60, 1.5, "agrees"), (60, -1.5, "disagrees"), (12, 0.4, "undecided")):
-        proxy, scores, true = _ranking(count, strength, verdict, rng)
-        ceiling = noise_ceiling(scores, draws=1).tau
-        tau, top, said = attempt(proxy.copy(), scores.copy(), rng)
-        known = {"tau": (tau, true.tau, _other_taus(proxy, scores)), "the ceiling": (top, ceiling, _pairs(scores))}
-        for what, (value, right, others) in known.items():
-            rule_out(value, {f"{what}: {message}": other for message, other in others.items()}, right)
-            expect(same(value, right), f"{what}: {value:.3f}, expected another number", "scipy.stats.kendalltau")
-        expect(said in ("agrees", "disagrees", "undecided"), f"verdict {said!r}: one of three words was asked for")
-        holds = f"tau = {true.tau:+.2f} with {count} architectures"
+    cases: dict[str, tuple[Any, ...]] = {}
+    verdicts = {}
+    for proxy, scores, verdict in _studies():
+        drawn = rng.permutation(len(proxy))  # of another order, size and level: tau and its interval stay what they are
+        size, level = rng.uniform(0.5, 2), rng.uniform(20, 30)
+        case = f"{len(proxy)} architectures, tau = {_mean_tau(proxy, scores):+.2f}"
+        cases[case] = size * proxy[drawn], level + size * scores[drawn], np.random.default_rng(1)
+        verdicts[case] = verdict
+    said: dict[str, str] = {}
+    waiting = iter(cases)
+
+    def read(found: Any, like: tuple[float, float]) -> np.ndarray:
+        parts = listed(found, [])
+        expect(
+            len(parts) == 3,
+            f"your function returns {len(parts)} things: (tau, ceiling, verdict) are asked for",
+            "three",
+        )
+        word = parts[2]
+        expect(word in WORDS, f"verdict {word!r}: one of three words was asked for", ", ".join(WORDS))
+        said[next(waiting)] = word
+        return np.array([number(parts[0]), number(parts[1])])
+
+    def both(
+        tau: Callable[..., Any] | None = None, ceiling: Callable[[np.ndarray], Any] | None = None
+    ) -> Callable[..., np.ndarray]:
+        return lambda proxy, scores, _rng: np.array(
+            [(tau or _mean_tau)(proxy, scores), (ceiling or _mean_pair)(scores)]
+        )
+
+    taus, tops = _wrong_taus(), _wrong_ceilings()
+    kendall = "scipy.stats.kendalltau"
+    wrong = [Wrong(f"tau: {name}", both(tau=tau), kendall) for name, tau in taus.items()]
+    wrong += [Wrong(f"the ceiling: {name}", both(ceiling=top), "pairs of trainings") for name, top in tops.items()]
+    wrong += [
+        Wrong(f"tau: {name}; the ceiling: {other}", both(tau, top), kendall)
+        for name, tau in taus.items()
+        for other, top in tops.items()
+    ]
+    wrong.append(
+        Wrong("tau and ceiling are swapped", lambda p, s, _rng: both()(p, s, _rng)[::-1], "(tau, ceiling, verdict)")
+    )
+    compare(attempt, cases, both(), wrong, read=read, near=1e-6, hint=kendall)
+    for case, verdict in verdicts.items():
+        word = said[case]
         hint = "redraw the architectures: what does the interval hold?"
-        expect(verdict != "undecided" or said == verdict, f"{holds} is called {said!r}: nothing is decided there", hint)
-        expect(said != "undecided" or said == verdict, f"{holds} is called undecided: the interval says more", hint)
-        expect(said == verdict, f"{holds} is called {said!r}", "which sign does the whole interval have?")
-
-
-def _ranking(count: int, strength: float, verdict: str, rng: Any) -> tuple[np.ndarray, np.ndarray, Agreement]:
-    """Return proxy and scores whose interval clearly says `verdict`, so that no honest bootstrap finds another."""
-    while True:
-        truth = rng.normal(size=count)
-        scores = truth[:, None] + rng.normal(0, 0.7, (count, 3))
-        proxy = strength * truth + rng.normal(size=count)
-        found = agreement(proxy, scores)
-        margin = 0.08 if verdict != "undecided" else -0.08
-        clear = {
-            "agrees": found.low > margin,
-            "disagrees": found.high < -margin,
-            "undecided": found.low < margin and found.high > -margin and found.tau > 0.12,
-        }
-        if clear[verdict]:
-            return proxy, scores, found
-
-
-def _other_taus(proxy: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
-    return {
-        "trainings are averaged first: that hides the noise of one training": _tau(proxy, scores.mean(1)),
-        "only the first training is used": _tau(proxy, scores[:, 0]),
-        "that is Spearman's rho": np.mean([stats.spearmanr(proxy, s).statistic for s in scores.T]),
-        "that is Pearson's r, which is no rank correlation": np.mean([np.corrcoef(proxy, s)[0, 1] for s in scores.T]),
-        "proxy and scores are negated against each other": -np.mean([_tau(proxy, s) for s in scores.T]),
-    }
-
-
-def _pairs(scores: np.ndarray) -> dict[str, Any]:
-    """Return what wrong pairs of trainings would agree by."""
-    each, mean = scores.T, scores.mean(1)
-    return {
-        "each training is also compared with itself": np.mean([_tau(a, b) for a in each for b in each]),
-        "trainings are compared with their own mean, which holds them": np.mean([_tau(a, mean) for a in each]),
-        "only one pair of trainings is used": _tau(each[0], each[1]),
-    }
+        expect(verdict != "undecided" or word == verdict, f"{case} is called {word!r}: nothing is decided there", hint)
+        expect(word != "undecided" or word == verdict, f"{case} is called undecided: the interval says more", hint)
+        expect(word == verdict, f"{case} is called {word!r}", "which sign does the whole interval have?")
 
 
 def _tau(x: np.ndarray, y: np.ndarray) -> float:
     return float(stats.kendalltau(x, y).statistic)
+
+
+def _mean_tau(proxy: np.ndarray, scores: np.ndarray) -> float:
+    return float(np.mean([_tau(proxy, column) for column in scores.T]))
+
+
+def _mean_pair(scores: np.ndarray) -> float:
+    count = scores.shape[1]
+    return float(np.mean([_tau(scores[:, k], scores[:, j]) for k in range(count) for j in range(k)]))
+
+
+def _wrong_taus() -> dict[str, Callable[[np.ndarray, np.ndarray], Any]]:
+    return {
+        "trainings are averaged first: that hides the noise of one training": lambda p, s: _tau(p, s.mean(1)),
+        "only the first training is used": lambda p, s: _tau(p, s[:, 0]),
+        "only the last training is used": lambda p, s: _tau(p, s[:, -1]),
+        "that is Spearman's rho": lambda p, s: np.mean([stats.spearmanr(p, c).statistic for c in s.T]),
+        "that is Spearman's rho, of the first training": lambda p, s: stats.spearmanr(p, s[:, 0]).statistic,
+        "that is Pearson's r, which is no rank correlation": lambda p, s: np.mean(
+            [np.corrcoef(p, c)[0, 1] for c in s.T]
+        ),
+        "proxy and scores are negated against each other": lambda p, s: -_mean_tau(p, s),
+        "its size is returned, without its sign": lambda p, s: abs(_mean_tau(p, s)),
+        "summed over the trainings, not averaged": lambda p, s: _mean_tau(p, s) * s.shape[1],
+        "that is its p value": lambda p, s: np.mean([stats.kendalltau(p, c).pvalue for c in s.T]),
+    }
+
+
+def _wrong_ceilings() -> dict[str, Callable[[np.ndarray], Any]]:
+    """Return what wrong pairs of trainings would agree by."""
+    return {
+        "each training is also compared with itself": lambda s: np.mean([_tau(a, b) for a in s.T for b in s.T]),
+        "trainings are compared with their own mean, which holds them": lambda s: np.mean(
+            [_tau(a, s.mean(1)) for a in s.T]
+        ),
+        "only one pair of trainings is used": lambda s: _tau(s[:, 0], s[:, 1]),
+        "only pairs of neighbours are used": lambda s: np.mean(
+            [_tau(a, b) for a, b in zip(s.T, s.T[1:], strict=False)]
+        ),
+        "that is Spearman's rho": lambda s: np.mean(
+            [stats.spearmanr(s[:, k], s[:, j]).statistic for k in range(s.shape[1]) for j in range(k)]
+        ),
+        "that is Pearson's r, which is no rank correlation": lambda s: np.mean(
+            [np.corrcoef(s[:, k], s[:, j])[0, 1] for k in range(s.shape[1]) for j in range(k)]
+        ),
+        "summed over the pairs, not averaged": lambda s: _mean_pair(s) * s.shape[1] * (s.shape[1] - 1) / 2,
+        "a ceiling of 1: two trainings do not agree so well": lambda s: 1.0,
+    }

@@ -1,98 +1,429 @@
 """Checkers about numbers of several runs: rounding, fronts, intervals and corrections."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from manas_course.checks.base import checker, expect, rule_out
+from manas_course.checks.base import Attempt, Misconception, Wrong, checker, compare, described, expect, listed, number
 
 __all__ = ["holm", "mean_and_deviation", "nested_bootstrap", "pareto_front"]
 
 Points = Sequence[tuple[float, float]]
-Interval = Callable[[np.ndarray, np.random.Generator], tuple[float, float]]
 
 
 @checker
-def pareto_front(attempt: Callable[[Points], Sequence[int]], rng: np.random.Generator) -> None:
+def pareto_front(attempt: Attempt, rng: np.random.Generator) -> None:
     """Check attempt(points (cost, quality)) -> indices of the points that no other one beats, in any order."""
-    for _ in range(20):
-        points = [(float(c), float(q)) for c, q in rng.integers(0, 8, (12, 2))]
-        found, true = set(attempt(list(points))), _front(points)
-        turned = _front([(-cost, -quality) for cost, quality in points])
-        expect(found != turned or turned == true, "the worst points, not the best: cost should be low, quality high")
-        message = "a point is kept although another is cheaper, or as cheap, and better"
-        expect(found <= true, message, "equal in one, worse in the other")
-        hint = "two points that are quite equal do not beat each other"
-        expect(found >= true, "a point is lost that no other one beats", hint)
+    cases: dict[str, tuple[list[tuple[float, float]]]] = {
+        "one point": ([(3.0, 4.0)],),
+        "as cheap, and better": ([(1.0, 1.0), (1.0, 2.0)],),
+        "as good, and cheaper": ([(1.0, 2.0), (2.0, 2.0)],),
+        "two points that are quite equal": ([(1.0, 2.0), (5.0, 1.0), (1.0, 2.0)],),
+        "dearer and better": ([(1.0, 1.0), (2.0, 2.0), (3.0, 3.0)],),
+        "a hollow front": ([(1.0, 1.0), (2.0, 1.1), (3.0, 3.0)],),
+        "neither cheapest nor best": ([(4.0, 9.0), (1.0, 2.0), (2.0, 5.0), (3.0, 4.0)],),
+    }
+    for k in range(8):
+        cases[f"twelve points {k + 1}"] = ([(float(c), float(q)) for c, q in rng.integers(0, 8, (12, 2))],)
+
+    def front(beats: Callable[[float, float, float, float], bool]) -> Callable[[Points], list[int]]:
+        """Return the points that none beats: beats(cost, quality, cost and quality of the point)."""
+        return lambda points: [k for k, p in enumerate(points) if not any(beats(*q, *p) for q in points)]
+
+    def turned(cost: float, quality: float) -> Callable[[Points], list[int]]:
+        return lambda points: true([(cost * c, quality * q) for c, q in points])
+
+    def hull(points: Points) -> list[int]:
+        def under(c: float, q: float) -> bool:
+            sides = [(a, b) for a in points for b in points if a[0] < c < b[0]]
+            return any(q < a[1] + (b[1] - a[1]) * (c - a[0]) / (b[0] - a[0]) for a, b in sides)
+
+        return [k for k in true(points) if not under(*points[k])]
+
+    def once(keep: int) -> Callable[[Points], list[int]]:
+        """Return the front with one of each group of equal points, the first (1) or the last (-1)."""
+        return lambda points: sorted({points[k]: k for k in true(points)[::-keep]}.values())
+
+    true = front(lambda c, q, mc, mq: c <= mc and q >= mq and (c, q) != (mc, mq))
+    ties, equal = "equal in one, worse in the other", "two points that are quite equal do not beat each other"
+    axes = "cost should be low, quality high"
+    wrong = [
+        Wrong("the worst points, not the best", turned(-1, -1), axes),
+        Wrong("dear points are kept, not cheap ones", turned(-1, 1), axes),
+        Wrong("bad points are kept, not good ones", turned(1, -1), axes),
+        Wrong(
+            "a point is kept although another is cheaper, or as cheap, and better",
+            front(lambda c, q, mc, mq: c < mc and q > mq),
+            ties,
+        ),
+        Wrong(
+            "a point is kept although another is as cheap, and better",
+            front(lambda c, q, mc, mq: c < mc and q >= mq),
+            ties,
+        ),
+        Wrong(
+            "a point is kept although another is as good, and cheaper",
+            front(lambda c, q, mc, mq: c <= mc and q > mq),
+            ties,
+        ),
+        Wrong("of equal points one is lost that no other one beats", once(1), equal),
+        Wrong("of equal points one is lost that no other one beats", once(-1), equal),
+        Wrong(
+            "equal points beat each other: each is lost that no other one beats",
+            lambda points: [k for k in true(points) if list(points).count(points[k]) == 1],
+            equal,
+        ),
+        Wrong("every point beats itself", lambda points: [], "a point does not beat itself"),
+        Wrong(
+            "only one point is kept, and each is lost that is dearer and better, though no other one beats it",
+            lambda points: [max(true(points), key=lambda k: points[k][1])],
+            axes,
+        ),
+        Wrong(
+            "only the best and the cheapest are kept: one between is lost that no other one beats",
+            lambda points: sorted(
+                {max(true(points), key=lambda k: points[k][1]), min(true(points), key=lambda k: points[k][0])}
+            ),
+            axes,
+        ),
+        Wrong(
+            "only the cheapest are kept: one is lost that is dearer and better, and no other one beats",
+            lambda points: [k for k, p in enumerate(points) if p[0] == min(c for c, _ in points)],
+            axes,
+        ),
+        Wrong(
+            "only the best are kept: one is lost that is cheaper and worse, and no other one beats",
+            lambda points: [k for k, p in enumerate(points) if p[1] == max(q for _, q in points)],
+            axes,
+        ),
+        Wrong(
+            "only corners of a convex front are kept: a point in its hollow is lost that no other one beats", hull, axes
+        ),
+        Wrong("every point is kept", lambda points: list(range(len(points))), ties),
+        Wrong(
+            "the beaten points are returned",
+            lambda points: [k for k in range(len(points)) if k not in true(points)],
+            "those that none beats",
+        ),
+    ]
+
+    def read(found: Any, like: list[int]) -> list[int]:
+        indices = sorted(found) if isinstance(found, set) else listed(found, [])
+        expect(
+            not any(isinstance(k, bool) for k in indices), "true or false per point: indices are asked for", "enumerate"
+        )
+        inside = all(isinstance(k, int | float) for k in indices)
+        expect(inside, "indices are asked for, not the points themselves", "enumerate")
+        return sorted({int(k) for k in indices})
+
+    compare(
+        attempt, cases, true, [each._replace(answer=_in_order(each.answer)) for each in wrong], read=read, hint=axes
+    )
 
 
-def _front(points: Points) -> set[int]:
-    def beaten(cost: float, quality: float) -> bool:
-        return any(c <= cost and q >= quality and (c, q) != (cost, quality) for c, q in points)
-
-    return {k for k, point in enumerate(points) if not beaten(*point)}
+def _in_order(answer: Callable[[Points], list[int]]) -> Callable[[Points], list[int]]:
+    return lambda points: sorted(answer(points))
 
 
 @checker
-def mean_and_deviation(attempt: Callable[[Sequence[float]], str], rng: np.random.Generator) -> None:
+def mean_and_deviation(attempt: Attempt, rng: np.random.Generator) -> None:
     """Check attempt(values) -> "24.6 ± 0.5": the sample deviation to one significant digit, the mean to its place."""
-    cases = [[23.913, 24.789, 23.565, 22.104, 23.537]]  # a deviation of 0.97
-    for _ in range(20):
+    shapes = [np.array([-1.0, 0.2, 0.8]), np.array([-1.0, 0.1, 1.3, -0.4])]
+    cases: dict[str, tuple[list[float]]] = {
+        "of 23.913, 24.789, 23.565, 22.104, 23.537": ([23.913, 24.789, 23.565, 22.104, 23.537],)
+    }
+    for mean, deviation in (
+        (24.63, 0.52),
+        (24.63, 3.3),
+        (24.63, 0.031),
+        (124.1, 23.0),
+        (24.63, 0.097),
+        (31.3, 9.7),
+        (0.312, 0.0042),
+        (24.03, 0.21),
+        (8.27, 1.7),
+    ):
+        for shape in shapes:
+            values = mean + deviation * (shape - shape.mean()) / shape.std(ddof=1)
+            cases["of " + ", ".join(f"{value:.4f}" for value in values)] = ([float(value) for value in values],)
+    for _ in range(8):
         scale = 10.0 ** int(rng.integers(-2, 1))
-        cases.append([25 + scale * float(x) for x in rng.normal(0, 2, int(rng.integers(3, 8)))])
-    for values in cases:
-        deviation, case = float(np.std(values, ddof=1)), "of " + ", ".join(f"{value:.3f}" for value in values)
-        found, true = str(attempt(list(values))).strip(), _rounded(values, deviation)
-        rule_out(found, {"divided by n": _rounded(values, float(np.std(values)))}, true, "few values: n - 1")
-        expect("±" in found, f"{case}: {found!r} has no ±")
-        digits = found.rpartition("±")[2].strip().replace(".", "").lstrip("0")
-        hint = f"a deviation of {deviation:.2g} to one digit is a 1, one place further left"
-        expect(digits != "10" or found == true, f"{case}: {found!r} has two digits of the deviation", hint)
-        expect(found == true, f"{case}: {found!r}", "0.5 dB of noise: what is a third decimal worth?")
+        values = 25 + scale * rng.normal(0, 2, int(rng.integers(3, 8)))
+        if not _tied(values):
+            cases["of " + ", ".join(f"{value:.3f}" for value in values)] = ([float(value) for value in values],)
+
+    def text(
+        deviation: Callable[[Sequence[float]], float] = lambda values: float(np.std(values, ddof=1)),
+        more: int = 0,
+        middle: Callable[[Any], Any] = np.mean,
+    ) -> Callable[[Sequence[float]], str]:
+        return lambda values: _rounded(float(middle(values)), deviation(values), more)
+
+    def fixed(places: int, ddof: int = 1) -> Callable[[Sequence[float]], str]:
+        return lambda values: f"{np.mean(values):.{places}f} ± {np.std(values, ddof=ddof):.{places}f}"
+
+    def before_rounding(values: Sequence[float]) -> str:
+        places = max(-math.floor(math.log10(np.std(values, ddof=1))), 0)
+        return f"{np.mean(values):.{places}f} ± {np.std(values, ddof=1):.{places}f}"
+
+    def mean_unrounded(values: Sequence[float]) -> str:
+        return f"{float(np.mean(values))} ± {text()(values).partition(' ± ')[2]}"
+
+    digit = "a deviation of 0.97 to one digit is a 1, one place further left"
+    noise = "0.5 dB of noise: what is a third decimal worth?"
+    wrong = [
+        Wrong("divided by n", text(lambda values: float(np.std(values))), "few values: n - 1"),
+        Wrong("divided by n, and with fixed decimals", fixed(2, 0), "few values: n - 1"),
+        Wrong("divided by n, and with fixed decimals", fixed(1, 0), "few values: n - 1"),
+        Wrong(
+            "that is the standard error: the deviation of the values was asked for",
+            text(lambda v: float(np.std(v, ddof=1) / math.sqrt(len(v)))),
+            "no root of n",
+        ),
+        Wrong(
+            "that is the variance: its root was asked for", text(lambda values: float(np.var(values, ddof=1))), "a root"
+        ),
+        Wrong("two digits of the deviation where its first one is rounded up to 10", before_rounding, digit),
+        Wrong("two digits of the deviation", text(more=1), noise),
+        Wrong("three digits of the deviation", text(more=2), noise),
+        *(Wrong(f"always {places} decimals, whatever the deviation is", fixed(places), noise) for places in range(7)),
+        Wrong("the mean has all its digits", mean_unrounded, noise),
+        Wrong("the median, not the mean", text(middle=np.median), "the mean"),
+        Wrong("half the range, not a standard deviation", text(lambda values: float(np.ptp(values) / 2)), "np.std"),
+        Wrong(
+            "the mean deviation, not the standard one",
+            text(lambda v: float(np.mean(np.abs(np.array(v) - np.mean(v))))),
+            "np.std",
+        ),
+        Wrong(
+            "twice the deviation: an interval, not the deviation", text(lambda v: 2 * float(np.std(v, ddof=1))), "once"
+        ),
+        Wrong(
+            "mean and deviation are swapped",
+            lambda values: " ± ".join(text()(values).split(" ± ")[::-1]),
+            "the mean first",
+        ),
+        Wrong(
+            "the place before the point is never rounded: 23 to one digit is 20",
+            lambda v: _rounded(float(np.mean(v)), float(np.std(v, ddof=1)), 0, whole=True),
+            "a deviation of 23 to one digit is 20",
+        ),
+    ]
+
+    def read(found: Any, like: str) -> str:
+        expect(
+            isinstance(found, str),
+            f"your function returns {described(found)}, a text is asked for",
+            "is the last line a `return` of a text?",
+        )
+        expect("±" in found, f"{found!r} has no ±", 'as in "24.6 ± 0.5"')
+        return re.sub(r"\s*±\s*", " ± ", found.strip())
+
+    compare(attempt, cases, text(), wrong, read=read, hint=noise)
 
 
-def _rounded(values: Sequence[float], deviation: float) -> str:
-    digits = -math.floor(math.log10(deviation))
-    if round(deviation, digits) >= 10.0 ** (1 - digits):  # 0.96 to one digit is 1, one place further left
+def _rounded(mean: float, deviation: float, more: int = 0, whole: bool = False) -> str:
+    """Return mean and deviation, the deviation to one digit and `more`; with `whole` never left of the point."""
+    digits = -math.floor(math.log10(deviation)) + more
+    if round(deviation, digits) >= 10.0 ** (1 + more - digits):  # 0.96 to one digit is 1, one place further left
         digits -= 1
+    if whole:
+        digits = max(digits, 0)
     places = max(digits, 0)
-    return f"{round(float(np.mean(values)), digits):.{places}f} ± {round(deviation, digits):.{places}f}"
+    return f"{round(mean, digits):.{places}f} ± {round(deviation, digits):.{places}f}"
 
 
-@checker
-def nested_bootstrap(attempt: Interval, rng: np.random.Generator) -> None:
+def _tied(values: np.ndarray) -> bool:
+    """Return whether mean or deviation lie so near to a half that two honest ways of rounding may differ."""
+    nudged = {_rounded(float(values.mean()) * (1 + e), float(values.std(ddof=1)) * (1 + e)) for e in (-1e-9, 0, 1e-9)}
+    return len(nudged) > 1
+
+
+@checker(rounds=1, fresh=False)  # no number of these studies could be learnt by heart, and a fresh one brings luck
+def nested_bootstrap(attempt: Attempt, rng: np.random.Generator) -> None:
     """Check attempt(differences (searches, images), rng) -> (low, high), a 95 % interval of the mean."""
-    covered, ratios, trials, searches, images = 0, [], 120, 12, 20
-    for _ in range(trials):
-        truth = rng.normal()
-        differences = truth + rng.normal(0, 0.6, (searches, 1)) + rng.normal(0, 0.3, (searches, images))
-        low, high = map(float, attempt(differences.copy(), rng))
-        expect(low <= high, "low is above high")
-        covered += low <= truth <= high
-        ratios.append((high - low) / (2 * 1.96 * differences.mean(1).std() / np.sqrt(searches)))
-    ratio, held = float(np.median(ratios)), f"only {covered / trials:.0%} of the intervals hold the truth"
-    hint = "pictures of one network are no independent runs: what was repeated, and how often?"
-    expect(ratio > 0.6, f"images are counted as runs: {held}", hint)
-    expect(ratio < 1.6, f"intervals are {ratio:.1f} times too wide", "2.5 % and 97.5 % of the resampled means")
-    expect(covered / trials > 0.8, held, "resample searches first")
+    trials = 40
+    studies = {
+        "searches that differ much": (12, 20, 0.6, 0.3),
+        "searches that differ little": (30, 8, 0.05, 0.01),
+        "searches that differ by 5 dB": (20, 10, 5.0, 0.5),
+    }
+    found: dict[str, tuple[float, float, float, float]] = {}
+    for name, (searches, images, between, within) in studies.items():
+        covered, widths, errors, shifts = 0, [], [], []
+        for trial in range(trials):
+            truth = rng.normal()
+            differences = truth + rng.normal(0, between, (searches, 1)) + rng.normal(0, within, (searches, images))
+            low, high = _two_numbers(attempt(differences, np.random.default_rng(trial)))
+            expect(low <= high, "low is above high", "(low, high)")
+            errors.append(differences.mean(1).std() / np.sqrt(searches))
+            covered += low <= truth <= high
+            widths.append(high - low)
+            shifts.append(abs((low + high) / 2 - differences.mean()) / errors[-1])
+        ratio = float(np.median(np.array(widths) / (2 * 1.96 * np.array(errors))))
+        found[name] = ratio, float(np.median(shifts)), covered / trials, float(np.median(widths))
+    one = "2.5 % and 97.5 % of the resampled means"
+    every = [width for *_, width in found.values()]
+    expect(
+        max(every) > 3 * min(every), "the intervals are as wide whatever the data are", "resample, and take quantiles"
+    )
+    for name, (ratio, shift, covered_share, _) in found.items():
+        held = f"{name}: {covered_share:.0%} of the intervals hold the truth"
+        runs = "pictures of one network are no independent runs: what was repeated, and how often?"
+        expect(ratio > 0.45 or name != next(iter(found)), f"images are counted as runs: {held}", runs)
+        wide = f"{name}: intervals are {ratio:.1f} times too wide"
+        expect(ratio < 2.5, f"{wide}: that is the spread of searches, not of their mean", one)
+        expect(shift < 0.6, f"{name}: the intervals do not lie around the mean", "quantiles of resampled *means*")
+        expect(not 0.4 < ratio < 0.6, f"{name}: that is one standard error to each side, a 68 % interval", one)
+        expect(not 0.75 < ratio < 0.9, f"{name}: that is a 90 % interval", one)
+        expect(ratio > 0.9, f"{name}: intervals are {1 / max(ratio, 1e-9):.2f} times too narrow", one)
+        expect(ratio < 1.18, wide, one)
+        expect(covered_share > 0.8, f"only {held}", "resample searches first")
+
+
+def _two_numbers(found: Any) -> tuple[float, float]:
+    ends = listed(found, [])
+    expect(len(ends) == 2, f"your function returns {len(ends)} numbers: (low, high) are asked for", "two quantiles")
+    low, high = (number(end) for end in ends)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise Misconception("an end of the interval is not finite", "which mean is taken over nothing?")
+    return low, high
 
 
 @checker
-def holm(attempt: Callable[[Sequence[float], float], Sequence[bool]], rng: np.random.Generator) -> None:
+def holm(attempt: Attempt, rng: np.random.Generator) -> None:
     """Check attempt(p values, level) -> which are significant after Holm's correction, in the given order."""
-    for _ in range(40):
+    cases: dict[str, tuple[list[float], float]] = {
+        "two of 0.04": ([0.04, 0.04], 0.05),
+        "0.04, 0.01": ([0.04, 0.01], 0.05),
+        "0.04, 0.9": ([0.04, 0.9], 0.05),
+        "0.03, 0.02, 0.9": ([0.03, 0.02, 0.9], 0.05),
+        "the second fails, the third would not": ([0.001, 0.03, 0.04], 0.05),
+        "the third fails, in another order": ([0.045, 0.012, 0.001, 0.03], 0.05),
+        "all fail": ([0.2, 0.9, 0.4], 0.05),
+        "all hold": ([0.001, 0.002, 0.003], 0.05),
+        "one p value": ([0.04], 0.05),
+        "one p value, level 0.01": ([0.04], 0.01),
+        "a level of 0.2": ([0.09, 0.06, 0.15, 0.04], 0.2),
+        "between Holm and Bonferroni": ([0.02, 0.011, 0.9, 0.0126, 0.5], 0.05),
+    }
+    for k in range(12):
         p = [float(x) for x in np.concatenate([rng.uniform(0, 0.03, 5), rng.uniform(0, 1, 3)])]
-        p = [p[k] for k in rng.permutation(len(p))]
-        found, n, order = [bool(x) for x in attempt(list(p), 0.05)], len(p), np.argsort(p)
-        alone, true = [False] * n, [False] * n
-        for rank, k in enumerate(order):
-            alone[k] = p[k] <= 0.05 / (n - rank)
-            true[k] = all(alone[j] for j in order[: rank + 1])
-        wrong = {
-            "no correction at all": [x <= 0.05 for x in p],
-            "that is Bonferroni: every p value at level / n": [x <= 0.05 / n for x in p],
-            "it goes on after the first that fails": alone,
-        }
-        rule_out(found, wrong, true, "step down from the smallest, stop at the first failure")
-        expect(found == true, "another set is significant", "is the answer in the order of the question?")
+        cases[f"eight p values {k + 1}"] = [p[j] for j in rng.permutation(len(p))], 0.05
+
+    def stepped(
+        limit: Callable[[int, int], float], level_of: Callable[[float], float] = lambda level: level
+    ) -> Callable[..., list[bool]]:
+        """Return the step-down with the limit(rank, n) of each rank, counted from 0, as a share of the level."""
+
+        def answer(p: Sequence[float], level: float) -> list[bool]:
+            order = sorted(range(len(p)), key=lambda k: p[k])
+            fails = next((r for r, k in enumerate(order) if p[k] > level_of(level) * limit(r, len(p))), len(p))
+            return [k in order[:fails] for k in range(len(p))]
+
+        return answer
+
+    def alone(p: Sequence[float], level: float) -> list[bool]:
+        rank = {k: r for r, k in enumerate(sorted(range(len(p)), key=lambda k: p[k]))}
+        return [x <= level / (len(p) - rank[k]) for k, x in enumerate(p)]
+
+    def up(limit: Callable[[int, int], float]) -> Callable[..., list[bool]]:
+        """Return the step-up: all up to the largest that passes."""
+
+        def answer(p: Sequence[float], level: float) -> list[bool]:
+            order = sorted(range(len(p)), key=lambda k: p[k])
+            last = max((r for r, k in enumerate(order) if p[k] <= level * limit(r, len(p))), default=-1)
+            return [k in order[: last + 1] for k in range(len(p))]
+
+        return answer
+
+    def true_limit(rank: int, n: int) -> float:
+        return 1 / (n - rank)
+
+    def given_order(p: Sequence[float], level: float) -> list[bool]:
+        held = [x <= level / (len(p) - k) for k, x in enumerate(p)]
+        return [all(held[: k + 1]) for k in range(len(p))]
+
+    def from_largest(p: Sequence[float], level: float) -> list[bool]:
+        order = sorted(range(len(p)), key=lambda k: -p[k])
+        fails = next((r for r, k in enumerate(order) if p[k] > level / (len(p) - r)), len(p))
+        return [k in order[:fails] for k in range(len(p))]
+
+    stop = "step down from the smallest, stop at the first failure"
+    asked = "is the answer in the order of the question?"
+    true = stepped(true_limit)
+    wrong = [
+        Wrong("no correction at all", lambda p, level: [x <= level for x in p], stop),
+        Wrong(
+            "that is Bonferroni: every p value at level / n", lambda p, level: [x <= level / len(p) for x in p], stop
+        ),
+        Wrong(
+            "that is Šidák's correction of every p value",
+            lambda p, level: [x <= 1 - (1 - level) ** (1 / len(p)) for x in p],
+            stop,
+        ),
+        Wrong("it goes on after the first that fails", alone, stop),
+        Wrong("that is Hochberg: it steps up from the largest", up(true_limit), stop),
+        Wrong(
+            "that is Benjamini and Hochberg: it controls the share of false ones among the significant",
+            up(lambda r, n: (r + 1) / n),
+            stop,
+        ),
+        Wrong("the p values are taken in the order given, not from the smallest", given_order, "sort first"),
+        Wrong("it starts at the largest", from_largest, "sort first"),
+        Wrong(
+            "the answer is in the order of the sorted p values, not of the question",
+            lambda p, level: sorted(true(p, level), reverse=True),
+            asked,
+        ),
+        Wrong(
+            "the ranks are one too low: the smallest is compared with level / (n - 1)",
+            stepped(lambda r, n: 1 / max(n - r - 1, 1)),
+            "n p values: the smallest at level / n",
+        ),
+        Wrong(
+            "the ranks are one too high: the smallest is compared with level / (n + 1)",
+            stepped(lambda r, n: 1 / (n - r + 1)),
+            "n p values: the smallest at level / n",
+        ),
+        Wrong(
+            "the limits fall instead of rising: level / 1, level / 2, ...",
+            stepped(lambda r, n: 1 / (r + 1)),
+            "the smallest at level / n",
+        ),
+        Wrong(
+            "the limit rises by rank: that is Benjamini and Hochberg's, stepped down",
+            stepped(lambda r, n: (r + 1) / n),
+            "level / (n - rank)",
+        ),
+        Wrong("the first that fails is called significant, too", lambda p, level: _one_more(p, true(p, level)), stop),
+        Wrong("the level is 0.05, whatever was asked for", lambda p, level: true(p, 0.05), "`level` is an argument"),
+        Wrong(
+            "the level is halved: these p values have two sides already",
+            lambda p, level: true(p, level / 2),
+            "level / n",
+        ),
+        Wrong("true and false are swapped", lambda p, level: [not x for x in true(p, level)], "True: significant"),
+        Wrong("nothing is significant", lambda p, level: [False] * len(p), stop),
+        Wrong("everything is significant", lambda p, level: [True] * len(p), stop),
+    ]
+
+    def read(found: Any, like: list[bool]) -> list[bool]:
+        flags = listed(found, like)
+        expect(
+            len(flags) == len(like), f"{len(flags)} answers to {len(like)} p values", "one per p value: True or False"
+        )
+        plain = all(isinstance(flag, bool) or flag in (0, 1) for flag in flags)
+        expect(plain, "p values or indices are returned: True or False per p value is asked for", asked)
+        return [bool(flag) for flag in flags]
+
+    compare(attempt, cases, true, wrong, read=read, hint=asked)
+
+
+def _one_more(p: Sequence[float], significant: list[bool]) -> list[bool]:
+    left = [k for k in range(len(p)) if not significant[k]]
+    first = min(left, key=lambda k: p[k], default=None)
+    return [flag or k == first for k, flag in enumerate(significant)]

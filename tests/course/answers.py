@@ -1,8 +1,15 @@
-"""Wrong answers to the exercises, each a known misconception, and a word of what the checker must say to it."""
+"""Answers to the exercises: wrong ones, with a word of what the checker must say to each, and right ones.
+
+None of them is taken from the checkers: they are written as a student would write them.
+"""
+
+import math
+import random
 
 import numpy as np
 import torch
 from scipy import stats
+from torch import nn
 
 from manas_course import micro_bench
 from manas_course.downstream.boxes import iou
@@ -21,6 +28,18 @@ def _darts(hessian, virtual=True, sign=-1):
         eps = radius / abs(v)
         p, n = d.train_a(w + eps * v, a), d.train_a(w - eps * v, a)
         return d.val_a(ahead, a) + sign * xi * hessian(p, n, eps)
+
+    return attempt
+
+
+def _darts_width(width):
+    """The right step, with another epsilon."""
+
+    def attempt(w, a, xi, d, radius):
+        ahead = w - xi * d.train_w(w, a)
+        v = d.val_w(ahead, a)
+        eps = width(radius, v)
+        return d.val_a(ahead, a) - xi * (d.train_a(w + eps * v, a) - d.train_a(w - eps * v, a)) / (2 * eps)
 
     return attempt
 
@@ -234,7 +253,7 @@ WRONG = {
         (lambda m: _quietly(m.diagonal(), _union(m)).sum() / (_union(m) > 0).sum(), "not finite"),
         (lambda m: np.nanmean(_quietly(m.diagonal(), m.sum(0) + m.sum(1))), "counted twice"),
     ],
-    "mutants": [(lambda module: None, "0 of 4")],
+    "mutants": [(lambda module: None, "0 of 23")],
     "pairing": [(lambda clean, rains: clean.repeat(rains, 1, 1, 1), "repeated as a whole")],
     "strength": [
         (lambda r, d, s: np.uint8(s * r + (1 - s) * d), "swapped"),
@@ -255,3 +274,743 @@ WRONG = {
         (_first_digit, "two digits"),
     ],
 }
+
+
+# --- more wrong answers, written as students write them ---
+
+
+def _printing(x, clean):
+    print(_db(x - clean))
+
+
+def _pairwise(outputs):
+    rains = outputs.shape[1]
+    total, count = 0, 0
+    for k in range(rains):
+        for j in range(k + 1, rains):
+            total = total + torch.mean((outputs[:, k] - outputs[:, j]) ** 2)
+            count += 1
+    return 3 * total / count if count else torch.tensor(0.0)
+
+
+def _internal_in_place(outputs):
+    right = _pairwise(outputs.clone())
+    outputs -= outputs.mean(1, keepdim=True)
+    return right
+
+
+@torch.no_grad()
+def _internal_without_gradient(outputs):
+    return _pairwise(outputs)
+
+
+def _derive_in_place(alpha, beta, operations, allow_none):
+    if not allow_none:
+        beta[:, operations.index("none")] = float("-inf")
+    kinds = ["parallel", "fusion"]
+    return [kinds[k] for k in alpha.argmax(1)], [operations[k] for k in beta.argmax(1)]
+
+
+def _derive_by_zero(alpha, beta, operations, allow_none):
+    weights = beta.clone()
+    if not allow_none:
+        weights[:, operations.index("none")] = 0
+    return ["parallel" if p > f else "fusion" for p, f in alpha], [operations[k] for k in weights.argmax(1)]
+
+
+def _derive_without_column(alpha, beta, operations, allow_none):
+    if not allow_none:
+        kept = [k for k, name in enumerate(operations) if name != "none"]
+        beta = beta[:, kept]
+    return ["parallel" if p > f else "fusion" for p, f in alpha], [operations[k] for k in beta.argmax(1)]
+
+
+def _hochberg(p, level):
+    order = sorted(range(len(p)), key=lambda k: p[k], reverse=True)
+    for k, index in enumerate(order):
+        if p[index] <= level / (k + 1):
+            return [value <= p[index] for value in p]
+    return [False] * len(p)
+
+
+def _benjamini(p, level):
+    ranked = sorted(p)
+    passing = [value for k, value in enumerate(ranked) if value <= level * (k + 1) / len(p)]
+    return [bool(passing) and value <= max(passing) for value in p]
+
+
+def _no_stop(p, level):
+    rank = np.argsort(np.argsort(p))
+    return [value <= level / (len(p) - r) for value, r in zip(p, rank, strict=True)]
+
+
+def _holm_sorted(p, level):
+    answer = []
+    for k, value in enumerate(sorted(p)):
+        answer.append(value <= level / (len(p) - k) and all(answer))
+    return answer
+
+
+def _overflowing(modules, edges, operations, allow_none):
+    choices = len(operations) if allow_none else len(operations) - 1
+    with np.errstate(over="ignore"):
+        return np.int64(2) ** modules * np.int64(choices) ** edges
+
+
+def _hash_order(pairs, share, seed):
+    scenes = list({scene for _, scene in pairs})
+    random.Random(seed).shuffle(scenes)
+    held = set(scenes[: round(share * len(scenes))])
+    return [p for p in pairs if p[1] not in held], [p for p in pairs if p[1] in held]
+
+
+def _share_of_pairs(pairs, share, seed):
+    scenes = sorted({scene for _, scene in pairs})
+    np.random.default_rng(seed).shuffle(scenes)
+    val = []
+    for scene in scenes:
+        if len(val) >= share * len(pairs):
+            break
+        val += [p for p in pairs if p[1] == scene]
+    return [p for p in pairs if p not in val], val
+
+
+def _same_split(pairs, share, seed):
+    scenes = sorted({scene for _, scene in pairs})
+    held = scenes[: round(share * len(scenes))]
+    return [p for p in pairs if p[1] not in held], [p for p in pairs if p[1] in held]
+
+
+def _swapped_split(pairs, share, seed):
+    return RIGHT["split_by_scene"][0](pairs, share, seed)[::-1]
+
+
+def _global_split(pairs, share, seed):
+    scenes = sorted({scene for _, scene in pairs})
+    np.random.shuffle(scenes)  # noqa: NPY002 - the mistake
+    held = scenes[: round(share * len(scenes))]
+    return [p for p in pairs if p[1] not in held], [p for p in pairs if p[1] in held]
+
+
+def _dug_out(table, n, rng):
+    """Reads the scores where they lie, and pays for none."""
+    drawn = rng.choice(table.architectures, size=n, replace=False)
+    return max(drawn, key=lambda name: table._val[table.architectures.index(name)])
+
+
+def _unpaid(table, n, rng):
+    drawn = rng.permutation(table.architectures)
+    for name in drawn[:n]:
+        table.val_psnr(name)
+    return drawn[-1]
+
+
+def _sorted_search(table, n, rng):
+    """Not every set of n is as likely as any other: neighbours come together."""
+    start = rng.integers(len(table.architectures))
+    drawn = [table.architectures[(start + k) % len(table.architectures)] for k in range(n)]
+    return max(drawn, key=table.val_psnr)
+
+
+def _constant_interval(differences, rng):
+    return differences.mean() - 0.34, differences.mean() + 0.34
+
+
+def _one_error(differences, rng):
+    rows = differences.mean(1)
+    error = rows.std(ddof=1) / np.sqrt(len(rows))
+    return rows.mean() - error, rows.mean() + error
+
+
+def _spread_of_searches(differences, rng):
+    return tuple(np.quantile(differences.mean(1), [0.025, 0.975]))
+
+
+def _ninety(differences, rng):
+    rows = differences.mean(1)
+    means = [rng.choice(rows, len(rows)).mean() for _ in range(300)]
+    return tuple(np.quantile(means, [0.05, 0.95]))
+
+
+def _images_alone(differences, rng):
+    columns = differences.mean(0)
+    means = [rng.choice(columns, len(columns)).mean() for _ in range(200)]
+    return tuple(np.quantile(means, [0.025, 0.975]))
+
+
+def _clamped_entropy(low, high=1.0):
+    def attempt(logits):
+        p = logits.softmax(-1).clamp(low, high)
+        q = (1 - logits.softmax(-1)).clamp(low, high)
+        return -(p * p.log10() + q * q.log10())
+
+    return attempt
+
+
+def _eps_entropy(logits):
+    p = logits.softmax(-1)
+    return -(p * (p + 1e-8).log10() + (1 - p) * (1 - p + 1e-8).log10())
+
+
+def _sums(module, x):
+    up = nn.functional.interpolate
+    return [
+        x[0] + up(module.paths["1to0"](x[1]), scale_factor=2.0) + up(module.paths["2to0"](x[2]), scale_factor=4.0),
+        x[1] + module.paths["0to1"](x[0]) + up(module.paths["2to1"](x[2]), scale_factor=2.0),
+        x[2] + module.paths["0to2"](x[0]) + module.paths["1to2"](x[1]),
+    ]
+
+
+def _branches(sign=False):
+    make = torch.randn if sign else torch.rand
+    return [make(1, width, 16 // 2**i, 16 // 2**i) for i, width in enumerate((4, 8, 16))]
+
+
+def _two_rows(make):
+    module, x = make((4, 8, 16), "batch").eval(), _branches()
+    before = list(x)
+    found = module(x)
+    assert all(a is b for a, b in zip(x, before, strict=True))
+    for got, want in list(zip(found, _sums(module, x), strict=True))[:2]:
+        assert torch.allclose(got, want.relu(), atol=1e-5)
+
+
+def _values_only(make):
+    module, x = make((4, 8, 16), "batch").eval(), _branches()
+    found = module(list(x))
+    for got, want in zip(found, _sums(module, x), strict=True):
+        assert torch.allclose(got, want.relu(), atol=1e-5)
+
+
+def _list_only(make):
+    module, x = make((4, 8, 16), "batch").eval(), _branches()
+    before = list(x)
+    module(x)
+    assert all(a is b for a, b in zip(x, before, strict=True))
+
+
+def _shapes_only(make):
+    x = _branches()
+    assert [y.shape for y in make((4, 8, 16), "batch").eval()(list(x))] == [y.shape for y in x]
+
+
+def _by_class(make):
+    from manas_lite.networks.modules import FusionModule
+
+    assert make is FusionModule
+
+
+def _too_strict(make):
+    module, x = make((4, 8, 16), "batch").eval(), _branches()
+    for got, want in zip(module(x), _sums(module, x), strict=True):
+        assert torch.equal(got, want.relu() + 1e-7)
+
+
+def _nothing_below(edges_first):
+    """Expected cost with the softmax along the wrong axis."""
+    return lambda a, ops, cost: (a.softmax(0 if edges_first else 1) * torch.tensor([cost[o] for o in ops])).sum()
+
+
+def _summary(deviation, mean=np.mean):
+    def attempt(values):
+        digits = -int(f"{deviation(values):.0e}".split("e")[1])
+        return (
+            f"{round(mean(values), digits):.{max(digits, 0)}f} ± {round(deviation(values), digits):.{max(digits, 0)}f}"
+        )
+
+    return attempt
+
+
+def _luma(picture):
+    return (picture @ Y + 16) / 255
+
+
+def _y(x, clean, clip=True):
+    return _db(_luma(np.clip(x, 0, 1) if clip else x) - _luma(clean))
+
+
+def _iou_list(a, b):
+    left, top, right, bottom = max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
+    if right <= left or bottom <= top:
+        return 0.0
+    shared = (right - left) * (bottom - top)
+    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+
+
+def _starts(length, tile, overlap, step=None, end=True):
+    starts = [0]
+    while starts[-1] + tile < length:
+        starts.append(starts[-1] + (step or tile - overlap))
+    if end and len(starts) > 1:
+        starts[-1] = length - tile
+    return starts
+
+
+MORE_WRONG = {
+    "psnr_rgb": [
+        (lambda x, c: 10 * np.log10(1 / np.mean(np.abs(x - c))), "not squared"),
+        (lambda x, c: 20 * np.log10(1 / np.mean((x - c) ** 2)), "squared already"),
+        (lambda x, c: 10 * np.log(1 / np.mean((x - c) ** 2)), "natural logarithm"),
+        (lambda x, c: 10 * np.log10(1 / np.sum((x - c) ** 2)), "summed"),
+        (lambda x, c: np.mean([_db((x - c)[..., k]) for k in range(3)]), "one PSNR per channel"),
+        (lambda x, c: 10 * np.log10(c.max() ** 2 / np.mean((x - c) ** 2)), "largest value"),
+        (lambda x, c: -20 * np.log10(np.std(x - c)), "mean error"),
+        (lambda x, c: (x - c) ** 2, "one number is asked for"),
+        (lambda x, c: (_db(x - c), "dB"), "a tuple of 2"),
+        (lambda x, c: None, "returns None"),
+        (_printing, "prints its answer"),
+        (lambda x, c: np.log10(x, out=x), "changes its argument `x`"),
+    ],
+    "padding": [
+        (lambda side, m: side + (m - side % m) % m, "the padded side"),
+        (lambda side, m: -(side % m), "crop"),
+        (lambda side, m: round(side / m) * m - side, "nearest multiple"),
+        (lambda side, m: (8 - side % 8) % 8, "8, whatever"),
+    ],
+    "screen_blend": [
+        (lambda b, s: (b + s[..., None]) / 2, "averaged"),
+        (lambda b, s: np.maximum(b, s[..., None]), "brighter of the two wins"),
+        (lambda b, s: b * s[..., None], "multiplied"),
+        (lambda b, s: (1 - b) * (1 - s[..., None]), "darkness is returned"),
+        (lambda b, s: np.rint(255 * (1 - (1 - b) * (1 - s[..., None]))).astype(np.uint8), "type uint8"),
+        (lambda b, s: (1 - (1 - b) * (1 - s[..., None]))[..., 0], "of shape"),
+    ],
+    "psnr_y": [
+        (lambda x, c: _db((np.clip(x, 0, 1) - c).mean(-1)), "no luma"),
+        (lambda x, c: _db(np.clip(_luma(x), 0, 1) - _luma(c)), "Y is clamped"),
+        (lambda x, c: _db(_luma(np.minimum(x, 1)) - _luma(c)), "below 0 not"),
+        (lambda x, c: -_y(x, c), "sign"),
+        (lambda x, c: 20 * np.log10(219 / 255) + _y(x, c), "1.32 dB"),
+    ],
+    "split_by_scene": [
+        (_hash_order, "another process"),
+        (_share_of_pairs, "one of the pairs"),
+        (_same_split, "two seeds give one split"),
+        (_global_split, "the same seed gives another split"),
+        (_swapped_split, "swapped"),
+        (lambda pairs, share, seed: (pairs, []), "one side is empty"),
+        (lambda pairs, share, seed: ([p[1] for p in pairs], []), "two lists of (rainy file, scene)"),
+    ],
+    "count_space": [
+        (_overflowing, "overflow"),
+        (lambda m, e, ops, none: 2 * m * len(ops) * e, "multiplied"),
+        (lambda m, e, ops, none: m**2 * e ** (len(ops) - (not none)), "swapped"),
+        (lambda m, e, ops, none: (len(ops) - (not none)) ** e, "modules' choices"),
+        (lambda m, e, ops, none: 2**m * (len(ops) - 1) ** e, "never counted"),
+    ],
+    "gated_edge": [
+        (
+            lambda x, gates, a: sum(w * g(x) for w, g in zip(a.softmax(0), gates, strict=True)) + 0 * x,
+            "never applied to x",
+        ),
+        (lambda x, gates, a: x * gates[a.argmax()](x), "best gate alone"),
+        (
+            lambda x, gates, a: sum(w * x * g(x) for w, g in zip(a.softmax(0), gates, strict=True)).detach(),
+            "no gradient",
+        ),
+        (lambda x, gates, a: sum(w * x * g(x) for w, g in zip(a.exp(), gates, strict=True)), "divided by their sum"),
+        (
+            lambda x, gates, a: x.mul_(sum(w * g(x) for w, g in zip(a.softmax(0), gates, strict=True))),
+            "changes its argument `x`",
+        ),
+    ],
+    "expected_cost": [
+        (_nothing_below(True), "over the edges"),
+        (
+            lambda a, ops, cost: (a.softmax(1) * torch.tensor([cost[o] for o in ops])).sum(1).mean(),
+            "mean over the edges",
+        ),
+        (lambda a, ops, cost: sum(cost[ops[k]] for k in a.argmax(1)), "tensor with a single number"),
+        (lambda a, ops, cost: torch.tensor(float(sum(cost[ops[k]] for k in a.argmax(1)))), "likeliest operation"),
+        (lambda a, ops, cost: (a.softmax(1) * torch.tensor([cost[o] for o in ops])).sum().item(), "no gradient"),
+        (lambda a, ops, cost: (a.softmax(1) * torch.tensor([cost[o] for o in ops])).sum(1), "of shape"),
+    ],
+    "binary_entropy": [
+        (_clamped_entropy(1e-12), "clamp"),
+        (_clamped_entropy(1e-7), "clamp"),
+        (_clamped_entropy(1e-7, 1 - 1e-7), "clamp"),
+        (_clamped_entropy(1e-30), "clamp"),
+        (_eps_entropy, "clamp"),
+        (lambda a: _clamped_entropy(1e-30)(a) * np.log(10), "natural logarithms"),
+        (lambda a: _clamped_entropy(1e-30)(a).sum(-1), "no sum"),
+        (lambda a: _clamped_entropy(1e-30)(a.T).T, "first axis"),
+        (lambda a: torch.nan_to_num(_naive_entropy(a)), "gradient is not finite"),
+    ],
+    "darts_step": [
+        (_darts(lambda p, n, eps: (p - n) / eps), "not by 2 epsilon"),
+        (_darts_width(lambda radius, v: radius), "radius itself"),
+        (_darts_width(lambda radius, v: 0.01), "constant"),
+        (_darts_width(lambda radius, v: radius * abs(v)), "times the length of v"),
+        (
+            lambda w, a, xi, d, radius: _darts(lambda p, n, eps: (p - n) / (2 * eps) / xi if xi else 0.0)(
+                w, a, xi, d, radius
+            ),
+            "factor xi",
+        ),
+        (lambda w, a, xi, d, radius: d.val_a(w, a), "plain derivative"),
+    ],
+    "derive": [
+        (_derive_in_place, "changes its argument `beta`"),
+        (_derive_by_zero, "masked by 0"),
+        (_derive_without_column, "shifted by one"),
+        (lambda a, b, ops, none: RIGHT["derive"][0](a, b, ops, False), "can never win"),
+        (lambda a, b, ops, none: RIGHT["derive"][0](-a, b, ops, none), "modules are swapped"),
+        (lambda a, b, ops, none: (a.argmax(1).tolist(), b.argmax(1).tolist()), "numbers: names"),
+        (lambda a, b, ops, none: RIGHT["derive"][0](a, b, ops, none)[::-1], "modules and edges are swapped"),
+    ],
+    "internal_loss": [
+        (lambda outputs: _pairwise(outputs).item(), "no gradient"),
+        (lambda outputs: _pairwise(outputs).detach(), "no gradient"),
+        (lambda outputs: _pairwise(outputs.data), "no gradient"),
+        (_internal_without_gradient, "no gradient"),
+        (_internal_in_place, "changes its argument `outputs`"),
+        (lambda outputs: 6 * outputs.var(dim=1).mean(), "R = 1 is NaN"),
+        (lambda outputs: 6 * outputs.var(dim=1, correction=0).mean(), "R squared"),
+        (lambda outputs: _pairwise(outputs) / 3, "factor 3"),
+        (lambda outputs: _pairwise(outputs) * len(outputs), "summed over the scenes"),
+        (lambda outputs: _pairwise(outputs).sqrt(), "root"),
+    ],
+    "nested_bootstrap": [
+        (_constant_interval, "as wide whatever"),
+        (_one_error, "68 %"),
+        (_spread_of_searches, "spread of searches"),
+        (_ninety, "90 %"),
+        (_images_alone, "images are counted as runs"),
+        (lambda differences, rng: differences.mean(), "a list is asked for"),
+    ],
+    "holm": [
+        (_hochberg, "Hochberg"),
+        (_benjamini, "Benjamini"),
+        (_no_stop, "goes on after"),
+        (_holm_sorted, "order of the sorted"),
+        (lambda p, level: RIGHT["holm"][0](p, 0.05), "whatever was asked for"),
+        (
+            lambda p, level: [value for value, yes in zip(p, RIGHT["holm"][0](p, level), strict=True) if yes],
+            "answers to",
+        ),
+    ],
+    "random_search": [
+        (_dug_out, "raised AttributeError"),
+        (_unpaid, "never trained"),
+        (_sorted_search, "order statistic"),
+        (lambda table, n, rng: 7, "none of table.architectures"),
+    ],
+    "rank_agreement": [
+        (
+            _agreement(verdict=lambda a: "agrees" if a.tau > 0.3 else "disagrees" if a.tau < -0.3 else "undecided"),
+            "interval says more",
+        ),
+        (
+            _agreement(verdict=lambda a: "agrees" if a.tau > 0.1 else "disagrees" if a.tau < -0.1 else "undecided"),
+            "nothing is decided",
+        ),
+        (_agreement(verdict=lambda a: "yes"), "one of three words"),
+        (_agreement(tau=lambda p, s: np.mean([stats.spearmanr(p, c).statistic for c in s.T])), "Spearman"),
+        (_agreement(ceiling=lambda s: stats.kendalltau(s[:, 0], s[:, 1]).statistic), "only one pair"),
+    ],
+    "box_iou": [
+        (lambda a, b: _iou_list(a, b) * 2 / (1 + _iou_list(a, b)), "Dice"),
+        (
+            lambda a, b: _iou_list([a[0], a[1], a[0] + a[2], a[1] + a[3]], [b[0], b[1], b[0] + b[2], b[1] + b[3]]),
+            "left, top, width, height",
+        ),
+        (lambda a, b: 1 - _iou_list(a, b), "a distance"),
+    ],
+    "consistent": [
+        (
+            lambda clean, found: sum(any(c[1] == f[1] and iou(c[0], f[0])[0, 0] > 0 for f in found) for c in clean),
+            "any overlap",
+        ),
+        (
+            lambda clean, found: sum(any(c[1] == f[1] and iou(c[0], f[0])[0, 0] > 0.5 for f in found) for c in clean),
+            "exactly a half",
+        ),
+        (
+            lambda clean, found: sum(any(c[1] == f[1] and iou(c[0], f[0])[0, 0] >= 0.3 for f in found) for c in clean),
+            "0.3",
+        ),
+        (lambda clean, found: sum(any(c[1] == f[1] for f in found) for c in clean), "label alone"),
+        (lambda clean, found: min(len(clean), len(found)), "smaller of the two"),
+        (lambda clean, found: _again(found, clean), "counts twice"),
+        (lambda clean, found: _again(clean, found) / max(len(clean), 1), "whole number"),
+        (
+            lambda clean, found: len([found.pop() for _ in list(found)]) * 0 + _again(clean, found),
+            "changes its argument `found`",
+        ),
+    ],
+    "mean_iou": [
+        (lambda m: np.mean([m[k, k] / _union(m)[k] for k in range(len(m)) if m[k].sum()]), "never true"),
+        (lambda m: np.mean([m[k, k] / _union(m)[k] for k in range(len(m)) if m[:, k].sum()]), "never predicted"),
+        (lambda m: m.trace() / _union(m).sum(), "one ratio"),
+        (lambda m: np.nanmean(_quietly(m.diagonal(), m.sum(0))), "mean precision"),
+        (lambda m: np.nanmean(_quietly(2 * m.diagonal(), m.sum(0) + m.sum(1))), "Dice"),
+        (lambda m: _quietly(m.diagonal(), _union(m)), "one number"),
+    ],
+    "mutants": [
+        (_two_rows, "alive: one"),
+        (_values_only, "caller's list"),
+        (_list_only, "alive: one"),
+        (_shapes_only, "alive: one"),
+        (_by_class, "fails a correct module"),
+        (_too_strict, "fails a correct module"),
+    ],
+    "pairing": [
+        (lambda clean, rains: clean, "was asked for"),
+        (lambda clean, rains: clean.flip(0).repeat_interleave(rains, 0), "reverse"),
+        (lambda clean, rains: clean[:1].repeat(len(clean) * rains, 1, 1, 1), "first scene"),
+        (lambda clean, rains: clean.repeat_interleave(rains, 0).numpy(), "an array of shape"),
+        (lambda clean, rains: clean.mul_(1.5).repeat_interleave(rains, 0), "changes its argument `clean`"),
+    ],
+    "strength": [
+        (lambda r, d, s: np.clip(r + s * (d.astype(float) - r), 0, 255).astype(np.uint8), "cut off"),
+        (lambda r, d, s: np.clip(np.ceil(r + s * (d.astype(float) - r)), 0, 255).astype(np.uint8), "rounded up"),
+        (lambda r, d, s: np.rint(r + s * (d.astype(float) - r)).astype(np.int64).astype(np.uint8), "run over"),
+        (lambda r, d, s: np.clip(np.rint(r + s * (d - r).astype(float)), 0, 255).astype(np.uint8), "overflow"),
+        (lambda r, d, s: np.clip(r + s * (d.astype(float) - r), 0, 255), "uint8"),
+        (lambda r, d, s: np.rint(r + min(s, 1) * (d.astype(float) - r)).astype(np.uint8), "clipped to 1"),
+    ],
+    "tile_starts": [
+        (lambda n, tile, overlap: _starts(n, tile, overlap, step=tile) if n > tile else [0], "share fewer than"),
+        (lambda n, tile, overlap: _starts(n, tile, overlap, step=1) if n > tile else [0], "would do"),
+        (lambda n, tile, overlap: [*_starts(n, tile, overlap), max(n - tile, 0)], "one tile is enough"),
+        (lambda n, tile, overlap: [], "no tile at all"),
+        (lambda n, tile, overlap: _starts(n, tile, overlap, end=False), "leaves the picture"),
+    ],
+    "pareto_front": [
+        (lambda points: _front([(-c, q) for c, q in points]), "dear points"),
+        (lambda points: list(range(len(points))), "every point is kept"),
+        (lambda points: [points[k] for k in _front(points)], "not the points themselves"),
+        (lambda points: [k in _front(points) for k in range(len(points))], "true or false"),
+        (lambda points: [k for k in range(len(points)) if k not in _front(points)], "beaten points"),
+        (lambda points: _front(points) if points.sort() is None else [], "changes its argument `points`"),
+    ],
+    "mean_and_deviation": [
+        (_summary(np.std), "divided by n"),
+        (_summary(lambda v: np.std(v, ddof=1) / np.sqrt(len(v))), "standard error"),
+        (_summary(lambda v: np.std(v, ddof=1), np.median), "median"),
+        (_summary(lambda v: np.var(v, ddof=1)), "variance"),
+        (lambda values: f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}", "always 1 decimals"),
+        (lambda values: _summary(lambda v: np.std(v, ddof=1))(values).replace("±", "+-"), "has no ±"),
+        (lambda values: (np.mean(values), np.std(values, ddof=1)), "a text is asked for"),
+    ],
+}
+for _name, _cases in MORE_WRONG.items():
+    WRONG[_name] += _cases
+
+
+# --- right answers, each another way ---
+
+
+def _screen_in_place(background, streaks):
+    background += streaks[..., None] * (1 - background)
+    return background
+
+
+def _screen_rewritten(background, streaks):
+    np.subtract(1, background, out=background)
+    background *= 1 - streaks[..., None]
+    return 1 - background
+
+
+def _torch_y(x, clean):
+    weights = torch.tensor(Y, dtype=torch.float32) / 255
+    x, clean = (torch.from_numpy(p).float() for p in (x, clean))
+    return 10 * torch.log10(1 / (((x.clamp(0, 1) - clean) * weights).sum(-1) ** 2).mean())
+
+
+def _matlab_y(x, clean):
+    first, second = (np.round(_luma(np.clip(p, 0, 1)) * 255) for p in (x, clean))
+    return 10 * np.log10(255**2 / np.mean((first - second) ** 2))
+
+
+def _first_seen_split(pairs, share, seed):
+    scenes = list(dict.fromkeys(scene for _, scene in pairs))
+    random.Random(seed).shuffle(scenes)
+    val = scenes[: int(share * len(scenes))]
+    return [p for p in pairs if p[1] not in val], [p for p in pairs if p[1] in val]
+
+
+def _softplus_entropy(logits):
+    k = logits.shape[-1]
+    others = torch.stack([logits[:, [j for j in range(k) if j != i]].logsumexp(-1) for i in range(k)], dim=-1)
+    log_p, log_q = nn.functional.logsigmoid(logits - others), nn.functional.logsigmoid(others - logits)
+    return -(log_p.exp() * log_p + log_q.exp() * log_q) / math.log(10)
+
+
+def _derive_by_names(alpha, beta, operations, allow_none):
+    edges = []
+    for row in beta.tolist():
+        ranked = sorted(zip(row, operations, strict=True), reverse=True)
+        edges.append(next(name for _, name in ranked if allow_none or name != "none"))
+    return tuple("fusion" if f > p else "parallel" for p, f in alpha.tolist()), tuple(edges)
+
+
+def _rows_bootstrap(differences, rng):
+    rows = differences.mean(1)
+    drawn = rng.choice(rows, (500, len(rows))).mean(1)
+    return np.percentile(drawn, 2.5), np.percentile(drawn, 97.5)
+
+
+def _t_interval(differences, rng):
+    rows = differences.mean(1)
+    half = stats.t.ppf(0.975, len(rows) - 1) * stats.sem(rows)
+    return np.array([rows.mean() - half, rows.mean() + half])
+
+
+def _nested_images(differences, rng):
+    means = []
+    for _ in range(200):
+        rows = rng.integers(len(differences), size=len(differences))
+        means.append(np.mean([rng.choice(differences[row], differences.shape[1]).mean() for row in rows]))
+    return list(np.quantile(means, [0.025, 0.975]))
+
+
+def _adjusted_holm(p, level):
+    order = np.argsort(p)
+    adjusted = np.maximum.accumulate([p[k] * (len(p) - rank) for rank, k in enumerate(order)])
+    answer = np.zeros(len(p), bool)
+    answer[order] = adjusted <= level
+    return answer
+
+
+def _loop_search(table, n, rng):
+    best, top = None, -math.inf
+    for index in rng.permutation(len(table.architectures))[:n]:
+        name = table.architectures[index]
+        value = table.val_psnr(name)
+        if value > top:
+            best, top = name, value
+    return best
+
+
+def _by_counting(proxy, scores, rng):
+    def tau(a, b):
+        sign = np.sign(a[:, None] - a) * np.sign(b[:, None] - b)
+        ties = [np.sign(x[:, None] - x) ** 2 for x in (a, b)]
+        return sign.sum() / np.sqrt(ties[0].sum() * ties[1].sum())
+
+    def mean(rows):
+        return np.mean([tau(proxy[rows], scores[rows, k]) for k in range(scores.shape[1])])
+
+    n, count = scores.shape
+    low, high = np.percentile([mean(rng.choice(n, n)) for _ in range(150)], [2.5, 97.5])
+    ceiling = np.mean([tau(scores[:, a], scores[:, b]) for a in range(count) for b in range(a + 1, count)])
+    word = "undecided" if low <= 0 <= high else "agrees" if low > 0 else "disagrees"
+    return [mean(np.arange(n)), ceiling, word]
+
+
+def _matched(clean, found):
+    """Each detection serves once."""
+    free, count = list(range(len(found))), 0
+    for box, label, _ in clean:
+        for k in free:
+            if found[k][1] == label and iou(box, found[k][0])[0, 0] >= 0.5:
+                free.remove(k)
+                count += 1
+                break
+    return count
+
+
+def _strict_test(make):
+    module = make((4, 8, 16), "batch").eval()
+    x = _branches(sign=True)
+    copies = [y.clone() for y in x]
+    before = list(x)
+    with torch.no_grad():
+        found = module(x)
+    assert len(x) == 3
+    assert all(a is b for a, b in zip(x, before, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(x, copies, strict=True))
+    with torch.no_grad():
+        for got, want in zip(found, _sums(module, copies), strict=True):
+            torch.testing.assert_close(got, want.clamp(min=0), atol=1e-4, rtol=1e-4)
+
+
+def _scaled(values):
+    mean, deviation = np.mean(values), np.std(values, ddof=1)
+    exponent = math.floor(math.log10(deviation))
+    if round(deviation / 10**exponent) == 10:
+        exponent += 1
+    unit = 10.0**exponent
+    places = max(0, -exponent)
+    return f"{round(mean / unit) * unit:.{places}f}±{round(deviation / unit) * unit:.{places}f}"
+
+
+RIGHT = {
+    "psnr_rgb": [
+        lambda x, c: 10 * torch.log10(1 / torch.mean((torch.from_numpy(x).float() - torch.from_numpy(c).float()) ** 2)),
+        lambda x, c: 10 * np.log10(1 / (np.mean((x - c) ** 2) + 1e-8)),
+        lambda x, c: np.array([20 * np.log10(1 / np.sqrt(((x - c) ** 2).mean()))]),
+        lambda x, c: torch.tensor([_db(x - c)]),
+        lambda x, c: np.float32(_db(x.astype(np.float32) - c.astype(np.float32))),
+    ],
+    "padding": [
+        lambda side, m: (m - side % m) % m,
+        lambda side, m: np.int64(-side % m),
+        lambda side, m: math.ceil(side / m) * m - side,
+    ],
+    "screen_blend": [
+        _screen_in_place,
+        _screen_rewritten,
+        lambda b, s: (b + s[..., None] - b * s[..., None]).astype(np.float32),
+        lambda b, s: torch.from_numpy(b) * (1 - torch.from_numpy(s)[..., None]) + torch.from_numpy(s)[..., None],
+        lambda b, s: np.clip(np.stack([1 - (1 - b[..., k]) * (1 - s) for k in range(3)], axis=2), 0, 1),
+    ],
+    "psnr_y": [_torch_y, _matlab_y, _y, lambda x, c: np.array([[_y(x, c)]])],
+    "split_by_scene": [_first_seen_split],
+    "count_space": [
+        lambda m, e, ops, none: math.prod([2] * m + [len(ops) if none else len(ops) - 1] * e),
+        lambda m, e, ops, none: pow(2, m) * pow(len([o for o in ops if none or o != "none"]), e),
+    ],
+    "gated_edge": [
+        lambda x, gates, a: torch.stack([g(x) * x for g in gates], -1) @ a.softmax(0),
+        lambda x, gates, a: sum(a[k].exp() * g(x) * x for k, g in enumerate(gates)) / a.exp().sum(),
+    ],
+    "expected_cost": [
+        lambda a, ops, cost: (a.softmax(1) @ torch.tensor([cost[o] for o in ops])).sum(),
+        lambda a, ops, cost: sum(a.softmax(-1)[:, k].sum() * cost[o] for k, o in enumerate(ops)),
+        lambda a, ops, cost: (a.double().softmax(1) * torch.tensor([cost[o] for o in ops]).double()).sum(1).sum()[None],
+    ],
+    "binary_entropy": [_softplus_entropy],
+    "darts_step": [
+        _darts(lambda p, n, eps: 0.5 * (p - n) / eps),
+        lambda w, a, xi, d, radius: torch.tensor(_darts(lambda p, n, eps: (p - n) / (2 * eps))(w, a, xi, d, radius)),
+    ],
+    "derive": [_derive_by_names, _derive(lambda n: torch.arange(n))],
+    "internal_loss": [
+        lambda outputs: _pairwise(outputs.float()),
+        _pairwise,
+        lambda outputs: _pairwise(outputs).reshape(1),
+    ],
+    "nested_bootstrap": [_rows_bootstrap, _t_interval, _nested_images],
+    "holm": [_adjusted_holm, lambda p, level: torch.tensor(_adjusted_holm(p, level))],
+    "random_search": [_loop_search, lambda table, n, rng: str(_search()(table, n, rng))],
+    "rank_agreement": [_by_counting],
+    "box_iou": [_iou_list, _box_iou, lambda a, b: iou(a, b)],
+    "consistent": [_matched, _again],
+    "mean_iou": [
+        lambda m: np.nanmean(_quietly(m.diagonal(), _union(m))),
+        lambda m: torch.tensor([m[k, k] / _union(m)[k] for k in range(len(m)) if _union(m)[k]]).mean(),
+    ],
+    "mutants": [_strict_test],
+    "pairing": [
+        lambda clean, rains: torch.stack([clean] * rains, dim=1).flatten(0, 1),
+        lambda clean, rains: clean[torch.arange(len(clean) * rains) // rains],
+        lambda clean, rains: clean[:, None].expand(-1, rains, -1, -1, -1).reshape(-1, *clean.shape[1:]),
+    ],
+    "strength": [
+        lambda r, d, s: np.clip(
+            np.floor((1 - s) * r.astype(np.float32) + s * d.astype(np.float32) + 0.5), 0, 255
+        ).astype(np.uint8),
+        lambda r, d, s: np.round(np.clip((1.0 - s) * r + s * d, 0, 255)).astype("uint8"),
+        lambda r, d, s: torch.from_numpy(r + s * (d.astype(float) - r)).round().clamp(0, 255).to(torch.uint8),
+    ],
+    "tile_starts": [
+        _starts,
+        lambda n, tile, overlap: np.array(_starts(n, tile, overlap)),
+        lambda n, tile, overlap: np.rint(np.linspace(0, max(n - tile, 0), len(_starts(n, tile, overlap)))).astype(int),
+    ],
+    "pareto_front": [_front, lambda points: set(_front(points)), lambda points: np.array(_front(points))],
+    "mean_and_deviation": [_scaled, lambda values: f" {_scaled(values)} "],
+}
+"""Right answers that differ from the solutions: other libraries, precisions, types and ways of writing."""
