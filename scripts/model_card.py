@@ -45,13 +45,13 @@ def card_text(card: dict[str, Any]) -> str:
             rows.append(f"| {test} | {label} | " + " | ".join(values) + " |")
     device = ", ".join(card["machine"]["gpus"]) or f"{card['machine']['cpu']['name']}, CPU"
     speed = card["speed"]
-    return f"""# {name}
+    return f"""{header(card)}# {name}
 
 {card["about"]}
 
 `manas_lite.load("{name}")`: {card["parameters"] / 1e6:.3f} M parameters, {card["flops_256"] / 1e9:.2f} GFLOPs on
-256 x 256 pixels (a multiply-add counted as two). Genotype {card["genotype"]}, found by this kit's search with the
-complexity loss on.
+256 x 256 pixels (a multiply-add counted as two). Genotype {card["genotype"]}, found by this kit's search
+within {card["search"]["settings"]["budget"] / 1e9:g} GFLOPs.
 
 {chr(10).join(rows)}
 
@@ -65,7 +65,7 @@ shape {speed["prenet_seconds"]:.2f} s (0.169 M parameters; its authors report 66
 ## How it was made
 
 ```
-python scripts/train_models.py {name} --data FOLDER --threads {card["threads"]} --ship
+python scripts/train_models.py {name} --data FOLDER --threads {card["threads"]} --precision {card["precision"]} --ship
 ```
 
 On the clock, beside other work: search {card["search"]["seconds"] / 60:.0f} minutes; retraining
@@ -85,6 +85,31 @@ under this kit's synthetic rain (photographs: see LICENCES.md of manas_lite/asse
 The weights may be used like the package (MIT); the training pictures are not redistributed, and their sets ask for
 research use.
 """
+
+
+def header(card: dict[str, Any]) -> str:
+    """The card's metadata as the Hugging Face hub reads it: licence, tags, and every score as a result of its set."""
+    import yaml
+
+    results = [
+        {
+            "task": {"type": "image-to-image", "name": "image deraining"},
+            "dataset": {"type": test.lower(), "name": f"{test}, pictures at hand"},
+            "metrics": [
+                {"type": kind, "name": f"{kind.upper()} (Y)", "value": round(kinds["single"][f"{kind}_y"], 4)}
+                for kind in ("psnr", "ssim")
+            ],
+        }
+        for test, kinds in card["tests"].items()
+    ]
+    facts = {
+        "license": "mit",
+        "library_name": "manas_lite",
+        "pipeline_tag": "image-to-image",
+        "tags": ["image-deraining", "image-restoration", "neural-architecture-search", "pytorch"],
+        "model-index": [{"name": card["name"], "results": results}],
+    }
+    return f"---\n{yaml.safe_dump(facts, sort_keys=False)}---\n\n"
 
 
 def stage(training: dict[str, Any]) -> str:

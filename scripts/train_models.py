@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -89,12 +90,12 @@ SEARCH = SearchSettings.preset(
 )
 TUNE = RetrainSettings.preset(
     "lite",
-    epochs=32,
+    epochs=8,
     steps=250,
-    rate=3e-4,
+    rate=2e-4,
     warmup=50,
     val_scenes=8,
-    validate_every=4,
+    validate_every=1,
     loss=LossSettings(external="mse", internal_weight=0.0),
 )
 RECIPES = {
@@ -163,7 +164,7 @@ def ship(name: str, folder: Path, runs: Path) -> None:
     recipe = RECIPES[name]
     stages = [runs / name, *([runs / f"{name}-tuned"] if recipe.tune else [])]
     manifests, logs = [read_json(run / "manifest.json") for run in stages], [read_log(run) for run in stages]
-    run, manifest = stages[-1], manifests[-1]
+    run, manifest, command = stages[-1], manifests[-1], manifests[0]["command"]
     if not all(each["finished"] for each in manifests):
         raise ValueError(f"{name} is not trained to its end: give the command without --ship first")
     target, results = MODELS / name, RESULTS / name
@@ -201,6 +202,7 @@ def ship(name: str, folder: Path, runs: Path) -> None:
             results / "openings.csv", sha256_of(target / "weights.safetensors"), sum(map(len, steps)), scores
         ),
         "speed": beside_prenet(net),
+        "precision": dict(pairwise(command)).get("--precision", "auto"),
         "threads": manifest["threads"],
         "data_note": recipe.data_note,
         "machine": {key: manifest[key] for key in ("cpu", "gpus", "versions")} | {"date": time.strftime("%Y-%m-%d")},

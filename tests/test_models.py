@@ -63,7 +63,8 @@ def test_training_command_repeats_its_first_steps_bit_for_bit(real_data, reposit
     facts = card("rain-lite")
     stated = json.loads((results("rain-lite", repository) / "first_steps.json").read_text())
     settings = parse(RetrainSettings, facts["retrain"]["settings"])
-    settings = replace(settings, compute=ComputeSettings(device="cpu", threads=facts["threads"]))
+    precision = facts.get("precision", "auto")
+    settings = replace(settings, compute=ComputeSettings(device="cpu", threads=facts["threads"], precision=precision))
     count, update = iter(range(1, 10**6)), training.weight_step
 
     def counted(*arguments, **options):
@@ -84,4 +85,4 @@ def test_training_command_repeats_its_first_steps_bit_for_bit(real_data, reposit
     ):
         assert found[: len(stated)] == stated
     else:  # another processor or torch sums in another order
-        assert found[:20] == pytest.approx(stated[:20], rel=1e-3)
+        assert found[:20] == pytest.approx(stated[:20], rel=2e-2 if precision == "bf16" else 1e-3)
