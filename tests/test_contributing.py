@@ -202,7 +202,17 @@ def test_every_key_of_the_tables_is_explained():
 def clone(tmp_path_factory):
     """A copy of the clone with the recipes' changes in it."""
     folder = tmp_path_factory.mktemp("clone")
-    needed = ("manas_lite/", "tools/", "notebooks/", "tests/", "scripts/", "docs/", "data_scripts/", "pyproject.toml")
+    needed = (
+        "manas_lite/",
+        "tools/",
+        "notebooks/",
+        "tests/",
+        "scripts/",
+        "results/mutation/",
+        "docs/",
+        "data_scripts/",
+        "pyproject.toml",
+    )
     for name in tracked_files():
         if name.startswith(needed):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -220,6 +230,7 @@ def clone(tmp_path_factory):
     edit("manas_course/checks/imaging.py", r"(?s).*\Z", "\n\n" + BLOCKS[checks])
     edit("manas_course/checks/imaging.py", r"__all__ = \[", '"added_light", ')
     edit("tests/course/answers.py", r"(?m)^WRONG.*\{\n", BLOCKS[f"tests/course/answers.py: {wrong}"])
+    edit("tests/course/answers.py", r"(?m)^RIGHT = \{\n", BLOCKS["tests/course/answers.py: entries of RIGHT"])
     with open(folder / "notebooks" / "course.yaml", "a", encoding="utf-8") as file:
         file.write("\n" + BLOCKS["notebooks/course.yaml"])
     source = "notebooks/sources/11_brightness.py"

@@ -266,6 +266,7 @@ def mean_iou(attempt: Attempt, rng: np.random.Generator) -> None:
         "a class that is true, but never predicted": (_without(full, column=True),),
         "no hit at all": (full - np.diag(full.diagonal()),),
         "two classes": (full[:2, :2],),
+        "a class of one pixel, which was missed": (np.array([[50, 3, 0], [2, 40, 0], [1, 0, 0]]),),
         "large counts": (full * 1_000_000,),
     }
 

@@ -252,6 +252,7 @@ def nested_bootstrap(attempt: Attempt, rng: np.random.Generator) -> None:
         "searches that differ by 5 dB": (20, 10, 5.0, 0.5),
     }
     found: dict[str, tuple[float, float, float, float]] = {}
+    every_shift = []
     for name, (searches, images, between, within) in studies.items():
         covered, widths, errors, shifts = 0, [], [], []
         for trial in range(trials):
@@ -262,9 +263,10 @@ def nested_bootstrap(attempt: Attempt, rng: np.random.Generator) -> None:
             errors.append(differences.mean(1).std() / np.sqrt(searches))
             covered += low <= truth <= high
             widths.append(high - low)
-            shifts.append(abs((low + high) / 2 - differences.mean()) / errors[-1])
+            shifts.append(((low + high) / 2 - differences.mean()) / errors[-1])
         ratio = float(np.median(np.array(widths) / (2 * 1.96 * np.array(errors))))
-        found[name] = ratio, float(np.median(shifts)), covered / trials, float(np.median(widths))
+        every_shift += shifts
+        found[name] = ratio, float(np.median(np.abs(shifts))), covered / trials, float(np.median(widths))
     one = "2.5 % and 97.5 % of the resampled means"
     every = [width for *_, width in found.values()]
     expect(
@@ -282,6 +284,9 @@ def nested_bootstrap(attempt: Attempt, rng: np.random.Generator) -> None:
         expect(ratio > 0.9, f"{name}: intervals are {1 / max(ratio, 1e-9):.2f} times too narrow", one)
         expect(ratio < 1.18, wide, one)
         expect(covered_share > 0.8, f"only {held}", "resample searches first")
+
+    skew = float(np.median(every_shift))
+    expect(abs(skew) < 0.1, f"the intervals lie to one side of the mean, by {skew:+.2f} standard errors", one)
 
 
 def _two_numbers(found: Any) -> tuple[float, float]:
@@ -306,6 +311,7 @@ def holm(attempt: Attempt, rng: np.random.Generator) -> None:
         "all fail": ([0.2, 0.9, 0.4], 0.05),
         "all hold": ([0.001, 0.002, 0.003], 0.05),
         "one p value": ([0.04], 0.05),
+        "p values that equal their limits": ([0.5, 0.25], 0.5),
         "one p value, level 0.01": ([0.04], 0.01),
         "a level of 0.2": ([0.09, 0.06, 0.15, 0.04], 0.2),
         "between Holm and Bonferroni": ([0.02, 0.011, 0.9, 0.0126, 0.5], 0.05),

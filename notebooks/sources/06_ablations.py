@@ -268,8 +268,8 @@ def my_interval(differences, rng):
 checks.nested_bootstrap(my_interval)
 
 # %% [markdown]
-# **2. Holm's correction.** Of n p values, the smallest is compared with level/n, the next with level/(n − 1), …; stop at
-# the first that fails.
+# **2. Holm's correction.** Of n p values, the smallest is compared with level/n, the next with level/(n − 1), …. One holds
+# where it is no larger; stop at the first that fails.
 
 
 # %% tags=["exercise", "exercise:holm"]

@@ -248,7 +248,7 @@ checks.pairing(my_targets)
 # maps a list of three branches to a list of three. Your function must raise `AssertionError` for a faulty module and pass a
 # good one. For branch i that is relu(x_i + Σ_{j≠i} path_{j→i}(x_j)); paths from coarser branches (j > i) are still to be
 # enlarged 2^(j−i) times, those from finer ones shrink by themselves; and the list that was given stays as it was. The
-# checker brings four faulty modules. `module.paths["1to0"]` is the path from branch 1 to branch 0, and
+# checker brings some twenty faulty modules. `module.paths["1to0"]` is the path from branch 1 to branch 0, and
 # `nn.functional.interpolate(y, scale_factor=2.0)` enlarges.
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from answers import RIGHT, WRONG
+from mutated_solutions import every_mutant, reasons, sampled, survives
 
 from manas_course import checks
 from manas_course.checks.base import (
@@ -299,3 +300,21 @@ def test_the_misconception_that_explains_most_is_named() -> None:
     assert halves(lambda n: n // 2).message == "3: whole halves"
     assert halves(lambda n: 1).message == "0: always one"
     assert "another number" in halves(lambda n: 5).message
+
+
+# --- solutions, each changed in one small place ---
+
+
+def test_a_changed_solution_fails_or_has_a_reason_to_pass() -> None:
+    known = reasons()
+    assert [mutant.key for mutant in sampled(40) if mutant.key not in known and survives(mutant)] == []
+
+
+@pytest.mark.slow
+def test_one_changed_solution_in_twenty_passes_at_most_and_each_has_a_reason() -> None:
+    """The list is what `python tests/course/mutated_solutions.py` writes, with a reason for each."""
+    tried, known = every_mutant(), reasons()
+    alive = [mutant.key for mutant in tried if survives(mutant)]
+    assert sorted(alive) == sorted(known)
+    assert all(known.values())
+    assert len(alive) <= 0.05 * len(tried)
