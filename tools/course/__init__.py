@@ -9,5 +9,5 @@
 | `sweeps` | a grid of runs, resumable; `distributed_sweeps`: the same on a cluster; `estimates`: cost beforehand |
 | `stamping` | the student's notebooks made from their sources |
 | `slides` | slides made from executed copies |
-| `grading` | tagged cells of handed-in notebooks, checked |
+| `grading` | handed-in notebooks, checked; `wire`: the pipe to a process of their own; `worker`: that process; `fences`: its walls |
 """

@@ -91,10 +91,17 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--out", type=Path, default=Path("runs/course"), help="folder of the copies (default: %(default)s)")
 
-    p = _command(commands, "grade", _grade, "grade handed-in notebooks: tagged cells only; runs other people's code")
+    p = _command(commands, "grade", _grade, "grade handed-in notebooks: runs other people's code, apart from checkers")
     p.add_argument("folder", type=Path, help="folder with the .ipynb files")
     p.add_argument("--csv", type=Path, required=True, help="the table to write")
-    p.add_argument("--timeout", type=int, default=120, help="seconds a notebook is given (default: %(default)s)")
+    p.add_argument(
+        "--timeout", type=int, default=120, help="seconds of computing that an exercise is given (default: %(default)s)"
+    )
+    p.add_argument("--memory", type=float, default=4.0, help="GiB that an exercise is given (default: %(default)s)")
+    p.add_argument("--feedback", type=Path, help="folder of a page per student (default: beside the table)")
+    p.add_argument(
+        "--require-walls", action="store_true", help="grade nothing where neither bwrap nor unshare can keep code in"
+    )
 
     p = _command(commands, "strip", _strip, "make notebook files fit to be committed")
     p.add_argument("files", type=Path, nargs="+")
@@ -224,10 +231,19 @@ def _index(options: argparse.Namespace) -> int:
 
 
 def _grade(options: argparse.Namespace) -> int:
-    from tools.course import grading
+    from tools.course import fences, grading
 
-    print(grading.WARNING.format(seconds=options.timeout), file=sys.stderr)
-    count = grading.grade_folder(options.folder, options.csv, options.timeout)
+    fence = fences.find()
+    if options.require_walls and not fence.program:
+        raise ValueError("this machine builds no walls round other people's code: install bubblewrap")
+    walls = grading.WALLS.format(program=fence.program) if fence.program else grading.NO_WALLS
+    print(grading.WARNING.format(walls=walls, seconds=options.timeout), file=sys.stderr)
+    limits = grading.Limits(options.timeout, int(options.memory * 2**30))
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    count = grading.grade_folder(options.folder, options.csv, limits, feedback=options.feedback, fence=fence, say=say)
     print(f"{count} notebooks graded: {options.csv}")
     return 0
 

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,18 @@ class Notebook:
     exercises: tuple[str, ...] = ()
     """Names of its checkers."""
 
+    points: dict[str, float] = field(default_factory=dict)
+    """What an exercise is worth; 1 where nothing is said."""
+
+    lent: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Parts of the kit, by their full names, that the answer to an exercise may use when it is graded."""
+
     trains: bool = False
     """Whether a run that took no training step has failed."""
+
+    def worth(self, exercise: str) -> float:
+        """Return the points of an exercise."""
+        return self.points.get(exercise, 1.0)
 
     @property
     def stem(self) -> str:
