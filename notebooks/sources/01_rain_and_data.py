@@ -50,9 +50,7 @@ draw.scene(three)
 # Light that comes through a streak *adds*, but a pixel cannot be brighter than white. Let B be the background, S the
 # streaks and O the rainy picture, all in [0, 1]. **Screen blending** multiplies the *darkness*, 1 − value:
 #
-# ```
-# 1 − O = (1 − B)(1 − S)
-# ```
+# $$1 - O = (1 - B)(1 - S) \qquad\text{or}\qquad O = B + S\,(1 - B)$$
 #
 # Against the sky a streak all but vanishes, as it does in nature. Simple addition with clipping looks similar in the
 # dark and wrong in the light.
@@ -187,8 +185,12 @@ def my_screen(background, streaks):
 checks.screen_blend(my_screen)
 
 # %% [markdown]
-# **2. PSNR on Y.** MATLAB's Y of RGB in [0, 1] is (65.481 R + 128.553 G + 24.966 B + 16) / 255. The peak is 1. Clamp
-# first: a network may leave [0, 1].
+# **2. PSNR on Y.** MATLAB's luminance of RGB in [0, 1], and the PSNR of two pictures of $n$ pixels with peak 1, are
+#
+# $$Y = \frac{65.481\,R + 128.553\,G + 24.966\,B + 16}{255}, \qquad
+# \mathrm{PSNR} = -10 \log_{10} \frac1n \sum_{\text{pixels}} (Y_1 - Y_2)^2 .$$
+#
+# Clamp first: a network may leave [0, 1].
 
 
 # %% tags=["exercise", "exercise:psnr_y"]

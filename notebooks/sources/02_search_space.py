@@ -15,6 +15,32 @@ from manas_course import checks, illustrations as pictures
 from manas_lite.networks.modules import FusionModule, ParallelModule
 
 # %% [markdown]
+# ## Why such a space? MANAS in one page
+#
+# The article behind this kit (Cai et al., *MANAS*) searches networks that take rain out of a picture. Three
+# observations shape its space.
+#
+# **Why several scales.** Rain is near and far at once. A far streak is a few pixels long and thin; a near one is long,
+# wide and blurred. A convolution of 3 × 3 pixels sees a far streak whole, but only a small part of a near one. On a map
+# of half the height and width, the same convolution sees four times the area. A network that works at several
+# resolutions sees both, and it can exchange what each resolution has found. HRNet did this first for poses, CLEARER
+# searched over it for restoring pictures, and MANAS takes over their two modules.
+#
+# **Why attention.** Rain covers some pixels and leaves others alone, and it shows in some channels and not in others. A
+# *gate* multiplies a map by numbers between 0 and 1: it lets pass what belongs to the background and holds back what
+# belongs to the rain. Nobody knows beforehand which kind of gate serves best, or where. So the kind of each gate is
+# searched too.
+#
+# **Why several rains of one background.** One clean photograph under three rains gives three inputs with *one* right
+# answer. The answers must then agree with each other, and this can be asked for in the loss (the *internal* loss) even
+# where no clean picture tells how good they are. Notebook 01 showed such scenes; 04 trains on them.
+#
+# **What the article claims, and what is unknown.** It reports better scores than networks that were designed by hand,
+# and help for detection and segmentation. Its loss weights and the cost of its search are not known to us, and the code
+# that its authors released has faults that change the sizes (see docs/hyperparameters.md). This kit therefore repeats
+# the *method* and claims none of the article's numbers. Whether the search is better than chance is a question that
+# notebooks 05 and 06 put to the test.
+#
 # ## A network in lanes
 #
 # The network looks at a picture at several resolutions at once. Each **branch** (a lane) has its own: branch *i* has
@@ -45,13 +71,18 @@ draw.architecture(by_hand)
 # Both take a list with one tensor a branch and return a new list of the same shapes. That is the whole interface, and
 # why one can stand in for the other.
 #
-# ```
-# P(x)_i = x_i + conv3(relu(conv3(x_i)))
-# F(x)_i = x_i + sum over j > i of up(conv1(x_j)) + sum over j < i of down(x_j)
-# ```
+# $$P(x)_i = x_i + \mathrm{conv}_3\bigl(\mathrm{relu}(\mathrm{conv}_3(x_i))\bigr)$$
 #
-# `up` repeats pixels 2^(j−i) times; `down` is a 3 × 3 convolution of stride 2 for each halving. (Where a space
-# normalises, BatchNorm follows each convolution and a ReLU each sum.)
+# $$F(x)_i = x_i + \sum_{j>i} \mathrm{up}_{j-i}\bigl(\mathrm{conv}_1(x_j)\bigr) + \sum_{j<i} \mathrm{down}_{i-j}(x_j)$$
+#
+# Here $x_i$ is the map of branch $i$. The parallel module $P$ is the residual block of ResNet, one for each branch: it
+# adds a correction to what came in, so that doing nothing is easy to learn. The fusion module $F$ adds to each branch
+# what all others have: $\mathrm{up}_k$ repeats each pixel $2^k$ times in both directions, and $\mathrm{down}_k$ is
+# $k$ convolutions of 3 × 3 with stride 2, each of which halves height and width. (Where a space normalises, BatchNorm
+# follows each convolution and a ReLU each sum.)
+#
+# In the supernet a place holds both, with weights $p + f = 1$ that are learned: $M(x) = p\,P(x) + f\,F(x)$. Deriving
+# keeps the one of the larger weight.
 
 # %%
 widths = space.channels[:2]
@@ -76,13 +107,14 @@ for kind in (ParallelModule, FusionModule):
 # On every branch of a cell stands an attention block. It cuts the channels into K = 2 groups F₀ and F₁, and its
 # **edges** are the arrows of a small graph. Each edge o is searched, three of them a block:
 #
-# ```
-# U_0 = o_00(F_0)
-# U_1 = o_10(F_1) + o_11(U_0)
-# out = SE( x + project([U_0, U_1, SE(F_0 + F_1)]) )
-# ```
+# $$U_0 = o_{00}(F_0), \qquad U_1 = o_{10}(F_1) + o_{11}(U_0)$$
 #
-# The last line, with two 1 × 1 convolutions in `project`, is fixed.
+# $$\mathrm{out} = \mathrm{SE}\bigl(x + \mathrm{project}([\,U_0,\ U_1,\ \mathrm{SE}(F_0 + F_1)\,])\bigr)$$
+#
+# Read it from left to right: the first group is gated. The second group is gated too, and hears the result of the
+# first. With $K$ groups, group $i$ has an edge for itself and one for each group before it, which makes
+# $K(K+1)/2$ edges. The last line, with two 1 × 1 convolutions in `project`, is fixed: it puts the groups together again
+# and adds them to what came in.
 #
 # ## Nine operations, all of them gates
 #
@@ -111,8 +143,12 @@ pictures.bars(edge_costs, title=f"one edge, {edge_channels} channels", unit="par
 # **What you should see.** `none` (a cut) and `skip_connect` (the identity) are free, the spatial gates nearly so: they
 # look at only two maps, the channels' maximum and mean. The separable convolutions cost most.
 #
-# Because every candidate but `none` is `x · gate(x)`, a mixture of them is `x · Σₖ wₖ gateₖ(x)`: the wide map is
-# multiplied once, not nine times. Play with the weights of four candidates:
+# Every candidate but `none` multiplies its input by a gate, $o_k(x) = x \cdot g_k(x)$. A mixture of them with weights
+# $w_k = \mathrm{softmax}(\beta)_k$ is therefore one multiplication by a mixture of gates,
+#
+# $$\sum_k w_k\, o_k(x) = x \cdot \sum_k w_k\, g_k(x),$$
+#
+# so that the wide map is multiplied once, not nine times. Play with the weights of four candidates:
 
 # %%
 widgets.mixer(open_split("photos").test[0].clean.read())

@@ -51,39 +51,92 @@ print(
 assert not shared
 
 # %% [markdown]
+# ## How others searched: half a page of history
+#
+# * **Reinforcement learning** (Zoph and Le, 2017): a controller writes down an architecture, the network is trained to
+#   its end, and its accuracy is the reward. It worked, with hundreds of GPUs for weeks: every trial starts from nothing.
+# * **Evolution** (Real et al., 2019): keep a population, change one choice of a good member, drop the oldest. Simpler,
+#   about as good, and as dear.
+# * **One-shot** (Pham et al., 2018; Bender et al., 2018): one *supernet* holds all candidates, and an architecture
+#   borrows its weights from it. A trial now costs seconds. The price: the borrowed weights may rank architectures
+#   wrongly (notebook 05).
+# * **Differentiable** (DARTS, Liu et al., 2019): mix all candidates with learned weights and descend along the gradient
+#   of the mixture. That is what you see here.
+# * **Under constraints** (MnasNet, ProxylessNAS, 2019; Once-for-All, 2020): time on the phone is part of the goal, as
+#   the price λ and the budget are in this kit.
+# * **Zero-cost** (Mellor et al., 2021; Abdelfattah et al., 2021): score an untrained network in one pass. Fast, and often
+#   little better than counting parameters.
+# * **The doubt** (Li and Talwalkar, 2019; Yu et al., 2020): random search with the same effort is hard to beat. Every
+#   claim since then has to show it; so does this course, in 05 and 06.
+#
 # ## Two losses, two kinds of numbers
 #
-# The network's weights *w* should fit the training scenes. The architecture *a* = (α, β) should be good **once the
-# weights have followed it**, on scenes that the weights have not seen:
+# The network's weights $w$ should fit the training scenes. The architecture $a = (\alpha, \beta)$ should be good **once
+# the weights have followed it**, on scenes that the weights have not seen:
 #
-# ```
-# minimise over a:   L_val( w*(a), a )        where  w*(a) = the w that minimises L_train(w, a)
-# ```
+# $$\min_a\ L_{\mathrm{val}}\bigl(w^*(a),\, a\bigr) \qquad\text{where}\qquad
+# w^*(a) = \arg\min_w\ L_{\mathrm{train}}(w, a)$$
 #
-# Training the weights to the end for every small change of *a* would take years. **DARTS** takes one step in their
-# place, w' = w − ξ ∇L_train(w, a), and then there are three ways to take the gradient:
+# This is a *bilevel* problem: one minimisation stands inside another. Why not minimise both with one loss on all scenes?
+# Because then the architecture would be chosen that fits the training scenes best, and a larger network always fits
+# them better. Choosing on other scenes is what validation is for.
 #
-# | order | gradient | cost |
+# Training the weights to the end for every small change of $a$ would take years. **DARTS** takes one step in their
+# place:
+#
+# $$w' = w - \xi\, \nabla_w L_{\mathrm{train}}(w, a)$$
+#
+# ### The gradient through that step
+#
+# Put $w'$ in place of $w^*(a)$. The validation loss then depends on $a$ twice: directly, and through $w'$. The chain rule
+# gives one term for each way:
+#
+# $$\frac{d}{da} L_{\mathrm{val}}(w', a) = \nabla_a L_{\mathrm{val}}(w', a) +
+# \Bigl(\frac{\partial w'}{\partial a}\Bigr)^{\!\top} \nabla_{w'} L_{\mathrm{val}}(w', a)$$
+#
+# The old weights $w$ do not depend on $a$; only the step does. So differentiate the step:
+#
+# $$\frac{\partial w'}{\partial a} = -\,\xi\, \frac{\partial^2 L_{\mathrm{train}}(w, a)}{\partial w\, \partial a}$$
+#
+# With $v = \nabla_{w'} L_{\mathrm{val}}(w', a)$ this is
+#
+# $$\frac{d}{da} L_{\mathrm{val}} = \nabla_a L_{\mathrm{val}}(w', a) - \xi\,
+# \frac{\partial^2 L_{\mathrm{train}}(w, a)}{\partial a\, \partial w}\, v$$
+#
+# The matrix of second derivatives has as many rows as $a$ has numbers and as many columns as $w$: far too large to
+# write down. But only its product with **one vector** $v$ is needed. Such a product is the derivative of
+# $\nabla_a L_{\mathrm{train}}$ when $w$ moves along $v$, and that can be had in two ways. Differentiate twice (`exact`:
+# the gradient of the number $v^\top \nabla_w L_{\mathrm{train}}$ with respect to $a$). Or compare two points a little
+# ahead of $w$ and behind it (`finite-difference`):
+#
+# $$\frac{\partial^2 L_{\mathrm{train}}}{\partial a\, \partial w}\, v \approx
+# \frac{\nabla_a L_{\mathrm{train}}(w + \varepsilon v, a) - \nabla_a L_{\mathrm{train}}(w - \varepsilon v, a)}
+# {2\varepsilon}, \qquad \varepsilon = \frac{r}{\lVert v \rVert}$$
+#
+# Dividing the radius $r$ by the length of $v$ makes the two points equally far apart whatever the size of the gradient.
+# **First order** takes $\xi = 0$: the weights stand still, $w' = w$, and the second term is gone.
+#
+# | order | gradient | passes |
 # |---|---|---|
-# | `first` | ∂L_val/∂a at the present w: as if w did not follow | 1 |
-# | `finite-difference` | ∂L_val/∂a **at w'**, less ξ (p − n) / (2ε) | more than 2 |
-# | `exact` | the same, its second term by differentiating twice | more than 2 |
-#
-# Here p is ∂L_train/∂a at (w + εv) and n is ∂L_train/∂a at (w − εv): two points a little ahead of w and behind it, along
-# v = ∂L_val/∂w at w'.
+# | `first` | $\nabla_a L_{\mathrm{val}}(w, a)$: as if $w$ did not follow | 1 |
+# | `finite-difference` | the formula above, at $w'$ | 4 |
+# | `exact` | the same, its second term by differentiating twice | 2, one of them differentiated twice |
 #
 # On ReLU networks prefer `exact` of the two: two points a finite ε apart may lie on different pieces of the network. The
 # real search unrolls the step of its own optimiser, which need not be plain gradient descent as here.
 #
 # ## A toy with a known answer
 #
-# One weight, one architecture number (the example of the DARTS paper):
+# One weight, one architecture number (the example of the DARTS paper), from $w = -2$, $a = 2$:
 #
-# ```
-# L_train = w² − 2aw + a²        L_val = aw − 2a + 1        start: w = −2, a = 2
-# ```
+# $$L_{\mathrm{train}} = w^2 - 2aw + a^2 \qquad\qquad L_{\mathrm{val}} = aw - 2a + 1$$
 #
-# The best weight is w*(a) = a. Put in: a² − 2a + 1, smallest at **a = 1**.
+# $L_{\mathrm{train}} = (w - a)^2$, so the best weight is $w^*(a) = a$. Put in, $L_{\mathrm{val}} = a^2 - 2a + 1 = (a - 1)^2$,
+# which is smallest at **a = 1**.
+#
+# Do the derivation above once by hand for this toy: $\nabla_w L_{\mathrm{train}} = 2w - 2a$, so
+# $w' = w - \xi(2w - 2a)$ and $\partial w'/\partial a = 2\xi$. With $\nabla_{w'} L_{\mathrm{val}} = a$ the whole gradient
+# is $(w' - 2) + 2\xi a$. The second summand is what first order leaves out.
 #
 # > **Predict.** First order believes that w stands still, so that ∂L_val/∂a = w − 2. Where does it come to rest?
 
@@ -143,8 +196,17 @@ pictures.phase_plane([paths[0], paths[1], wrong])
 #
 # ## The loss of the architecture
 #
-# Besides the images' losses, the architecture step has two terms of its own. **Entropy** pushes each weight to 0 or 1,
-# so that deriving loses little; **complexity** is the expected cost, λ times. Entropy written by hand breaks:
+# Besides the images' losses, the architecture step has two terms of its own. **Entropy** pushes each weight $p$ to 0 or
+# 1, so that deriving loses little; it is a mean over all $n$ weights of a table of logits:
+#
+# $$R(\alpha) = \frac1n \sum_p H(p), \qquad H(p) = -\,p \log_{10} p - (1 - p) \log_{10}(1 - p)$$
+#
+# **Complexity** is what the network would cost on average if each place drew its candidate with its weights as
+# probabilities, as a share of the most expensive network, λ times:
+#
+# $$C(\alpha, \beta) = \frac{c_0 + \sum_{\text{places}} \sum_k w_k\, c_k}{c_{\max}}$$
+#
+# Entropy written by hand breaks:
 
 
 # %%

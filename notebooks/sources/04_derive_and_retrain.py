@@ -104,15 +104,27 @@ print(rounded, "(1 undecided, 0 decided, as in 03)")
 # ## Multi-to-one, in one forward pass
 #
 # B scenes with R rains go through the network as B · R images; they meet only in the loss. It has two parts for the
-# pictures. The **external loss** asks every output T to be like the clean picture Y,
+# pictures. The **external loss** asks every output $T_k$ to be like the clean picture $Y$: pixel by pixel (the method
+# squares the difference; $|T_k - Y|$ and 0.3 are this kit's), in structure (SSIM, 11 × 11 windows), and smooth (total
+# variation):
 #
-# ```
-# L_ext = 3 · mean over the rains of [ |T − Y| + 0.3 (1 − SSIM(T, Y)) ] + 10⁻⁴ TV(T)
-# ```
+# $$L_{\mathrm{ext}} = \frac3R \sum_{k=1}^R \Bigl[\, \overline{|T_k - Y|} + 0.3\,\bigl(1 - \mathrm{SSIM}(T_k, Y)\bigr)
+# \Bigr] + 10^{-4}\, \mathrm{TV}(T)$$
 #
-# pixel by pixel (the method squares the difference; |T − Y| and 0.3 are this kit's), in structure (SSIM, 11 × 11
-# windows), and smooth (total variation). The **internal loss** asks the R outputs of a scene to agree: 3/P times the sum
-# over the P pairs of their mean squared difference, a tenth of which is added from the second epoch on.
+# The **internal loss** asks the $R$ outputs of a scene to agree. It takes the mean squared difference of each of the
+# $P = R(R-1)/2$ pairs; a tenth of it is added from the second epoch on:
+#
+# $$L_{\mathrm{int}} = \frac3P \sum_{j<k} \overline{(T_j - T_k)^2}$$
+#
+# Why does agreement help? Two outputs can only differ in what is left of the rain, or in background that one of them
+# has lost: the true picture is the same. Where the clean picture says how wrong an output is, the internal loss says
+# which part of the error comes from the rain. It cannot work alone: outputs that are all grey agree perfectly.
+#
+# The sum over pairs looks expensive. It is not: for any numbers $t_1 \dots t_R$ with mean $\bar t$,
+#
+# $$\sum_{j<k} (t_j - t_k)^2 = R \sum_k (t_k - \bar t)^2,$$
+#
+# so that the pairs are $R^2$ times a variance.
 
 # %%
 # NBVAL_CHECK_OUTPUT

@@ -99,7 +99,11 @@ widgets.genotype_editor(micro_bench.genotype_of("pppf", "SE"), table=bench.by_ge
 # **noise** beside the differences between architectures, and how far do two trainings **agree on the ranking**?
 #
 # The second has a name. *Kendall's tau* takes every pair of architectures and asks whether both rankings put them in the
-# same order: 1 always, 0 half of the time, −1 never. Tau between two trainings of the *same* architectures is the
+# same order:
+#
+# $$\tau = \frac{\text{pairs in the same order} - \text{pairs in opposite order}}{\text{all pairs}}$$
+#
+# It is 1 where they always agree, 0 where they agree half of the time, −1 where they never do. Tau between two trainings of the *same* architectures is the
 # **noise ceiling**: what a second training is worth as a prediction of the first. A shortcut that reaches it is as good as
 # training once; only one without noise of its own, as a count of parameters is, can lie above it.
 
@@ -139,8 +143,12 @@ draw.clouds(
 # ## Random search, exactly
 #
 # Train *n* architectures drawn without repetition and keep the best. On a table nothing has to be simulated: the expected
-# best of *n* is the mean of an **order statistic**. With N values sorted upwards, the i-th is the best of *n* with
-# probability C(i−1, n−1) / C(N, n).
+# best of *n* is the mean of an **order statistic**. Sort all $N$ values upwards, $x_1 \le \dots \le x_N$. The $i$-th is the
+# best of $n$ if it is drawn and the $n - 1$ others come from the $i - 1$ values below it. Of all ways to draw $n$ from $N$,
+# this is the share
+#
+# $$\Pr(\text{best} = x_i) = \binom{i-1}{n-1} \Big/ \binom{N}{n}, \qquad
+# \mathrm{E}[\text{best of } n] = \sum_{i=n}^{N} x_i \binom{i-1}{n-1} \Big/ \binom{N}{n} .$$
 
 # %%
 # NBVAL_CHECK_OUTPUT

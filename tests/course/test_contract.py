@@ -208,6 +208,7 @@ def test_one_command_moves_every_badge_and_set_up_cell(tmp_path, monkeypatch: py
 
     copy, wheel = tmp_path / "notebooks", tmp_path / "manas_lite-0.1.0-py3-none-any.whl"
     shutil.copytree(contents.folder(), copy, ignore=shutil.ignore_patterns(".*", "runs"))
+    (tmp_path / "docs").mkdir()
     for name in stamping.ADDRESSED:
         shutil.copy(ROOT / name, tmp_path / name)
     before = {name: (tmp_path / name).read_text(encoding="utf-8") for name in stamping.ADDRESSED}
