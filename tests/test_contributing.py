@@ -204,6 +204,7 @@ def clone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clone")
     needed = (
         "manas_lite/",
+        "manas_course/",
         "tools/",
         "notebooks/",
         "tests/",
