@@ -1,5 +1,6 @@
 """What a run loses when it is cut, what it says then, and what it refuses before it works."""
 
+import contextlib
 import json
 import os
 import warnings
@@ -227,6 +228,28 @@ def test_leftovers_of_our_writing_are_cleared_and_others_stay(tmp_path, monkeypa
         found = {path.name for path in tmp_path.iterdir()}
     assert not ours & found
     assert theirs <= found
+
+
+def test_leftovers_of_killed_processes_are_cleared_and_those_of_living_ones_stay(tmp_path, monkeypatch):
+    def killed(*_):
+        raise Cut
+
+    monkeypatch.setattr(checkpoint.os, "replace", killed)
+    dead = os.fork()
+    if dead == 0:
+        with contextlib.suppress(Cut):
+            checkpoint.write_atomic(tmp_path / "a.png", b"half")
+        os._exit(0)
+    os.waitpid(dead, 0)
+    with pytest.raises(Cut):
+        checkpoint.write_atomic(tmp_path / "b.png", b"half")  # this process lives
+    monkeypatch.setattr(checkpoint, "HOST", "0" * 8)
+    with pytest.raises(Cut):
+        checkpoint.write_atomic(tmp_path / "c.png", b"half")  # another machine's
+    monkeypatch.undo()
+    assert len(list(tmp_path.iterdir())) == 3
+    checkpoint.clear_leftovers(tmp_path)
+    assert [f".{dead}." in path.name for path in tmp_path.iterdir()] == [False, False]
 
 
 @pytest.mark.parametrize("length", [200, 248, 255])

@@ -9,7 +9,6 @@ pairs: 185 MB).
 import hashlib
 import math
 import os
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from manas_lite import rain
 from manas_lite.data.listing import DataWarning
 from manas_lite.data.pictures import RainyPicture, check_seal
 from manas_lite.data.scenes import Scene
+from manas_lite.runs.checkpoint import clear_leftovers, write_atomic
 
 
 class Cache:
@@ -62,6 +62,7 @@ class DiskCache(Cache):
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(self.folder)
         self._full = False
         self._files: dict[Scene, tuple[Path, tuple[int, ...]]] = {}
 
@@ -82,13 +83,9 @@ class DiskCache(Cache):
     def _write(self, path: Path, stack: np.ndarray) -> None:
         if self._full:
             return
-        handle, temporary = tempfile.mkstemp(dir=self.folder, suffix=".tmp")
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(stack.data)
-            os.replace(temporary, path)
+            write_atomic(path, stack.reshape(-1).data)
         except OSError as error:
-            Path(temporary).unlink(missing_ok=True)
             self._full = True
             message = f"the cache {self.folder} cannot grow ({error}); what is not in it is decoded every time"
             warnings.warn(message, DataWarning, stacklevel=2)

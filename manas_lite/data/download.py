@@ -13,8 +13,9 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -34,7 +35,9 @@ from manas_lite.data.registry import (
     manual_steps,
 )
 from manas_lite.data.unpack import ArchiveError, is_archive, unpack_archive
-from manas_lite.runs.checkpoint import sha256_of, write_atomic
+from manas_lite.runs.checkpoint import clear_leftovers, sha256_of, write_atomic, write_whole
+from manas_lite.runs.documents import document, read_json
+from manas_lite.runs.settings import plain
 
 ATTEMPTS = 6
 """Attempts without a byte after which a source is given up."""
@@ -50,6 +53,25 @@ _NUMBER = re.compile(r"[0-9]{1,18}")  # what str.isdigit takes for one may be no
 _VALIDATOR = re.compile(r"(?!W/)[!-~][ -~]*")
 _WEB_PAGE = "an HTML page came instead of the archive (a quota, a login, or a moved file)"
 Wait = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What is kept of an archive that proved right."""
+
+    size: int | None
+    """Its bytes."""
+    sha256: str | None
+    """Its hash, in hexadecimal digits."""
+    source: str = ""
+    """Where it came from."""
+    first_seen: str = ""
+    """When it came."""
+
+
+@dataclass(frozen=True)
+class _Record:
+    archives: dict[str, Remembered]
 
 
 class DownloadError(RuntimeError):
@@ -68,8 +90,8 @@ def get(
     """Return the folder of a registered set, downloaded and unpacked where it is not there.
 
     Sources, in order: the archive at `given`, the verified one kept below `root`, `mirrors` and those of the
-    registry, Google Drive. An archive that cannot be unpacked counts as none: the next source is asked. Two calls at
-    once work one after the other.
+    registry, Google Drive. An archive that cannot be unpacked, or holds no pictures of the set, counts as none: the
+    next source is asked. Two calls at once work one after the other.
 
     Args:
         name: the set's name in the registry.
@@ -81,7 +103,7 @@ def get(
 
     Raises:
         DownloadError: no source delivers; the message ends in the steps to take by hand.
-        ArchiveError: the archive at `given` must not be unpacked.
+        ArchiveError: the archive at `given` must not be unpacked, or is of something else.
         ValueError: no set has this name.
     """
     chosen, base = data_set(name), data_folder(root)
@@ -109,7 +131,16 @@ def get(
             return where
         for item in map(archive, chosen.archives):
             item = replace(item, mirrors=(*mirrors, *item.mirrors))
-            unpack = partial(unpack_archive, into=base / item.into, limit=item.unpacked_limit, progress=progress)
+            into = base / item.into
+            inner = where.relative_to(into) if where.is_relative_to(into) else Path()
+
+            def look(files: Path, inner: Path = inner) -> None:
+                if not holds_pictures(files / inner):
+                    raise ArchiveError(
+                        f"it unpacks, but holds no folder {chosen.folder} of pictures: it is another archive"
+                    )
+
+            unpack = partial(unpack_archive, into=into, limit=item.unpacked_limit, progress=progress, look=look)
             if given is not None:
                 path = Path(given)
                 verify(path, item, archives)
@@ -120,12 +151,6 @@ def get(
                 except DownloadError as error:
                     raise DownloadError(f"{error}\nBy hand:\n{manual_steps(chosen, base)}") from error
             fetched.append((path, item))
-        if not holds_pictures(where):
-            raise DownloadError(
-                f"{path} was unpacked, but holds no folder {chosen.folder} of pictures; it is another archive than "
-                f"expected. Take it away to try again, or look below {base / item.into}, and name the right folder to "
-                "open_split"
-            )
         if complete():  # what is not the set must not become the measure
             for path, item in fetched:
                 remember(path, item, archives, source=str(given or "download"))
@@ -158,6 +183,7 @@ def fetch(
         DownloadError: all sources have failed; the message gives the reason of each.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(folder)
     _read_record(folder / "record.json")  # a damaged one is no fault of the archives
     path = folder / item.name
     failures = []
@@ -176,7 +202,8 @@ def fetch(
         (url, partial(fetch_url, url, size=item.size, most=most, progress=progress, wait=wait)) for url in item.mirrors
     ]
     if item.drive:
-        sources.append((f"Drive file {item.drive}", partial(fetch_drive, item.drive, progress=progress, wait=wait)))
+        drive = partial(fetch_drive, item.drive, progress=progress, wait=wait, most=most)
+        sources.append((f"Drive file {item.drive}", drive))
     for number, (name, source) in enumerate(sources):
         part = folder / f"{item.name}.{number}.part"  # a part for each source: their bytes must not be mixed
         arrived = False
@@ -204,8 +231,8 @@ def fetch(
 def verify(path: Path, item: Archive, records: Path) -> None:
     """Check kind, size and sha256 against the registry and the record in a folder; raise DownloadError where wrong."""
     record_file = records / "record.json"
-    known = _read_record(record_file).get(item.name, {})
-    size, expected = item.size or known.get("size"), item.sha256 or known.get("sha256")
+    known = _read_record(record_file).get(item.name, Remembered(None, None))
+    size, expected = item.size or known.size, item.sha256 or known.sha256
     origin = f"the first download; if that one was wrong, take its entry out of {record_file}"
     if not path.is_file():
         raise DownloadError(
@@ -232,9 +259,8 @@ def remember(path: Path, item: Archive, records: Path, source: str) -> None:
     known = _read_record(record_file)
     if item.name not in known:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        size, digest = path.stat().st_size, sha256_of(path)
-        known[item.name] = {"size": size, "sha256": digest, "source": source, "first_seen": now}
-        write_atomic(record_file, json.dumps(known, indent=1).encode())
+        known[item.name] = Remembered(path.stat().st_size, sha256_of(path), source, now)
+        write_atomic(record_file, json.dumps(plain(known), indent=1).encode())
 
 
 def fetch_url(
@@ -290,8 +316,13 @@ def fetch_url(
             wait(delay)
 
 
-def fetch_drive(file_id: str, part: Path, progress: bool = True, wait: Wait = time.sleep) -> None:
-    """Download a Google Drive file by its id with gdown (the arguments that versions 5.2 and 6 share)."""
+def fetch_drive(
+    file_id: str, part: Path, progress: bool = True, wait: Wait = time.sleep, most: int | None = None
+) -> None:
+    """Download a Google Drive file by its id with gdown (the arguments that versions 5.2 and 6 share).
+
+    No more than `most` bytes are written. On Windows, which limits no file, more is refused only when it has come.
+    """
     import gdown
 
     folder = part.with_name(part.name + ".gdown")  # its own: gdown resumes any NAME*.part it finds
@@ -300,14 +331,19 @@ def fetch_drive(file_id: str, part: Path, progress: bool = True, wait: Wait = ti
     for attempt in range(ATTEMPTS):
         before = _bytes_below(folder)
         try:
-            done = gdown.download(id=file_id, output=str(output), resume=True, quiet=not progress, use_cookies=False)
+            with _no_file_beyond(most):
+                done = gdown.download(
+                    id=file_id, output=str(output), resume=True, quiet=not progress, use_cookies=False
+                )
         except Exception as error:  # gdown raises its own classes, requests' and KeyError, by version
+            _refuse_beyond(most, folder)
             _raise_if_full(error)
             if type(error).__name__ == "FileURLRetrievalError":
                 raise DownloadError(f"Drive refuses (quota or permission): {_first_line(error)}") from error
             reason = _first_line(error)
         else:
             if done and output.is_file():
+                _refuse_beyond(None if most is None else most + 1, folder)
                 os.replace(output, part)
                 shutil.rmtree(folder)
                 return
@@ -316,6 +352,30 @@ def fetch_drive(file_id: str, part: Path, progress: bool = True, wait: Wait = ti
             break
         wait(0.5 * 2**attempt)
     raise DownloadError(f"{reason} (what came is kept in {folder.name})")
+
+
+@contextmanager
+def _no_file_beyond(most: int | None) -> Iterator[None]:
+    """Let the system refuse, with an OSError, what would make any file of this process larger than `most` bytes."""
+    if most is None or os.name != "posix":
+        yield
+        return
+    import resource
+
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limits = [limit for limit in (most, *old) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (min(limits), old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+
+def _refuse_beyond(most: int | None, folder: Path) -> None:
+    """Give a download up that has written `most` bytes and would go on; nothing of it is kept."""
+    if most is not None and _bytes_below(folder) >= most:
+        shutil.rmtree(folder)
+        raise DownloadError("it is more than this archive can have")
 
 
 class _Busy(Exception):
@@ -375,7 +435,7 @@ def _attempt(session: Any, url: str, part: Path, size: int | None, most: int | N
                 if most is not None and have > most:
                     file.truncate(0)  # nothing of it is worth going on with
                     raise DownloadError(f"the server sends more than the {most:,} bytes that this archive can have")
-                file.write(piece)
+                write_whole(file, piece)
                 bar.update(len(piece))
     if total is not None and have < total:
         return False
@@ -399,10 +459,12 @@ def _bytes_below(folder: Path) -> int:
     return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
 
 
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+def _read_record(path: Path) -> dict[str, Remembered]:
+    if not path.exists():
         return {}
-    except (json.JSONDecodeError, TypeError, ValueError) as error:
-        raise DownloadError(f"{path}: the record of downloads is damaged; move it away to trust anew") from error
+    try:
+        return document(_Record, {"archives": read_json(path)}, path).archives
+    except ValueError as error:
+        raise DownloadError(
+            f"{path}: the record of downloads is damaged ({error}); move it away to trust anew"
+        ) from error

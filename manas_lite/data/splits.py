@@ -6,13 +6,47 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from manas_lite.data.pictures import AnyPicture, Picture, RainyPicture
 from manas_lite.data.scenes import Scene
 from manas_lite.runs.checkpoint import write_atomic
+from manas_lite.runs.documents import about, document, read_json
+from manas_lite.runs.settings import parse
 
 PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class _PictureEntry:
+    path: str | None = None
+    half: Literal["left", "right"] | None = None
+    clean: dict[str, Any] | None = None
+    level: str | float | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class _SceneEntry:
+    name: str
+    clean: _PictureEntry
+    rainy: tuple[_PictureEntry, ...]
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Parts:
+    train: tuple[_SceneEntry, ...]
+    val: tuple[_SceneEntry, ...]
+    test: tuple[_SceneEntry, ...]
+
+
+@dataclass(frozen=True)
+class _Saved:
+    version: int
+    sha256: str
+    root: str
+    parts: _Parts
 
 
 @dataclass(frozen=True)
@@ -55,16 +89,14 @@ class Split:
         Raises:
             ValueError: the file is no split, or its contents no longer have the hash that it states.
         """
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            parts, stated = content["parts"], content["sha256"]
-            base = Path(root if root is not None else content["root"])
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}: is not a split saved by Split.save ({error!r})") from error
-        found = hashlib.sha256(_canonical(parts).encode()).hexdigest()
-        if found != stated:
-            raise ValueError(f"{path}: was changed after it was saved (sha256 {found}, stated {stated})")
-        return cls(**{part: tuple(_scene_from(entry, base) for entry in parts[part]) for part in PARTS})
+        content = read_json(path)
+        saved = document(_Saved, content, f"{path}: is not a split saved by Split.save")
+        base = Path(saved.root if root is None else root)
+        with about(path):
+            found = hashlib.sha256(_canonical(content["parts"]).encode()).hexdigest()
+            if found != saved.sha256:
+                raise ValueError(f"was changed after it was saved (sha256 {found}, stated {saved.sha256})")
+            return cls(*(tuple(_scene_from(entry, base) for entry in getattr(saved.parts, part)) for part in PARTS))
 
     def _root(self) -> Path:
         folders = {str(file.absolute().parent) for part in PARTS for s in getattr(self, part) for file in s.files()}
@@ -134,18 +166,18 @@ def _picture_entry(picture: AnyPicture, root: Path) -> dict[str, Any]:
     return entry | {"half": picture.half} if picture.half else entry
 
 
-def _scene_from(entry: dict[str, Any], root: Path) -> Scene:
-    rainy = tuple(_picture_from(picture, root) for picture in entry["rainy"])
-    return Scene(entry["name"], _file_from(entry["clean"], root), rainy, tuple(entry["labels"]))
+def _scene_from(entry: _SceneEntry, root: Path) -> Scene:
+    rainy = tuple(_picture_from(picture, root) for picture in entry.rainy)
+    return Scene(entry.name, _file_from(entry.clean, root), rainy, entry.labels)
 
 
-def _picture_from(entry: dict[str, Any], root: Path) -> AnyPicture:
-    if "level" in entry:
-        return RainyPicture(_file_from(entry["clean"], root), entry["level"], entry["seed"])
-    return _file_from(entry, root)
+def _picture_from(entry: _PictureEntry, root: Path) -> AnyPicture:
+    if entry.clean is None or entry.level is None or entry.seed is None:
+        return _file_from(entry, root)
+    return RainyPicture(_file_from(parse(_PictureEntry, entry.clean), root), entry.level, entry.seed)
 
 
-def _file_from(entry: dict[str, Any], root: Path) -> Picture:
-    if "level" in entry:
-        raise ValueError(f"a clean picture must be a file, and this one is synthetic rain: {entry}")
-    return Picture(root / entry["path"], entry.get("half"))
+def _file_from(entry: _PictureEntry, root: Path) -> Picture:
+    if entry.path is None:
+        raise ValueError(f"a clean picture must be a file, and one has no path: {entry}")
+    return Picture(root / entry.path, entry.half)

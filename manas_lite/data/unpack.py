@@ -48,7 +48,11 @@ def is_archive(path: str | os.PathLike[str]) -> bool:
 
 
 def unpack_archive(
-    path: str | os.PathLike[str], into: str | os.PathLike[str], limit: int, progress: bool = False
+    path: str | os.PathLike[str],
+    into: str | os.PathLike[str],
+    limit: int,
+    progress: bool = False,
+    look: Callable[[Path], object] = Path.stat,
 ) -> Path:
     """Unpack a zip or tar (also compressed) into the folder `into` and return it.
 
@@ -60,6 +64,7 @@ def unpack_archive(
         into: the folder to fill; files that are there already stay, or are replaced by those of the same name.
         limit: bytes that the members may hold in all.
         progress: show a bar.
+        look: is called with the folder of what was unpacked, before anything is moved; an error of it refuses the lot.
 
     Raises:
         ArchiveError: the archive is damaged, or holds absolute members, `..`, links and devices, encrypted members,
@@ -76,6 +81,7 @@ def unpack_archive(
     try:
         with FileLock(workspace / ".lock"):
             _unpack(path, workspace / "files", limit, progress)
+            look(workspace / "files")
             _move_all(workspace / "files", into)
     finally:
         shutil.rmtree(workspace, ignore_errors=True)

@@ -20,7 +20,7 @@ from manas_lite.photos.images import check_ending, is_hidden, write_image
 from manas_lite.photos.inference import DivergedNetworkError, check_replacing, derain, seconds_per_pixel
 from manas_lite.photos.photographs import PHOTOGRAPHS, open_photograph, photograph_size
 from manas_lite.photos.zoo import fingerprint
-from manas_lite.runs.checkpoint import write_atomic
+from manas_lite.runs.checkpoint import clear_leftovers, write_atomic
 from manas_lite.runs.progress import Progress
 
 LONG = 10.0
@@ -106,6 +106,7 @@ def derain_folder(
         place.mkdir(parents=True, exist_ok=True)
         if not os.access(place, os.W_OK | os.X_OK):
             raise PermissionError(f"{place}: may not be written to; name another folder")
+        clear_leftovers(place)
     marks = {_mark(path) for path in sheets}
     for picture in pictures:
         if _mark(picture.name) not in known and (in_place or not (output / picture.name).exists()):

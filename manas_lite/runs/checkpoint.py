@@ -9,12 +9,13 @@ import hashlib
 import json
 import operator
 import os
+import socket
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import safetensors.torch
 import torch
@@ -29,6 +30,9 @@ LARGEST = 32 * 2**30
 
 LEFTOVER = ".*.manas_lite.tmp"
 """What the temporary files of `write_atomic` are called: a pattern."""
+
+HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
+"""This machine, in the names of temporary files: a number of a process says nothing on another one."""
 
 _HEADER = "manas_lite"  # the one entry of safetensors' own metadata, a JSON text
 
@@ -115,14 +119,15 @@ def read(path: str | Path, *, identity: str | None = None) -> tuple[dict[str, An
         return _unflatten(flat, header.empty), header.meta
 
 
-def write_atomic(path: str | Path, data: bytes) -> None:
+def write_atomic(path: str | Path, data: bytes | memoryview) -> None:
     """Replace a file in one step: a temporary file beside it, synced, then renamed over it.
 
     Whatever goes wrong, the file from before is still there and whole. An OSError says so.
     """
     path = Path(path)
     # Short whatever the file's name is, since names have a largest length.
-    temporary = path.with_name(f".{zlib.crc32(path.name.encode(errors='replace')):08x}.{os.getpid()}.manas_lite.tmp")
+    name = f"{zlib.crc32(path.name.encode(errors='replace')):08x}"
+    temporary = path.with_name(f".{name}.{HOST}.{os.getpid()}.manas_lite.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(data)
@@ -142,6 +147,28 @@ def write_atomic(path: str | Path, data: bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove the temporary files of `write_atomic` in a folder that killed processes of this machine have left.
+
+    Those of a living process, or of another machine, stay.
+    """
+    for path in folder.glob(f".*.{HOST}.[0-9]*.manas_lite.tmp"):
+        if os.name == "posix":  # elsewhere nothing asks whether a process lives without harming it
+            try:
+                os.kill(int(path.name.split(".")[3]), 0)
+            except ProcessLookupError:
+                path.unlink(missing_ok=True)
+            except OSError:  # it lives, and is somebody else's
+                pass
+
+
+def write_whole(file: BinaryIO, data: bytes) -> None:
+    """Write all of `data` to an unbuffered file, which may take part of it at a time; the next part says why."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

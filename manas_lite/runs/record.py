@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, Self
 import torch
 from filelock import FileLock, Timeout
 
-from manas_lite.runs.checkpoint import LEFTOVER, sha256_of, write_atomic
+from manas_lite.runs.checkpoint import LEFTOVER, sha256_of, write_atomic, write_whole
 from manas_lite.runs.documents import decode, document, one_line, read_bytes, read_json
 from manas_lite.runs.environment import describe_environment, peak_memory
 from manas_lite.runs.settings import completed, difference, plain
@@ -235,9 +235,7 @@ class RunDirectory:
         if type(record.get("step")) is not int:
             raise ValueError(f"log record {dict(record)!r} has no integer 'step'")
         self._log = self._log or open(self.path / LOG, "ab", buffering=0)  # noqa: SIM115 - till __exit__
-        data = memoryview(_encoded(to_json(record) + "\n"))
-        while data:  # an unbuffered write may take part of it; the next one says why
-            data = data[self._log.write(data) :]
+        write_whole(self._log, _encoded(to_json(record) + "\n"))
         if time.monotonic() - self._saved > MANIFEST_EVERY:
             self._save_manifest()
 

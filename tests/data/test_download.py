@@ -439,6 +439,52 @@ def test_drive_delivering_html_under_a_file_name_is_refused(drive: Loopback, tmp
         get(item(drive="ID"), tmp_path)
 
 
+@pytest.mark.parametrize("limit", [100_000, len(BODY) - 1])
+def test_drive_sends_no_more_than_an_archive_can_have(drive: Loopback, tmp_path: Path, limit: int) -> None:
+    drive.on("/uc", serve(BODY, name="train.zip"))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    largest = [0]
+    plain = gdown.download
+
+    def watched(**arguments):
+        try:
+            return plain(**arguments)
+        finally:
+            largest[0] = sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file())
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(DownloadError, match="more than this archive can have"):
+        patch.setattr(gdown, "download", watched)
+        get(replace(item(drive="ID"), unpacked_limit=limit), tmp_path)
+    assert 0 < largest[0] <= limit
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert resource.getrlimit(resource.RLIMIT_FSIZE) == before
+    get(replace(item(drive="ID"), unpacked_limit=len(BODY)), tmp_path)
+
+
+def test_the_end_of_a_file_on_a_full_disk_is_not_lost(
+    server: Loopback, tmp_path: Path, small_disk: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system takes part of the last piece: that is no error of its own, and the next write is one."""
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(BODY) - 10, hard))
+    url = server.on("/a", serve(BODY))
+    with pytest.raises(OSError, match="disk is full"):
+        get(item(url), tmp_path)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert get(item(url), tmp_path).read_bytes() == BODY
+    assert server.requests[-1][1] == f"bytes={len(BODY) - 10}-"  # what had arrived was kept
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", '{"set.zip": 3}', '{"set.zip": {"size": "x"}}', "[" * 100_000, '{"set.zip": {}}']
+)
+def test_a_record_that_is_none_is_told(server: Loopback, tmp_path: Path, text: str) -> None:
+    (tmp_path / "record.json").write_text(text)
+    with pytest.raises(DownloadError, match=r"record.json: the record of downloads is damaged") as found:
+        get(item(server.on("/a", serve(BODY))), tmp_path)
+    assert "\n" not in str(found.value)
+
+
 def test_mirror_comes_before_drive(drive: Loopback, tmp_path: Path) -> None:
     drive.on("/uc", serve(OTHER, name="train.zip"))
     get(item(drive.on("/mirror", serve(BODY)), drive="ID"), tmp_path)

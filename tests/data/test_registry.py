@@ -244,6 +244,19 @@ def test_empty_folder_is_no_set(tiny: DataSet, server: Loopback, tmp_path: Path)
     assert len(list((where / "train" / "input").iterdir())) == 5
 
 
+def test_an_archive_of_something_else_is_passed_over(tiny: DataSet, server: Loopback, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as other:
+        other.writestr("holiday/1.png", b"")
+        other.writestr("tiny/data/README.txt", b"moved")
+    urls = [server.on("/other.zip", serve(buffer.getvalue()))]
+    urls.append(server.on("/tiny.zip", serve(small_set({"train": 5, "test": 3}))))
+    get("tiny", tmp_path, mirrors=urls, progress=False)
+    assert count_differences(tiny, list_set(tiny, tmp_path)) == []
+    assert not list(tmp_path.rglob("holiday"))  # nothing of the other one was put among the sets
+    assert not list(tmp_path.rglob("README.txt"))
+
+
 def test_archive_of_something_else_is_told(tiny: DataSet, server: Loopback, tmp_path: Path) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as other:

@@ -1,13 +1,16 @@
 """Pictures, scenes, seals and splits."""
 
 import contextlib
+import hashlib
 import json
 import os
+import sys
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from samples import background, rain_on, save, save_halves, save_pair
 
@@ -23,6 +26,9 @@ from manas_lite.data import (
     with_extra_rain,
 )
 from manas_lite.photos.images import ImageError
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import mutations
 
 
 def named(name: str, rains: int = 1) -> Scene:
@@ -228,3 +234,26 @@ def test_changed_or_foreign_split_file_is_refused(tmp_path: Path) -> None:
     path.write_text('{"a": 1}')
     with pytest.raises(ValueError, match=r"split.json: is not a split"):
         Split.load(path)
+
+
+@given(st.integers(0, 2**64))
+@settings(max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+def test_a_split_file_that_lies_is_told_in_one_line(tmp_path: Path, seed: int) -> None:
+    """With a right hash, so that only its contents are wrong; what is still a split is read."""
+    random = Random(seed)
+    scenes = [*(named(f"s{i}") for i in range(3)), *with_extra_rain([named(f"t{i}") for i in range(3)], [0.3], 1)]
+    path = split_scenes(scenes, 0).save(tmp_path / "split.json")
+    content = json.loads(path.read_text())
+    content["parts"] = mutations.mutated(content["parts"], random)
+    text = json.dumps(content["parts"], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    content["sha256"] = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+    path.write_text(json.dumps(content))
+    told = f"{path}: "
+    with contextlib.suppress(ValueError):
+        try:
+            Split.load(path)
+        except ValueError as error:
+            told = str(error)
+            raise
+    assert told.startswith(str(path))
+    assert "\n" not in told
