@@ -20,7 +20,7 @@ from manas_lite.data import open_split
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.space import SearchSpace
 from manas_lite.runs.progress import headless
-from manas_lite.runs.record import MANIFEST, BusyError, read_json, read_log, write_json
+from manas_lite.runs.record import MANIFEST, BusyError, read_json, read_log, run_path, write_json
 from manas_lite.runs.settings import parse, to_dict
 from manas_lite.training.retraining import RetrainResult, retrain
 from manas_lite.training.schedules import RetrainSettings, SearchSettings
@@ -78,7 +78,7 @@ class Background:
             raise ValueError(f"a {kind} needs {wanted.__name__}, got {type(settings).__name__}")
         subject = to_dict(what) if isinstance(what, SearchSpace) else json.loads(what.to_json())
         job = {"kind": kind, "what": subject, "settings": to_dict(settings), "data": data, "seed": seed}
-        path = Path(runs_dir) / name
+        path = run_path(runs_dir, name)
         path.mkdir(parents=True, exist_ok=True)
         if _locked(path):
             held = read_json(path / JOB)

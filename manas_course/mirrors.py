@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from functools import partial
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -28,8 +29,7 @@ def local(data: str, root: str | Path | None = None, *, progress: bool = True) -
         progress: show a bar.
 
     Raises:
-        DownloadError: where the address does not deliver an archive.
-        ArchiveError: for an archive that must not be unpacked.
+        DownloadError: where the address does not deliver an archive, or one that must not be unpacked.
         ModuleNotFoundError: without the `data` extra.
     """
     if not re.match(r"https?://", data):
@@ -42,6 +42,7 @@ def local(data: str, root: str | Path | None = None, *, progress: bool = True) -
         drive = DRIVE.match(data)
         source = {"drive": drive[1]} if drive else {"mirrors": (data,)}
         item = Archive(name=f"{folder.name}.archive", into=folder.name, unpacked_limit=LARGEST, **source)
-        unpack_archive(fetch(item, base / "archives", progress=progress), folder, LARGEST, progress=progress)
+        unpack = partial(unpack_archive, into=folder, limit=LARGEST, progress=progress)
+        fetch(item, base / "archives", progress=progress, use=unpack)
     tables = sorted(folder.rglob("pairs.csv"))
     return str(tables[0].parent if tables else folder)

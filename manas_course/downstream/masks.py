@@ -8,7 +8,7 @@ from PIL import Image
 
 from manas_course.downstream import ASSETS
 from manas_lite.data import Picture, open_split
-from manas_lite.photos.images import ImageError, refusing
+from manas_lite.photos.images import ImageError, opened
 
 IGNORE = 255
 """The class of pixels that count nowhere."""
@@ -38,7 +38,7 @@ class MaskedPhoto:
         Raises:
             ImageError: the mask cannot be read, or is not of this picture.
         """
-        with refusing(self.mask), Image.open(self.mask) as image:
+        with opened(self.mask) as image:
             if image.mode not in ("L", "P"):
                 raise ImageError(f"{self.mask}: a mask holds one class number a pixel (8-bit grey), not {image.mode}")
             mask = np.array(image.convert("L") if _packed_grey(image) else image)

@@ -31,7 +31,7 @@ def render(copy: Path) -> Path:
     page.write_text(body, encoding="utf-8")
     picture = last_picture(copy)
     if picture is not None:
-        image = Image.open(io.BytesIO(picture)).convert("RGB")
+        image = Image.open(io.BytesIO(picture), formats=["PNG"]).convert("RGB")
         image.thumbnail((520, 340))
         image.save(copy.with_suffix(".png"))
     return page
