@@ -90,12 +90,12 @@ SEARCH = SearchSettings.preset(
 )
 TUNE = RetrainSettings.preset(
     "lite",
-    epochs=8,
+    epochs=16,
     steps=250,
-    rate=2e-4,
+    rate=3e-4,
     warmup=50,
     val_scenes=8,
-    validate_every=1,
+    validate_every=2,
     loss=LossSettings(external="mse", internal_weight=0.0),
 )
 RECIPES = {
