@@ -89,7 +89,7 @@ class Split:
         Raises:
             ValueError: the file is no split, or its contents no longer have the hash that it states.
         """
-        content = read_json(path)
+        content = read_json(os.fspath(path))
         saved = document(_Saved, content, f"{path}: is not a split saved by Split.save")
         base = Path(saved.root if root is None else root)
         with about(path):

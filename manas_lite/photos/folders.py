@@ -123,7 +123,11 @@ def derain_folder(
             try:
                 path = output / picture.name
                 if picture in left:
-                    derain(picture, net, output=path, **options)
+                    try:
+                        derain(picture, net, output=path, **options)
+                    except FileExistsError:
+                        if not done(picture):  # the same call in another process has made it meanwhile
+                            raise
                 if sheets:
                     rows.append((picture.name, [thumbnail(open_photograph(p).pixels) for p in (picture, path)]))
             except DivergedNetworkError:

@@ -440,7 +440,9 @@ def test_drive_delivering_html_under_a_file_name_is_refused(drive: Loopback, tmp
 
 
 @pytest.mark.parametrize("limit", [100_000, len(BODY) - 1])
-def test_drive_sends_no_more_than_an_archive_can_have(drive: Loopback, tmp_path: Path, limit: int) -> None:
+def test_drive_sends_no_more_than_an_archive_can_have(
+    drive: Loopback, tmp_path: Path, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     drive.on("/uc", serve(BODY, name="train.zip"))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     largest = [0]
@@ -452,8 +454,8 @@ def test_drive_sends_no_more_than_an_archive_can_have(drive: Loopback, tmp_path:
         finally:
             largest[0] = sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file())
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(DownloadError, match="more than this archive can have"):
-        patch.setattr(gdown, "download", watched)
+    monkeypatch.setattr(gdown, "download", watched)
+    with pytest.raises(DownloadError, match="more than this archive can have"):
         get(replace(item(drive="ID"), unpacked_limit=limit), tmp_path)
     assert 0 < largest[0] <= limit
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []

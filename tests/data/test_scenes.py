@@ -237,7 +237,7 @@ def test_changed_or_foreign_split_file_is_refused(tmp_path: Path) -> None:
 
 
 @given(st.integers(0, 2**64))
-@settings(max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 def test_a_split_file_that_lies_is_told_in_one_line(tmp_path: Path, seed: int) -> None:
     """With a right hash, so that only its contents are wrong; what is still a split is read."""
     random = Random(seed)
