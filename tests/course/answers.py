@@ -3,6 +3,7 @@
 None of them is taken from the checkers: they are written as a student would write them.
 """
 
+import hashlib
 import math
 import random
 
@@ -830,6 +831,14 @@ def _first_seen_split(pairs, share, seed):
     return [p for p in pairs if p[1] not in val], [p for p in pairs if p[1] in val]
 
 
+def _hashed_split(pairs, share, seed):
+    """Ranks the scenes by a hash of name and seed, which is the same in every process."""
+    scenes = {scene for _, scene in pairs}
+    ranked = sorted(scenes, key=lambda scene: hashlib.md5(f"{seed}{scene}".encode()).hexdigest())
+    held = set(ranked[: round(share * len(ranked))])
+    return [p for p in pairs if p[1] not in held], [p for p in pairs if p[1] in held]
+
+
 def _softplus_entropy(logits):
     k = logits.shape[-1]
     others = torch.stack([logits[:, [j for j in range(k) if j != i]].logsumexp(-1) for i in range(k)], dim=-1)
@@ -957,7 +966,7 @@ RIGHT = {
         lambda b, s: np.clip(np.stack([1 - (1 - b[..., k]) * (1 - s) for k in range(3)], axis=2), 0, 1),
     ],
     "psnr_y": [_torch_y, _matlab_y, _y, lambda x, c: np.array([[_y(x, c)]])],
-    "split_by_scene": [_first_seen_split],
+    "split_by_scene": [_first_seen_split, _hashed_split],
     "count_space": [
         lambda m, e, ops, none: math.prod([2] * m + [len(ops) if none else len(ops) - 1] * e),
         lambda m, e, ops, none: pow(2, m) * pow(len([o for o in ops if none or o != "none"]), e),
