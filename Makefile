@@ -16,7 +16,7 @@ TORCH := $(or $(REMEMBERED),torch)
 endif
 PINNED_TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 
-.PHONY: help demo course lab test test-slow bench results figures wheel api lint clean FORCE
+.PHONY: help demo course lab test test-slow bench results figures wheel api web lint clean FORCE
 .DELETE_ON_ERROR:
 
 help: ## list these commands
@@ -59,12 +59,19 @@ wheel: $(VENV)/installed-core ## the wheel, into dist/: what a set-up cell insta
 api: $(VENV)/installed-dev ## the reference of every public name, as pages in build/api
 	$(VENV)/bin/python scripts/api_reference.py
 
+web: $(VENV)/installed-dev ## the page that derains in the browser, into build/web; needs npm
+	$(VENV)/bin/python scripts/build_web.py
+
 lint: $(VENV)/installed-dev ## style, formatting, types, layers, pins
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 	$(VENV)/bin/lint-imports --no-cache
 	$(VENV)/bin/python scripts/pins.py --check
+
+bounds: $(VENV)/installed-dev ## a few tests with the lowest and the newest dependencies that are allowed: half an hour
+	@$(PIP) --quiet uv
+	$(VENV)/bin/python scripts/bounds.py
 
 clean: ## remove the environment and caches; runs stay
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -793,12 +793,13 @@ def odd_picture(path: Path, draw: random.Random) -> None:
     if draw.random() < 0.1:
         draw.choice(ODD_FILES)(path)
         return
-    mode, buffer = draw.choice(MODES), io.BytesIO()
+    mode = draw.choice(MODES)
     size = draw.randrange(1, 40), draw.randrange(1, 40)
     image = Image.fromarray(np.frombuffer(draw.randbytes(3 * size[0] * size[1]), np.uint8).reshape(*size[::-1], 3))
     with suppress(OSError, ValueError):
         image = image.convert(mode)
     for form in draw.sample(["PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP", "PPM", "TGA", "ICO", "PCX", "IM", "PDF"], 12):
+        buffer = io.BytesIO()  # Pillow leaves half a file where it cannot write a mode
         with suppress(OSError, ValueError, KeyError):
             image.save(buffer, form)
             break
@@ -987,7 +988,7 @@ BOUNDS_HEAD = """\
 ## Dependencies
 
 `make bounds` installs the lowest versions that `pyproject.toml` allows, then the newest, and runs the tests named in
-`scripts/bounds.sh`. These were installed when the tests passed:
+`scripts/bounds.py`. These were installed when the tests passed:
 """
 
 
