@@ -58,7 +58,7 @@ Lindauer and Hutter, "Best Practices for Scientific Research on Neural Architect
 | everything tried is reported | failed runs are listed by the sweeps; none is excluded from a table here |
 
 (*) Two exceptions. The loss weights of the scaled presets were chosen on the six photographs that the demo reports on.
-The test pictures of rain-lite were opened twice: its card lists what was read each time.
+The test pictures of rain-lite were opened three times: its card lists what was read each time.
 """
 
 

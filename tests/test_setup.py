@@ -134,8 +134,10 @@ def test_every_name_offered_exists(root: types.ModuleType) -> None:
 
 
 def test_no_large_file_is_tracked() -> None:
-    large = [name for name in tracked_files() if (ROOT / name).stat().st_size > 1_000_000]
-    assert large == []
+    """A network of 0.42 M parameters, the most that a shipped model may have, takes 1.7 MB; nothing else needs one."""
+    weights = re.compile(r"manas_lite/assets/models/[\w-]+/weights\.safetensors")
+    limits = {name: 1_700_000 if weights.fullmatch(name) else 1_000_000 for name in tracked_files()}
+    assert [name for name, limit in limits.items() if (ROOT / name).stat().st_size > limit] == []
 
 
 def test_no_machine_path_is_tracked() -> None:
