@@ -937,7 +937,8 @@ def attempt(trial: Callable[[Path], None]) -> str:
     if ended.code == -signal.SIGALRM:
         return f"took longer than {LIMIT_S} s"
     found = ended.said.partition("FAULT ")[2]
-    return " ".join((found or (ended.said if ended.code else "")).split())[-500:]
+    why = " ".join((found or (ended.said if ended.code else "")).split())
+    return why.replace(str(ROOT), ".").replace(str(WORLD.folder), "")[-500:]
 
 
 def read_results(table: Path) -> dict[tuple[str, str, int], dict[str, str]]:
