@@ -260,7 +260,8 @@ def wild_rain(clean: NDArray[Any], seed: Seed) -> Image:
         width = max(0.7, scale * math.exp(rng.uniform(math.log(0.8), math.log(4))))
         angle = wind + GUST * rng.uniform(-1, 1) if one_wind else rng.uniform(-45, 45)
         layers.append(Layer(angle, length, width, share * cover / (length * width), strength * rng.uniform(0.5, 1.5)))
-    streaks = _draw_streaks(*picture.shape[:2], tuple(layers), rng)
+    height, width, _ = picture.shape
+    streaks = _draw_streaks(height, width, tuple(layers), rng)
     if rng.uniform() < 0.3:
         streaks = gaussian_filter(streaks, rng.uniform(0.3, 1.2))
     if rng.uniform() < 0.4:  # drops too far away to be seen one by one
