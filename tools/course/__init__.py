@@ -6,8 +6,12 @@
 | `sources` | one text source per notebook -> the student's version and the solution |
 | `parameters` | the parameters cell, read and checked; settings without a parameter of their own |
 | `runner` | one notebook executed strictly; `reports`: its facts as an HTML page |
-| `sweeps` | a grid of runs, resumable; `distributed_sweeps`: the same on a cluster; `estimates`: cost beforehand |
+| `sweeps` | a grid of runs, resumable; `estimates`: its cost beforehand |
+| `sweep_reports` | the table of comparisons of a sweep |
+| `distributed_sweeps` | a sweep on a cluster |
 | `stamping` | the student's notebooks made from their sources |
 | `slides` | slides made from executed copies |
-| `grading` | handed-in notebooks, checked; `wire`: the pipe to a process of their own; `worker`: that process; `fences`: its walls |
+| `grading` | handed-in notebooks, checked |
+| `wire`, `worker`, `fences` | the pipe to a student's process, that process, and the walls round it |
+| `exports` | the exercises as an assignment of otter-grader or nbgrader |
 """

@@ -1,4 +1,4 @@
-"""Command line of the course: python -m tools.course {run,sweep,cost,index,slides,grade,strip,stamp} --help."""
+"""Command line of the course: python -m tools.course {run,sweep,cost,index,slides,grade,export,strip,stamp} --help."""
 
 import argparse
 import sys
@@ -70,6 +70,13 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--timeout", type=int, help="seconds a cell may take (default: by preset)")
     p.add_argument(
+        "--report",
+        nargs="*",
+        type=Path,
+        metavar="SHARD",
+        help="run nothing: make table, forest plot and protocol line of what is done in OUT and in shards",
+    )
+    p.add_argument(
         "--dry-run", action="store_true", help="time a few steps and print runs, hours and disk; run nothing"
     )
 
@@ -102,6 +109,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--require-walls", action="store_true", help="grade nothing where neither bwrap nor unshare can keep code in"
     )
+
+    p = _command(commands, "export", _export, "write a notebook's exercises as an assignment of another grading tool")
+    p.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help=f"numbers or names ({names}), or `all`")
+    p.add_argument("--to", required=True, choices=("nbgrader", "otter"), help="the tool")
+    p.add_argument("--out", type=Path, default=Path("runs/export"), help="folder to write to (default: %(default)s)")
 
     p = _command(commands, "strip", _strip, "make notebook files fit to be committed")
     p.add_argument("files", type=Path, nargs="+")
@@ -157,7 +169,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from tools.course import reports, sweeps
+    from tools.course import reports, sweep_reports, sweeps
 
     file = sweeps.find(options.file)
     print(f"sweep file: {file}", flush=True)
@@ -169,6 +181,10 @@ def _sweep(options: argparse.Namespace) -> int:
 
         print(describe(sweep, mine, options.out))
         return 0
+    if options.report is not None:
+        print("\n".join(map(str, sweeps.collect(sweep, options.out, options.report))))
+        print("\n".join(map(str, sweep_reports.write(sweep, options.out, options.report))))
+        return 0
     if options.dask:
         from tools.course.distributed_sweeps import run_on_cluster
 
@@ -176,6 +192,8 @@ def _sweep(options: argparse.Namespace) -> int:
     else:
         facts = sweeps.run_all(mine, options.out, timeout=options.timeout)
     results, summary = sweeps.collect(sweep, options.out)
+    if all(sweeps.finished(run, options.out) for run in runs) and sweep_reports.compared(sweep, [options.out]):
+        print("\n".join(map(str, sweep_reports.write(sweep, options.out))))
     for run in runs:
         copy = options.out / f"{run.name}.ipynb"
         ended = copy.is_file() and copy.with_suffix(".json").is_file()  # another shard's may be running
@@ -245,6 +263,16 @@ def _grade(options: argparse.Namespace) -> int:
 
     count = grading.grade_folder(options.folder, options.csv, limits, feedback=options.feedback, fence=fence, say=say)
     print(f"{count} notebooks graded: {options.csv}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from tools.course import exports
+
+    for notebook in _chosen(options.notebooks):
+        path = exports.export(notebook, options.to, options.out)
+        print(path)
+        print(exports.NEXT[options.to].format(file=path, folder=options.out, stem=notebook.stem))
     return 0
 
 

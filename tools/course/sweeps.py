@@ -181,15 +181,25 @@ def run_all(
     return facts
 
 
-def collect(sweep: Sweep, out: Path) -> tuple[Path, Path]:
+def collect(sweep: Sweep, out: Path, shards: Iterable[Path] = ()) -> tuple[Path, Path]:
     """Write results.csv and summary.csv into `out`; return their paths.
 
     The first has a row per run, failed and missing ones too. The second has the mean and the standard deviation of
-    every number over `seeds`, and of how many runs they are.
+    every number over `seeds`, and of how many runs they are. Where the arms were compared, it also has each arm's
+    paired difference to the reference, its interval, p and verdict.
+
+    Args:
+        sweep: what was run.
+        out: the sweep's folder.
+        shards: folders of other machines that ran parts of it.
     """
+    from tools.course.sweep_reports import compared  # it builds on this module
+
+    shards = tuple(shards)
     rows = []
     for run in sweep.runs():
-        file = out / f"{run.name}.json"
+        places = [folder / f"{run.name}.json" for folder in (out, *shards)]
+        file = next((place for place in places if place.is_file()), places[0])
         fact: dict[str, Any] = {"status": "missing", "reason": "", "seconds": "", "metrics": {}}
         if file.is_file():
             fact = read_json(file)
@@ -204,6 +214,8 @@ def collect(sweep: Sweep, out: Path) -> tuple[Path, Path]:
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    found = compared(sweep, [out, *shards])
+    judged = {row["arm"]: row for row in found.rows} if found and keys == ["arm"] else {}
     lines = []
     for key, members in groups.items():
         done = [row for row in members if row["status"] == "done"]
@@ -214,6 +226,9 @@ def collect(sweep: Sweep, out: Path) -> tuple[Path, Path]:
                 continue
             line[f"{column} mean"] = statistics.fmean(values)
             line[f"{column} sd"] = statistics.stdev(values) if len(values) > 1 else math.nan
+        for name, value in judged.get(key[0], {}).items():
+            if name not in ("arm", "parameters"):
+                line[f"difference {name}"] = value
         lines.append(line)
     _write(summary, list(dict.fromkeys(column for line in lines for column in line)), lines)
     return results, summary

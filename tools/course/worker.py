@@ -397,19 +397,6 @@ def _guard(visible: Sequence[str], hidden: Sequence[str]) -> None:
     programs = {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "pty.spawn"}
     programs |= {"subprocess.Popen"}
     outside = {"socket.connect", "socket.bind", "socket.sendto", "socket.getaddrinfo", "os.kill", "os.killpg"}
-    changes = (
-        "remove",
-        "rename",
-        "rmdir",
-        "chmod",
-        "symlink",
-        "link",
-        "truncate",
-        "mkdir",
-        "chdir",
-        "listdir",
-        "scandir",
-    )
     changes = "listdir scandir remove rename rmdir chmod symlink link truncate mkdir chdir"
     files = {"open", "shutil.rmtree", *(f"os.{name}" for name in changes.split())}
     asking = False
