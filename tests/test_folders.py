@@ -15,6 +15,7 @@ from manas_lite.photos.folders import SHEET, derain_folder, duration, warn_if_lo
 from manas_lite.photos.images import read_image, write_image
 from manas_lite.photos.inference import derain, seconds_per_pixel
 from manas_lite.photos.zoo import save_network
+from manas_lite.runs.record import BusyError
 
 
 class Darker(torch.nn.Module):
@@ -408,3 +409,22 @@ def test_weights_that_give_no_picture_are_named(tmp_path, capsys, folder):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {tmp_path / 'run'}: the network answers with NaN")
     assert not list(tmp_path.glob("out/*.png"))
+
+
+def test_one_process_at_a_time_replaces_the_pictures_of_a_folder(tmp_path, net):
+    """The second would take what the first has derained for an original, and derain it once more."""
+    folder = _made(tmp_path / "own")
+    for i in range(3):
+        write_image(folder / f"{i}.png", np.full((8, 8, 3), 200, np.uint8))
+    told = []
+
+    def meanwhile(line: str) -> None:
+        if not told:
+            with pytest.raises(BusyError, match="derained in place by another process") as found:
+                derain_folder(folder, folder, net, in_place=True, say=lambda _: None)
+            told.append(str(found.value))
+
+    derain_folder(folder, folder, net, in_place=True, say=meanwhile)
+    assert len(told) == 1
+    assert {int(read_image(folder / f"{i}.png").mean()) for i in range(3)} == {180}
+    assert sorted(p.name for p in folder.iterdir()) == ["0.png", "1.png", "2.png"]

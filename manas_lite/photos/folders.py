@@ -4,13 +4,14 @@ import hashlib
 import math
 import os
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from torch import nn
 
 from manas_lite.compute.footprint import is_out_of_memory
@@ -22,6 +23,7 @@ from manas_lite.photos.photographs import PHOTOGRAPHS, open_photograph, photogra
 from manas_lite.photos.zoo import fingerprint
 from manas_lite.runs.checkpoint import clear_leftovers, write_atomic
 from manas_lite.runs.progress import Progress
+from manas_lite.runs.record import BusyError
 
 LONG = 10.0
 """Seconds that somebody waits without having been told."""
@@ -76,6 +78,7 @@ def derain_folder(
             wanted of pictures that are replaced.
         FileExistsError: the sheet exists, or `output` is `folder`.
         OSError: a folder cannot be written to. All of these are raised before any work.
+        BusyError: another process replaces the pictures of this folder.
         DivergedNetworkError: the network answers with NaN; no other picture would come right.
     """
     if output.exists() and not output.is_dir():
@@ -92,63 +95,76 @@ def derain_folder(
     # is given again are its own, and whole. What is replaced in place is done when it is no longer as it was.
     choices = [options.get(name) for name in ("strength", "scale", "keep_location", "in_place")]
     journal = output / f".derain-{_mark(fingerprint(net), *choices)[:16]}.unfinished"
-    known = set(journal.read_text(errors="replace").split()) if journal.exists() else set()
+    with _alone(output) if in_place else nullcontext():
+        known = set(journal.read_text(errors="replace").split()) if journal.exists() else set()
 
-    def done(picture: Path) -> bool:
-        if in_place:
-            return _mark(picture.name) in known and _stamp(picture) not in known
-        return not overwrite and _stamp(picture) in known and (output / picture.name).exists()
+        def done(picture: Path) -> bool:
+            if in_place:
+                return _mark(picture.name) in known and _stamp(picture) not in known
+            return not overwrite and _stamp(picture) in known and (output / picture.name).exists()
 
-    for path in sheets:
-        if path.exists() and not overwrite and _mark(path) not in known:
-            raise FileExistsError(f"{path} exists: name another contact sheet, or set overwrite (--overwrite)")
-    for place in {output, *(path.parent for path in sheets)}:
-        place.mkdir(parents=True, exist_ok=True)
-        if not os.access(place, os.W_OK | os.X_OK):
-            raise PermissionError(f"{place}: may not be written to; name another folder")
-        clear_leftovers(place)
-    marks = {_mark(path) for path in sheets}
-    for picture in pictures:
-        if _mark(picture.name) not in known and (in_place or not (output / picture.name).exists()):
-            marks |= {_mark(picture.name), _stamp(picture)}
-    known |= marks
-    write_atomic(journal, "\n".join(sorted(known)).encode())
-    left = [picture for picture in pictures if not done(picture)]
-    warn_if_long(left, net, scale=options.get("scale", 1.0), compute=options.get("compute"), say=say)
-    written: list[Path] = []
-    failed: list[tuple[Path, str]] = []
-    rows: list[tuple[str, list[np.ndarray]]] = []
-    with Progress(len(pictures), "derain") as bar:
+        for path in sheets:
+            if path.exists() and not overwrite and _mark(path) not in known:
+                raise FileExistsError(f"{path} exists: name another contact sheet, or set overwrite (--overwrite)")
+        for place in {output, *(path.parent for path in sheets)}:
+            place.mkdir(parents=True, exist_ok=True)
+            if not os.access(place, os.W_OK | os.X_OK):
+                raise PermissionError(f"{place}: may not be written to; name another folder")
+            clear_leftovers(place)
+        marks = {_mark(path) for path in sheets}
         for picture in pictures:
-            try:
-                path = output / picture.name
-                if picture in left:
-                    try:
-                        derain(picture, net, output=path, **options)
-                    except FileExistsError:
-                        if not done(picture):  # the same call in another process has made it meanwhile
-                            raise
-                if sheets:
-                    rows.append((picture.name, [thumbnail(open_photograph(p).pixels) for p in (picture, path)]))
-            except DivergedNetworkError:
-                raise
-            except (ValueError, OSError, MemoryError, RuntimeError) as error:
-                full = is_out_of_memory(error)
-                if isinstance(error, RuntimeError) and not full:
+            if _mark(picture.name) not in known and (in_place or not (output / picture.name).exists()):
+                marks |= {_mark(picture.name), _stamp(picture)}
+        known |= marks
+        write_atomic(journal, "\n".join(sorted(known)).encode())
+        left = [picture for picture in pictures if not done(picture)]
+        warn_if_long(left, net, scale=options.get("scale", 1.0), compute=options.get("compute"), say=say)
+        written: list[Path] = []
+        failed: list[tuple[Path, str]] = []
+        rows: list[tuple[str, list[np.ndarray]]] = []
+        with Progress(len(pictures), "derain") as bar:
+            for picture in pictures:
+                try:
+                    path = output / picture.name
+                    if picture in left:
+                        try:
+                            derain(picture, net, output=path, **options)
+                        except FileExistsError:
+                            if not done(picture):  # the same call in another process has made it meanwhile
+                                raise
+                    if sheets:
+                        rows.append((picture.name, [thumbnail(open_photograph(p).pixels) for p in (picture, path)]))
+                except DivergedNetworkError:
                     raise
-                reason = f"{picture}: needs more memory than there is {error}".rstrip() if full else str(error)
-                failed.append((picture, reason))
-                complain(f"skipped: {reason}")
-            else:
-                written.append(path)
-                if not bar.live:
-                    say(str(path))
-            bar.step()
-    for i, path in enumerate(sheets):
-        if part := rows[i * SHEET : (i + 1) * SHEET]:
-            say(f"contact sheet: {write_image(path, contact_sheet(part))}")
-    journal.unlink(missing_ok=True)
+                except (ValueError, OSError, MemoryError, RuntimeError) as error:
+                    full = is_out_of_memory(error)
+                    if isinstance(error, RuntimeError) and not full:
+                        raise
+                    reason = f"{picture}: needs more memory than there is {error}".rstrip() if full else str(error)
+                    failed.append((picture, reason))
+                    complain(f"skipped: {reason}")
+                else:
+                    written.append(path)
+                    if not bar.live:
+                        say(str(path))
+                bar.step()
+        for i, path in enumerate(sheets):
+            if part := rows[i * SHEET : (i + 1) * SHEET]:
+                say(f"contact sheet: {write_image(path, contact_sheet(part))}")
+    journal.unlink(missing_ok=True)  # last of all: without it, the same call is a new one
     return FolderResult(tuple(written), tuple(failed))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let no other process replace the pictures of a folder meanwhile: it would take derained ones for originals."""
+    path = folder / ".derain.lock"
+    try:
+        with FileLock(path, timeout=0):  # the system frees the lock of a process that died
+            yield
+            path.unlink(missing_ok=True)
+    except Timeout:
+        raise BusyError(f"{folder} is being derained in place by another process: wait for it, or stop it") from None
 
 
 def _mark(*facts: object) -> str:
