@@ -156,7 +156,7 @@ def table(title: str, rows: dict[str, tuple[str, str]], settings: dict[str, Any]
     """One Markdown table: a row a field, a column a preset."""
     (kind,) = {type(each) for each in settings.values()}
     names = [field.name for field in dataclasses.fields(kind) if field.name not in NOT_HYPERPARAMETERS]
-    if names != list(rows):
+    if sorted(names) != sorted(rows):
         raise SystemExit(f"{kind.__name__} has the fields {names}, this script the rows {list(rows)}")
     lines = [f"## {title}", "", f"`{kind.__module__}.{kind.__name__}`", ""]
     lines += ["| setting | article | released | " + " | ".join(settings) + " | why |"]
