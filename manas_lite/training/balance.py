@@ -7,7 +7,6 @@ step's gradients says little: what counts is the mean over steps.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ PRICE = "complexity"
 
 @dataclass(frozen=True)
 class BalanceState:
-    """What `Balance.dump` writes."""
+    """What a checkpoint keeps of `Balance`."""
 
     steps: int
     """Steps so far."""
@@ -78,9 +77,9 @@ class Balance:
             return [torch.zeros_like(parameter) for parameter in self.arch]
         return list(torch.autograd.grad(term, self.arch, retain_graph=True, materialize_grads=True))
 
-    def dump(self) -> dict[str, Any]:
+    def dump(self) -> BalanceState:
         """Return the state as plain values, for a checkpoint."""
-        return {"steps": self.steps, "mean": [mean.tolist() for mean in self.mean]}
+        return BalanceState(self.steps, [mean.tolist() for mean in self.mean])
 
     def load(self, steps: int, means: Sequence[Tensor]) -> None:
         """Take over the state of `dump`: the steps, and the running means in the shapes of alpha and beta."""

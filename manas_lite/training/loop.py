@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -172,9 +172,8 @@ class Loop:
         run: the run directory, open.
         total: steps of the whole run.
         state: what a checkpoint saves, by name; the scaler too where fp16 needs it.
-        saved: plain values (numbers, texts, lists) that are saved along, such as the best score so far. The caller may
-            change them in place.
-        memory: the dataclass that states which values those are, and their types.
+        saved: a dataclass of plain values (numbers, texts, lists) that are saved along, such as the best score so far.
+            Those of a checkpoint take their place, so look at `loop.saved`, and change them there.
         compute: the machine; its first process reads and writes for all.
         footprint: the memory of a step; a warning is shown where the machine has less.
         identity: what a checkpoint must have been made by (the genotype's or the space's id).
@@ -189,8 +188,7 @@ class Loop:
         *,
         total: int,
         state: Mapping[str, checkpoint.Stateful],
-        saved: dict[str, Any],
-        memory: type,
+        saved: Any,
         compute: Compute,
         footprint: StepFootprint,
         identity: str,
@@ -199,7 +197,7 @@ class Loop:
         progress: bool = True,
     ) -> None:
         self.run, self.total, self.saved, self.processes = run, total, saved, compute.processes
-        self.memory, self.kept_at, self.asked_at = memory, time.monotonic(), time.monotonic()
+        self.kept_at = self.asked_at = time.monotonic()
         self.state = {"scaler": compute.scaler, **state} if compute.scaler.is_enabled() else dict(state)
         self.identity, self.log_every = identity, log_every
         self.path = run.path / CHECKPOINT
@@ -226,7 +224,7 @@ class Loop:
             kept = document(Saved, meta, "its header")
             if not 0 <= kept.step <= self.total:
                 raise ValueError(f"it is of step {kept.step}, and the run has {self.total}: delete it to start again")
-            self.saved.update(vars(document(self.memory, kept.memory, "its memory")))
+            self.saved = document(type(self.saved), kept.memory, "its memory")
             for name, holder in self.state.items():
                 if name == "scaler" and name not in kept.state:
                     continue  # the run began where no scaler was needed; this one starts afresh
@@ -310,7 +308,7 @@ class Loop:
         tensors, plain = {}, {}
         for name, holder in self.state.items():
             tensors[name], plain[name] = checkpoint.dump(holder)
-        meta = {"step": done, "memory": self.saved, "state": plain}
+        meta = {"step": done, "memory": asdict(self.saved), "state": plain}
         checkpoint.write(self.path, tensors, meta, identity=self.identity)
 
 

@@ -51,13 +51,13 @@ class RetrainResult:
     """Time over all resumed stretches."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Memory:
     """The plain values in a checkpoint of a retraining."""
 
-    best_psnr: Any
+    best_psnr: Any = -math.inf
     """PSNR (RGB, dB) of the best network so far: a number; minus infinity where none was scored yet."""
-    best_epoch: int
+    best_epoch: int = -1
     """The epoch that it is from."""
 
     def __post_init__(self) -> None:
@@ -157,7 +157,6 @@ class _Retraining:
     def run(self) -> RetrainResult:
         settings, split = self.settings, self.split
         record = {"genotype": self.genotype.id, "start": None if self.start is None else fingerprint(self.start)}
-        saved: dict[str, Any] = {"best_psnr": float("-inf"), "best_epoch": -1}
         with open_run(
             self.path,
             record,
@@ -173,8 +172,7 @@ class _Retraining:
                 run,
                 total=self.total,
                 state={"net": self.net, "judged": self.judged, "best": self.best, "optimizer": self.optimizer},
-                saved=saved,
-                memory=Memory,
+                saved=Memory(),
                 compute=self.compute,
                 footprint=self.footprint,
                 identity=self.genotype.id,
@@ -182,7 +180,7 @@ class _Retraining:
                 progress=self.show,
             )
             if self.start is not None and loop.start == 0:
-                saved["best_psnr"] = self._score()
+                loop.saved.best_psnr = self._score()
             batches = training_batches(
                 split.train, settings, seed=settings.seed, start=loop.start, processes=self.processes
             )
@@ -194,7 +192,7 @@ class _Retraining:
                     self._end_epoch(step, epoch, batch, loop)
                 elif loop.due():
                     self._save(step, epoch, batch, loop)
-            return self._finish(run, saved)
+            return self._finish(run, loop.saved)
 
     def _step(self, step: int, epoch: int, batch: SceneBatch) -> dict[str, Tensor]:
         """Take one step; return its terms for the log."""
@@ -224,10 +222,10 @@ class _Retraining:
         settings, saved, last = self.settings, loop.saved, step + 1 == self.total
         if (epoch + 1) % settings.validate_every == 0 or last:
             score = self._score()
-            if score > saved["best_psnr"]:
-                saved.update(best_psnr=score, best_epoch=epoch)
+            if score > saved.best_psnr:
+                saved.best_psnr, saved.best_epoch = score, epoch
                 self.best.load_state_dict(self.judged.state_dict())
-            facts = {"epoch": epoch, "val_psnr_rgb": score, "best_psnr": saved["best_psnr"]}
+            facts = {"epoch": epoch, "val_psnr_rgb": score, "best_psnr": saved.best_psnr}
             loop.report(step, facts, ["val_psnr_rgb", "best_psnr"])
         if (epoch + 1) % settings.checkpoint_every == 0 or last or loop.due():
             self._save(step, epoch, batch, loop)
@@ -242,7 +240,7 @@ class _Retraining:
         scored = self.split.val[: self.settings.val_scenes]
         return self.processes.ask_first(partial(validation_psnr, self.judged, scored, self.compute))
 
-    def _finish(self, run: Any, saved: dict[str, Any]) -> RetrainResult:
+    def _finish(self, run: Any, saved: Memory) -> RetrainResult:
         genotype, best = self.genotype, self.best.cpu().eval()
         if self.processes.first:
             save_network(run.path, best)
@@ -250,12 +248,12 @@ class _Retraining:
             "metrics.json",
             {
                 "genotype": genotype.id,
-                "best_val_psnr_rgb": saved["best_psnr"],
-                "best_epoch": saved["best_epoch"],
+                "best_val_psnr_rgb": saved.best_psnr,
+                "best_epoch": saved.best_epoch,
                 "parameters": genotype.cost(),
                 "flops_256": genotype.cost("flops"),
             },
         )
         seconds = run.finish()
         log = self.processes.ask_first(run.read_log)
-        return RetrainResult(best, genotype, self.path, saved["best_psnr"], saved["best_epoch"], log, seconds)
+        return RetrainResult(best, genotype, self.path, saved.best_psnr, saved.best_epoch, log, seconds)

@@ -77,7 +77,7 @@ Logits = list[list[list[float]]]
 """alpha and beta as lists: by parameter, row and candidate."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Memory:
     """The plain values in a checkpoint of a search."""
 
@@ -85,13 +85,13 @@ class Memory:
     """Why the search stopped early, or None."""
     healthy: Logits
     """What a stop returns to."""
-    eigenvalues: list[float]
+    eigenvalues: list[float] = field(default_factory=list)
     """All eigenvalues so far."""
     back: int = 1
     """How many epochs back the healthy logits lie. Checkpoints of older runs lack this and what follows."""
     measured: list[Logits] = field(default_factory=list)
     """The logits of the last eigenvalues, the oldest first."""
-    balance: dict[str, Any] | None = None
+    balance: BalanceState | None = None
     """The state of `Balance`."""
     norms: list[list[float]] = field(default_factory=list)
     """Norms of the architecture gradients of the epoch so far: alpha's and beta's."""
@@ -185,15 +185,6 @@ class _Search:
 
     def run(self) -> SearchResult:
         settings = self.settings
-        saved: dict[str, Any] = {
-            "stopped": None,
-            "healthy": self._logits(),  # what a stop returns to, and how many epochs that is `back`
-            "back": 1,
-            "eigenvalues": [],
-            "measured": [],
-            "balance": None,
-            "norms": [],
-        }
         with open_run(
             self.path,
             {"space": to_dict(self.space)},
@@ -214,17 +205,16 @@ class _Search:
                     "weight_optimizer": self.weight_optimizer,
                     "arch_optimizer": self.arch_optimizer,
                 },
-                saved=saved,
-                memory=Memory,
+                saved=Memory(stopped=None, healthy=self._logits()),
                 compute=self.compute,
                 footprint=self.footprint,
                 identity=self.space.id,
                 title="search",
                 progress=self.show,
             )
-            self._take_over(saved, loop.path)
+            self._take_over(loop.saved, loop.path)
             done = loop.start
-            if saved["stopped"] is None:
+            if loop.saved.stopped is None:
                 weight_batches = self._batches("weights", loop.start)
                 arch_batches = self._batches("architecture", max(loop.start, settings.warmup * settings.steps))
                 for step in loop:
@@ -236,10 +226,10 @@ class _Search:
                         self._end_epoch(step, epoch, train, loop)
                     elif loop.due():
                         self._save(step, epoch, train, loop)
-                    if saved["stopped"]:
-                        loop.progress.say(f"stops early: {saved['stopped']}")
+                    if loop.saved.stopped:
+                        loop.progress.say(f"stops early: {loop.saved.stopped}")
                         break
-            return self._finish(run, done, saved)
+            return self._finish(run, done, loop.saved)
 
     def _batches(self, part: str, start: int) -> Iterator[SceneBatch]:
         scenes, stream = {"weights": (self.weight_scenes, 0), "architecture": (self.arch_scenes, 1)}[part]
@@ -352,34 +342,33 @@ class _Search:
         searching = epoch >= settings.warmup and not self.by_paths
         if searching and settings.eigenvalue_every and (epoch + 1) % settings.eigenvalue_every == 0:
             record["eigenvalue"] = self._eigenvalue(epoch)
-            saved["eigenvalues"].append(record["eigenvalue"])
+            saved.eigenvalues.append(record["eigenvalue"])
         shown = ["alpha_entropy", "beta_entropy", "skip_share", "expected_cost", "eigenvalue"]
         loop.report(step, record, shown)
         if searching and settings.early_stop:
             self._stop_on_collapse(record["skip_edges"], saved)
-        if saved["stopped"] is None:
-            saved["healthy"] = self._logits()
+        if saved.stopped is None:
+            saved.healthy = self._logits()
             if record["eigenvalue"] is not None:
-                saved["measured"] = [*saved["measured"], saved["healthy"]][-SPAN:]
-        if saved["stopped"] or (epoch + 1) % settings.checkpoint_every == 0 or step + 1 == self.total or loop.due():
+                saved.measured = [*saved.measured, saved.healthy][-SPAN:]
+        if saved.stopped or (epoch + 1) % settings.checkpoint_every == 0 or step + 1 == self.total or loop.due():
             self._save(step, epoch, train, loop)
 
     def _save(self, step: int, epoch: int, train: SceneBatch, loop: Loop) -> None:
-        norms = [[float(norm) for norm in pair] for pair in self.norms]
-        loop.saved.update(balance=self.balance.dump(), norms=norms)
+        loop.saved.balance = self.balance.dump()
+        loop.saved.norms = [[float(norm) for norm in pair] for pair in self.norms]
         loop.save(step + 1, self._probe(train, epoch))
 
-    def _take_over(self, saved: dict[str, Any], path: Path) -> None:
+    def _take_over(self, saved: Memory, path: Path) -> None:
         """Take over what a checkpoint remembers of alpha and beta; CheckpointError where it is of another space."""
         with about(path, CheckpointError):
-            for logits in (saved["healthy"], *saved["measured"]):
+            for logits in (saved.healthy, *saved.measured):
                 self._as_logits(logits)
-            self.norms = [[torch.tensor(norm) for norm in pair] for pair in saved["norms"]]
+            self.norms = [[torch.tensor(norm) for norm in pair] for pair in saved.norms]
             if any(len(pair) != len(self.arch) for pair in self.norms):
                 raise ValueError("norms: expected two numbers for each step, alpha's and beta's")
-            if saved["balance"] is not None:
-                state = document(BalanceState, saved["balance"], "balance")
-                self.balance.load(state.steps, self._as_logits(state.mean))
+            if saved.balance is not None:
+                self.balance.load(saved.balance.steps, self._as_logits(saved.balance.mean))
 
     def _as_logits(self, values: Logits) -> list[Tensor]:
         """Return lists as tensors of the shapes of alpha and beta."""
@@ -389,18 +378,18 @@ class _Search:
                 raise ValueError(f"it remembers other logits than {' and '.join(str(tuple(s)) for s in shapes)}")
         return [torch.tensor(rows).reshape(shape) for shape, rows in zip(shapes, values, strict=True)]
 
-    def _stop_on_collapse(self, skip_edges: float, saved: dict[str, Any]) -> None:
+    def _stop_on_collapse(self, skip_edges: float, saved: Memory) -> None:
         """Note in `saved` why to stop, if at all, and what to return to.
 
         The eigenvalue's rule comes first: it goes back further, and where both rules hold, the epoch before has risen
         already.
         """
-        settings, measured = self.settings, saved["measured"]
-        saved["stopped"] = eigenvalue_rise(saved["eigenvalues"], settings.eigenvalue_ratio)
-        if saved["stopped"] and measured:  # an older run, continued, goes back as far as it can
-            saved.update(healthy=measured[0], back=len(measured) * settings.eigenvalue_every)
-        elif saved["stopped"] is None and len(self.space.choices) > 1:  # where edges can only skip, it says nothing
-            saved["stopped"] = skip_collapse(skip_edges, settings.max_skip_share)
+        settings, measured = self.settings, saved.measured
+        saved.stopped = eigenvalue_rise(saved.eigenvalues, settings.eigenvalue_ratio)
+        if saved.stopped and measured:  # an older run, continued, goes back as far as it can
+            saved.healthy, saved.back = measured[0], len(measured) * settings.eigenvalue_every
+        elif saved.stopped is None and len(self.space.choices) > 1:  # where edges can only skip, it says nothing
+            saved.stopped = skip_collapse(skip_edges, settings.max_skip_share)
 
     def _logits(self) -> list[Any]:
         return [parameter.detach().tolist() for parameter in self.arch]
@@ -422,7 +411,7 @@ class _Search:
 
     # --- the end of the search ---
 
-    def _finish(self, run: RunDirectory, done: int, saved: dict[str, Any]) -> SearchResult:
+    def _finish(self, run: RunDirectory, done: int, saved: Memory) -> SearchResult:
         log = self.processes.ask_first(run.read_log)
         kept = self._return_to_kept(done, saved)
         genotype = self._derive(run)
@@ -436,7 +425,7 @@ class _Search:
             "metrics.json",
             {
                 "genotype": genotype.id,
-                "stopped": saved["stopped"],
+                "stopped": saved.stopped,
                 "parameters": genotype.cost(),
                 "flops_256": genotype.cost("flops"),
                 "decisions": [] if self.by_paths else decisions(self.net, genotype),
@@ -446,19 +435,19 @@ class _Search:
         if self.processes.first:
             (run.path / SCORES).unlink(missing_ok=True)
         seconds = run.finish()
-        return SearchResult(genotype, self.net.eval(), self.path, log, saved["stopped"], seconds)
+        return SearchResult(genotype, self.net.eval(), self.path, log, saved.stopped, seconds)
 
     @torch.no_grad()
-    def _return_to_kept(self, done: int, saved: dict[str, Any]) -> int:
+    def _return_to_kept(self, done: int, saved: Memory) -> int:
         """Give the supernet the logits and the relaxation to derive from; return the step that they are of.
 
         They are those of the last of `done` steps, also for a finished search that is opened again. After an early stop
         they are those from before the collapse, and -1 stands for the start of the search.
         """
         last = done - 1
-        if saved["stopped"]:
-            last -= saved["back"] * self.settings.steps
-            for parameter, values in zip(self.arch, self._as_logits(saved["healthy"]), strict=True):
+        if saved.stopped:
+            last -= saved.back * self.settings.steps
+            for parameter, values in zip(self.arch, self._as_logits(saved.healthy), strict=True):
                 parameter.copy_(values)
         if not self.by_paths:
             self._relax(max(0, last))
