@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from manas_lite import rain
 from manas_lite.photos.images import ImageError, image_size, read_image
+from manas_lite.runs.settings import LATER
 
 
 class LeakError(RuntimeError):
@@ -27,7 +28,7 @@ class Picture:
     """An image file, or the left or right half of one that holds two pictures of equal width."""
 
     path: Path
-    half: Literal["left", "right"] | None = None
+    half: Literal["left", "right"] | None = field(default=None, metadata=LATER)  # left out of the JSON of whole files
 
     def __post_init__(self) -> None:
         if self.half not in (None, "left", "right"):

@@ -3,42 +3,17 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from manas_lite.data.pictures import AnyPicture, Picture, RainyPicture
 from manas_lite.data.scenes import Scene
 from manas_lite.runs.checkpoint import write_atomic
 from manas_lite.runs.documents import about, document, read_json
-from manas_lite.runs.settings import parse
+from manas_lite.runs.settings import parse, to_dict
 
 PARTS = ("train", "val", "test")
-
-
-@dataclass(frozen=True)
-class _PictureEntry:
-    path: str | None = None
-    half: Literal["left", "right"] | None = None
-    clean: dict[str, Any] | None = None
-    level: str | float | None = None
-    seed: int | None = None
-
-
-@dataclass(frozen=True)
-class _SceneEntry:
-    name: str
-    clean: _PictureEntry
-    rainy: tuple[_PictureEntry, ...]
-    labels: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Parts:
-    train: tuple[_SceneEntry, ...]
-    val: tuple[_SceneEntry, ...]
-    test: tuple[_SceneEntry, ...]
 
 
 @dataclass(frozen=True)
@@ -46,7 +21,7 @@ class _Saved:
     version: int
     sha256: str
     root: str
-    parts: _Parts
+    parts: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -89,22 +64,21 @@ class Split:
         Raises:
             ValueError: the file is no split, or its contents no longer have the hash that it states.
         """
-        content = read_json(os.fspath(path))
-        saved = document(_Saved, content, f"{path}: is not a split saved by Split.save")
+        saved = document(_Saved, read_json(Path(path)), f"{path}: is not a split saved by Split.save")
         base = Path(saved.root if root is None else root)
         with about(path):
-            found = hashlib.sha256(_canonical(content["parts"]).encode()).hexdigest()
+            found = hashlib.sha256(_canonical(saved.parts).encode()).hexdigest()
             if found != saved.sha256:
                 raise ValueError(f"was changed after it was saved (sha256 {found}, stated {saved.sha256})")
-            return cls(*(tuple(_scene_from(entry, base) for entry in getattr(saved.parts, part)) for part in PARTS))
+            return parse(cls, _with_paths(saved.parts, lambda path: str(base / path)))
 
     def _root(self) -> Path:
         folders = {str(file.absolute().parent) for part in PARTS for s in getattr(self, part) for file in s.files()}
         return Path(os.path.commonpath(folders)) if folders else Path()
 
-    def _parts(self) -> dict[str, list[dict[str, Any]]]:
+    def _parts(self) -> dict[str, Any]:
         root = self._root()
-        return {part: [_scene_entry(scene, root) for scene in getattr(self, part)] for part in PARTS}
+        return _with_paths(to_dict(self), lambda path: Path(path).absolute().relative_to(root).as_posix())
 
 
 def split_scenes(
@@ -150,34 +124,11 @@ def _canonical(parts: Any) -> str:
     return json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def _scene_entry(scene: Scene, root: Path) -> dict[str, Any]:
-    return {
-        "name": scene.name,
-        "clean": _picture_entry(scene.clean, root),
-        "rainy": [_picture_entry(picture, root) for picture in scene.rainy],
-        "labels": list(scene.labels),
-    }
-
-
-def _picture_entry(picture: AnyPicture, root: Path) -> dict[str, Any]:
-    if isinstance(picture, RainyPicture):
-        return {"clean": _picture_entry(picture.clean, root), "level": picture.level, "seed": picture.seed}
-    entry: dict[str, Any] = {"path": picture.path.absolute().relative_to(root).as_posix()}
-    return entry | {"half": picture.half} if picture.half else entry
-
-
-def _scene_from(entry: _SceneEntry, root: Path) -> Scene:
-    rainy = tuple(_picture_from(picture, root) for picture in entry.rainy)
-    return Scene(entry.name, _file_from(entry.clean, root), rainy, entry.labels)
-
-
-def _picture_from(entry: _PictureEntry, root: Path) -> AnyPicture:
-    if entry.clean is None or entry.level is None or entry.seed is None:
-        return _file_from(entry, root)
-    return RainyPicture(_file_from(parse(_PictureEntry, entry.clean), root), entry.level, entry.seed)
-
-
-def _file_from(entry: _PictureEntry, root: Path) -> Picture:
-    if entry.path is None:
-        raise ValueError(f"a clean picture must be a file, and one has no path: {entry}")
-    return Picture(root / entry.path, entry.half)
+def _with_paths(node: Any, change: Callable[[str], str]) -> Any:
+    """Return a split as JSON holds it, or a piece of it, with another text for each path of a picture."""
+    if isinstance(node, list):
+        return [_with_paths(item, change) for item in node]
+    if isinstance(node, dict):
+        paths = {key: change(item) for key, item in node.items() if key == "path" and isinstance(item, str)}
+        return {key: _with_paths(item, change) for key, item in node.items()} | paths
+    return node

@@ -262,6 +262,9 @@ def _convert_union(kind: Any, options: tuple[Any, ...], value: Any, where: str, 
         if value is None or (text and isinstance(value, str) and value.lower() in ("none", "null")):
             return None
         options = tuple(option for option in options if option is not type(None))
+    if isinstance(value, Mapping):  # of several dataclasses, it is the one that has all of these fields
+        having = [kind for kind in options if dataclasses.is_dataclass(kind) and {*value} <= {*_fields(kind)[1]}]
+        options = tuple(having) or options
     for option in options:
         try:
             return _convert(option, value, where, text)
