@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -23,7 +23,7 @@ from manas_lite.networks.space import PRESETS, SearchSpace
 from manas_lite.photos import zoo
 from manas_lite.runs import checkpoint, documents, record
 from manas_lite.runs.checkpoint import CheckpointError
-from manas_lite.runs.documents import read_json, read_table
+from manas_lite.runs.documents import read_json
 from manas_lite.runs.record import RunDirectory, read_log, read_manifest
 from manas_lite.training.loop import Loop
 from manas_lite.training.retraining import Memory
@@ -141,7 +141,7 @@ def maker(kind: str, folder: Path):
         return (
             folder / "card.json",
             lambda r: mutations.mutated_text({"sha256": "0" * 64, "name": "x", "scores": {"a": [1.5]}}, r),
-            lambda path: documents.document(zoo.Card, read_json(path), path, more=True),
+            lambda path: documents.document(zoo._Card, read_json(path), path, more=True),
         )
     path = folder / f"{kind}.safetensors"
     if kind == "weights":
@@ -265,38 +265,6 @@ def test_names_that_are_no_text_can_be_noted_and_read_back(tmp_path):
         run.log({"step": 0, "file": "\udcff"})
         assert run.read_log() == [{"step": 0, "file": "\udcff"}]
     assert read_manifest(tmp_path)["notes"] == {"file": "picture-\udcff.png"}
-
-
-@dataclass(frozen=True)
-class Row:
-    name: str
-    psnr: float
-    count: int | None = None
-
-
-def test_tables_are_read_by_type_and_name_their_line(tmp_path):
-    path = tmp_path / "t.csv"
-    path.write_text("name,psnr,count\nx,20,3\n", encoding="utf-8-sig")
-    assert read_table(path, Row) == [Row("x", 20.0, 3)]
-    for text, message in {
-        "name,psnr\nx,20\ny,fast\n": r"t\.csv: line 3: psnr: expected float, got str 'fast'",
-        "name,psnr\nx\n": r"t\.csv: line 2: expected 2 cells",
-        "name,psnr\nx,1,2\n": r"t\.csv: line 2: expected 2 cells",
-        "name,pnsr\nx,1\n": r"t\.csv: line 2: .*'pnsr': did you mean 'psnr'",
-        "name\nx\n": r"t\.csv: line 2: missing setting 'psnr'",
-        'name,psnr\n"x,1\n': r"t\.csv: line \d: ",
-    }.items():
-        path.write_text(text)
-        with pytest.raises(ValueError, match=message):
-            read_table(path, Row)
-
-
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.binary(max_size=200) | st.text(max_size=100).map(lambda text: f"name,psnr\n{text}".encode()))
-def test_any_bytes_as_a_table_are_rows_or_one_line(tmp_path, data):
-    path = tmp_path / "t.csv"
-    path.write_bytes(data)
-    tried(lambda path: read_table(path, Row), path)
 
 
 # --- sizes that no machine can hold ---

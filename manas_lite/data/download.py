@@ -56,22 +56,18 @@ Wait = Callable[[float], None]
 
 
 @dataclass(frozen=True)
-class Remembered:
+class _Remembered:
     """What is kept of an archive that proved right."""
 
     size: int | None
-    """Its bytes."""
     sha256: str | None
-    """Its hash, in hexadecimal digits."""
     source: str = ""
-    """Where it came from."""
     first_seen: str = ""
-    """When it came."""
 
 
 @dataclass(frozen=True)
 class _Record:
-    archives: dict[str, Remembered]
+    archives: dict[str, _Remembered]
 
 
 class DownloadError(RuntimeError):
@@ -231,7 +227,7 @@ def fetch(
 def verify(path: Path, item: Archive, records: Path) -> None:
     """Check kind, size and sha256 against the registry and the record in a folder; raise DownloadError where wrong."""
     record_file = records / "record.json"
-    known = _read_record(record_file).get(item.name, Remembered(None, None))
+    known = _read_record(record_file).get(item.name, _Remembered(None, None))
     size, expected = item.size or known.size, item.sha256 or known.sha256
     origin = f"the first download; if that one was wrong, take its entry out of {record_file}"
     if not path.is_file():
@@ -259,7 +255,7 @@ def remember(path: Path, item: Archive, records: Path, source: str) -> None:
     known = _read_record(record_file)
     if item.name not in known:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        known[item.name] = Remembered(path.stat().st_size, sha256_of(path), source, now)
+        known[item.name] = _Remembered(path.stat().st_size, sha256_of(path), source, now)
         write_atomic(record_file, json.dumps(plain(known), indent=1).encode())
 
 
@@ -459,7 +455,7 @@ def _bytes_below(folder: Path) -> int:
     return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
 
 
-def _read_record(path: Path) -> dict[str, Remembered]:
+def _read_record(path: Path) -> dict[str, _Remembered]:
     if not path.exists():
         return {}
     try:

@@ -20,21 +20,18 @@ WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True)
-class Card:
+class _Card:
     """What must be in the card of a shipped model."""
 
     sha256: str
-    """The hash of its weights file."""
 
 
 @dataclass(frozen=True)
-class Meta:
+class _Meta:
     """What must be in a file of a derived network beside its tensors."""
 
     kind: str
-    """What the file holds."""
     genotype: str
-    """The architecture, as `Genotype.to_json` writes it."""
 
 
 def load(name_or_path: str | Path) -> DerainNet:
@@ -55,7 +52,7 @@ def load(name_or_path: str | Path) -> DerainNet:
             raise FileNotFoundError(f"no network at {path}, and {known}. `make demo` trains one into runs/demo")
         path = SHIPPED / str(name_or_path)
         card = path / "card.json"
-        stated = document(Card, read_json(card), card, more=True).sha256
+        stated = document(_Card, read_json(card), card, more=True).sha256
         if (found := sha256_of(path / WEIGHTS)) != stated:
             raise checkpoint.CheckpointError(
                 f"{path / WEIGHTS} has the sha256 {found}, its card states {stated}: install manas_lite anew"
@@ -70,7 +67,7 @@ def load(name_or_path: str | Path) -> DerainNet:
         text = f"{file} holds no derived network but {meta.get('kind', 'something else')}"
         raise checkpoint.CheckpointError(one_line(text))
     with about(file, checkpoint.CheckpointError):
-        genotype = Genotype.from_json(document(Meta, meta, "its description").genotype)
+        genotype = Genotype.from_json(document(_Meta, meta, "its description").genotype)
         with torch.device("meta"):  # its names and shapes alone: nothing is built for a file that does not fit
             checkpoint.check_state(DerainNet(genotype).state_dict(), tensors.get("net"))
         for name, value in tensors["net"].items():

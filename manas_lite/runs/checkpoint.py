@@ -38,17 +38,13 @@ _HEADER = "manas_lite"  # the one entry of safetensors' own metadata, a JSON tex
 
 
 @dataclass(frozen=True)
-class Header:
+class _Header:
     """What a file says of itself beside its tensors."""
 
     format: int
-    """The version of the file's format."""
     identity: str | None
-    """What the file belongs to, such as a genotype's id."""
     meta: dict[str, Any]
-    """What the writer kept with the tensors."""
     empty: list[str]
-    """Paths of the empty dicts, which flat names of tensors cannot show."""
 
 
 class CheckpointError(ValueError):
@@ -111,7 +107,7 @@ def read(path: str | Path, *, identity: str | None = None) -> tuple[dict[str, An
         raise CheckpointError(one_line(f"{path} {_diagnosis(data, error)}")) from None
     if _HEADER not in names:
         raise CheckpointError(f"{path} is a safetensors file, but not written by manas_lite: it has no description")
-    header = document(Header, stated, path, newest=FORMAT, error=CheckpointError)
+    header = document(_Header, stated, path, newest=FORMAT, error=CheckpointError)
     if identity is not None and header.identity != identity:
         text = f"{path} belongs to {header.identity or 'nothing named'}, expected {identity}: load it with the genotype"
         raise CheckpointError(one_line(f"{text} or space it was made with, or use another run directory"))

@@ -1,11 +1,9 @@
-"""Documents on disk, read by one strict reader: JSON files, lines of a log, headers of weights, rows of a table.
+"""Documents on disk, read by one strict reader: JSON files, lines of a log, headers of weights.
 
 A document is checked before anything is made of it: its size, its depth, its version, then its fields and their types.
 A dataclass states the fields. Whatever is wrong is told in one line, which begins with the file and the place in it.
 """
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -122,28 +120,3 @@ def document(
         if more and isinstance(value, Mapping):
             value = {name: item for name, item in value.items() if name in known}
         return parse(kind, value)
-
-
-def read_table(path: str | Path, kind: type[T]) -> list[T]:
-    """Return the rows of a CSV file, each as the dataclass that states the columns; cells are read as their types.
-
-    Args:
-        path: the file, in UTF-8. Its first line names the columns.
-        kind: the dataclass. Columns that it does not state are refused; so are rows with too few or too many cells.
-
-    Raises:
-        ValueError: for a file that is none, naming the line.
-    """
-    with about(path):
-        text = read_bytes(path).decode("utf-8-sig")
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        rows = []
-        try:
-            for row in reader:
-                with about(f"line {reader.line_num}"):
-                    if None in row or None in row.values():
-                        raise ValueError(f"expected {len(reader.fieldnames or ())} cells")
-                    rows.append(parse(kind, row, text=True))
-        except csv.Error as error:
-            raise ValueError(f"line {reader.line_num}: {error}") from None
-        return rows

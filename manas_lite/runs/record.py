@@ -41,37 +41,26 @@ LOCK_PATIENCE = 10.0  # seconds: data workers outlive a killed run by a few, and
 
 
 @dataclass(frozen=True)
-class Manifest:
+class _Manifest:
     """What a manifest must hold to be continued; the rest of it is the run's record and facts of the machine."""
 
     kind: str
-    """What sort of run it is."""
     seconds: float
-    """What it has taken so far."""
     peak_memory: dict[str, int]
-    """The most bytes that it has taken, by place."""
     notes: dict[str, Any]
-    """What was noted."""
     stretches: list[dict[str, Any]]
-    """The stretches between its cuts."""
     format: int = 1
-    """Version of the run directory."""
     seeds: dict[str, int] = field(default_factory=dict)
-    """The seeds, by place in the record."""
     finished: str | None = None
-    """When it was done."""
     stopped: str | None = None
-    """Why it was cut."""
 
 
 @dataclass(frozen=True)
-class LogRecord:
+class _LogRecord:
     """What every line of a log must hold."""
 
     step: int
-    """The step that it is of."""
     kind: str = ""
-    """What it is about: `step` or `epoch`."""
 
 
 @dataclass(frozen=True)
@@ -283,7 +272,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     """Return the manifest of a run directory; ValueError where a run cannot be continued by it."""
     path = Path(folder) / MANIFEST
     manifest = read_json(path)
-    return manifest | vars(document(Manifest, manifest, path, newest=FORMAT, more=True))
+    return manifest | vars(document(_Manifest, manifest, path, newest=FORMAT, more=True))
 
 
 def read_log(path: str | Path) -> list[dict[str, Any]]:
@@ -294,7 +283,7 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
             break
         place = f"{Path(path) / LOG}, line {number}"
         record = decode(line, f"{place}: not a JSON record")
-        document(LogRecord, record, place, more=True)
+        document(_LogRecord, record, place, more=True)
         records.append(record)
     return records
 

@@ -43,15 +43,12 @@ epoch is not cut into parts."""
 
 
 @dataclass(frozen=True)
-class Saved:
+class _Saved:
     """What a checkpoint of a run holds beside its tensors."""
 
     step: int
-    """The number of steps that are done."""
     memory: dict[str, Any]
-    """Plain values of the search or the retraining."""
     state: dict[str, dict[str, Any]]
-    """By name, what `checkpoint.dump` keeps of networks and optimisers beside their tensors."""
 
 
 class DivergedError(RuntimeError):
@@ -221,7 +218,7 @@ class Loop:
             return 0
         tensors, meta = found
         with about(self.path, checkpoint.CheckpointError):
-            kept = document(Saved, meta, "its header")
+            kept = document(_Saved, meta, "its header")
             if not 0 <= kept.step <= self.total:
                 raise ValueError(f"it is of step {kept.step}, and the run has {self.total}: delete it to start again")
             self.saved = document(type(self.saved), kept.memory, "its memory")
