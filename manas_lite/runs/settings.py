@@ -55,7 +55,7 @@ def parse(cls: type[T], mapping: Mapping[str, Any], *, where: str = "", text: bo
     ValueError: unknown setting 'momentom': did you mean 'momentum'? Valid: rate, momentum
     """
     if not isinstance(mapping, Mapping):
-        raise ValueError(f"{where or cls.__name__.lstrip("_")}: expected a mapping of settings, got {_shown(mapping)}")
+        raise ValueError(f"{where or cls.__name__.lstrip('_')}: expected a mapping of settings, got {_shown(mapping)}")
     hints, fields = _fields(cls)
     mapping = {_current(cls, key, where): value for key, value in mapping.items()}
     needed = [name for name, field in fields.items() if default_of(field) is dataclasses.MISSING]
