@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from manas_lite.data.grouping import Parts, group_scenes
 from manas_lite.data.layouts import list_folder
-from manas_lite.data.listing import Listing, Pair, Photo
+from manas_lite.data.listing import Listing, Pair
 from manas_lite.data.pictures import Picture
 from manas_lite.data.registry import DataSet, count_differences
 from manas_lite.data.similarity import hide_bar
@@ -170,8 +170,17 @@ def check(
     parts = []
     for name in sorted(names, key=lambda part: order.get(part or "", 3)):
         pairs = [pair for pair in listing.pairs if pair.part == name]
-        photos = [photo for photo in listing.photos if photo.part == name]
-        parts.append(_part(name or "all", pairs, photos, scenes, name, notes, progress))
+        clean = [pair.clean for pair in pairs] + [photo.picture for photo in listing.photos if photo.part == name]
+        title, own = name or "all", scenes.get(name, ())
+        bar = tqdm(pairs, desc=f"PSNR of {title}", disable=hide_bar(len(pairs), progress))
+        scores = np.array([_scores(pair) for pair in bar]).reshape(-1, 2)
+        finite = scores[np.isfinite(scores).all(axis=1)]
+        if len(finite) < len(pairs):
+            notes.append(f"{title}: {len(pairs) - len(finite)} pair(s) are identical and not in the mean PSNR")
+        psnr_y, psnr_rgb = finite.mean(axis=0).tolist() if len(finite) else (None, None)
+        sizes, rains = Counter(picture.size() for picture in clean), Counter(len(scene.rainy) for scene in own)
+        count = len(own) or len(clean)  # a photograph becomes a scene
+        parts.append(PartReport(title, len(pairs), count, dict(sizes), dict(rains), psnr_y, psnr_rgb))
     return CheckReport(str(listing.root), tuple(listing.layouts), tuple(parts), files, tuple(notes))
 
 
@@ -183,32 +192,6 @@ def scene_table(parts: Parts) -> str:
             labels = ", ".join(scene.labels)
             lines.append(f"{part or 'all':<6}{len(scene.rainy):>3}  {scene.name}: {labels}")
     return "\n".join(lines)
-
-
-def _part(
-    title: str,
-    pairs: Sequence[Pair],
-    photos: Sequence[Photo],
-    scenes: Parts,
-    name: str | None,
-    notes: list[str],
-    progress: bool | None,
-) -> PartReport:
-    bar = tqdm(pairs, desc=f"PSNR of {title}", disable=hide_bar(len(pairs), progress))
-    scores = np.array([_scores(pair) for pair in bar])
-    finite = scores[np.isfinite(scores).all(axis=1)] if pairs else scores
-    if len(finite) < len(pairs):
-        notes.append(f"{title}: {len(pairs) - len(finite)} pair(s) are identical and not in the mean PSNR")
-    own = scenes.get(name, ())
-    return PartReport(
-        part=title,
-        pairs=len(pairs),
-        scenes=len(own) or len(photos),
-        sizes=dict(Counter(item.size() for item in [p.clean for p in pairs] + [p.picture for p in photos])),
-        rains=dict(Counter(len(scene.rainy) for scene in own)),
-        psnr_y=float(finite[:, 0].mean()) if len(finite) else None,
-        psnr_rgb=float(finite[:, 1].mean()) if len(finite) else None,
-    )
 
 
 def _scores(pair: Pair) -> tuple[float, float]:
