@@ -537,8 +537,10 @@ def kills_of_a_cluster() -> Iterator[Trial]:
         whole, _ = uncut("dask")
         files = len(facts(whole))
 
+        ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
+
         def watch(number: int) -> None:
-            while len([*folder.rglob("*")]) < 1 + seed % files and os.waitpid(number, os.WNOHANG) == (0, 0):
+            while len([*folder.rglob("*")]) < 1 + seed % files and not os.waitid(os.P_PID, number, ended):
                 time.sleep(0.005)  # how often to look
             os.kill(number, signal.SIGKILL)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from PIL import Image
 
 from tools.course import contents, parameters, reports, runner, slides, stamping
 from tools.course.__main__ import main
@@ -28,6 +29,7 @@ runs_dir = "runs"  # where runs go
 """
 FIGURE = "from matplotlib.figure import Figure\nfrom IPython.display import display\ndisplay(Figure(figsize=(1, 1)))"
 PNG = "from manas_lite.draw.style import Drawing\nDrawing(figsize=(1, 1))"
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
 RECORD = "course.record_results(steps=steps, rate=rate, names=names)"
 
 
@@ -157,3 +159,24 @@ def test_unknown_notebooks_and_presets_name_the_nearest(course) -> None:
         contents.find("tinny")
     with pytest.raises(ValueError, match="unknown preset 'huge': choose one of smoke"):
         contents.preset("huge", notebook)
+
+
+def test_a_page_comes_after_its_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep renders no copy again whose page is there: what is killed before that is rendered whole the next time."""
+    copy = tmp_path / "a.ipynb"
+    figure = nbformat.v4.new_output("display_data", data={"image/png": PIXEL})
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", outputs=[figure])]), copy)
+
+    class Cut(Exception):
+        pass
+
+    def cut(self, *args, **kwargs) -> None:
+        raise Cut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", cut)
+        with pytest.raises(Cut):
+            reports.render(copy)
+    assert not copy.with_suffix(".html").exists()
+    assert reports.render(copy).is_file()
+    assert copy.with_suffix(".png").is_file()

@@ -169,6 +169,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
+    from manas_lite.runs.checkpoint import clear_leftovers
     from tools.course import reports, sweep_reports, sweeps
 
     file = sweeps.find(options.file)
@@ -185,6 +186,7 @@ def _sweep(options: argparse.Namespace) -> int:
         print("\n".join(map(str, sweeps.collect(sweep, options.out, options.report))))
         print("\n".join(map(str, sweep_reports.write(sweep, options.out, options.report))))
         return 0
+    clear_leftovers(options.out)
     if options.dask:
         from tools.course.distributed_sweeps import run_on_cluster
 

@@ -5,6 +5,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+from manas_lite.runs.checkpoint import write_atomic
 from manas_lite.runs.record import read_json
 from tools.course import contents
 from tools.course.runner import last_picture
@@ -28,12 +29,12 @@ def render(copy: Path) -> Path:
 
     body, _ = HTMLExporter().from_notebook_node(nbformat.read(copy, as_version=4))
     page = copy.with_suffix(".html")
-    page.write_text(body, encoding="utf-8")
     picture = last_picture(copy)
     if picture is not None:
         image = Image.open(io.BytesIO(picture), formats=["PNG"]).convert("RGB")
         image.thumbnail((520, 340))
         image.save(copy.with_suffix(".png"))
+    write_atomic(page, body.encode())  # last, and whole: a page that is there says that nothing is to be done
     return page
 
 
