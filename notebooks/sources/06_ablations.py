@@ -317,6 +317,4 @@ course.record_results(
     gain=float(scored - rainy),
     parameters=result["parameters"],
     genotype=result["genotype"],
-    arms_compared=len(rows),
-    verdicts={row["arm"]: row["verdict"] for row in rows},
 )

@@ -8,13 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 import yaml
 
 from manas_lite.runs.record import read_json, write_json
-from manas_lite.runs.settings import parse
-from tools.course import contents, estimates, reports, runner, sweeps
+from manas_lite.runs.settings import parse, to_dict
+from tools.course import contents, estimates, reports, runner, sources, sweep_reports, sweeps
 from tools.course.__main__ import main
+from tools.course.parameters import arm_of
 
 SPEC = {
     "notebook": "00",
@@ -205,3 +207,81 @@ def test_what_is_said_of_a_stop_and_of_a_missing_extra(file: str, tmp_path: Path
     monkeypatch.setitem(sys.modules, "distributed", None)
     assert main(["sweep", file, "--out", str(tmp_path), "--dask", "local:1"]) == 2
     assert "pip install 'manas_lite[dask]'" in capsys.readouterr().err
+
+
+# --- the report ---
+
+STUDY = {
+    "notebook": "06",
+    "preset": "smoke",
+    "arms": {"full": {}, "no_tv": {"tv": 0.0}, "no_internal": {"internal_weight": 0.0}},
+    "grid": {"search_seed": [0, 1, 2, 3]},
+    "seeds": ["search_seed"],
+}
+WORTH = {"full": 0.0, "no_tv": -3.0, "no_internal": 0.0}  # dB
+
+
+def finish(study: sweeps.Sweep, runs: tuple[sweeps.Run, ...], out: Path) -> None:
+    """Write what runs leave: their facts, and the results of their arms."""
+    notebook = contents.find(study.notebook)
+    built = sources.build(notebook, "solution")
+    defaults = {parameter.name: parameter.default for parameter in runner.parameters_of(built)}
+    for number, run in enumerate(runs):
+        arm = arm_of({**defaults, **runner.settle(notebook, built, study.preset, run.parameters, Path("."))})
+        chance = np.random.default_rng([arm.search_seed, list(WORTH).index(run.arm)])
+        images = {f"picture-{k}": 24.0 + WORTH[run.arm] + chance.normal(0, 0.1) for k in range(8)}
+        result = {"arm": arm.arm, "search_seed": arm.search_seed, "retrain_seed": arm.retrain_seed, "part": "val"}
+        result |= {"genotype": "g", "parameters": 1000, "seconds": 1.0, "settings": to_dict(arm)}
+        folder = out / "runs" / "ablation" / f"{run.arm}-{number}"
+        folder.mkdir(parents=True)
+        write_json(folder / "result-val.json", result | dict.fromkeys(("images", "images_y", "rainy"), images))
+        facts = {"status": "done", "reason": "", "seconds": 1.0, "metrics": {"psnr_rgb": 24.0}}
+        write_json(out / f"{run.name}.json", facts)
+
+
+def test_a_report_is_made_of_the_sweeps_own_runs_also_from_shards(tmp_path: Path, capsys) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(STUDY))
+    study = sweeps.read(file)
+    runs = study.runs()
+    places = [tmp_path / "one", tmp_path / "two"]
+    for part, place in enumerate(places, start=1):
+        finish(study, sweeps.shard(runs, f"{part}/2"), place)
+    stranger = next((places[0] / "runs" / "ablation").glob("no_tv-*/result-val.json"))
+    foreign = read_json(stranger)
+    foreign["settings"] = {**foreign["settings"], "search_seed": 99}
+    (places[0] / "runs" / "ablation" / "stranger").mkdir()
+    write_json(places[0] / "runs" / "ablation" / "stranger" / "result-val.json", foreign | {"search_seed": 99})
+    assert main(["sweep", str(file), "--out", str(places[0]), "--report", str(places[1])]) == 0
+    folder = places[0] / "report"
+    assert str(folder / "forest.pdf") in capsys.readouterr().out
+    assert (folder / "forest.png").is_file()
+    table = {row["arm"]: row for row in rows(folder / "table.csv")}
+    assert {arm: row["searches"] for arm, row in table.items()} == {"no_tv": "4", "no_internal": "4"}
+    assert float(table["no_tv"]["mean"]) == pytest.approx(-3, abs=0.2)
+    assert table["no_tv"]["verdict"] == "worse"
+    line = (folder / "protocol.txt").read_text()
+    assert line.startswith("12 runs of this sweep: 2 arms, each paired with full over 4 searches and 8 pictures")
+    assert "no\\_tv" in (folder / "table.tex").read_text()
+    assert "| no_tv | 4 | -" in (folder / "table.md").read_text()
+    summary = {row["arm"]: row for row in rows(places[0] / "summary.csv")}
+    assert summary["no_tv"]["difference mean"] == table["no_tv"]["mean"]
+    assert summary["no_tv"]["difference verdict"] == "worse"
+    assert summary["full"]["difference verdict"] == ""
+    assert not [column for row in rows(places[0] / "results.csv") for column in row if "verdict" in column]
+
+
+def test_a_report_of_nothing_says_what_it_needs(tmp_path: Path, capsys) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(STUDY))
+    assert main(["sweep", str(file), "--out", str(tmp_path / "empty"), "--report"]) == 2
+    assert "nothing to compare" in capsys.readouterr().err
+
+
+def test_a_half_done_sweep_reports_what_is_missing(tmp_path: Path) -> None:
+    study = parse(sweeps.Sweep, STUDY)
+    finish(study, study.runs()[:7], tmp_path)  # full: 4 searches, no_tv: 3
+    found = sweep_reports.compared(study, [tmp_path])
+    assert found is not None
+    assert [row["arm"] for row in found.rows] == ["no_tv"]
+    assert "5 runs of the sweep missing" in found.protocol()

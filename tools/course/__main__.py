@@ -183,8 +183,10 @@ def _sweep(options: argparse.Namespace) -> int:
         print(describe(sweep, mine, options.out))
         return 0
     if options.report is not None:
-        print("\n".join(map(str, sweeps.collect(sweep, options.out, options.report))))
-        print("\n".join(map(str, sweep_reports.write(sweep, options.out, options.report))))
+        files = sweep_reports.write(sweep, options.out, options.report)
+        found = sweep_reports.compared(sweep, [options.out, *options.report])
+        files += sweeps.collect(sweep, options.out, options.report, found.rows if found else ())
+        print("\n".join(map(str, files)))
         return 0
     clear_leftovers(options.out)
     if options.dask:
@@ -193,8 +195,10 @@ def _sweep(options: argparse.Namespace) -> int:
         facts = run_on_cluster(mine, options.out, options.dask, timeout=options.timeout)
     else:
         facts = sweeps.run_all(mine, options.out, timeout=options.timeout)
-    results, summary = sweeps.collect(sweep, options.out)
-    if all(sweeps.finished(run, options.out) for run in runs) and sweep_reports.compared(sweep, [options.out]):
+    whole = all(sweeps.finished(run, options.out) for run in runs)
+    found = sweep_reports.compared(sweep, [options.out]) if whole else None
+    results, summary = sweeps.collect(sweep, options.out, (), found.rows if found else ())
+    if found:
         print("\n".join(map(str, sweep_reports.write(sweep, options.out))))
     for run in runs:
         copy = options.out / f"{run.name}.ipynb"

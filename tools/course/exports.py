@@ -83,7 +83,7 @@ def _otter(exercise: str, notebook: Notebook, asked: list[Any], source: str, cal
     points = f"{notebook.worth(exercise):g}"
     lines = f"# BEGIN QUESTION\nname: {exercise}\npoints: {points}"
     return [
-        *(_raw(text) for text in (lines,)),
+        _raw(lines),
         *asked,
         _raw("# BEGIN SOLUTION"),
         _code(source),

@@ -12,6 +12,7 @@ from typing import Any
 from manas_course import ablation, differences, illustrations
 from manas_course.chance import LEVEL, MARGIN
 from manas_lite.draw import save
+from manas_lite.runs.record import to_json
 from manas_lite.runs.settings import to_dict
 from tools.course import contents, runner, sources
 from tools.course.parameters import arm_of
@@ -44,10 +45,10 @@ class Comparison:
         counts = str(searches[0]) if len(searches) == 1 else f"{searches[0]} to {searches[-1]}"
         return (
             f"{len(self.results)} runs of this sweep{gaps}: {len(self.rows)} arms, each paired with {self.reference} "
-            f"over {counts} searches and {self.rows[0]['pictures']} pictures ({first['part']}); size "
-            f"{settings['size']}, {settings['search_steps']} search and {settings['retrain_steps']} training steps; "
-            "PSNR (RGB) in dB; intervals of 95 %, over other searches and other pictures; p after Holm, at "
-            f"{LEVEL:g}; equivalent within {MARGIN:g} dB."
+            f"over {counts} searches and {self.rows[0]['pictures']} pictures ({first['part']}); "
+            f"size {settings['size']}, {settings['search_steps']} search and {settings['retrain_steps']} training "
+            "steps; PSNR (RGB) in dB; intervals of 95 %, over other searches and other pictures; p after Holm, "
+            f"at {LEVEL:g}; equivalent within {MARGIN:g} dB."
         )
 
 
@@ -69,10 +70,10 @@ def own_results(sweep: Sweep, folders: Sequence[Path]) -> tuple[list[dict[str, A
     for run in sweep.runs():
         values = {**defaults, **runner.settle(notebook, built, sweep.preset, run.parameters, Path("."))}
         part = "test" if values.get("final") else "val"
-        wanted[str(to_dict(arm_of(values)))] = run.name
+        wanted[to_json(to_dict(arm_of(values)))] = run.name
     for folder in folders:
         for result in ablation.results(folder / "runs", part):
-            key = str(result["settings"])
+            key = to_json(result["settings"])
             if key in wanted:
                 found.setdefault(key, result)
     return [found[key] for key in wanted if key in found], len(wanted) - len(found)

@@ -181,24 +181,25 @@ def run_all(
     return facts
 
 
-def collect(sweep: Sweep, out: Path, shards: Iterable[Path] = ()) -> tuple[Path, Path]:
+def collect(
+    sweep: Sweep, out: Path, shards: Iterable[Path] = (), differences: Iterable[Mapping[str, Any]] = ()
+) -> tuple[Path, Path]:
     """Write results.csv and summary.csv into `out`; return their paths.
 
     The first has a row per run, failed and missing ones too. The second has the mean and the standard deviation of
     every number over `seeds`, and of how many runs they are. Where the arms were compared, it also has each arm's
-    paired difference to the reference, its interval, p and verdict.
+    paired difference to the reference, with its interval, p and verdict.
 
     Args:
         sweep: what was run.
         out: the sweep's folder.
         shards: folders of other machines that ran parts of it.
+        differences: a row per arm, as `manas_course.differences.compare` makes them.
     """
-    from tools.course.sweep_reports import compared  # it builds on this module
-
-    shards = tuple(shards)
+    folders = (out, *shards)
     rows = []
     for run in sweep.runs():
-        places = [folder / f"{run.name}.json" for folder in (out, *shards)]
+        places = [folder / f"{run.name}.json" for folder in folders]
         file = next((place for place in places if place.is_file()), places[0])
         fact: dict[str, Any] = {"status": "missing", "reason": "", "seconds": "", "metrics": {}}
         if file.is_file():
@@ -214,8 +215,7 @@ def collect(sweep: Sweep, out: Path, shards: Iterable[Path] = ()) -> tuple[Path,
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault(tuple(row[key] for key in keys), []).append(row)
-    found = compared(sweep, [out, *shards])
-    judged = {row["arm"]: row for row in found.rows} if found and keys == ["arm"] else {}
+    judged = {row["arm"]: row for row in differences} if keys == ["arm"] else {}
     lines = []
     for key, members in groups.items():
         done = [row for row in members if row["status"] == "done"]
