@@ -15,13 +15,12 @@ from PIL import Image, ImageCms
 from PIL.JpegImagePlugin import get_sampling
 
 from manas_lite.networks.nets import DerainNet
-from manas_lite.photos.images import ImageError, read_image
+from manas_lite.photos.images import ImageError, image_size, read_image
 from manas_lite.photos.inference import DivergedNetworkError, derain
 from manas_lite.photos.photographs import (
     Photograph,
     from_pil,
     open_photograph,
-    photograph_size,
     save_photograph,
     to_pil,
 )
@@ -112,7 +111,7 @@ def test_profile_and_camera_data_are_carried_and_the_picture_stands_upright(tmp_
     Image.fromarray(COLOUR).save(path, exif=camera(orientation=6).tobytes(), icc_profile=PROFILE)
     before = open_photograph(path)
     assert before.pixels.shape == (21, 15, 3)
-    assert photograph_size(path) == (21, 15)
+    assert image_size(path) == (21, 15)
     with Image.open(derain(path, net)) as after:
         assert after.size == (15, 21)
         exif = after.getexif()
@@ -256,7 +255,7 @@ def test_damaged_camera_data_does_not_cost_the_picture(tmp_path, suffix):
     for content in (good[:30], good.replace(b"\x88\x25\0\x04", b"\x88\x25\0\x02"), b"Exif\0\0??no TIFF"):
         Image.fromarray(COLOUR).save(tmp_path / f"a{suffix}", exif=content)
         photo = open_photograph(tmp_path / f"a{suffix}")
-        assert photo.pixels.shape[:2] == photograph_size(tmp_path / f"a{suffix}")
+        assert photo.pixels.shape[:2] == image_size(tmp_path / f"a{suffix}")
         save_photograph(tmp_path / f"b{suffix}", photo.without_location())
 
 
@@ -267,7 +266,7 @@ def test_heic_in_and_out(tmp_path, net):
     heif.from_pillow(Image.fromarray(smooth)).save(path, quality=95, exif=camera().tobytes())
     photo = open_photograph(path)
     assert np.abs(photo.pixels.astype(int) - smooth).mean() < 3
-    assert photograph_size(path) == (64, 64)
+    assert image_size(path) == (64, 64)
     out = derain(path, net, keep_location=False)
     assert out.suffix == ".heic"
     again = open_photograph(out)
@@ -377,14 +376,14 @@ def test_a_heic_is_known_by_its_bytes(tmp_path, monkeypatch, name):
     path = tmp_path / name
     path.write_bytes(content.getvalue())
     assert np.abs(read_image(path).astype(int) - smooth).mean() < 3
-    assert photograph_size(path) == (48, 64)
+    assert image_size(path) == (48, 64)
     out = derain(path, Same())
     assert np.abs(open_photograph(out).pixels.astype(int) - smooth).mean() < 6
     assert loaded(open_photograph(path).exif)[MAKE] == "Rainproof"
     assert (out.read_bytes()[4:8] == b"ftyp") == (path.suffix.lower() in (".heic", ".heif"))
     with monkeypatch.context() as patched:
         patched.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 48 // 2 - 1)
-        for read in (open_photograph, read_image, photograph_size):
+        for read in (open_photograph, read_image, image_size):
             with pytest.raises(ImageError, match="64 x 48 pixels may be a bomb"):
                 read(path)
     path.write_bytes(content.getvalue()[:200])

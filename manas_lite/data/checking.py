@@ -2,7 +2,6 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -37,11 +36,6 @@ class Report:
     def __str__(self) -> str:
         lines = [f"{count:6,}  {what}" for what, count in sorted(self.counts.items())]
         return "\n".join(lines + [f"        {reason}" for _, reason in self.problems])
-
-
-def first_five(reasons: Sequence[str]) -> str:
-    """Return the first five reasons as a sentence, and the number of the others."""
-    return "; ".join(reasons[:5]) + (f"; and {len(reasons) - 5} more" if len(reasons) > 5 else "")
 
 
 def audit_listing(listing: Listing, strict: bool = True, progress: bool | None = None) -> tuple[Listing, Report]:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from manas_lite.data.checking import audit_listing, first_five
+from manas_lite.data.checking import audit_listing
 from manas_lite.data.grouping import Parts, backgrounds_of, group_scenes, without_leaks
 from manas_lite.data.layouts import list_folder
 from manas_lite.data.listing import DataWarning, Listing
@@ -15,6 +15,7 @@ from manas_lite.data.registry import count_differences, data_folder, list_set, l
 from manas_lite.data.scenes import Scene, rain_seed
 from manas_lite.data.splits import PARTS, Split, split_scenes
 from manas_lite.rain import LEVELS
+from manas_lite.runs.documents import first_few
 
 
 def open_split(
@@ -60,7 +61,7 @@ def open_split(
     name, group, registered = str(data), "auto", False
     if Path(data).exists():
         listing = list_folder(data, layout)
-    elif isinstance(data, str) and not _is_path(data):
+    elif isinstance(data, str) and not (data.startswith((".", "~")) or {"/", os.sep} & {*data}):  # no path
         chosen, _ = locate(data, root)
         listing, group, registered = list_set(chosen, data_folder(root)), chosen.group, True
         for difference in count_differences(chosen, listing):
@@ -98,19 +99,15 @@ def photo_scene(picture: Picture, name: str, levels: Sequence[str | float], seed
     return Scene(name, picture, rainy, tuple(map(str, levels)))
 
 
-def _is_path(data: str) -> bool:
-    return os.sep in data or "/" in data or data.startswith((".", "~"))
-
-
 def _without_bad(listing: Listing, strict: bool) -> Listing:
     if strict and not listing.problems:
         return listing
     if strict:
-        problems = first_five([f"{path} {reason}" for path, reason in listing.problems])
+        problems = first_few([f"{path} {reason}" for path, reason in listing.problems])
         raise ValueError(f"{listing.root}: {problems}. Complete or remove them, or pass strict=False to leave them out")
     kept, report = audit_listing(listing, strict=False)
     if report.problems:
-        reasons = first_five([reason for _, reason in report.problems])
+        reasons = first_few([reason for _, reason in report.problems])
         message = f"{listing.root}: {len(report.problems)} bad file(s) left out: {reasons}"
         if not kept.pairs and not kept.photos:
             raise ValueError(f"{message}; no usable picture remains")

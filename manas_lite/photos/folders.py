@@ -17,9 +17,9 @@ from torch import nn
 from manas_lite.compute.footprint import is_out_of_memory
 from manas_lite.compute.runtime import ComputeSettings
 from manas_lite.draw.sheets import contact_sheet, thumbnail
-from manas_lite.photos.images import check_ending, is_hidden, write_image
+from manas_lite.photos.images import check_ending, image_size, is_hidden, write_image
 from manas_lite.photos.inference import DivergedNetworkError, check_replacing, derain, seconds_per_pixel
-from manas_lite.photos.photographs import PHOTOGRAPHS, open_photograph, photograph_size
+from manas_lite.photos.photographs import PHOTOGRAPHS, open_photograph
 from manas_lite.photos.zoo import fingerprint
 from manas_lite.runs.checkpoint import clear_leftovers, write_atomic
 from manas_lite.runs.progress import Progress
@@ -211,7 +211,7 @@ def warn_if_long(
     pixels = 0
     for picture in pictures:
         with suppress(ValueError, OSError):
-            pixels += math.prod(photograph_size(picture))
+            pixels += math.prod(image_size(picture))
     if pixels * scale**2 <= QUICK:
         return None
     seconds = rate(net, compute) * pixels * scale**2

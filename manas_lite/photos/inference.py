@@ -17,7 +17,6 @@ from manas_lite.compute.footprint import bytes_per_pixel
 from manas_lite.compute.runtime import Compute, ComputeSettings
 from manas_lite.networks.backbone import Backbone
 from manas_lite.photos.folding import fold
-from manas_lite.photos.images import to_array, to_tensor
 from manas_lite.photos.photographs import (
     Photograph,
     check_writable,
@@ -198,12 +197,8 @@ def _derain_array(
         raise ValueError(f"expected an array (H, W, 3) or (H, W), got shape {image.shape}")
     if 0 in image.shape:
         raise ValueError(f"the picture is empty: shape {image.shape}")
-    colour = np.repeat(image[..., None], 3, 2) if grey else image
-    if image.dtype == np.uint8:
-        tensor = to_tensor(colour)
-    else:
-        peak = _peak(image)
-        tensor = torch.from_numpy(np.ascontiguousarray(colour.astype(np.float32) / peak)).permute(2, 0, 1)
+    colour, peak = np.repeat(image[..., None], 3, 2) if grey else image, _peak(image)
+    tensor = torch.from_numpy(np.ascontiguousarray(colour.astype(np.float32) / peak)).permute(2, 0, 1)
     runtime = Compute(compute or ComputeSettings())
     with runtime.session():
         rainy = tensor[None].to(runtime.device)
@@ -216,11 +211,8 @@ def _derain_array(
             "the network answers with NaN or infinity, which is no picture: its training has diverged, or its numbers "
             "are too large for the precision; use other weights"
         )
-    if image.dtype == np.uint8:
-        colour = to_array(result)
-        return colour.mean(2).round().astype(np.uint8) if grey else colour
-    values = result.permute(1, 2, 0).numpy().astype(np.float64)
-    values = values.mean(2) if grey else values
+    values = result.permute(1, 2, 0).numpy()
+    values = values.mean(2, dtype=np.float64) if grey else values
     if np.issubdtype(image.dtype, np.integer):
         values = np.rint(values * peak)
     return values.astype(image.dtype)
@@ -238,9 +230,9 @@ def _derain_at(scale: float, net: nn.Module, rainy: Tensor, runtime: Compute) ->
 
 
 def _peak(image: np.ndarray) -> float:
-    """Return the value that stands for 1."""
-    if image.dtype == np.uint16:
-        return 65535.0
+    """Return the value that stands for 1 in an array of this type; raise where the array is none of a picture."""
+    if image.dtype in (np.uint8, np.uint16):
+        return float(np.iinfo(image.dtype).max)
     if not np.issubdtype(image.dtype, np.floating):
         raise TypeError(f"arrays must be uint8, uint16 or floating point, got {image.dtype}")
     if not np.isfinite(image).all():

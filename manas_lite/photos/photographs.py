@@ -99,11 +99,6 @@ def open_photograph(path: str | os.PathLike[str]) -> Photograph:
         return replace(photo, pixels=_joined(photo.pixels, low.pixels), alpha=alpha)
 
 
-def photograph_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Return (height, width) as `open_photograph` would, from the header alone; raise the same errors."""
-    return images.image_size(path)
-
-
 def from_pil(image: Image.Image, name: str | os.PathLike[str] = "the picture") -> Photograph:
     """Return a PIL image as a photograph; `name` stands in errors."""
     turned = images.upright(image)

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from manas_lite.runs.documents import about, decode, document, one_line, read_bytes
+from manas_lite.runs.settings import dotted
 
 FORMAT = 1
 LARGEST = 32 * 2**30
@@ -279,13 +280,13 @@ def check_state(own: Any, found: Any, place: str = "") -> None:
     if isinstance(own, Mapping) and isinstance(found, Mapping):
         if odd := [name for name in [*own, *found] if name not in own or name not in found]:
             lacking = "the file lacks" if odd[0] in own else "only the file has"
-            first = f"the first name that differs is {_dotted(place, odd[0])!r}, which {lacking}"
+            first = f"the first name that differs is {dotted(place, odd[0])!r}, which {lacking}"
             raise CheckpointError(f"{_wrapped(own, found)}{first}")
         for name in own:
-            check_state(own[name], found[name], _dotted(place, name))
+            check_state(own[name], found[name], dotted(place, name))
     elif type(own) is type(found) and isinstance(own, list | tuple) and len(own) == len(found):
         for number, pair in enumerate(zip(own, found, strict=True)):
-            check_state(*pair, _dotted(place, number))
+            check_state(*pair, dotted(place, number))
     elif (expected := _form(own)) != (there := _form(found)):
         raise CheckpointError(f"size mismatch for {place or 'it all'}: {there} in the file, {expected} expected")
 
@@ -297,10 +298,6 @@ def _form(value: Any) -> str:
     if isinstance(value, list | tuple | Mapping):
         return f"a {type(value).__name__} of {len(value)}"
     return "a number" if type(value) in (int, float) else type(value).__name__
-
-
-def _dotted(place: str, name: object) -> str:
-    return f"{place}.{name}" if place else str(name)
 
 
 def _wrapped(own: Mapping[Any, Any], found: Mapping[Any, Any]) -> str:

@@ -5,7 +5,7 @@ A dataclass states the fields. Whatever is wrong is told in one line, which begi
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -38,6 +38,11 @@ def one_line(message: str) -> str:
     """Return a message as one line, without its middle where it is too long: it may quote a document."""
     line = " ".join(message.split())
     return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
+
+
+def first_few(items: Sequence[str]) -> str:
+    """Return the first five items as one text, and the number of the others."""
+    return "; ".join(items[:5]) + (f"; and {len(items) - 5} more" if len(items) > 5 else "")
 
 
 def read_bytes(path: str | Path, most: int = LARGEST) -> bytes:

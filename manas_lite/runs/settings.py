@@ -59,9 +59,9 @@ def parse(cls: type[T], mapping: Mapping[str, Any], *, where: str = "", text: bo
     hints, fields = _fields(cls)
     mapping = {_current(cls, key, where): value for key, value in mapping.items()}
     needed = [name for name, field in fields.items() if default_of(field) is dataclasses.MISSING]
-    if missing := [repr(_join(where, name)) for name in needed if name not in mapping]:
+    if missing := [repr(dotted(where, name)) for name in needed if name not in mapping]:
         raise ValueError(f"missing setting {', '.join(missing)}: it has no default")
-    values = {key: _convert(hints[key], value, _join(where, key), text) for key, value in mapping.items()}
+    values = {key: _convert(hints[key], value, dotted(where, key), text) for key, value in mapping.items()}
     with _named(where):
         return cls(**values)
 
@@ -161,7 +161,7 @@ def describe(settings: Any, where: str = "") -> list[Described]:
     texts = _field_docstrings(type(settings))
     rows = []
     for name in fields:
-        value, place = getattr(settings, name), _join(where, name)
+        value, place = getattr(settings, name), dotted(where, name)
         if dataclasses.is_dataclass(value):
             rows += describe(value, place)
         else:
@@ -244,7 +244,7 @@ def _convert(kind: Any, value: Any, where: str, text: bool) -> Any:
     if origin is dict:
         if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
             raise _wrong(where, kind, value)
-        return {key: _convert(arguments[1], item, _join(where, key), text) for key, item in value.items()}
+        return {key: _convert(arguments[1], item, dotted(where, key), text) for key, item in value.items()}
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         if not math.isfinite(value):
             raise ValueError(f"{where}: expected a finite number, got {value}")
@@ -305,16 +305,16 @@ def _replaced(settings: Any, path: list[str], value: str, where: str) -> Any:
     hints, _ = _fields(type(settings))
     name, *rest = path
     name = _current(type(settings), name, where)
-    current, place = getattr(settings, name), _join(where, name)
+    current, place = getattr(settings, name), dotted(where, name)
     if rest and isinstance(current, dict):
         key = ".".join(rest)
-        new = {**current, key: _convert(typing.get_args(hints[name])[1], value, _join(place, key), text=True)}
+        new = {**current, key: _convert(typing.get_args(hints[name])[1], value, dotted(place, key), text=True)}
     elif rest:
         if not dataclasses.is_dataclass(current):
             raise ValueError(f"{place}: it holds no settings of its own, so {'.'.join(path)!r} names nothing")
         new = _replaced(current, rest, value, place)
     elif dataclasses.is_dataclass(current):
-        inner = ", ".join(_join(place, key) for key in _fields(type(current))[1])
+        inner = ", ".join(dotted(place, key) for key in _fields(type(current))[1])
         raise ValueError(f"{place}: a group of settings cannot be set from text; set one of {inner}")
     else:
         new = _convert(hints[name], value, place, text=True)
@@ -348,14 +348,14 @@ def _current(cls: type, key: Any, where: str = "") -> str:
     renamed = getattr(cls, "RENAMED", {})
     if key in renamed:
         warnings.warn(
-            f"the setting {_join(where, key)!r} is now called {renamed[key]!r}; the next release drops the old name",
+            f"the setting {dotted(where, key)!r} is now called {renamed[key]!r}; the next release drops the old name",
             FutureWarning,
             stacklevel=3,
         )
         return renamed[key]
     _, fields = _fields(cls)
     if key not in fields:
-        raise ValueError(f"unknown setting {_join(where, key)!r}: {_nearest(key, fields)}")
+        raise ValueError(f"unknown setting {dotted(where, key)!r}: {_nearest(key, fields)}")
     return key
 
 
@@ -364,12 +364,13 @@ def _differences(where: str, here: Any, there: Any, ignore: set[str]) -> Iterato
         return
     if isinstance(here, dict) and isinstance(there, dict):
         for key in {**here, **there}:
-            yield from _differences(_join(where, key), here.get(key, ABSENT), there.get(key, ABSENT), ignore)
+            yield from _differences(dotted(where, key), here.get(key, ABSENT), there.get(key, ABSENT), ignore)
     elif here != there or isinstance(here, bool) != isinstance(there, bool):
         yield Difference(where, here, there)
 
 
-def _join(where: str, key: object) -> str:
+def dotted(where: str, key: object) -> str:
+    """Return the name of a part of what stands at the place `where`, which is empty for the whole."""
     return f"{where}.{key}" if where else str(key)
 
 

@@ -25,7 +25,7 @@ from manas_lite.data import Scene, SceneBatch, Split, one_to_one, scene_loader, 
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.space import SearchSpace
 from manas_lite.runs import checkpoint
-from manas_lite.runs.documents import about, document, read_json
+from manas_lite.runs.documents import about, document, first_few, read_json
 from manas_lite.runs.progress import Progress, summary
 from manas_lite.runs.record import DATA, DataTable, RunDirectory, hash_files, look_at
 from manas_lite.runs.settings import to_dict
@@ -144,19 +144,16 @@ def note_data(
     if before not in (None, now):
         raise ValueError(
             f"{run.path} was started on other data: {now['files']} files of {now['bytes']:,} bytes are here, and "
-            f"{f'changed since: {_some(changed)}' if changed else 'it had others'}. Use another name or runs_dir"
+            f"{f'changed since: {first_few(changed)}' if changed else 'it had others'}. Use another name or runs_dir"
         )
     if changed:
         warnings.warn(
-            f"{run.path}: changed since, in parts that this run does not read: {_some(changed)}", stacklevel=2
+            f"{run.path}: changed since, in parts that this run does not read: {first_few(changed)}",
+            stacklevel=2,
         )
     if table != known:
         run.write_json(DATA, table)
     run.note(data=now)
-
-
-def _some(files: Sequence[str]) -> str:
-    return ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
 
 
 # --- the loop ---
