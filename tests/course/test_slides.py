@@ -83,6 +83,36 @@ def test_the_page_shows_pictures_without_their_code_and_keeps_what_is_said_as_no
     assert "One weight, one architecture number" in page.shown
 
 
+def test_a_page_loads_nothing_but_formulas_from_elsewhere(tmp_path: Path) -> None:
+    for number in ("01", "05"):
+        notebook = contents.find(number)
+        nbformat.write(executed(notebook), tmp_path / "run.ipynb")
+        text = slides.write_slides(notebook, tmp_path / "run.ipynb", tmp_path / "slides.html").read_text()
+        loaded = re.findall(r"<(?:script|link|img|iframe)[^>]*\s(?:src|href)=[\"']?((?:https?:)?//[^\"'> ]*)", text)
+        assert loaded  # MathJax
+        assert [address for address in loaded if "mathjax" not in address.lower()] == []
+        assert "@import" not in text
+        assert "Reveal.initialize" in text
+        assert "require(" not in text.rpartition("Reveal.initialize")[2]
+
+
+def test_sizes_are_such_that_the_last_row_can_read() -> None:
+    assert min(int(size) for size in re.findall(r"(\d+)px", slides.STYLE)) >= 24
+
+
+def test_the_first_picture_stands_beside_the_words_and_the_others_alone() -> None:
+    notebook = contents.find("05")
+    kinds = []
+    for cell in slides.deck(notebook, executed(notebook)).cells:
+        kind = cell.metadata.slideshow.slide_type
+        if cell.cell_type == "markdown" and kind == "slide":
+            kinds.append([])
+        elif cell.get("outputs"):
+            kinds[-1].append(kind)
+    assert any(len(section) > 1 for section in kinds)
+    assert all(section == ["-", *["slide"] * (len(section) - 1)] for section in kinds if section)
+
+
 def test_a_skipped_cell_and_long_output_are_left_out() -> None:
     notebook = contents.find("03")
     run = executed(notebook)

@@ -1,8 +1,12 @@
 """Slides of a notebook, made from its executed copy: for the lecturer who teaches from the same source.
 
-A section (`## `) is a slide: its heading, first paragraph, lists, tables and formulas; pictures and printed facts below
-one another under it; exercises with their blank. What a section says besides, and every "What you should see", goes
-into the speaker's notes (key S). A cell tagged `slides:skip` in its source is left out.
+A section (`## `) is a slide: its heading, first paragraph, lists, tables and formulas, with its first picture
+beside them. Each further picture is a slide of its own; exercises are slides with their blank. What a section says
+besides, and every "What you should see", goes into the speaker's notes (key S). A cell tagged `slides:skip` in its
+source is left out.
+
+The page holds reveal.js and needs no network. Only formulas are set by MathJax from the web; without it they are shown
+as they are written.
 """
 
 import re
@@ -21,16 +25,45 @@ UNSPOKEN = {"facts", "setup", "versions", "parameters", "injected-parameters", "
 SKIPPED_SECTIONS = ("## Exercises", "## Summary", "## From files")
 BARE = "slides:output-only"
 LONGEST = 14  # lines of printed text that a slide holds
+REVEAL = Path(__file__).parent / "reveal"  # reveal.js 4.6.1, with its licence
 STYLE = """<style>
-.reveal, .reveal .jp-RenderedHTMLCommon { font-size: 28px }
-.reveal h1 { font-size: 1.9em } .reveal h2 { font-size: 1.4em } .reveal pre { font-size: 19px }
+:root { --jp-code-font-size: 24px; --jp-ui-font-size1: 24px; --jp-content-font-size1: 28px }
+.reveal, .reveal .jp-RenderedHTMLCommon, .reveal .jp-RenderedHTMLCommon table { font-size: 28px }
+.reveal h1 { font-size: 1.9em; text-transform: none }
+.reveal h2 { font-size: 1.4em; text-transform: none }
+.reveal pre, .reveal pre code, .reveal .highlight { font-size: 24px; line-height: 1.25 }
+.reveal section.beside > section, .reveal section.beside:not(:has(section)) { display: grid !important;
+  grid-template-columns: 1fr 1.2fr; column-gap: 1em; align-content: start }
+.reveal section.beside .words { grid-column: 1 }
+.reveal section.beside .picture { grid-column: 2; grid-row: 1 / span 40 }
 .reveal .slides { text-align: left } .reveal img { max-height: 62vh; width: auto }
 .reveal .jp-OutputArea-prompt, .reveal .jp-InputPrompt { display: none }
 </style>"""
 
 
+MATHJAX = """<script>
+window.MathJax = { tex: { inlineMath: [["$", "$"], ["\\\\(", "\\\\)"]] } };
+</script>
+<script async src="https://cdn.jsdelivr.net/npm/mathjax@3/es5/tex-chtml.js"></script>"""
+START = """
+for (const slide of document.querySelectorAll(".slides section")) {
+  if (slide.querySelector(":scope > section")) continue;
+  const parts = [...slide.children].filter((part) => part.tagName !== "ASIDE");
+  const pictures = parts.filter((part) => part.querySelector("img"));
+  if (pictures.length && pictures.length < parts.length) {
+    slide.classList.add("beside");
+    for (const part of parts) {
+      part.classList.add(pictures.includes(part) || part.matches("h1, h2") ? "picture" : "words");
+    }
+  }
+}
+Reveal.initialize({ controls: true, progress: true, history: true, slideNumber: "c/t", width: 1280, height: 720,
+  plugins: [RevealNotes] });
+"""
+
+
 def write_slides(notebook: Notebook, executed: Path, page: Path) -> Path:
-    """Write the slides of an executed copy as an HTML page, whose reveal.js comes from the web; return its path."""
+    """Write the slides of an executed copy as an HTML page that holds its reveal.js; return the page's path."""
     import nbformat
     from nbconvert import SlidesExporter
     from traitlets.config import Config
@@ -39,8 +72,24 @@ def write_slides(notebook: Notebook, executed: Path, page: Path) -> Path:
     exporter = SlidesExporter(config=config, reveal_scroll=True, reveal_number="c/t")
     body, _ = exporter.from_notebook_node(deck(notebook, nbformat.read(executed, as_version=4)))
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(body.replace("</head>", f"{STYLE}</head>", 1), encoding="utf-8")
+    page.write_text(_whole(body), encoding="utf-8")
     return page
+
+
+def _whole(body: str) -> str:
+    """Return a page of nbconvert with reveal.js in it, in place of what it would load from the web."""
+    sheets = "".join(f"<style>{_part(name)}</style>" for name in ("reveal.css", "white.css"))
+    scripts = "".join(f"<script>{_part(name)}</script>" for name in ("reveal.js", "notes.js"))
+    body = re.sub(r"<script[^>]*\ssrc=\"http[^>]*>\s*</script>|<link[^>]*\shref=\"http[^>]*>", "", body)
+    body = re.sub(r"<script type=\"module\">.*?</script>", "", body, flags=re.DOTALL)
+    head, _, foot = body.rpartition("<script>\nrequire(")
+    foot = foot.partition("</script>")[2]
+    return head.replace("</head>", f"{sheets}{STYLE}{MATHJAX}</head>", 1) + scripts + f"<script>{START}</script>" + foot
+
+
+def _part(name: str) -> str:
+    """Return a file of reveal.js, without fonts that it would look for beside the page."""
+    return re.sub(r"@import [^;]*;", "", (REVEAL / name).read_text(encoding="utf-8"))
 
 
 def unfit(notebook: Notebook, copy: Path) -> str:
@@ -70,16 +119,19 @@ def deck(notebook: Notebook, executed: Any) -> Any:
 
     blanks = {_exercise(cell): cell.source for cell in sources.build(notebook, "student").cells}
     cells: list[Any] = []
+    pictured = False  # whether the present section has its picture
     for cell in executed.cells:
         tags = set(sources.tags(cell))
         if tags & UNSPOKEN or "slides:skip" in tags:
             continue
         if cell.cell_type == "markdown":
             cells.extend(_prose(cell.source))
+            pictured = pictured and not any(line.startswith("#") for line in cell.source.splitlines())
         elif "exercise" in tags:
             cells.append(_code(blanks[_exercise(cell)], [], "-"))
         elif shown := [output for output in cell.outputs if _fits(output)]:
-            cells.append(_code(cell.source, shown, "-" if _text_only(shown) else "subslide"))
+            cells.append(_code(cell.source, shown, "slide" if pictured and not _text_only(shown) else "-"))
+            pictured = pictured or not _text_only(shown)
     return new_notebook(cells=cells, metadata=executed.metadata)
 
 
