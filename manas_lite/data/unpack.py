@@ -19,10 +19,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
+
+from manas_lite.runs.documents import about
 
 MEMBERS = 40_000
 """Members that an archive may hold, folders included; the largest registered one holds 27,422 pictures."""
@@ -34,8 +36,17 @@ _PIECE = 1 << 20
 _RESERVE = 64 << 20  # bytes left free on the disk
 _SLACK = 4 << 20  # bytes of a tar that are no content: padding at its end, and long headers
 _HEADER = 4096  # bytes of a tar per member that are no content
-_Member = tuple[str, int, Callable[[], IO[bytes]]]
 _ODD_NAMES = {errno.EINVAL, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EILSEQ}
+
+
+class _Member(NamedTuple):
+    """What an archive says of one of its members."""
+
+    name: str
+    size: int
+    folder: bool
+    regular: bool
+    opened: Callable[[], Any]
 
 
 class ArchiveError(ValueError):
@@ -80,8 +91,9 @@ def unpack_archive(
     workspace = Path(tempfile.mkdtemp(dir=into.parent, prefix=f".{into.name}.", suffix=".unpacking"))
     try:
         with FileLock(workspace / ".lock"):
-            _unpack(path, workspace / "files", limit, progress)
-            look(workspace / "files")
+            with about(path, ArchiveError):
+                _unpack(path, workspace / "files", limit, progress)
+                look(workspace / "files")
             _move_all(workspace / "files", into)
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
@@ -97,46 +109,48 @@ def _unpack(path: Path, folder: Path, limit: int, progress: bool) -> None:
             _members(path) as (stated, members),
             tqdm(total=stated or None, unit="B", unit_scale=True, desc="unpacking", disable=not progress) as bar,
         ):
-            for name, size, opened in members:
-                unpacked += size
+            for count, member in enumerate(members, start=1):
+                if count > MEMBERS:
+                    raise ArchiveError(
+                        f"holds {count:,} members or more, and {MEMBERS:,} are the most that a set can need"
+                    )
+                if member.folder:
+                    continue
+                unpacked += member.size
                 total = max(stated, unpacked)
                 if total > limit:
-                    raise ArchiveError(f"{path}: unpacks to {total:,} bytes, more than the {limit:,} this set can need")
+                    raise ArchiveError(f"unpacks to {total:,} bytes, more than the {limit:,} this set can need")
                 if total + _RESERVE > free:
                     raise OSError(
                         errno.ENOSPC,
                         f"{path}: needs {total:,} bytes below {folder.parents[1]}, where {free:,} are free",
                     )
-                target = folder / name
+                target = folder / _safe_name(member)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with opened() as source, open(target, "wb") as file:
-                    _copy(source, file, size, f"{path}: member {name!r}")
-                bar.update(size)
+                with member.opened() as source, open(target, "wb") as file:
+                    _copy(source, file, member)
+                bar.update(member.size)
     except (ArchiveError, MemoryError):
         raise
     except Exception as error:  # decoders let slip whatever their arithmetic on broken bytes raises
         if isinstance(error, OSError) and error.errno is not None and error.errno not in _ODD_NAMES:
             raise  # the disk's fault; decoders raise OSError without a number
-        raise ArchiveError(f"{path}: is broken or of an unknown kind ({error}); download it again") from error
+        raise ArchiveError(f"is broken or of an unknown kind ({error}); download it again") from error
 
 
 @contextmanager
 def _members(path: Path) -> Iterator[tuple[int, Iterator[_Member]]]:
-    """Yield the bytes that the archive states (0 where only reading it tells) and an iterator over its files."""
+    """Yield the bytes that the archive states (0 where only reading it tells) and an iterator over its members."""
     if not path.is_file():
-        raise ArchiveError(f"{path}: is no regular file; name the archive itself")
+        raise ArchiveError("is no regular file; name the archive itself")
     if opener := _tar_opener(path):
         with opener(path, "rb") as file:
-            yield 0, _tar_members(path, _Counted(path, file))
+            yield 0, _tar_members(_Counted(file))
     elif zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
-            _check_count(path, len(infos))
-            files = [info for info in infos if not info.is_dir()]
-            members = [_zip_member(path, archive, info) for info in files]
-            yield sum(info.file_size for info in files), iter(members)
+            yield sum(info.file_size for info in archive.infolist()), _zip_members(archive)
     else:
-        raise ArchiveError(f"{path}: is neither a zip nor a tar; unpack it by hand into the set's folder")
+        raise ArchiveError("is neither a zip nor a tar; unpack it by hand into the set's folder")
 
 
 def _tar_opener(path: Path) -> Callable[..., Any] | None:
@@ -154,14 +168,14 @@ def _tar_opener(path: Path) -> Callable[..., Any] | None:
 class _Counted:
     """A tar's decompressed bytes, of which no more may be read than its headers have stated so far."""
 
-    def __init__(self, path: Path, file: IO[bytes]) -> None:
-        self.path, self.file, self.allowed = path, file, _SLACK
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.allowed = file, _SLACK
 
     def read(self, count: int) -> bytes:
         piece = self.file.read(count)
         self.allowed -= len(piece)
         if self.allowed < 0:
-            raise ArchiveError(f"{self.path}: holds more bytes than its members state, which is refused")
+            raise ArchiveError("holds more bytes than its members state, which is refused")
         return piece
 
 
@@ -178,61 +192,48 @@ class _Header(tarfile.TarInfo):
             raise tarfile.ReadError(f"its list of members ends in {error}") from error
 
 
-def _tar_members(path: Path, stream: _Counted) -> Iterator[_Member]:
+def _tar_members(stream: _Counted) -> Iterator[_Member]:
     with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as archive:  # type: ignore[call-overload]
-        for count, info in enumerate(archive, start=1):
-            _check_count(path, count)
-            stream.allowed += _HEADER
-            if not info.isdir():
-                stream.allowed += info.size  # within the limit, or nothing more is read
-                yield _member(path, info.name, info.size, partial(archive.extractfile, info), info.isreg())
+        for info in archive:
+            stream.allowed += _HEADER + (0 if info.isdir() else info.size)  # within the limit, or no more is read
+            yield _Member(info.name, info.size, info.isdir(), info.isreg(), partial(archive.extractfile, info))
     while stream.read(_PIECE):  # to the end, where a compressed file has its checksum
         pass
 
 
-def _check_count(path: Path, count: int) -> None:
-    if count > MEMBERS:
-        raise ArchiveError(f"{path}: holds {count:,} members or more, and {MEMBERS:,} are the most that a set can need")
+def _zip_members(archive: zipfile.ZipFile) -> Iterator[_Member]:
+    for info in archive.infolist():
+        if info.flag_bits & 1:
+            raise ArchiveError(f"member {info.filename!r} is encrypted")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # zipfile unpacks others unbounded
+            method = f"by method {info.compress_type}, not by deflate"
+            raise ArchiveError(f"member {info.filename!r} is packed {method}; pack the archive anew")
+        regular = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
+        yield _Member(info.filename, info.file_size, info.is_dir(), regular, partial(archive.open, info))
 
 
-def _zip_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
-    if info.flag_bits & 1:
-        raise ArchiveError(f"{path}: member {info.filename!r} is encrypted")
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # zipfile unpacks others without bound
-        raise ArchiveError(
-            f"{path}: member {info.filename!r} is packed by method {info.compress_type}, not by deflate; "
-            "pack the archive anew"
-        )
-    regular = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
-    return _member(path, info.filename, info.file_size, partial(archive.open, info), regular)
-
-
-def _member(path: Path, name: str, size: int, opened: Callable[[], Any], regular: bool) -> _Member:
-    if not regular:
-        raise ArchiveError(f"{path}: member {name!r} is a link or device, which is refused")
-    return _safe_name(path, name), size, opened
-
-
-def _safe_name(path: Path, name: str) -> str:
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    if not parts or parts[0].startswith("/") or ".." in parts or ":" in parts[0] or "\0" in name:
-        raise ArchiveError(f"{path}: member {name!r} would be written outside the folder, which is refused")
+def _safe_name(member: _Member) -> str:
+    """Return the path of a member below the folder to fill; refuse a member that is no file in it."""
+    parts = PurePosixPath(member.name.replace("\\", "/")).parts
+    if not member.regular:
+        raise ArchiveError(f"member {member.name!r} is a link or device, which is refused")
+    if not parts or parts[0].startswith("/") or ".." in parts or ":" in parts[0] or "\0" in member.name:
+        raise ArchiveError(f"member {member.name!r} would be written outside the folder, which is refused")
     if len(parts) - 1 > DEPTH:
-        raise ArchiveError(
-            f"{path}: member {name[:40]!r}... lies {len(parts) - 1:,} folders deep, and {DEPTH} are the most"
-        )
+        depth = f"{len(parts) - 1:,} folders deep"
+        raise ArchiveError(f"member {member.name[:40]!r}... lies {depth}, and {DEPTH} are the most")
     return "/".join(parts)
 
 
-def _copy(source: IO[bytes], file: IO[bytes], size: int, what: str) -> None:
-    written = 0
+def _copy(source: IO[bytes], file: IO[bytes], member: _Member) -> None:
+    name, size, written = member.name, member.size, 0
     while chunk := source.read(_PIECE):
         written += len(chunk)
         if written > size:
-            raise ArchiveError(f"{what} holds more than the {size:,} bytes it states, which is refused")
+            raise ArchiveError(f"member {name!r} holds more than the {size:,} bytes it states, which is refused")
         file.write(chunk)
     if written != size:
-        raise ArchiveError(f"{what} ends after {written:,} of {size:,} bytes; download it again")
+        raise ArchiveError(f"member {name!r} ends after {written:,} of {size:,} bytes; download it again")
 
 
 def _move_all(source: Path, into: Path) -> None:
