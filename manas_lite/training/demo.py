@@ -114,7 +114,8 @@ def run_demo(
         net = trained["searched"]
         save_network(run.path, net)
         run.write_text("genotype.json", net.genotype.to_json())
-        run.write_text("log.jsonl", "".join(_joined_logs(path, ["search", *trained])))
+        records = ({"run": own, **record} for own in ("search", *trained) for record in read_log(path / own))
+        run.write_text("log.jsonl", "".join(f"{to_json(record)}\n" for record in records))
         say("4/4 evaluate on pictures never trained on")
         results = {
             label: evaluate(net, split.test, compute=compute, progress=progress) for label, net in trained.items()
@@ -187,10 +188,3 @@ def draw_pictures(
             draw.save(drawing(), path / name)
         except Exception as error:
             warnings.warn(f"{path / name} was not drawn: {type(error).__name__}: {error}", stacklevel=2)
-
-
-def _joined_logs(path: Path, names: list[str]) -> Iterator[str]:
-    """Yield the records of the three runs as lines of one file, each saying which run it is of."""
-    for name in names:
-        for record in read_log(path / name):
-            yield to_json({"run": name, **record}) + "\n"

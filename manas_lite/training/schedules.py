@@ -199,11 +199,9 @@ SEARCH_PRESETS: dict[str, SearchSettings] = {
     "paper": SearchSettings(),
     # Short searches need an architecture rate at which logits can move away from their random start: Adam moves a
     # logit by about its rate a step.
-    "lite": replace(
-        _SCALED_SEARCH, epochs=20, steps=50, batch=4, patch=64, warmup=4, loss=_OUR_LOSS, eigenvalue_every=5
-    ),
-    "teach": replace(
-        _SCALED_SEARCH, epochs=20, steps=50, batch=4, patch=64, warmup=4, loss=_OUR_LOSS, eigenvalue_every=5
+    **dict.fromkeys(
+        ("lite", "teach"),
+        replace(_SCALED_SEARCH, epochs=20, steps=50, batch=4, warmup=4, loss=_OUR_LOSS, eigenvalue_every=5),
     ),
     # So the data decide: with a silent head the price alone moves the architecture at first, and towards a damaged
     # module that is cheap (docs/results.md). Measured at this size only: `teach` and `lite` keep the published start.

@@ -354,10 +354,12 @@ class _Search:
         if saved.stopped or (epoch + 1) % settings.checkpoint_every == 0 or step + 1 == self.total or loop.due():
             self._save(step, epoch, train, loop)
 
+    @torch.no_grad()
     def _save(self, step: int, epoch: int, train: SceneBatch, loop: Loop) -> None:
         loop.saved.balance = self.balance.dump()
         loop.saved.norms = [[float(norm) for norm in pair] for pair in self.norms]
-        loop.save(step + 1, self._probe(train, epoch))
+        self.net.eval()
+        loop.save(step + 1, self._image_loss(self.net, train, epoch)[0])
 
     def _take_over(self, saved: Memory, path: Path) -> None:
         """Take over what a checkpoint remembers of alpha and beta; CheckpointError where it is of another space."""
@@ -402,12 +404,6 @@ class _Search:
         pure = self._pure(lambda net: self._architecture_loss(net, batch, epoch)[0])
         weights = [w.detach() for w in self.weights]
         return dominant_eigenvalue(lambda arch: pure(weights, arch), self.arch, iterations=10, tolerance=1e-2).value
-
-    @torch.no_grad()
-    def _probe(self, batch: SceneBatch, epoch: int) -> Tensor:
-        """Return the loss of the weights as they are now."""
-        self.net.eval()
-        return self._image_loss(self.net, batch, epoch)[0]
 
     # --- the end of the search ---
 
