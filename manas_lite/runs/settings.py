@@ -171,12 +171,13 @@ def describe(settings: Any, where: str = "") -> list[Described]:
 
 def _field_docstrings(cls: type) -> dict[str, str]:
     """Return the text under each field of a dataclass. Python keeps no such text, so it is read from the source."""
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
-    assert isinstance(definition, ast.ClassDef)
     texts = {}
-    for field, below in zip(definition.body, definition.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
-            texts[field.target.id] = " ".join(str(ast.literal_eval(below.value)).split())
+    for base in filter(dataclasses.is_dataclass, reversed(cls.__mro__)):
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        assert isinstance(definition, ast.ClassDef)
+        for field, below in zip(definition.body, definition.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
+                texts[field.target.id] = " ".join(str(ast.literal_eval(below.value)).split())
     return texts
 
 

@@ -3,6 +3,7 @@
 docs/hyperparameters.md, made from this file, sets the presets beside the released code's values and says why.
 """
 
+import operator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
@@ -15,29 +16,63 @@ LARGEST_RATE, LARGEST_SEED = 1e34, 2**62
 """The largest learning rates and weight decays, with which float32 can still compute, and the largest seeds."""
 
 
-def _at_least(settings: Any, least: int, *names: str) -> None:
+_RELATIONS = {"at least": operator.ge, "at most": operator.le, "above": operator.gt}
+
+
+def _must_be(settings: Any, relation: str, limit: float, *names: str) -> None:
+    """Raise ValueError at the first of these settings that is a number on the wrong side of the limit."""
     for name in names:
         value = getattr(settings, name)
-        if value is not None and value < least:
-            raise ValueError(f"{name} is {value}: it must be at least {least}")
-
-
-def _at_most(settings: Any, most: float, *names: str) -> None:
-    for name in names:
-        value = getattr(settings, name)
-        if value is not None and value > most:
-            raise ValueError(f"{name} is {value}: it must be at most {most:g}")
-
-
-def _above_zero(settings: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(settings, name)
-        if value is not None and value <= 0:
-            raise ValueError(f"{name} is {value}: it must be above 0")
+        if value is not None and not _RELATIONS[relation](value, limit):
+            raise ValueError(f"{name} is {value}: it must be {relation} {limit:g}")
 
 
 @dataclass(frozen=True)
-class SearchSettings:
+class TrainingSettings:
+    """What a search and a retraining are both told: their length, their batches, their losses and their machine."""
+
+    seed: int = 0
+    """Initial weights and batches follow from it; so do the logits, the parts of the scenes and the noise of a search.
+    """
+    epochs: int = 200
+    """Epochs of the whole run, a warm-up included."""
+    steps: int = 1000
+    """Steps per epoch."""
+    batch: int = 16
+    """Scenes per step."""
+    accumulate: int = 1
+    """Parts in which a step takes its scenes, to save memory. The gradients are those of the whole batch, but BatchNorm
+    normalises by the parts. A search takes parts in first order only."""
+    rains: int | None = None
+    """Rainy versions per scene; none takes as many as every scene has."""
+    patch: int = 64
+    """Side of the training patches, in pixels."""
+    multi_to_one: bool = True
+    """Train all versions of a scene together; off trains every rainy image on its own, as many images per step."""
+    fresh_rain: tuple[str, ...] = ()
+    """Levels of rain laid anew over each clean patch, beside the scene's own versions; `wild` is rain of any kind."""
+    weight_decay: float = 0.0
+    """Weight decay of the weights."""
+    clip: float | None = None
+    """Largest norm of the weights' gradient; none does not clip."""
+    loss: LossSettings = field(default_factory=LossSettings)
+    """The loss terms."""
+    checkpoint_every: int = 1
+    """Epochs between saves of the run; it is also saved every four minutes within an epoch."""
+    compute: ComputeSettings = field(default_factory=ComputeSettings)
+    """The machine."""
+
+    def __post_init__(self) -> None:
+        check(self)
+        _must_be(self, "at least", 1, "epochs", "steps", "batch", "accumulate", "patch", "checkpoint_every")
+        _must_be(self, "at least", 0, "seed", "rains", "weight_decay")
+        _must_be(self, "at most", LARGEST_SEED, "seed")
+        _must_be(self, "at most", LARGEST_RATE, "weight_decay")
+        _must_be(self, "above", 0, "clip")
+
+
+@dataclass(frozen=True)
+class SearchSettings(TrainingSettings):
     """Everything that a search does but its space and its data.
 
     The defaults are `paper`: the released sizes, rates and schedule. This kit's own are all versions of a scene in
@@ -45,27 +80,10 @@ class SearchSettings:
     that the released schedule does not have: `clip`, `eigenvalue_every` and `early_stop`.
     """
 
-    seed: int = 0
-    """Weights, logits, splits, batches and noise all follow from it."""
+    weight_decay: float = 3e-4
+    clip: float | None = 5.0
     arch_seed: int | None = None
     """Seed of the initial logits alone; none takes `seed`."""
-    epochs: int = 200
-    """Epochs of the search, warm-up included."""
-    steps: int = 1000
-    """Steps per epoch."""
-    batch: int = 16
-    """Scenes per step."""
-    accumulate: int = 1
-    """Parts in which a step takes its scenes, to save memory. The gradients are those of the whole batch, but BatchNorm
-    normalises by the parts. First order only."""
-    rains: int | None = None
-    """Rainy versions per scene; none takes as many as every scene has."""
-    patch: int = 64
-    """Side of the training patches, in pixels."""
-    multi_to_one: bool = True
-    """Train all versions of a scene together; off trains every rainy image on its own."""
-    fresh_rain: tuple[str, ...] = ()
-    """Levels of rain laid anew over each clean patch, beside the scene's own versions; `wild` is rain of any kind."""
     warmup: int = 10
     """Epochs before the first architecture step."""
     arch_share: float = 0.5
@@ -82,10 +100,6 @@ class SearchSettings:
     """Learning rate of the weights at the end."""
     momentum: float = 0.9
     """Momentum of SGD."""
-    weight_decay: float = 3e-4
-    """Weight decay of the weights."""
-    clip: float | None = 5.0
-    """Largest norm of the weights' gradient; none does not clip."""
     arch_rate: float = 3e-4
     """Learning rate of the architecture (Adam), about how far a logit moves per step."""
     arch_betas: tuple[float, float] = (0.5, 0.999)
@@ -124,8 +138,6 @@ class SearchSettings:
     """The most that the derived network may cost; it uses at least 97 % of it. None sets no limit."""
     budget_unit: Literal["parameters", "flops"] = field(default="flops", metadata=LATER)
     """What the budget counts: flops are those of a picture of 256 x 256 pixels."""
-    loss: LossSettings = field(default_factory=LossSettings)
-    """The loss terms."""
     eigenvalue_every: int = 1
     """Epochs between measurements of the dominant eigenvalue of the architecture Hessian; 0 never measures."""
     early_stop: bool = True
@@ -136,28 +148,19 @@ class SearchSettings:
     the eigenvalue rises whether a search collapses or not."""
     max_skip_share: float = 0.8
     """Collapse: more than this share of the edges choose skip_connect; the search returns to the epoch before."""
-    checkpoint_every: int = 1
-    """Epochs between saves of the run; it is also saved every four minutes within an epoch."""
-    compute: ComputeSettings = field(default_factory=ComputeSettings)
-    """The machine."""
 
     def __post_init__(self) -> None:
-        check(self)
-        _at_least(self, 1, "epochs", "steps", "batch", "accumulate", "patch", "checkpoint_every")
-        _at_least(
-            self, 0, "seed", "rains", "eigenvalue_every", "weight_rate", "arch_rate", "weight_decay", "arch_decay"
-        )
-        _at_least(self, 0, "weight_rate_end")
-        _at_most(self, LARGEST_RATE, "weight_rate", "weight_rate_end", "arch_rate", "weight_decay", "arch_decay")
-        _at_most(self, LARGEST_SEED, "seed", "arch_seed")
-        _at_least(self, 1, "arch_batch", "evaluations", "score_batches")
-        _above_zero(self, "budget")
+        super().__post_init__()
+        _must_be(self, "at least", 0, "eigenvalue_every", "weight_rate", "weight_rate_end", "arch_rate", "arch_decay")
+        _must_be(self, "at least", 0, "price_share", "head_gain")
+        _must_be(self, "at least", 1, "arch_batch", "evaluations", "score_batches")
+        _must_be(self, "at most", LARGEST_RATE, "weight_rate", "weight_rate_end", "arch_rate", "arch_decay")
+        _must_be(self, "at most", LARGEST_SEED, "arch_seed")
+        _must_be(self, "above", 0, "budget", "temperature", "temperature_end", "radius")
         if self.budget is not None and self.discretize == "perturbation":
             raise ValueError("a budget is kept by choosing among logits: leave out discretize='perturbation', or it")
         if self.strategy != "gradient" and self.compute.compile:
             raise ValueError(f"strategy {self.strategy!r} computes another path in every step: leave out compile")
-        _at_least(self, 0, "price_share", "head_gain")
-        _above_zero(self, "temperature", "temperature_end", "radius", "clip")
         if self.sampled and not (self.hard and self.relaxation == "gumbel"):
             raise ValueError("sampled computes the one candidate that was drawn: set relaxation='gumbel' and hard too")
         if self.accumulate > 1 and self.order != "first":
@@ -221,62 +224,33 @@ SEARCH_PRESETS: dict[str, SearchSettings] = {
 
 
 @dataclass(frozen=True)
-class RetrainSettings:
+class RetrainSettings(TrainingSettings):
     """Everything that a retraining does but its genotype and its data.
 
     The defaults are `paper`: the released sizes, rate and schedule. This kit's own are all versions of a scene in place
     of three (`rains`), and the validation on whole pictures.
     """
 
-    seed: int = 0
-    """Initial weights and batches follow from it."""
-    epochs: int = 200
-    """Epochs of the training."""
     steps: int = 500
-    """Steps per epoch."""
     batch: int = 32
-    """Scenes per step."""
-    accumulate: int = 1
-    """Parts in which a step takes its scenes, to save memory; BatchNorm then normalises by the parts."""
-    rains: int | None = None
-    """Rainy versions per scene; none takes as many as every scene has."""
-    patch: int = 64
-    """Side of the training patches, in pixels."""
-    multi_to_one: bool = True
-    """Train all versions of a scene together; off trains every rainy image on its own, as many images per step."""
-    fresh_rain: tuple[str, ...] = ()
-    """Levels of rain laid anew over each clean patch, beside the scene's own versions; `wild` is rain of any kind."""
     rate: float = 1e-3
     """Learning rate (Adam) after the warm-up; it falls on a cosine."""
     rate_end: float = 0.0
     """Learning rate at the end."""
     warmup: int = 0
     """Steps in which the learning rate rises from 0, linearly."""
-    weight_decay: float = 0.0
-    """Weight decay."""
-    clip: float | None = None
-    """Largest norm of the gradient; none does not clip."""
     ema: float | None = None
     """Decay of a moving average of the weights, which is then what is validated and kept; none keeps the weights."""
     validate_every: int = 1
     """Epochs between scores on whole validation pictures; the best network is kept."""
     val_scenes: int = 8
     """Validation scenes that are scored."""
-    loss: LossSettings = field(default_factory=LossSettings)
-    """The loss terms."""
-    checkpoint_every: int = 1
-    """Epochs between saves of the run; it is also saved every four minutes within an epoch."""
-    compute: ComputeSettings = field(default_factory=ComputeSettings)
-    """The machine."""
 
     def __post_init__(self) -> None:
-        check(self)
-        _at_least(self, 1, "epochs", "steps", "batch", "accumulate", "patch", "validate_every", "val_scenes")
-        _at_least(self, 1, "checkpoint_every")
-        _at_least(self, 0, "seed", "rains", "rate", "rate_end", "warmup", "weight_decay")
-        _at_most(self, LARGEST_RATE, "rate", "rate_end", "weight_decay")
-        _at_most(self, LARGEST_SEED, "seed")
-        _above_zero(self, "clip")
+        super().__post_init__()
+        _must_be(self, "at least", 1, "validate_every", "val_scenes")
+        _must_be(self, "at least", 0, "rate", "rate_end", "warmup")
+        _must_be(self, "at most", LARGEST_RATE, "rate", "rate_end")
         if self.ema is not None and not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}: a decay lies in [0, 1), 0.999 is usual; None switches it off")
 
