@@ -252,8 +252,8 @@ def wild_rain(clean: NDArray[Any], seed: Seed) -> Image:
         return picture
     scale = 2 ** rng.uniform(-0.7, 0.7)  # of the drops in pixels: near and far rain, small and large pictures
     wind, one_wind = rng.uniform(-45, 45), rng.uniform() < 0.6
-    cover = math.exp(rng.uniform(math.log(0.02), math.log(1.0)))  # area of streaks per area of picture
-    strength = math.exp(rng.uniform(math.log(0.08), math.log(1.2)))
+    cover = math.exp(rng.uniform(math.log(0.03), math.log(2.0)))  # area of streaks per area of picture
+    strength = math.exp(rng.uniform(math.log(0.1), math.log(1.5)))
     layers = []
     for share in rng.dirichlet(np.ones(int(rng.integers(1, 6)))):
         length = scale * math.exp(rng.uniform(math.log(8), math.log(45)))

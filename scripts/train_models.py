@@ -71,8 +71,8 @@ LITE = SearchSpace.preset("lite")
 class Recipe:
     """about, data_note: what the card says of its use and of its data. data: opens the training and validation scenes.
     tests: what `ship` reports on, by name. space, budget: where the genotype is searched, and the FLOPs that it may
-    cost on 256 x 256 pixels. searched: whose search gave the genotype. tune: a second training that goes on from the
-    first one's weights."""
+    cost on 256 x 256 pixels. searched: whose search gave the genotype. start: the shipped model whose weights the
+    training goes on from. tune: a second training that goes on from the first one's weights."""
 
     about: str
     data_note: str
@@ -82,6 +82,7 @@ class Recipe:
     space: SearchSpace = LITE
     budget: float = 10e9
     searched: str = "rain-lite"
+    start: str | None = None
     tune: RetrainSettings | None = None
 
 
@@ -125,20 +126,21 @@ RECIPES = {
         mixed,
         RetrainSettings.preset(
             "lite",
-            epochs=160,
+            epochs=130,
             steps=250,
             rains=1,
             fresh_rain=("wild", "wild"),
             batch=2,
             patch=80,
             val_scenes=16,
-            validate_every=8,
+            validate_every=10,
         ),
         {
             "Rain800_groups": lambda folder: open_split(folder / "Rain800_groups").test,
             "Rain100H": lambda folder: everything(folder / "Rain100H"),
             "Rain100L": lambda folder: rain100l(folder).test,
         },
+        start="rain-lite",
     ),
 }
 
@@ -149,7 +151,8 @@ def train(name: str, folder: Path, runs: Path, changes: list[str], compute: Comp
     settings = replace(SEARCH, budget=recipe.budget, compute=replace(compute, precision="auto"))
     found = search(recipe.space, rain100l(folder), settings, runs_dir=runs, name=f"{recipe.searched}-search")
     own, data = override(replace(recipe.retrain, compute=compute), changes), recipe.data(folder)
-    trained = retrain(found.genotype, data, own, runs_dir=runs, name=name)
+    first = load(recipe.start) if recipe.start else None
+    trained = retrain(found.genotype, data, own, start=first, runs_dir=runs, name=name)
     if recipe.tune is None:
         return trained.path
     tune = replace(recipe.tune, compute=replace(compute, precision="auto"))
