@@ -10,7 +10,7 @@ from tools.course import contents, parameters, reports, runner, slides, stamping
 from tools.course.__main__ import main
 
 YAML = """
-repository: {address: someone/something, ref: v9}
+repository: {address: "", ref: "", wheel: "", sha256: ""}
 notebooks:
   "01": {name: tiny, title: Tiny, purpose: Runs., learn: [a], before: b, next: "–", trains: true}
 """

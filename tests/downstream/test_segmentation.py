@@ -107,7 +107,7 @@ def test_bad_masks_and_folders(tmp_path):
     with pytest.raises(ImageError, match="one class number a pixel"):
         photo.truth()
     photo.mask.write_bytes(b"no picture")
-    with pytest.raises(ImageError, match="cannot be decoded"):
+    with pytest.raises(ImageError, match="is no image that this kit reads"):
         photo.truth()
 
 
