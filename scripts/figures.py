@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from manas_course import ablation, differences, micro_bench
 from manas_course import illustrations as pictures
+from manas_course.micro_bench.figures import best_so_far, table_map
 from manas_lite import draw, load, open_split
 from manas_lite.draw.style import BLACK, BLUE, Drawing, styled
 from manas_lite.photos.inference import derain
@@ -132,7 +133,7 @@ def table() -> Figure:
     scores = bench.scores("val_psnr")
     gains = (scores - scores.mean(0)).mean(1).reshape(len(micro_bench.PATTERNS), len(micro_bench.GATES))
     title = f"gain over an average architecture, dB: mean of {len(bench.seeds)} trainings"
-    return draw.table_map(gains, micro_bench.PATTERNS, micro_bench.GATES, title=title)
+    return table_map(gains, micro_bench.PATTERNS, micro_bench.GATES, title=title)
 
 
 def searches() -> Figure:
@@ -144,7 +145,7 @@ def searches() -> Figure:
         "gradient search": [micro_bench.replay(bench, each) for each in bench.gradient_searches()],
     }
     curves = {name: [(t.seconds, micro_bench.gain(bench, t)) for t in traces] for name, traces in kinds.items()}
-    return draw.best_so_far(curves)
+    return best_so_far(curves)
 
 
 @styled

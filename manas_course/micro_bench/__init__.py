@@ -11,7 +11,8 @@ The test scores stay locked until `bench.final()`.
 * `architectures`: the 2^4 patterns of modules and 8 gates, as architectures and as genotypes. It imports `networks`.
 * `table`: the table, read, checked and queried; the lock on its test scores. It imports `architectures` and `data`.
 * `ranks`: rank agreement, the noise ceiling, spread, the expected best of n. It imports numpy alone.
-* `replays`: random, evolutionary and gradient search on the table, and their comparison. It imports the other three.
+* `figures`: pictures of all this, from numbers; imported by its own name. It imports `manas_lite.draw`.
+* `replays`: random, evolutionary and gradient search on the table, and their comparison. It imports the first three.
 
 `scripts/micro_bench.py` makes the table. The idea is that of NAS-Bench-101 (C. Ying et al., ICML 2019, arXiv
 1902.09635), here on deraining and at toy size.

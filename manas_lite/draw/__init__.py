@@ -10,7 +10,6 @@ is used: a figure shows itself as the last value of a notebook cell, and is free
 * `lanes`: architectures and relaxed networks. It imports `style` and `networks`.
 * `curves`: runs over time. It imports `style` and `networks`.
 * `comparisons`: photographs side by side. It imports `style`, `metrics` and `rain`.
-* `benchmarks`: a table of trained architectures, as numbers that the caller hands over. It imports `style`.
 * `sheets`: contact sheets. It imports Pillow alone.
 
 The names below are loaded when they are first used, so that deraining a folder does not wait for matplotlib.
@@ -20,39 +19,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from manas_lite.draw.benchmarks import agreements, best_so_far, clouds, front, table_map
     from manas_lite.draw.comparisons import comparison, scene
     from manas_lite.draw.curves import search_curves, training_curves
     from manas_lite.draw.lanes import architecture, mixture
     from manas_lite.draw.style import save
 
 _HOMES = {
-    "agreements": "benchmarks",
     "architecture": "lanes",
-    "best_so_far": "benchmarks",
-    "clouds": "benchmarks",
     "comparison": "comparisons",
-    "front": "benchmarks",
     "mixture": "lanes",
     "save": "style",
     "scene": "comparisons",
     "search_curves": "curves",
-    "table_map": "benchmarks",
     "training_curves": "curves",
 }
 
 __all__ = [
-    "agreements",
     "architecture",
-    "best_so_far",
-    "clouds",
     "comparison",
-    "front",
     "mixture",
     "save",
     "scene",
     "search_curves",
-    "table_map",
     "training_curves",
 ]
 

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 
 from manas_course import micro_bench
-from manas_lite import draw
+from manas_course.micro_bench import figures
 from manas_course import widgets
 from manas_course import checks
 from manas_lite.data import LeakError
@@ -70,7 +70,7 @@ gains = trained - trained.mean(0)
 mean_gain = gains.mean(1)
 field = mean_gain.reshape(len(micro_bench.PATTERNS), len(micro_bench.GATES))
 title = f"gain over an average architecture, dB: mean of {len(bench.seeds)} trainings"
-draw.table_map(field, micro_bench.PATTERNS, micro_bench.GATES, title=title)
+figures.table_map(field, micro_bench.PATTERNS, micro_bench.GATES, title=title)
 
 # %%
 fusions = np.array([each.modules.count("f") for each in bench.architectures])
@@ -124,7 +124,7 @@ one_shot = bench.one_shot()
 one, other = bench.seeds[:2]
 panels = {"trained, and trained again": (gains[:, 0], gains[:, 1])}
 panels |= {f"supernet {k}": (scores, gains[:, 1]) for k, scores in enumerate(one_shot)}
-draw.clouds(
+figures.clouds(
     panels,
     shade=fusions,
     shade_label="fusion modules",
@@ -210,7 +210,7 @@ curves = {
     name: [(trace.seconds, micro_bench.gain(bench, trace)) for trace in traces]
     for name, traces in kinds.items()
 }
-draw.best_so_far(curves, best=mean_gain.max())
+figures.best_so_far(curves, best=mean_gain.max())
 
 # %% [markdown]
 # **What you should see.** Random search starts at zero (one training, drawn blindly) and rises; the band holds eight
@@ -275,7 +275,7 @@ for name, found in agreements.items():
 for k, scores in enumerate(one_shot):
     print(f"   supernet {k} alone      {micro_bench.agreement(scores, trained)}")
 shown = {name: (found.tau, found.low, found.high) for name, found in agreements.items()}
-draw.agreements(shown, (ceiling.tau, ceiling.low, ceiling.high))
+figures.agreements(shown, (ceiling.tau, ceiling.low, ceiling.high))
 
 # %%
 *counted, shared = agreements.values()

@@ -11,6 +11,7 @@ import csv
 import numpy as np
 
 from manas_course import micro_bench
+from manas_course.micro_bench import figures
 from manas_lite import draw, open_split
 from manas_course import ablation, checks, differences, illustrations as pictures, toy
 from manas_lite.networks.genotype import Genotype
@@ -157,7 +158,7 @@ rows = [
 ]
 title = f"gain over an average architecture, dB: mean of {len(bench.seeds)} trainings"
 keep(
-    draw.table_map(gains, micro_bench.PATTERNS, micro_bench.GATES, title=title),
+    figures.table_map(gains, micro_bench.PATTERNS, micro_bench.GATES, title=title),
     "micro_bench",
     rows,
 )
@@ -172,7 +173,7 @@ cost, quality = bench.scores("parameters")[:, 0], gains.ravel()
 each = zip(bench.architectures, cost, quality, strict=True)
 rows = [["modules", "gate", "parameters", "gain, dB"], *([*a, c, q] for a, c, q in each)]
 keep(
-    draw.front(cost, quality, x="parameters", y="gain, dB", title="128 architectures"),
+    figures.front(cost, quality, x="parameters", y="gain, dB", title="128 architectures"),
     "front",
     rows,
 )
@@ -195,7 +196,7 @@ rows = [["gradient search minus", "dB at equal cost", "low", "high", "detectable
 for kind in ("random search", "evolution"):
     found = micro_bench.against(bench, traces["gradient search"], traces[kind])
     rows.append([kind, found.mean, found.low, found.high, found.detectable, found.verdict])
-keep(draw.best_so_far(curves, best=gains.max()), "searches", rows)
+keep(figures.best_so_far(curves, best=gains.max()), "searches", rows)
 
 # %% [markdown]
 # **What you should see.** What each kind of search holds after how much computing. The numbers beside it compare at equal

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from manas_lite import draw
+from manas_course.micro_bench import figures
 
 
 def lines(figure, gid: str):
@@ -14,7 +14,7 @@ def lines(figure, gid: str):
 
 def test_the_mean_is_a_step_function_of_cost() -> None:
     runs = [([60.0, 180.0], [0.0, 1.0]), ([120.0, 240.0], [2.0, 4.0])]
-    figure = draw.best_so_far({"one": runs}, best=5.0)
+    figure = figures.best_so_far({"one": runs}, best=5.0)
     (mean,) = lines(figure, "mean:one")
     assert mean.get_xdata().tolist() == [2.0, 3.0, 4.0]  # minutes; from 2 on both runs hold something
     assert mean.get_ydata().tolist() == [1.0, 1.5, 2.5]
@@ -25,7 +25,7 @@ def test_the_mean_is_a_step_function_of_cost() -> None:
 
 def test_many_runs_become_a_band_that_holds_eight_of_ten() -> None:
     runs = [([60.0, 120.0], [k, k]) for k in range(11)]
-    figure = draw.best_so_far({"many": runs})
+    figure = figures.best_so_far({"many": runs})
     assert lines(figure, "run:many") == []
     (band,) = figure.axes[0].collections
     heights = band.get_paths()[0].vertices[:, 1]
@@ -35,7 +35,7 @@ def test_many_runs_become_a_band_that_holds_eight_of_ten() -> None:
 def test_no_runs_are_refused() -> None:
     for runs in ({}, {"one": []}):
         with pytest.raises(ValueError, match="no runs"):
-            draw.best_so_far(runs)
+            figures.best_so_far(runs)
 
 
 def test_the_map_shows_every_number_under_its_names() -> None:
@@ -43,7 +43,7 @@ def test_the_map_shows_every_number_under_its_names() -> None:
     from matplotlib import pyplot
 
     values = np.array([[0.5, -1.25], [2.0, 0.0], [0.1, 0.2]])
-    figure = draw.table_map(values, ["a", "b", "c"], ["x", "y"], title="t")
+    figure = figures.table_map(values, ["a", "b", "c"], ["x", "y"], title="t")
     axes = figure.axes[0]
     assert [text.get_text() for text in axes.texts] == ["+0.50", "-1.25", "+2.00", "+0.00", "+0.10", "+0.20"]
     assert [text.get_color() == "white" for text in axes.texts] == [False, True, False, True, True, True]
@@ -53,18 +53,18 @@ def test_the_map_shows_every_number_under_its_names() -> None:
     assert axes.transData.transform((0, 0.5))[1] > axes.transData.transform((0, 1.5))[1]  # "a" on top
     assert pyplot.get_fignums() == []  # seaborn knows pyplot, and leaves it alone
     with pytest.raises(ValueError, match="3 rows and 1 columns"):
-        draw.table_map(values, ["a", "b", "c"], ["x"], title="t")
+        figures.table_map(values, ["a", "b", "c"], ["x"], title="t")
 
 
 def test_the_map_names_the_extra_that_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "seaborn", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'manas_lite\[course\]'"):
-        draw.table_map([[1.0]], ["a"], ["x"], title="t")
+        figures.table_map([[1.0]], ["a"], ["x"], title="t")
 
 
 def test_clouds_share_their_axis() -> None:
     panels = {"left": ([1, 2], [3, 4]), "right": ([5, 6], [7, 9])}
-    figure = draw.clouds(panels, shade=[0, 1], shade_label="s", x=["a", "b"], y="c")
+    figure = figures.clouds(panels, shade=[0, 1], shade_label="s", x=["a", "b"], y="c")
     left, right, _ = figure.axes
     assert left.get_ylim() == right.get_ylim()
     assert right.collections[0].get_offsets().tolist() == [[5.0, 7.0], [6.0, 9.0]]
@@ -73,7 +73,7 @@ def test_clouds_share_their_axis() -> None:
 def test_the_front_steps_along_what_nothing_beats() -> None:
     """A copy of a member is drawn once; what ties in cost or quality and is worse in the other is beaten."""
     cost, quality = [3, 1, 2, 2, 4, 5, 1], [7, 2, 5, 4, 7, 9, 2]
-    figure = draw.front(cost, quality, x="c", y="q", title="t")
+    figure = figures.front(cost, quality, x="c", y="q", title="t")
     (members,) = lines(figure, "front:members")
     assert members.get_xydata().tolist() == [[1, 2], [2, 5], [3, 7], [5, 9]]
     (front,) = lines(figure, "front")
@@ -83,7 +83,7 @@ def test_the_front_steps_along_what_nothing_beats() -> None:
 
 def test_undecided_agreements_are_hollow_and_say_so() -> None:
     taus = {"good": (0.4, 0.3, 0.5), "none": (0.1, -0.1, 0.3), "reversed": (-0.4, -0.5, -0.3)}
-    axes = draw.agreements(taus, (0.6, 0.5, 0.7)).axes[0]
+    axes = figures.agreements(taus, (0.6, 0.5, 0.7)).axes[0]
     assert [text.get_text() for text in axes.texts] == ["+0.40", "+0.10  undecided", "-0.40"]
     dots = [line.get_markerfacecolor() for line in axes.get_lines() if line.get_marker() == "o"]
     assert [dot == "white" for dot in dots] == [False, True, False]
@@ -94,7 +94,7 @@ def test_legends_lie_beside_what_they_explain(count: int) -> None:
     """However many rows or runs there are, and wherever their lines lie."""
     taus = {f"proxy {k}": (0.1 * k, 0.1 * k - 0.2, 0.1 * k + 0.2) for k in range(count)}
     runs = {f"kind {k}": [([60.0, 120.0], [0.0, 0.1 * k])] for k in range(count)}
-    for figure in (draw.agreements(taus, (0.6, 0.5, 0.7)), draw.best_so_far(runs, best=0.05)):
+    for figure in (figures.agreements(taus, (0.6, 0.5, 0.7)), figures.best_so_far(runs, best=0.05)):
         figure.draw_without_rendering()
         (legend,) = figure.legends
         assert legend.get_window_extent().y1 <= figure.axes[0].xaxis.label.get_window_extent().y0

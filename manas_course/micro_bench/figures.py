@@ -1,4 +1,7 @@
-"""A table of trained architectures: what it holds, how far rankings agree, and searches against their total cost."""
+"""Pictures of a table of trained architectures: what it holds, how far rankings agree, what searches cost in all.
+
+They are drawn from numbers that the caller hands over, in the style of `manas_lite.draw`.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
