@@ -97,7 +97,7 @@ $(VENV)/torch: constraints.txt
 	@echo '$(TORCH)' > $@
 
 $(VENV)/installed-core: EXTRAS =
-$(VENV)/installed-dev: EXTRAS = [accelerate,course,dask,data,dev,onnx]
+$(VENV)/installed-dev: EXTRAS = [accelerate,course,dask,data,dev,onnx,site]
 $(VENV)/installed-%: $(VENV)/torch pyproject.toml
 	@echo "Installing manas_lite$(EXTRAS)"
 	@$(PIP) --quiet -c $(VENV)/constraints.txt -e ".$(EXTRAS)"

@@ -65,14 +65,15 @@ def test_every_import_of_the_package_is_declared() -> None:
 
 
 def test_nothing_is_required_that_the_package_does_not_import() -> None:
-    """What the tests alone need is `dev`. The tools are programs, or are imported by those that the package imports."""
+    """What the tests alone need is `dev`, and what the course's pages need is `site`. The tools are programs, or are
+    imported by those that the package imports."""
     tools = {"ipykernel", "jupyterlab", "nbclient", "nbval", "onnx", "onnxscript"}
     provider = importlib.metadata.packages_distributions()
     imported = set()
     for path in (path for folder in ("manas_lite", "manas_course", "tools") for path in (ROOT / folder).rglob("*.py")):
         for name in imported_names(ast.walk(ast.parse(path.read_text(encoding="utf-8")))):
             imported |= {canonicalize_name(each) for each in provider.get(name, [name])}
-    extras = set(PROJECT["optional-dependencies"]) - {"dev"}
+    extras = set(PROJECT["optional-dependencies"]) - {"dev", "site"}
     required = {canonicalize_name(requirement.name) for requirement in requirements(*extras)}
     assert required - imported == tools
 
