@@ -168,6 +168,33 @@ def gallery() -> Figure:
     return figure
 
 
+@styled
+def rain_statistics() -> Figure:
+    """Rain of the published sets and of this kit's recipes: median, middle half and nine tenths of the pictures."""
+    found = rows(RESULTS / "rain" / "statistics.csv")
+    kinds = list(dict.fromkeys(row["rain"] for row in found))
+    names = {
+        "share": "share of pixels",
+        "brightness": "brightness",
+        "angle": "degrees from the vertical",
+        "length": "length, pixels",
+        "width": "width, pixels",
+    }
+    figure = Drawing(figsize=(11.0, 2.9), layout="constrained")
+    for axes, (name, title) in zip(figure.subplots(1, len(names), sharey=True), names.items(), strict=True):
+        for place, kind in enumerate(kinds):
+            values = [float(row[name]) for row in found if row["rain"] == kind]
+            low, first, median, third, high = np.nanpercentile(values, [5, 25, 50, 75, 95])
+            colour = BLUE if kind == "wild" else BLACK
+            axes.plot([low, high], [place, place], color=colour, linewidth=1)
+            axes.plot([first, third], [place, place], color=colour, linewidth=4)
+            axes.plot(median, place, "o", color="white", markeredgecolor=colour, markersize=5)
+        axes.set(title=title)
+    figure.axes[0].set_yticks(range(len(kinds)), kinds)
+    figure.axes[0].invert_yaxis()
+    return figure
+
+
 FIGURE: dict[str, Callable[[], Figure]] = {
     "complexity": complexity,
     "arms": arms,
@@ -175,6 +202,7 @@ FIGURE: dict[str, Callable[[], Figure]] = {
     "published": published,
     "micro_bench": table,
     "searches": searches,
+    "rain_statistics": rain_statistics,
     "gallery": gallery,
 }
 

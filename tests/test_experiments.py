@@ -1,33 +1,15 @@
 """What the evidence scripts share: their training is `retrain`'s, and rows of two protocols never meet."""
 
-import importlib.util
-import sys
 from dataclasses import replace
-from types import ModuleType
 
 import pytest
 import tiny
 import torch
-from project import ROOT
+from project import script
 
 from manas_lite import DerainNet, retrain
 from manas_lite.compute.runtime import Compute
 from manas_lite.training.loop import training_batches
-
-
-def script(name: str) -> ModuleType:
-    """A module of scripts/, which is no package."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(ROOT / "scripts"))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(ROOT / "scripts"))
-    return module
-
 
 experiments, arms = script("experiments"), script("arms")
 
