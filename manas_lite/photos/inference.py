@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -184,9 +185,30 @@ def seconds_per_pixel(net: nn.Module, compute: ComputeSettings | None = None, si
     return min(took) / side**2
 
 
+_BORROWED: WeakKeyDictionary[nn.Module, tuple[list[object], list[object], Tensor, nn.Module]] = WeakKeyDictionary()
+"""The last copy of each network that was asked for, behind what it was made from; it goes when its network goes."""
+
+
 def borrowed(net: nn.Module, runtime: Compute) -> nn.Module:
-    """Return a copy of the network on the runtime's device, in eval mode, BatchNorm folded; the caller's stays."""
-    return runtime.prepare(fold(net))
+    """Return a copy of the network on the runtime's device, in eval mode, BatchNorm folded; the caller's stays.
+
+    The copy is made once and then shared, so it must not be changed. It is made anew when anything about the network
+    has changed. Weights are compared by their values, because a write through `.data` leaves no other trace.
+    """
+    holders = (value for module in net.modules() for value in vars(module).values())
+    lists = (v.values() if isinstance(v, dict) else v if isinstance(v, list) else (v,) for v in holders)
+    # The parts are kept, so that no other object gets their ids; the network itself is not, so that it can go.
+    parts = [part for some in lists for part in some if part is not net]
+    tensors = [part.detach() for part in parts if isinstance(part, Tensor)]
+    values = torch.cat([tensor.reshape(-1) for tensor in tensors]) if tensors else torch.empty(0)
+    form = [runtime.device, values.device, values.dtype, *(tensor.shape for tensor in tensors)]
+    if before := _BORROWED.get(net):
+        old_form, old_parts, old_values, copied = before
+        if old_form == form and [*map(id, old_parts)] == [*map(id, parts)] and torch.equal(old_values, values):
+            return copied
+    copied = runtime.prepare(fold(net))
+    _BORROWED[net] = form, parts, values, copied
+    return copied
 
 
 def _derain_array(

@@ -1,5 +1,6 @@
 """How well a network derains scenes: PSNR and SSIM per picture, means per rain level, conventions named."""
 
+import copy
 import itertools
 import math
 from collections.abc import Iterable, Sequence
@@ -123,9 +124,10 @@ def evaluate(
     scenes = list(open_split(scenes).test if isinstance(scenes, Split | str | Path) else scenes)
     if not scenes:
         raise ValueError("no scenes to evaluate on: the list is empty")
-    net = borrowed(net, runtime)
     if isinstance(net, Backbone) and window is not None:
+        net = copy.deepcopy(net)
         net.pool_locally(window)
+    net = borrowed(net, runtime)
     rows = []
     with runtime.session(), Progress(sum(len(s.rainy) for s in scenes), "evaluate", show=progress) as bar:
         for scene in scenes:
