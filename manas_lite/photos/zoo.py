@@ -1,6 +1,8 @@
-"""Networks as files: `load(name_or_path)`, and how a run directory keeps one."""
+"""Networks as files: `load(name_or_path)`, how a run directory keeps one, and how a model hub gets one."""
 
 import hashlib
+import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +13,26 @@ from torch import Tensor, nn
 
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.nets import DerainNet
+from manas_lite.photos.hub import Address, library, network_folder, told
 from manas_lite.runs import checkpoint
 from manas_lite.runs.checkpoint import sha256_of
 from manas_lite.runs.documents import about, document, one_line, read_json
 
 SHIPPED = Path(__file__).resolve().parents[1] / "assets" / "models"
 WEIGHTS = "weights.safetensors"
+_README = """---
+library_name: manas_lite
+pipeline_tag: image-to-image
+tags: [image-deraining, image-restoration, neural-architecture-search, pytorch]
+---
+
+A network that removes rain from photographs: `manas_lite.load("hub:OWNER/NAME@REVISION")`.
+"""
 
 
 @dataclass(frozen=True)
 class _Card:
-    """What must be in the card of a shipped model."""
+    """What must be in the card of a shipped model, and of one on a hub."""
 
     sha256: str
 
@@ -35,28 +46,35 @@ class _Meta:
 
 
 def load(name_or_path: str | Path) -> DerainNet:
-    """A trained network, on the CPU, in eval mode.
+    """Return a trained network, on the CPU, in eval mode.
 
-    name_or_path: a model shipped with the package, a run directory of `retrain` or the demo, or its
-    weights.safetensors. The genotype is in the file; a genotype.json beside it must be the same one, and a shipped
-    model's weights must have the sha256 that its card states (CheckpointError otherwise).
+    Args:
+        name_or_path: a model shipped with the package, a run directory of `retrain` or the demo, its
+            weights.safetensors, or "hub:OWNER/NAME@REVISION", a repository of a model hub (extra `hub`). REVISION is a
+            commit, a tag or a branch; without it, or where it may move, the commit is printed. "#SHA256" behind it
+            states the weights' sha256.
 
-    >>> sum(p.numel() for p in load("rain-lite").parameters())
-    220940
+    Raises:
+        CheckpointError: the file is no network or is damaged, a genotype.json beside it is another than the one in it,
+            or the weights have another sha256 than their card or the address states.
+        FileNotFoundError: there is no such network, and the message names the shipped ones.
+        HubError: the hub does not deliver.
+
+    Example:
+        >>> type(load("rain-lite")).__name__
+        'DerainNet'
     """
-    path = Path(name_or_path)
-    if not path.exists():
+    path, text = Path(name_or_path), str(name_or_path)
+    if address := Address.parse(text) if text.startswith("hub:") else None:
+        path = network_folder(address, (WEIGHTS, "card.json", "genotype.json"))
+        _check_card(path, address.sha256, f"{address} is damaged or was changed, so take another revision")
+    elif not path.exists():
         shipped = sorted(p.name for p in SHIPPED.glob("*") if p.is_dir())
-        if str(name_or_path) not in shipped:
+        if text not in shipped:
             known = f"shipped models: {', '.join(shipped)}" if shipped else "this version ships no trained model"
             raise FileNotFoundError(f"no network at {path}, and {known}. `make demo` trains one into runs/demo")
-        path = SHIPPED / str(name_or_path)
-        card = path / "card.json"
-        stated = document(_Card, read_json(card), card, more=True).sha256
-        if (found := sha256_of(path / WEIGHTS)) != stated:
-            raise checkpoint.CheckpointError(
-                f"{path / WEIGHTS} has the sha256 {found}, its card states {stated}: install manas_lite anew"
-            )
+        path = SHIPPED / text
+        _check_card(path, None, "install manas_lite anew")
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
         searched = (path / "supernet.safetensors").exists()
@@ -81,6 +99,20 @@ def load(name_or_path: str | Path) -> DerainNet:
     return net.eval()
 
 
+def _check_card(folder: Path, stated: str | None, advice: str) -> None:
+    """Hold the weights in a folder to the sha256 that their card states, and to the one that the user states."""
+    if lacking := [name for name in ("card.json", WEIGHTS) if not (folder / name).is_file()]:
+        raise FileNotFoundError(f"{folder} holds no {lacking[0]}: {advice}")
+    card = folder / "card.json"
+    expected = {"its card states": document(_Card, read_json(card), card, more=True).sha256}
+    expected |= {"you state": stated} if stated else {}
+    found = sha256_of(folder / WEIGHTS)
+    for who, sha256 in expected.items():
+        if found != sha256:
+            text = f"{folder / WEIGHTS} has the sha256 {found}, {who} {sha256}: {advice}"
+            raise checkpoint.CheckpointError(one_line(text))
+
+
 def fingerprint(net: nn.Module) -> str:
     """sha256 of a network's weights, names and values, wherever it lies."""
     digest = hashlib.sha256()
@@ -98,3 +130,52 @@ def save_network(directory: Path, net: DerainNet) -> None:
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, kind: str, genotype: Genotype) -> None:
     meta: dict[str, Any] = {"kind": kind, "genotype": genotype.to_json()}
     checkpoint.write(path, {"net": dict(tensors)}, meta)
+
+
+def save_pretrained(net: DerainNet | str | Path, folder: str | Path) -> None:
+    """Write a network as a repository of a model hub: weights, genotype, card and README; `load(folder)` reads it.
+
+    Args:
+        net: the network, or what `load` takes. The card, README and pictures of a shipped model go with it.
+        folder: is made where it is missing.
+    """
+    _portable(net).save_pretrained(folder)
+
+
+def push_to_hub(net: DerainNet | str | Path, repository: str, **options: Any) -> str:
+    """Upload a network as `save_pretrained` writes it; return its address, which `load` takes: its revision is pinned.
+
+    Args:
+        net: the network, or what `load` takes.
+        repository: "OWNER/NAME"; it is made where it is missing.
+        options: of `huggingface_hub`'s `ModelHubMixin.push_to_hub`, such as private=True or token="...".
+
+    Raises:
+        HubError: the hub cannot be reached, or refuses.
+    """
+    with told(Address.parse(repository)):
+        commit = _portable(net).push_to_hub(repository, **options)
+    return str(Address(repository, commit.oid))
+
+
+def _portable(source: DerainNet | str | Path) -> Any:
+    """Return a network as an object that has the methods of `huggingface_hub`'s mixin."""
+    net = source if isinstance(source, DerainNet) else load(source)
+    homes = () if isinstance(source, DerainNet) else (SHIPPED / str(source), Path(source))
+
+    class Portable(library().ModelHubMixin):  # type: ignore[misc]
+        def _save_pretrained(self, save_directory: Path) -> None:
+            for file in (home / name for home in homes for name in ("README.md", "card.json", "pictures.jpg")):
+                if file.is_file():
+                    shutil.copyfile(file, save_directory / file.name)
+            card, readme = save_directory / "card.json", save_directory / "README.md"
+            save_network(save_directory, net)
+            checkpoint.write_atomic(save_directory / "genotype.json", net.genotype.to_json().encode())
+            known = {"genotype": net.genotype.id, "parameters": sum(p.numel() for p in net.parameters())}
+            known |= read_json(card) if card.is_file() else {}
+            text = json.dumps({**known, "sha256": sha256_of(save_directory / WEIGHTS)}, indent=2)
+            checkpoint.write_atomic(card, text.encode())
+            if not readme.is_file():
+                readme.write_text(_README, encoding="utf-8")
+
+    return Portable()
