@@ -1,4 +1,4 @@
-"""A notebook's `data` as a web address: a lecturer's archive of pairs or photographs, fetched once and checked."""
+"""Real sets in a notebook: a published one by name, or an archive at a web address; fetched once and checked."""
 
 import hashlib
 import re
@@ -6,14 +6,45 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from manas_lite.data.download import fetch
+from manas_lite.data.download import fetch, get
 from manas_lite.data.registry import Archive, data_folder
 from manas_lite.data.unpack import unpack_archive
+from manas_lite.runs.record import read_json
 
-__all__ = ["local"]
+__all__ = ["fetched", "local", "receipts"]
 
 LARGEST = 20 * 10**9  # bytes that an archive may unpack to
 DRIVE = re.compile(r"https://drive\.google\.com/(?:file/d/|(?:open|uc)\?(?:\S*&)?id=)([\w-]+)")
+
+
+def fetched(wanted: str, *, progress: bool = True) -> str:
+    """Download a published set or the archive at an address, and return what `open_split` takes.
+
+    What is there already is not downloaded again.
+
+    Args:
+        wanted: the name of a registered set, such as "rain100l", or an address as `local` takes it.
+        progress: show bars.
+
+    Raises:
+        DownloadError: where no source delivers; the message ends in the steps to take by hand.
+        ValueError: where it is neither an address nor the name of a set.
+    """
+    if re.match(r"https?://", wanted):
+        return local(wanted, progress=progress)
+    get(wanted, progress=progress)
+    return wanted
+
+
+def receipts() -> list[str]:
+    """Return a line per archive that was downloaded: its name, size, sha256, and where it came from."""
+    lines = []
+    for record in (data_folder() / part / "archives" / "record.json" for part in ("", "mirrors")):
+        if record.is_file():
+            for name, kept in read_json(record).items():
+                size = f"{kept['size']:,} bytes"
+                lines.append(f"{name}: {size}, sha256 {kept['sha256']}, from {kept['source']} on {kept['first_seen']}")
+    return lines
 
 
 def local(data: str, root: str | Path | None = None, *, progress: bool = True) -> str:

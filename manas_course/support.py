@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import platform
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,8 +23,10 @@ __all__ = [
     "background",
     "find_run",
     "headless",
+    "keep_runs",
     "record_results",
     "runs_folder",
+    "runtime",
     "shipped",
     "upload_button",
     "uploaded",
@@ -32,6 +35,8 @@ __all__ = [
 
 METRICS = "application/vnd.manas-lite.metrics+json"
 SHIPPED = Path(__file__).resolve().parent / "assets" / "runs"
+DRIVE = Path("/content/drive")
+"""Where Colab mounts a reader's Google Drive."""
 
 background = Background.start
 
@@ -56,15 +61,45 @@ def device_name() -> str:
     return f"{name}, {os.cpu_count()} cores"
 
 
+def runtime() -> None:
+    """Say how to get a graphics card where torch sees none, and what that would be good for."""
+    if pick_device().type != "cpu":
+        return
+    print("No graphics card here: keep to the presets `smoke` and `teach`, which take minutes.")
+    if _on_colab():
+        print("For the preset `gpu`: menu Runtime > Change runtime type > T4 GPU > Save, then Runtime > Run all.")
+        print("That gives you a new machine: whatever was not kept on your Drive is gone.")
+
+
+def keep_runs() -> None:
+    """Say where runs are kept. On Colab, mount the reader's Google Drive first, so that they outlive the machine."""
+    if _on_colab():
+        from google.colab import drive
+
+        try:
+            drive.mount(str(DRIVE))
+        except Exception as error:  # the reader said no, or the Drive did: every kind that Colab raises
+            print(f"Your Drive was not mounted ({type(error).__name__}): runs are lost when Colab ends this session.")
+            print("Run this cell again to be asked again.")
+    print(f"Runs are kept in {runs_folder('.')}")
+
+
+def _on_colab() -> bool:
+    return "google.colab" in sys.modules
+
+
 def runs_folder(runs_dir: str | os.PathLike[str]) -> Path:
     """Return where runs lie, whatever the current directory is.
 
     Args:
-        runs_dir: an absolute path is taken as it is (a mounted Drive, say). A relative one lies in the clone that the
-            package runs from, else in `manas_lite` below the home folder.
+        runs_dir: an absolute path is taken as it is. A relative one lies in the clone that the package runs from; on
+            Colab in `manas_lite` on the mounted Drive (see `keep_runs`); else in `manas_lite` below the home folder.
     """
-    clone = Path(__file__).resolve().parents[2]
-    base = clone if (clone / "pyproject.toml").is_file() else Path.home() / "manas_lite"
+    clone, drive = Path(__file__).resolve().parents[1], DRIVE / "MyDrive"
+    if (clone / "pyproject.toml").is_file():
+        base = clone
+    else:
+        base = (drive if drive.is_dir() else Path.home()) / "manas_lite"
     return base / Path(runs_dir).expanduser()
 
 

@@ -1,6 +1,6 @@
 # %% tags=["parameters"]
 data = "photos"  # "photos" (bundled), a set's name, a folder, or the web address of an archive
-runs_dir = "runs"  # runs: in the clone, else in ~/manas_lite; on Colab take your Drive
+runs_dir = "runs"  # runs: in the clone; on Colab on your Drive; else in ~/manas_lite
 name = "search"  # the run's name; other settings need another one
 size = "teach"  # space and settings to start from: smoke, teach, lite or paper
 seed = 0  # weights, logits, batches and the division of scenes follow from it

@@ -1,6 +1,6 @@
 # %% tags=["parameters"]
 data = "photos"  # "photos" (bundled), a set's name, a folder, or the web address of an archive
-runs_dir = "runs"  # runs: in the clone, else in ~/manas_lite; on Colab take your Drive
+runs_dir = "runs"  # runs: in the clone; on Colab on your Drive; else in ~/manas_lite
 search_name = "search"  # the search to derive from, as notebook 03 named it
 retrain_name = "searched"  # the first training's name; other settings need another one
 size = "teach"  # retraining settings to start from: smoke, teach, lite or paper

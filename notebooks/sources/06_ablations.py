@@ -32,7 +32,7 @@ stem = "unshuffle"  # unshuffle (half resolution) or bottleneck (full)
 # Everything else
 settings = []  # every other setting, as a text that one writes after --set: see "This run" below
 data = "photos"  # "photos" (bundled), a set's name, a folder, or the web address of an archive
-runs_dir = "runs"  # runs: in the clone, else in ~/manas_lite; on Colab take your Drive
+runs_dir = "runs"  # runs: in the clone; on Colab on your Drive; else in ~/manas_lite
 final = False  # True opens the test set: once, when the arms are chosen
 
 # %% tags=["imports"]

@@ -1,5 +1,5 @@
 # %% tags=["parameters"]
-runs_dir = "runs"  # runs: in the clone, else in ~/manas_lite; on Colab take your Drive
+runs_dir = "runs"  # runs: in the clone; on Colab on your Drive; else in ~/manas_lite
 seed = 0  # of every random example
 repeats = 12  # random validations of pitfall 7
 crops = 16  # crops in each of them

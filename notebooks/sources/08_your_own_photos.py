@@ -1,7 +1,7 @@
 # %% tags=["parameters"]
 photo = ""  # path of your photograph; empty: a bundled one under synthetic rain
 network = "rain-any"  # a model of the package (or rain-lite), or the name of your run of 04
-runs_dir = "runs"  # runs: in the clone, else in ~/manas_lite; on Colab take your Drive
+runs_dir = "runs"  # runs: in the clone; on Colab on your Drive; else in ~/manas_lite
 strength = 1.0  # 0: leave the picture alone, 1: derain it, between: a blend; at most 2
 longest = 1600  # larger pictures are shrunk to this many pixels; 0: never
 export = ""  # file to write the result to, such as "derained.jpg"; relative: beside runs_dir; empty: none

@@ -1,5 +1,5 @@
 # %% tags=["parameters"]
-runs_dir = "runs"  # runs: in the clone, else in ~/manas_lite; on Colab take your Drive
+runs_dir = "runs"  # runs: in the clone; on Colab on your Drive; else in ~/manas_lite
 figures_dir = "figures/course"  # where figures go; relative: beside runs_dir
 search_name = "search"  # run of notebook 03
 network = "searched"  # run of notebook 04

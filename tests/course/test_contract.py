@@ -2,6 +2,7 @@
 
 import ast
 import re
+import textwrap
 
 import nbformat
 import pytest
@@ -25,8 +26,10 @@ def test_notebooks_are_what_their_sources_make() -> None:
 
 @each
 def test_order_of_the_head(notebook: contents.Notebook) -> None:
-    first = [sources.tags(cell)[:1] for cell in cells(notebook)[:6]]
-    assert first[:5] == [["title"], ["facts"], ["setup"], ["versions"], ["parameters"]]
+    first = [tag for cell in cells(notebook)[:6] for tag in sources.tags(cell)[:1]]
+    kept = ["kept"] if cells(notebook, "kept") else []
+    assert first[: 5 + len(kept)] == ["title", "facts", "setup", "versions", *kept, "parameters"]
+    assert bool(kept) == ("runs_dir" in {p.name for p in runner.parameters_of(sources.build(notebook))})
     title = cells(notebook)[0].source
     badge = contents.repository().badge(notebook)
     assert title.startswith(f"# {notebook.number} · {notebook.title}\n\n" + (f"{badge}\n\n" if badge else ""))
@@ -57,6 +60,46 @@ def test_parameters_are_commented_literals_and_presets_fit_them(notebook: conten
     assert {p.name: p.default for p in known if p.name in teach} == teach  # what a reader runs is `teach`
 
 
+@each
+def test_a_notebook_that_trains_asks_colab_for_a_graphics_card(notebook: contents.Notebook) -> None:
+    assert (nbformat.read(notebook.path, as_version=4).metadata.get("accelerator") == "GPU") == notebook.trains
+
+
+@each
+def test_what_a_notebook_costs_is_one_line_and_the_rest_is_folded(notebook: contents.Notebook) -> None:
+    (facts,) = cells(notebook, "facts")
+    seen = facts.source.partition("<details>")[0].strip().splitlines()
+    assert seen[-1].startswith("**Minutes of computing**: `smoke` ")
+    assert not any(line.startswith("|") for line in seen)
+    for preset in contents.presets():
+        assert f"\n* `{preset}`: " in facts.source.partition("<details>")[2]
+
+
+@each
+def test_every_solution_is_one_click_away_and_not_nearer(notebook: contents.Notebook) -> None:
+    folds = [cell.source for cell in cells(notebook, "answer")]
+    assert len(folds) == len(notebook.exercises)
+    asked = [cell.source for cell in cells(notebook, "exercise")]
+    solved = [c.source for c in sources.build(notebook, "solution").cells if "exercise" in sources.tags(c)]
+    for fold, blank, whole in zip(folds, asked, solved, strict=True):
+        assert fold.startswith("<details><summary>")
+        code = fold.partition("```python\n")[2].partition("\n```")[0]
+        head = blank.partition('raise NotImplementedError("your turn")')[0].rstrip(" ")
+        assert ast.unparse(ast.parse(whole)) == ast.unparse(ast.parse(head + textwrap.indent(code, "    ")))
+    assert not any("answer" in sources.tags(cell) for cell in sources.build(notebook, "solution").cells)
+
+
+def test_a_hand_out_holds_no_solution(tmp_path) -> None:
+    from tools.course.__main__ import main
+
+    for notebook in NOTEBOOKS:
+        copy = tmp_path / notebook.path.name
+        copy.write_text(notebook.path.read_text(encoding="utf-8"), encoding="utf-8")
+        assert main(["strip", "--no-answers", str(copy)]) == 0
+        left = nbformat.read(copy, as_version=4).cells
+        assert [cell.source for cell in left] == [c.source for c in cells(notebook) if "answer" not in sources.tags(c)]
+
+
 def test_presets_name_existing_notebooks() -> None:
     import yaml
 
@@ -71,7 +114,7 @@ def test_cells_are_short_and_prose_surrounds_them(notebook: contents.Notebook) -
     for cell in cells(notebook):
         if cell.cell_type == "code" and not {"exercise", "parameters", "imports", "setup"} & set(sources.tags(cell)):
             assert len(cell.source.splitlines()) <= 17, cell.source
-        if "setup" in sources.tags(cell):  # long, and therefore folded, on Colab and in JupyterLab
+        if set(sources.FOLDED) & set(sources.tags(cell)):  # no idea of the notebook's: on Colab and in JupyterLab
             assert cell.source.startswith("# @title ")
             assert (cell.metadata["cellView"], cell.metadata["jupyter"]) == ("form", {"source_hidden": True})
     definitions = [
@@ -119,14 +162,15 @@ def test_nothing_of_one_machine_and_nothing_heavy_is_in_git(notebook: contents.N
     assert len(text.encode()) < 200_000
     assert not re.search(r"(?<![\w.])/(home|tmp|work|root|Users)/", text)
     for cell in cells(notebook):
-        folded = {"cellView", "jupyter"} if "setup" in sources.tags(cell) else set()
+        folded = {"cellView", "jupyter"} if set(sources.FOLDED) & set(sources.tags(cell)) else set()
         assert set(cell.metadata) <= {"tags"} | folded
-    assert set(nbformat.read(notebook.path, as_version=4).metadata) == {"kernelspec", "language_info"}
+    assert set(nbformat.read(notebook.path, as_version=4).metadata) <= set(sources.LASTING)
 
 
 @each
 def test_links_lead_somewhere(notebook: contents.Notebook) -> None:
-    text = "\n".join(cell.source for cell in cells(notebook) if cell.cell_type == "markdown")
+    prose = [c for c in cells(notebook) if c.cell_type == "markdown" and "answer" not in sources.tags(c)]  # no code
+    text = "\n".join(cell.source for cell in prose)
     for target in re.findall(r"\]\(([^)]+)\)", text):
         if not target.startswith("http"):
             assert (contents.folder() / target).exists(), f"{notebook.stem} links {target}"

@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--out", type=Path, default=Path("runs/course"), help="folder of the copies (default: %(default)s)")
     p.add_argument("--runs-dir", type=Path, help="the notebooks' runs_dir (default: OUT/runs/PRESET)")
+    p.add_argument("--anyway", action="store_true", help="run the preset gpu also where there is no graphics card")
     p.add_argument("--timeout", type=int, help="seconds a cell may take (default: by preset)")
     p.add_argument("--version", choices=("solution", "student"), default="solution", help="default: %(default)s")
     p.add_argument(
@@ -83,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
     p = _command(commands, "cost", _cost, "put an extrapolated row into a cost table: a few steps timed, multiplied")
     p.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="those that train")
     p.add_argument("--preset", default="paper", choices=contents.presets(), help="default: %(default)s")
+    p.add_argument("--card", action="store_true", help="estimate a T4 card's row from counted operations; time nothing")
     p.add_argument("--steps", type=int, default=20, help="steps to time (default: %(default)s)")
     p.add_argument("--scenes", type=int, help="scenes of the batch really computed (default: all)")
 
@@ -117,6 +119,7 @@ def parser() -> argparse.ArgumentParser:
 
     p = _command(commands, "strip", _strip, "make notebook files fit to be committed")
     p.add_argument("files", type=Path, nargs="+")
+    p.add_argument("--no-answers", action="store_true", help="take the folded solutions out, for a graded hand-out")
 
     p = _command(commands, "stamp", _stamp, "make the notebooks from their sources: badges, cost tables, blanks")
     p.add_argument(
@@ -144,6 +147,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.record and (options.param or options.import_files or options.version == "student"):
         raise ValueError("--record takes what a preset costs as it is: leave out -p, --import and --version student")
     chosen = _chosen(options.notebooks)
+    if options.preset == "gpu" and not options.anyway:
+        _refuse_without_gpu(chosen)
     given = dict(_pair(text) for text in options.param)
     failed = 0
     for notebook in chosen:
@@ -166,6 +171,22 @@ def _run(options: argparse.Namespace) -> int:
         stamping.stamp()
     print(f"index: {reports.write_index(options.out)}")
     return int(failed > 0)
+
+
+def _refuse_without_gpu(chosen: Sequence[contents.Notebook]) -> None:
+    """Raise ValueError, with hours, where notebooks would train on a CPU what is meant for a graphics card."""
+    from manas_lite.compute.runtime import pick_device
+    from tools.course.estimates import extrapolated
+
+    training = [notebook for notebook in chosen if notebook.trains]
+    if not training or pick_device().type != "cpu":
+        return
+    hours = [extrapolated(notebook, "gpu", steps=2, scenes=1)["seconds"] / 3600 for notebook in training]
+    told = ", ".join(f"{notebook.number} about {each:.1f} h" for notebook, each in zip(training, hours, strict=True))
+    raise ValueError(
+        f"preset gpu is for a graphics card, and torch sees none here: {told} on this processor. "
+        "Add --anyway to run it all the same, or take --preset teach, which takes minutes"
+    )
 
 
 def _sweep(options: argparse.Namespace) -> int:
@@ -214,10 +235,14 @@ def _sweep(options: argparse.Namespace) -> int:
 
 def _cost(options: argparse.Namespace) -> int:
     from tools.course import stamping
+    from tools.course.cards import estimated
     from tools.course.estimates import extrapolated
 
     for notebook in _chosen(options.notebooks):
-        row = extrapolated(notebook, options.preset, steps=options.steps, scenes=options.scenes)
+        if options.card:
+            row = estimated(notebook, options.preset)
+        else:
+            row = extrapolated(notebook, options.preset, steps=options.steps, scenes=options.scenes)
         stamping.record_cost(notebook, row)
         print(f"{notebook.stem}: {row['seconds'] / 3600:,.1f} hours, {row['bytes'] / 2**30:.1f} GiB on {row['device']}")
     stamping.stamp()
@@ -286,7 +311,7 @@ def _strip(options: argparse.Namespace) -> int:
     from tools.course import stamping
 
     for path in options.files:
-        stamping.strip(path)
+        stamping.strip(path, answers=not options.no_answers)
     return 0
 
 

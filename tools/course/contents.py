@@ -146,7 +146,7 @@ def repository() -> Repository:
 
 def presets() -> tuple[str, ...]:
     """Return the names of the presets: the files of `notebooks/params`."""
-    order = ("smoke", "teach", "paper")
+    order = ("smoke", "teach", "gpu", "paper")
     names = {path.stem for path in (folder() / "params").glob("*.yaml")}
     return tuple(sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name)))
 

@@ -13,7 +13,7 @@ import torch
 
 from manas_course.chance import SEARCH_DEVIATION, Chance
 from manas_course.support import device_name
-from manas_lite.compute.footprint import estimate_footprint
+from manas_lite.compute.footprint import StepFootprint
 from manas_lite.compute.runtime import Compute
 from manas_lite.data import open_split, scene_loader
 from manas_lite.losses import DerainLoss
@@ -25,7 +25,7 @@ from tools.course import runner, sources, sweeps
 from tools.course.contents import Notebook, find, preset
 from tools.course.parameters import arm_of
 
-__all__ = ["StepTime", "describe", "extrapolated", "time_step"]
+__all__ = ["StepTime", "describe", "extrapolated", "steps_of", "time_step", "trainings"]
 
 STEPS = 20
 
@@ -97,15 +97,12 @@ def extrapolated(
         ValueError: for a notebook that trains nothing, whose costs can be measured.
     """
     rows = []
-    for network, settings in _trainings(notebook, preset_name):
-        count = settings.epochs * settings.steps
-        if isinstance(settings, SearchSettings):
-            count += (settings.epochs - settings.warmup) * settings.steps
+    for network, settings in trainings(notebook, preset_name):
         alone = replace(settings, compute=replace(settings.compute, threads=1))
         step = time_step(network, alone, steps=steps, scenes=scenes)
-        seconds = count * (step.seconds if torch.cuda.is_available() else step.cpu_seconds)
+        seconds = steps_of(settings) * (step.seconds if torch.cuda.is_available() else step.cpu_seconds)
         space, genotype = (network, None) if isinstance(network, SearchSpace) else (network.space, network)
-        memory = estimate_footprint(space, settings.batch, settings.patch, genotype=genotype)
+        memory = StepFootprint(space, settings.batch, settings.patch, genotype=genotype)
         rows.append((seconds, memory.bytes))
     if not rows:
         raise ValueError(f"notebook {notebook.number} trains nothing: `course run {notebook.number}` measures its cost")
@@ -118,7 +115,15 @@ def extrapolated(
     }
 
 
-def _trainings(notebook: Notebook, preset_name: str) -> Sequence[tuple[Network, Settings]]:
+def steps_of(settings: Settings) -> int:
+    """Return how many steps a training takes, an architecture step counted as a step of the weights."""
+    count = settings.epochs * settings.steps
+    if isinstance(settings, SearchSettings):
+        count += (settings.epochs - settings.warmup) * settings.steps
+    return count
+
+
+def trainings(notebook: Notebook, preset_name: str) -> Sequence[tuple[Network, Settings]]:
     """Return what a notebook trains at a preset: (space or genotype, settings) of each search and retraining."""
     built = sources.build(notebook, "solution")
     values = {p.name: p.default for p in runner.parameters_of(built)}

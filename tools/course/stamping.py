@@ -101,11 +101,14 @@ def record_cost(notebook: Notebook, row: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(dict(sorted(table.items())), indent=1) + "\n", encoding="utf-8")
 
 
-def strip(path: Path) -> None:
-    """Make a notebook file fit to be committed, as `sources.clean` does."""
+def strip(path: Path, *, answers: bool = True) -> None:
+    """Make a notebook file fit to be committed, as `sources.clean` does; without the folded solutions on request."""
     import nbformat
 
-    path.write_text(sources.dumps(sources.clean(nbformat.read(path, as_version=4))), encoding="utf-8")
+    notebook = sources.clean(nbformat.read(path, as_version=4))
+    if not answers:
+        notebook.cells = [cell for cell in notebook.cells if "answer" not in sources.tags(cell)]
+    path.write_text(sources.dumps(notebook), encoding="utf-8")
 
 
 def _wanted() -> dict[Path, str]:
@@ -128,13 +131,21 @@ def _wanted() -> dict[Path, str]:
 
 
 def _table() -> str:
-    lines = ["| notebook | goal | minutes of computing (teach, CPU) | exercises | next |", "|---|---|---|---|---|"]
+    lines = [
+        "| notebook | goal | minutes of computing (teach, CPU) | minutes (gpu, T4, estimated) | exercises | next |",
+        "|---|---|---|---|---|---|",
+    ]
     for notebook in contents.notebooks():
-        teach = sources.same_parameters(notebook, "teach")
-        rows = [row for row in sources.measured_costs(notebook) if row["preset"] in teach and "cores" in row["device"]]
-        minutes = f"{rows[0].get('cpu_seconds', rows[0]['seconds']) / 60:.1f}" if rows else "not measured yet"
         lines.append(
-            f"| [{notebook.number} {notebook.title}]({notebook.path.name}) | {notebook.purpose} | {minutes} "
+            f"| [{notebook.number} {notebook.title}]({notebook.path.name}) | {notebook.purpose} "
+            f"| {_minutes(notebook, 'teach')} | {_minutes(notebook, 'gpu')} "
             f"| {len(notebook.exercises) or '–'} | {notebook.next} |"
         )
     return "\n".join(lines)
+
+
+def _minutes(notebook: Notebook, preset: str) -> str:
+    """Return the minutes of a notebook at a preset: on a card where it trains at `gpu`, else on a processor."""
+    same, on_card = sources.same_parameters(notebook, preset), preset == "gpu" and notebook.trains
+    rows = [r for r in sources.measured_costs(notebook) if r["preset"] in same and ("cores" in r["device"]) != on_card]
+    return f"{rows[0].get('cpu_seconds', rows[0]['seconds']) / 60:.1f}" if rows else "not measured yet"
