@@ -16,7 +16,7 @@ from manas_lite.photos.images import read_image, to_array, to_tensor, write_imag
 from manas_lite.photos.inference import derain
 from manas_lite.photos.zoo import load, save_network
 from manas_lite.runs import checkpoint
-from manas_lite.training.evaluation import SelfEnsemble, evaluate, table
+from manas_lite.training.evaluation import evaluate, table
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +237,7 @@ def test_what_cannot_be_measured_is_refused(options, message, tmp_path):
 
 def test_a_window_is_for_this_kits_networks(tmp_path):
     split, net = tiny.tiny_split(tmp_path), DerainNet(tiny.GENOTYPE)
-    for other in (SelfEnsemble(net), torch.nn.Identity()):
+    for other in (torch.nn.Sequential(net), torch.nn.Identity()):
         with pytest.raises(ValueError, match=rf"this is a {type(other).__name__}: .*pool_locally\(16\)"):
             evaluate(other, split.test, window=16)
 

@@ -5,13 +5,14 @@ import shutil
 
 import pytest
 import torch
+from project import script
 
 from manas_lite import DerainNet, Genotype, SearchSpace, load
 from manas_lite.photos import zoo
 from manas_lite.runs.checkpoint import CheckpointError, sha256_of
-from manas_lite.training.evaluation import SelfEnsemble
 
 SPACE = SearchSpace.preset("smoke")
+SelfEnsemble = script("train_models").SelfEnsemble
 
 
 @pytest.fixture

@@ -156,26 +156,6 @@ def _check_names(what: str, names: Sequence[str], known: Sequence[str]) -> None:
         raise ValueError(f"{what} is {names!r}: give a list of one or more of {', '.join(known)}")
 
 
-class SelfEnsemble(nn.Module):
-    """The mean of a network's outputs on the eight flips and quarter turns of a picture, each turned back.
-
-    It takes eight times the work for up to half a dB (Timofte et al., CVPR 2016). Its results compare only with others
-    that use it.
-    """
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, rainy: Tensor) -> Tensor:
-        total = torch.zeros_like(rainy)
-        for turns, flip in itertools.product(range(4), (False, True)):
-            turned = torch.rot90(rainy, turns, (2, 3))
-            output = self.net(turned.flip(3) if flip else turned)
-            total += torch.rot90(output.flip(3) if flip else output, -turns, (2, 3))
-        return total / 8
-
-
 def table(results: dict[str, EvaluationResult], labels: Sequence[str] | None = None) -> str:
     """Return a plain-text table with a row per rain level and network, the rainy input first.
 
