@@ -51,23 +51,49 @@ def leave_out_inherited(holder: pdoc.doc.Module | pdoc.doc.Class) -> None:
             leave_out_inherited(member)
 
 
-def write(folder: Path) -> list[Path]:
-    """Write the pages and their search index into a folder; return the pages."""
+def pages() -> dict[str, str]:
+    """Return the page of each module, as HTML."""
     pdoc.render.configure(docformat="google", show_source=False)
     pdoc.render.env.loader = jinja2.ChoiceLoader([jinja2.DictLoader({"custom.css": STYLE}), pdoc.render.env.loader])
     found = modules()
-    pages = []
     for name, module in found.items():
         inside = [other for key, other in found.items() if key.rpartition(".")[0] == name]
         module.__dict__["submodules"] = inside  # pdoc lists those of `__all__` alone
+        leave_out_inherited(module)
+    return {name: pdoc.render.html_module(module, found) for name, module in found.items()}
+
+
+def bodies() -> dict[str, list[tuple[str, str]]]:
+    """Return what each module's page says, for pages of another layout: the parts as HTML, each with its name.
+
+    The first part is the module's own text, under no name.
+    """
+    found = {}
+    for name, page in pages().items():
+        inside = page[page.index("<main") : page.rindex("</main>")]
+        inside = re.sub(r'<h1 class="modulename">.*?</h1>', "", inside, flags=re.DOTALL)
+        parts = re.findall(r'<section (?:id="([^"]+)"|class="module-info")>(.*?)</section>', inside, re.DOTALL)
+        found[name] = [(member, f'<div id="{member}">{html}</div>' if member else html) for member, html in parts]
+    return found
+
+
+def styles() -> str:
+    """Return the style sheet of what `bodies` returns. All its rules but those of buttons are for class `pdoc`."""
+    return STYLE + pdoc.render.env.get_template("content.css").render()
+
+
+def write(folder: Path) -> list[Path]:
+    """Write the pages and their search index into a folder; return the pages."""
+    written = []
+    for name, html in pages().items():
         page = folder / f"{name.replace('.', '/')}.html"
         page.parent.mkdir(parents=True, exist_ok=True)
-        leave_out_inherited(module)
-        page.write_text(pdoc.render.html_module(module, found), encoding="utf-8")
-        pages.append(page)
+        page.write_text(html, encoding="utf-8")
+        written.append(page)
+    found = modules()
     (folder / "index.html").write_text(pdoc.render.html_index(found), encoding="utf-8")
     (folder / "search.js").write_text(pdoc.render.search_index(found), encoding="utf-8")
-    return pages
+    return written
 
 
 def main() -> None:

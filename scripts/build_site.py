@@ -1,0 +1,298 @@
+"""Build the course as a site: `build/site`, plain files that any static host serves, or a browser opens from disk.
+
+    python scripts/build_site.py                      from the executed notebooks in runs/course
+    python scripts/build_site.py --copies FOLDER      from those in another folder of `course run`
+    python scripts/build_site.py --preset smoke       how notebooks are run that have no copy of their present source
+
+The site holds every notebook with its outputs, the pages of docs/, what they link to, and the reference of the API. It
+has a search, a dark mode, and all that it loads: neither building nor reading it asks another host. Only MathJax, which
+sets the formulas, is fetched once by npm; its archive then stays in `build/npm`.
+
+It needs the extras `course` and `site`. Look at it with
+`python -m http.server --bind 127.0.0.1 --directory build/site`.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from api_reference import bodies, styles
+from npm_archive import BuildError, fetch
+
+from tools.course import contents, runner, slides, sources
+
+ROOT = Path(__file__).resolve().parents[1]
+STYLE = ROOT / "docs" / "site" / "style.css"
+MATHJAX = ("mathjax", "3.2.2")
+"""The last version whose one file holds its fonts too: version 4 loads further ones from another host."""
+SHA512 = "Bt+SSVU8eBG27zChVewOicYs7Xsdt40qm4+UpHyX7k0/O9NliPc+x77k1/FEsPsjKPZGJvtRZM1vO+geW0OhGw=="
+
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "Course": ("notebooks/README.md", "notebooks/*.ipynb", "notebooks/teaching/README.md"),
+    "Use": ("docs/install.md", "docs/usage.md", "docs/datasets.md", "docs/web.md"),
+    "Method": ("docs/equations.md", "docs/architecture.md", "docs/hyperparameters.md", "docs/scaling.md"),
+    "Results": ("docs/results.md", "manas_lite/assets/models/*/README.md", "results/**/README.md"),
+    "Reference": ("api/*.md",),
+    "Project": ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"),
+}
+"""The sections of the site with their pages. A page that none of them names stands in the last one."""
+
+LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
+FENCED = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
+API = "api"
+BLANK = "notebooks/to_fill_in"  # the students' notebooks, as files to download
+
+SPHINX: dict[str, Any] = {
+    "project": "manas_lite",
+    "extensions": ["myst_nb", "sphinx.ext.mathjax"],
+    "exclude_patterns": [f"{BLANK}/*"],
+    "root_doc": "index",
+    "html_theme": "pydata_sphinx_theme",
+    "html_theme_options": {
+        "logo": {"text": "manas_lite"},
+        "show_toc_level": 2,
+        "navbar_align": "left",
+        "header_links_before_dropdown": 7,
+        "footer_start": ["copyright"],
+        "footer_end": [],
+    },
+    "html_css_files": ["api.css", "style.css"],
+    "html_title": "manas_lite",
+    "html_copy_source": False,
+    "html_show_sourcelink": False,
+    "project_copyright": "manas_lite contributors. Text and figures: CC BY 4.0. Code: MIT.",
+    "html_show_sphinx": False,
+    "mathjax_path": "mathjax.js",
+    "mathjax3_config": {"options": {"enableMenu": False}},  # its menu would load parts that are not here
+    "myst_enable_extensions": ["dollarmath", "amsmath"],
+    "myst_heading_anchors": 4,
+    "suppress_warnings": ["myst.header", "misc.highlighting_failure"],
+    "nb_execution_mode": "off",
+    "nb_ipywidgets_js": {},  # widgets need a running kernel, and their scripts another host
+    "nb_render_markdown_format": "gfm",
+    "nb_code_prompt_show": "Show the code",
+    "nb_code_prompt_hide": "Hide the code",
+    "nb_merge_streams": True,
+}
+
+
+# --- the pages ----------------------------------------------------------------------------------------------
+
+
+def executed(notebook: contents.Notebook, copies: Path, preset: str) -> Path:
+    """Return the executed copy of a notebook; run the notebook first where there is none of its present source.
+
+    Raises:
+        BuildError: the run failed.
+    """
+    copy = copies / f"{notebook.stem}.ipynb"
+    if why := slides.unfit(notebook, copy):
+        print(f"{notebook.stem}: {why}, running it at size {preset}", flush=True)
+        outcome = runner.run(notebook, preset=preset, out=copies)
+        if not outcome.done:
+            raise BuildError(f"{notebook.stem} failed ({outcome.reason}): mend it, then build the site again")
+    return copy
+
+
+def page_of(notebook: contents.Notebook, copy: Path) -> Any:
+    """Return an executed copy (nbformat) as a page: code that only prepares is folded, and so are the answers."""
+    page = nbformat.read(copy, as_version=4)
+    page.metadata = {key: page.metadata[key] for key in ("kernelspec", "language_info") if key in page.metadata}
+    for cell in page.cells:
+        tags = set(sources.tags(cell))
+        folded = cell.cell_type == "code" and ("exercise" in tags or cell.source.startswith("# @title"))
+        cell["metadata"] = {"tags": ["hide-input"]} if folded else {}
+        if "setup" in tags:
+            cell["metadata"] = {"tags": ["remove-cell"]}
+        if "title" in tags:
+            name = notebook.path.name
+            cell.source += f"\n\n{{download}}`Download this notebook, with exercises to fill in <to_fill_in/{name}>`"
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in map(_shown, cell.outputs) if output]
+    return page
+
+
+def _shown(output: Any) -> Any:
+    """Return an output as pages show it; None for one that only a running kernel or the course's tools can read."""
+    if "data" in output:
+        output.data = {kind: data for kind, data in output.data.items() if kind.startswith(("text/", "image/"))}
+        return output if output.data else None
+    return output
+
+
+def links(text: str) -> list[re.Match[str]]:
+    """Return the links of a Markdown text to files of this repository, those in fenced code excepted."""
+    fences = [found.span() for found in FENCED.finditer(text)]
+    return [m for m in LINK.finditer(text) if not any(start <= m.start() < end for start, end in fences)]
+
+
+def assemble(source: Path, copies: Iterable[tuple[contents.Notebook, Path]], root: Path = ROOT) -> list[str]:
+    """Write what Sphinx reads: the notebooks, the pages, and all files that they link to, at their places of the clone.
+
+    A link to a Python module becomes a link to its page of the reference, and one to a folder a link to its README.
+
+    Args:
+        source: the folder to write to.
+        copies: every notebook with its executed copy.
+        root: the clone.
+
+    Returns:
+        The pages, as paths from `source`.
+
+    Raises:
+        BuildError: a page links a file that does not exist.
+    """
+    reference = bodies()
+    written: dict[str, str] = {}
+    for notebook, copy in copies:
+        place = source / "notebooks" / notebook.path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(page_of(notebook, copy), place)
+        _carry(notebook.path, source / BLANK / notebook.path.name)
+        written[f"notebooks/{notebook.path.name}"] = ""
+    for name, page in api_pages(reference).items():
+        written[name] = page
+    waiting = ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "notebooks/README.md"]
+    waiting += [path.relative_to(root).as_posix() for path in sorted((root / "docs").glob("*.md"))]
+    while waiting:
+        name = waiting.pop()
+        if name in written or not (root / name).is_file():
+            continue
+        text, found = _linked((root / name).read_text(encoding="utf-8"), name, root, set(reference))
+        written[name] = text
+        for target in found:
+            if target.endswith(".md"):
+                waiting.append(target)
+            elif target not in written:
+                _carry(root / target, source / target)
+    written["index.md"] = written.pop("README.md")
+    written |= _sections(written)
+    for name, text in written.items():
+        if text:
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_text(text, encoding="utf-8")
+    return sorted(written)
+
+
+def _linked(text: str, name: str, root: Path, modules: set[str]) -> tuple[str, list[str]]:
+    """Return a page's text with its links as the site has them, and the files of the clone that it links."""
+    folder, found = Path(name).parent, []
+    pieces, end = [], 0
+    for match in links(text):
+        target = os.path.normpath(folder / match[1]).replace(os.sep, "/")
+        if (root / target).is_dir():
+            target = f"{target}/README.md"
+        if not (root / target).is_file():
+            raise BuildError(f"{name} links {match[1]}, which does not exist: mend the link")
+        module = target.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        if target.endswith(".py") and module in modules:
+            shown = f"{API}/{module.replace('.', '/')}.md"
+        else:
+            found.append(target)
+            shown = "index.md" if target == "README.md" else target
+        pieces += [text[end : match.start()], os.path.relpath(shown, folder).replace(os.sep, "/"), match[2] or ""]
+        end = match.end()
+    return "".join([*pieces, text[end:]]), found
+
+
+def api_pages(reference: dict[str, list[tuple[str, str]]]) -> dict[str, str]:
+    """Return a page per module: a heading per name, for the contents beside the page, and what pdoc says of it."""
+    pages = {}
+    for name, parts in reference.items():
+        below = [other for other in reference if other.rpartition(".")[0] == name]
+        tree = [f"{name.rpartition('.')[2]}/{other.rpartition('.')[2]}" for other in below]
+        blocks = [f"# {name}"]
+        for member, html in parts:
+            blocks += [f"## {member}"] if member else []
+            blocks.append(f"````{{raw}} html\n<div class='pdoc'>{html}</div>\n````")
+        if tree:
+            blocks.append("\n".join(["```{toctree}", ":maxdepth: 1", "", *tree, "```"]))
+        pages[f"{API}/{name.replace('.', '/')}.md"] = "\n\n".join(blocks) + "\n"
+    return pages
+
+
+def _sections(pages: dict[str, str]) -> dict[str, str]:
+    """Return the pages of the sections, and the first page with the list of them below it."""
+    left, made, listed = set(pages) - {"index.md"}, {}, []
+    for title, patterns in SECTIONS.items():
+        inside = [name for pattern in patterns for name in sorted(left) if Path("/", name).match(f"/{pattern}")]
+        if title == "Reference":
+            inside = [name for name in inside if name.count("/") == 1]
+            left -= {name for name in left if name.startswith(f"{API}/")}
+        left -= set(inside)
+        if title == list(SECTIONS)[-1]:
+            chinese = sorted(name for name in left if ".zh-CN." in name)
+            inside += sorted(left - set(chinese))
+        tree = "\n".join(["```{toctree}", ":maxdepth: 1", "", *(f"/{name}" for name in inside), "```"])
+        page = f"{title.lower()}.md"
+        made[page] = f"# {title}\n\n{tree}\n"
+        listed.append(page)
+    listed += chinese
+    tree = "\n".join(["```{toctree}", ":hidden:", "", *listed, "```"])
+    made["index.md"] = f"{pages['index.md']}\n{tree}\n"
+    return made
+
+
+def _carry(file: Path, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(file, to)
+
+
+# --- the site -----------------------------------------------------------------------------------------------
+
+
+def build(source: Path, out: Path, mathjax: bytes) -> None:
+    """Let Sphinx make the site of an assembled folder; every warning is an error.
+
+    Raises:
+        BuildError: Sphinx warned, for example of a link that leads nowhere.
+    """
+    from sphinx.application import Sphinx
+
+    static = source / "_static"
+    static.mkdir(parents=True, exist_ok=True)
+    (static / "mathjax.js").write_bytes(mathjax)
+    shutil.copyfile(STYLE, static / "style.css")
+    (static / "api.css").write_text(styles(), encoding="utf-8")
+    settings = SPHINX | {"html_static_path": [str(static)]}
+    with tempfile.TemporaryDirectory() as cache, open(os.devnull, "w", encoding="utf-8") as quiet:
+        made = Path(cache, "site")
+        app = Sphinx(source, None, made, Path(cache, "trees"), "html", settings, status=quiet, warning=sys.stderr)
+        app.build()
+        if app._warncount:
+            raise BuildError(f"Sphinx gave {app._warncount} warnings (above): mend what they name")
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(made, out, ignore=shutil.ignore_patterns(".buildinfo", "objects.inv"))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, nargs="?", default=ROOT / "build" / "site", help="default: %(default)s")
+    parser.add_argument("--copies", type=Path, default=ROOT / "runs" / "course", help="default: %(default)s")
+    parser.add_argument("--preset", default="smoke", choices=contents.presets(), help="default: %(default)s")
+    parser.add_argument("--archives", type=Path, default=ROOT / "build" / "npm", help="default: %(default)s")
+    options = parser.parse_args()
+    try:
+        mathjax = fetch(*MATHJAX, SHA512, {"mathjax.js": "es5/tex-svg.js"}, options.archives)["mathjax.js"]
+        copies = [(each, executed(each, options.copies, options.preset)) for each in contents.notebooks()]
+        with tempfile.TemporaryDirectory() as folder:
+            pages = assemble(Path(folder), copies)
+            build(Path(folder), options.out, mathjax)
+    except (BuildError, ModuleNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
+    print(f"{len(pages)} pages, {size / 1e6:.0f} MB in {options.out}: open index.html there, or serve it with")
+    print(f"python -m http.server --bind 127.0.0.1 --directory {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
