@@ -7,11 +7,11 @@ from argparse import Namespace
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from manas_lite.compute.footprint import OutOfMemoryError, is_out_of_memory
 from manas_lite.compute.processes import leave
-from manas_lite.compute.runtime import ComputeSettings, pick_device
+from manas_lite.compute.runtime import ComputeSettings, PrecisionName, pick_device
 from manas_lite.data import LeakError, open_split
 from manas_lite.networks.budget import front
 from manas_lite.networks.costs import measure_costs
@@ -327,6 +327,19 @@ def _derain_options(p: Parser, arguments: Sequence[str]) -> None:
         help="look at a smaller copy, for the large streaks of large pictures: 0.2 for 12 megapixels (default: 1)",
     )
     p.add_argument("--no-location", action="store_true", help="leave out where a photograph was taken")
+    p.add_argument(
+        "--engine",
+        choices=("torch", "onnx"),
+        default="torch",
+        help="onnx: by ONNX Runtime, 1.3 to 1.6 times as fast on a CPU; each network is exported once before, in about "
+        "20 seconds: worth it from some 200 pictures on; needs the extra `onnx` (default: %(default)s)",
+    )
+    p.add_argument(
+        "--precision",
+        choices=get_args(PrecisionName),
+        default="auto",
+        help="bf16: twice as fast on a CPU with AMX, and off by a level of 255 here and there (default: fp32)",
+    )
     p.add_argument("--sheet", type=Path, help="of a folder: also write a contact sheet, before and after, to this file")
     network_options(p)
 
@@ -353,6 +366,7 @@ def _asked(options: Namespace) -> bool:
 
 def _derain_input(options: Namespace) -> None:
     net, compute = load(options.weights), compute_settings(options)
+    compute = replace(compute, engine=options.engine, precision=options.precision)
     choices: dict[str, Any] = {name: getattr(options, name) for name in ("overwrite", "strength", "scale")}
     choices |= {"compute": compute, "in_place": _asked(options)}
     if options.sheet and not options.input.is_dir():

@@ -35,6 +35,15 @@ def test_all_stable_names_load_no_plots_and_no_scipy():
     assert not loaded_by(f"from manas_lite import {names}") & (HEAVY - {"PIL", "tifffile"})
 
 
+def test_a_command_loads_what_it_needs_and_little_beside_torch():
+    """Every command starts with these imports, and most of their time is torch's own."""
+    code = "import torch, sys; before = set(sys.modules); import manas_lite.commands; print(*set(sys.modules) - before)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    added = run.stdout.split()
+    assert not {name.partition(".")[0] for name in added} & (HEAVY - {"PIL", "tifffile"})
+    assert len(added) < 150
+
+
 def test_names_are_listed_and_a_wrong_one_is_refused():
     assert set(manas_lite.__all__) <= set(dir(manas_lite))
     with pytest.raises(AttributeError, match="has no attribute 'serch'"):

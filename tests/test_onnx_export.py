@@ -1,5 +1,7 @@
 """Derived networks as ONNX: the same pictures in another runtime, at every size."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import textbook
@@ -7,11 +9,14 @@ import torch
 from torch import Tensor
 
 from manas_lite.__main__ import main
+from manas_lite.compute.runtime import ComputeSettings
 from manas_lite.networks.backbone import pad_to_multiple
 from manas_lite.networks.genotype import Genotype
-from manas_lite.networks.nets import DerainNet
+from manas_lite.networks.nets import DerainNet, SuperNet
 from manas_lite.networks.space import SearchSpace
-from manas_lite.photos import onnx_export
+from manas_lite.photos import inference, onnx_export
+from manas_lite.photos.images import write_image
+from manas_lite.photos.inference import derain
 from manas_lite.photos.onnx_export import AnySize, ExportError, export_onnx, padded_positions
 from manas_lite.photos.zoo import save_network
 
@@ -113,3 +118,65 @@ def test_bad_targets_are_refused(tmp_path):
         export_onnx(network(), tmp_path / "there.onnx")
     with pytest.raises(ValueError, match=r"ends in \.onnx"):
         export_onnx(network(), tmp_path / "net.pt")
+
+
+# --- ONNX Runtime as what derains ---
+
+ONNX = ComputeSettings(device="cpu", threads=1, engine="onnx")
+
+
+@pytest.mark.slow
+def test_the_engine_derains_what_torch_derains(runtime, tmp_path, monkeypatch):
+    """At every size, in tiles and by windows; one export serves all later processes, one session all later pictures."""
+    monkeypatch.setenv("MANAS_LITE_CACHE", str(tmp_path))
+    exports, sessions = [], []
+    export, session = onnx_export.export_onnx, runtime.InferenceSession
+    monkeypatch.setattr(onnx_export, "export_onnx", lambda net, file: exports.append(file) or export(net, file))
+    monkeypatch.setattr(runtime, "InferenceSession", lambda *a, **k: sessions.append(a) or session(*a, **k))
+    net, torch_alone = network(), replace(ONNX, engine="torch")
+    for i, (height, width) in enumerate(SIZES):
+        picture = images(height, width, 3).numpy()
+        found, wanted = (derain(picture, net, compute=compute) for compute in (ONNX, torch_alone))
+        assert np.abs(found - wanted).max() < 1e-4
+        assert np.abs(found - picture).max() > 0.01
+        derain(picture, net, compute=ONNX)
+        assert len(exports) == 1
+        if i == 0:
+            first = len(sessions)
+    large = images(600, 500, 3).numpy()
+    found, wanted = (derain(large, net, compute=replace(c, picture_gib=1e-3)) for c in (ONNX, torch_alone))
+    assert np.abs(found - wanted).max() < 1e-4
+    inference._BORROWED.clear()  # as in another process
+    before = len(sessions)
+    assert np.abs(derain(picture, net, compute=ONNX) - derain(picture, net, compute=torch_alone)).max() < 1e-4
+    assert len(exports) == 1
+    assert len(sessions) > before >= first
+    (file,) = (tmp_path / "onnx").iterdir()
+    file.write_bytes(b"no model")
+    inference._BORROWED.clear()
+    with pytest.raises(ExportError, match=r"onnxruntime cannot use it.*delete it") as error:
+        derain(picture, net, compute=ONNX)
+    assert str(file) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_engine_takes_derived_networks_on_the_cpu_in_float32(monkeypatch):
+    picture = images(16, 16, 3).numpy()
+    with pytest.raises(ValueError, match="engine='onnx' takes a DerainNet, this is a SuperNet"):
+        derain(picture, SuperNet(SPACE), compute=ONNX)
+    with pytest.raises(ValueError, match="engine='onnx' computes on the CPU in float32"):
+        derain(picture, network(), compute=replace(ONNX, precision="bf16"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"onnxruntime: pip install 'manas_lite\[onnx\]'"):
+        derain(picture, network(), compute=ONNX)
+
+
+def test_the_command_line_names_engine_and_precision(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr("manas_lite.commands.derain", lambda *a, **options: given.append(options["compute"]))
+    picture = tmp_path / "rainy.png"
+    write_image(picture, np.zeros((16, 16, 3), np.uint8))
+    arguments = ["derain", str(picture), str(tmp_path / "out.png"), "--device", "cpu", "--weights", "rain-lite"]
+    for more in ([], ["--engine", "onnx"], ["--precision", "bf16"]):
+        assert main([*arguments, *more]) == 0
+    assert [(c.engine, c.precision) for c in given] == [("torch", "auto"), ("onnx", "auto"), ("torch", "bf16")]

@@ -18,6 +18,7 @@ from manas_lite.compute.footprint import bytes_per_pixel
 from manas_lite.compute.runtime import Compute, ComputeSettings
 from manas_lite.networks.backbone import Backbone
 from manas_lite.photos.folding import fold
+from manas_lite.photos.onnx_export import OnnxNet
 from manas_lite.photos.photographs import (
     Photograph,
     check_writable,
@@ -50,8 +51,9 @@ def derain_batch(net: nn.Module, rainy: Tensor, runtime: Compute) -> Tensor:
     """
     rainy = rainy.contiguous(memory_format=torch.channels_last)
     with runtime.autocast_pictures():
-        tiled = isinstance(net, Backbone) and _too_large(net, rainy, runtime)
-        output = derain_tiled(net, rainy) if tiled else net(rainy)  # type: ignore[arg-type]
+        layers = net.folded if isinstance(net, OnnxNet) else net
+        tiled = isinstance(layers, Backbone) and _too_large(layers, rainy, runtime)
+        output = derain_tiled(layers, rainy) if tiled else net(rainy)  # type: ignore[arg-type]
     nan = float("nan")
     return output.float().nan_to_num(nan, nan, nan).clamp(0, 1)  # a clamp alone makes white of infinity
 
@@ -192,8 +194,9 @@ _BORROWED: WeakKeyDictionary[nn.Module, tuple[list[object], list[object], Tensor
 def borrowed(net: nn.Module, runtime: Compute) -> nn.Module:
     """Return a copy of the network on the runtime's device, in eval mode, BatchNorm folded; the caller's stays.
 
-    The copy is made once and then shared, so it must not be changed. It is made anew when anything about the network
-    has changed. Weights are compared by their values, because a write through `.data` leaves no other trace.
+    Where the runtime's engine is `onnx`, the copy is an OnnxNet. A copy is made once and then shared, so it must not be
+    changed. It is made anew when anything about the network has changed. Weights are compared by their values, because
+    a write through `.data` leaves no other trace.
     """
     holders = (value for module in net.modules() for value in vars(module).values())
     lists = (v.values() if isinstance(v, dict) else v if isinstance(v, list) else (v,) for v in holders)
@@ -201,12 +204,13 @@ def borrowed(net: nn.Module, runtime: Compute) -> nn.Module:
     parts = [part for some in lists for part in some if part is not net]
     tensors = [part.detach() for part in parts if isinstance(part, Tensor)]
     values = torch.cat([tensor.reshape(-1) for tensor in tensors]) if tensors else torch.empty(0)
-    form = [runtime.device, values.device, values.dtype, *(tensor.shape for tensor in tensors)]
+    engine = (runtime.device, runtime.engine, runtime.threads)
+    form = [engine, values.device, values.dtype, *(tensor.shape for tensor in tensors)]
     if before := _BORROWED.get(net):
         old_form, old_parts, old_values, copied = before
         if old_form == form and [*map(id, old_parts)] == [*map(id, parts)] and torch.equal(old_values, values):
             return copied
-    copied = runtime.prepare(fold(net))
+    copied = OnnxNet(net, runtime.threads) if runtime.engine == "onnx" else runtime.prepare(fold(net))
     _BORROWED[net] = form, parts, values, copied
     return copied
 

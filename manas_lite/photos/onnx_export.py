@@ -1,10 +1,13 @@
 """A derived network as one ONNX file, for programs without PyTorch: any batch, any height and width.
 
 The file takes `rainy`, float32 (N, 3, H, W) in [0, 1], and returns `derained`, the same shape, clamped to [0, 1].
-BatchNorm is folded, and the padding to whole multiples is part of the graph.
+BatchNorm is folded, and the padding to whole multiples is part of the graph. `OnnxNet` derains by such a file.
 """
 
+import hashlib
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from manas_lite import __version__
 from manas_lite.networks.nets import DerainNet
 from manas_lite.photos.folding import fold
+from manas_lite.photos.zoo import fingerprint
 from manas_lite.runs.checkpoint import write_atomic
+from manas_lite.runs.documents import one_line
 
 TOLERANCE = 1e-4
 """Largest difference between the file's output and the network's, of values in [0, 1]."""
@@ -57,6 +63,54 @@ def export_onnx(net: DerainNet, path: str | Path, *, overwrite: bool = False) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, data)
     return path
+
+
+class OnnxNet(nn.Module):
+    """A derived network whose passes are computed by ONNX Runtime, on the CPU.
+
+    The network is exported once, into $MANAS_LITE_CACHE or .cache/manas_lite in the home folder.
+
+    Args:
+        net: the network; it stays as it is.
+        threads: CPU threads of a pass.
+
+    Raises:
+        ModuleNotFoundError: the extra `onnx` is missing.
+        ValueError: another kind of network.
+        ExportError: the file does not compute what the network does.
+    """
+
+    folded: DerainNet
+    """The network by torch, for pictures that go in tiles."""
+
+    def __init__(self, net: nn.Module, threads: int) -> None:
+        super().__init__()
+        if not isinstance(net, DerainNet):
+            raise ValueError(f"engine='onnx' takes a DerainNet, this is a {type(net).__name__}: use engine='torch'")
+        _require("onnxruntime")
+        import onnxruntime
+
+        self.folded = fold(net).cpu()
+        windows = [getattr(module, "window", None) for module in net.modules()]
+        name = hashlib.sha256(repr((__version__, fingerprint(net), repr(net), windows)).encode()).hexdigest()
+        file = (
+            Path(os.environ.get("MANAS_LITE_CACHE") or Path.home() / ".cache" / "manas_lite") / "onnx" / f"{name}.onnx"
+        )
+        if not file.exists():
+            print(f"exporting the network to {file}, once: about 20 seconds", file=sys.stderr)
+            export_onnx(net, file)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        try:
+            gap = _gap(file.read_bytes(), AnySize(self.folded))
+            self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its errors have no class in common
+            raise ExportError(f"{file}: onnxruntime cannot use it ({one_line(str(error))}): delete it") from None
+        if not gap <= TOLERANCE:
+            raise ExportError(f"{file}: its output differs from the network's by {gap:.2g}: delete it")
+
+    def forward(self, rainy: Tensor) -> Tensor:
+        return torch.from_numpy(self.session.run(None, {"rainy": rainy.numpy()})[0])
 
 
 class AnySize(nn.Module):

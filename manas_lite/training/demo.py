@@ -12,9 +12,7 @@ from decimal import Decimal
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from manas_lite import draw
 from manas_lite.compute.runtime import ComputeSettings
@@ -31,6 +29,9 @@ from manas_lite.training.loop import settings_record
 from manas_lite.training.retraining import retrain
 from manas_lite.training.schedules import RetrainSettings, SearchSettings
 from manas_lite.training.searching import SearchResult, search
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure  # commands that draw nothing do not wait for it
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def draw_pictures(
     A drawing that fails is a warning, whatever the fault: the work is done and written by then.
     """
 
-    def comparison(version: int) -> Figure:
+    def comparison(version: int) -> "Figure":
         rainy, clean = test[0].read()
         return draw.comparison(rainy[version], derain(rainy[version], net, compute=compute), clean)
 
