@@ -47,7 +47,8 @@ def addresses(name: str) -> list[str]:
     """Return the addresses that an archive can be had from."""
     found = archive(name)
     drive = [DRIVE.format(found.drive)] if found.drive else []
-    return [*drive, *found.mirrors]
+    pages = [page for kind, page in found.sources().items() if kind in ("hub", "Drive folder")]
+    return [*drive, *found.mirrors, *pages]
 
 
 def board(asked: Callable[[str], Answer] = ask) -> tuple[str, list[str]]:

@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 
 from manas_lite.data.checking import check, scene_table
-from manas_lite.data.download import DownloadError, get
+from manas_lite.data.download import DownloadError, get, record
 from manas_lite.data.grouping import group_scenes
 from manas_lite.data.layouts import LAYOUTS, list_folder
 from manas_lite.data.leaks import find_leaks
 from manas_lite.data.listing import Listing
 from manas_lite.data.registry import (
     DataSet,
+    archive,
     count_differences,
     data_folder,
     data_set,
@@ -24,6 +25,7 @@ from manas_lite.data.registry import (
     manual_steps,
 )
 from manas_lite.data.similarity import SAME
+from manas_lite.photos.hub import Address
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,13 +43,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _list(options: argparse.Namespace) -> None:
     base = data_folder(options.root)
-    print(f"{'name':<16}{'train':>8}{'test':>7}  {'R':<8}{'get':<11}{'here':<6}title")
+    head = f"{'name':<16}{'train':>8}{'test':>7}  {'R':<9}{'size':>9}  {'sources':<23}{'official':<10}{'here':<6}"
+    print(f"{head}title; licence")
     for chosen in data_sets().values():
         counts = [f"{chosen.pairs[part]:,}" if part in chosen.pairs else "-" for part in ("train", "test")]
-        how = "automatic" if chosen.automatic else "by hand"
+        items = [archive(name) for name in chosen.archives]
+        sizes = [item.size for item in items if item.size]
+        size = f"{sum(sizes) / 1e9:.2f} GB" if items and len(sizes) == len(items) else "?"
+        loose = any(item.hub and not Address.parse(item.hub).pinned for item in items)
+        sources = ", ".join(kind for item in items for kind in item.sources()) + ", not pinned" * loose or "by hand"
+        row = f"{chosen.name:<16}{counts[0]:>8}{counts[1]:>7}  {chosen.rains:<9}{size:>9}  {sources:<23}"
         here = "yes" if (base / chosen.folder).is_dir() else ""
-        print(f"{chosen.name:<16}{counts[0]:>8}{counts[1]:>7}  {chosen.rains:<8}{how:<11}{here:<6}{chosen.title}")
-    print(f"\nData folder: {base}  (R: rainy versions per background; counts are pairs)")
+        print(f"{row}{'yes' if chosen.official else 'no':<10}{here:<6}{chosen.title}; {chosen.licence}")
+    print(f"\nData folder: {base}  (R: rainy versions per background; counts are pairs; -, ?: none or not known)")
+    print("Sources are asked from left to right. Official: published by the set's authors themselves.")
     print("Any folder of your own works too: python -m manas_lite.data check FOLDER")
 
 
@@ -57,10 +66,14 @@ def _get(options: argparse.Namespace) -> None:
         print(manual_steps(chosen, base))
         return
     if chosen.automatic:
-        print(f"{chosen.title}. Licence: {chosen.licence}.\nCite: {chosen.citation}.", file=sys.stderr)
-    where = get(options.name, options.root, given=options.archive, mirrors=options.mirror, progress=not options.quiet)
+        official = "" if chosen.official else " Not published by its authors."
+        print(f"{chosen.title}. Licence: {chosen.licence}.{official}\nCite: {chosen.citation}.", file=sys.stderr)
+    from_where = {"given": options.archive, "cache": options.cache, "mirrors": options.mirror}
+    where = get(options.name, options.root, progress=not options.quiet, **from_where)
     for difference in count_differences(chosen, list_set(chosen, base)):
         print(f"warning: {difference}", file=sys.stderr)
+    if options.record:
+        print(f"recorded in {record(options.name, options.root)}", file=sys.stderr)
     print(where)
 
 
@@ -121,6 +134,10 @@ def _parser() -> argparse.ArgumentParser:
     getting.add_argument("name", metavar="NAME")
     getting.add_argument("--archive", metavar="FILE", help="an archive of the set that you have already")
     getting.add_argument("--mirror", metavar="URL", action="append", default=[], help="try this address first")
+    getting.add_argument(
+        "--cache", metavar="PLACE", help="a class cache, a folder or address (default: $MANAS_LITE_CLASS_CACHE)"
+    )
+    getting.add_argument("--record", action="store_true", help="write its size, sha256 and revision into the table")
     getting.add_argument("--manual", action="store_true", help="print the steps to take by hand, download nothing")
     getting.add_argument("--quiet", action="store_true", help="no progress bars")
 

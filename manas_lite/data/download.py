@@ -2,7 +2,8 @@
 
 Bytes arrive in `NAME.part` and become `NAME` only once size, kind and sha256 are right. They are counted while they
 arrive: what sends more than an archive can hold is given up. No publisher of a rain set states a checksum: the first
-file that proves right is recorded (trust on first use), and every later one must agree.
+file that proves right is recorded (trust on first use), and every later one must agree. What comes as many files, from
+a model hub or a folder on Drive, is packed as a tar here, the same bytes for the same files.
 """
 
 import datetime
@@ -12,14 +13,16 @@ import os
 import re
 import shutil
 import sys
+import tarfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
@@ -33,8 +36,10 @@ from manas_lite.data.registry import (
     holds_pictures,
     list_set,
     manual_steps,
+    record_archive,
 )
 from manas_lite.data.unpack import ArchiveError, is_archive, unpack_archive
+from manas_lite.photos.hub import Address, HubError, data_files
 from manas_lite.runs.checkpoint import clear_leftovers, sha256_of, write_atomic, write_whole
 from manas_lite.runs.documents import document, read_json
 from manas_lite.runs.settings import plain
@@ -79,20 +84,23 @@ def get(
     root: str | os.PathLike[str] | None = None,
     *,
     given: str | os.PathLike[str] | None = None,
+    cache: str | os.PathLike[str] | None = None,
     mirrors: Sequence[str] = (),
     progress: bool = True,
     wait: Wait = time.sleep,
 ) -> Path:
     """Return the folder of a registered set, downloaded and unpacked where it is not there.
 
-    Sources, in order: the archive at `given`, the verified one kept below `root`, `mirrors` and those of the
-    registry, Google Drive. An archive that cannot be unpacked, or holds no pictures of the set, counts as none: the
-    next source is asked. Two calls at once work one after the other.
+    Sources, in order: the archive at `given`, the verified one kept below `root`, the class cache, `mirrors`, then the
+    registry's model hub, addresses and Google Drive. An archive that cannot be unpacked, or holds no pictures of the
+    set, counts as none: the next source is asked. Two calls at once work one after the other.
 
     Args:
         name: the set's name in the registry.
         root: where sets are kept (see `data_folder`).
         given: an archive of the set that is there already.
+        cache: a class cache, a folder or an address of archives beside their record.json; None takes
+            $MANAS_LITE_CLASS_CACHE.
         mirrors: addresses to try first.
         progress: show bars.
         wait: pauses for a number of seconds, between attempts.
@@ -116,6 +124,7 @@ def get(
         raise ValueError(f"{chosen.name} comes in {len(chosen.archives)} archives: put them in {archives}")
     archives.mkdir(parents=True, exist_ok=True)
     fetched = []
+    cache = cache or os.environ.get("MANAS_LITE_CLASS_CACHE")
     lock = FileLock(archives / ".lock")
     try:
         alone = lock.acquire(timeout=0)
@@ -143,7 +152,9 @@ def get(
                 unpack(path)
             else:
                 try:
-                    path = fetch(item, archives, progress=progress, wait=wait, trust=False, use=unpack)
+                    path = fetch(
+                        item, archives, progress=progress, wait=wait, trust=False, use=unpack, cache=str(cache or "")
+                    )
                 except DownloadError as error:
                     raise DownloadError(f"{error}\nBy hand:\n{manual_steps(chosen, base)}") from error
             fetched.append((path, item))
@@ -151,6 +162,23 @@ def get(
             for path, item in fetched:
                 remember(path, item, archives, source=str(given or "download"))
     return where
+
+
+def record(name: str, root: str | os.PathLike[str] | None = None) -> Path:
+    """Write size, sha256 and revision of a set's archives, as they proved right here, into the table; return its file.
+
+    Raises:
+        DownloadError: nothing has proved right yet.
+    """
+    known = _read_record(data_folder(root) / "archives" / "record.json")
+    for each in data_set(name).archives:
+        if each not in known:
+            raise DownloadError(f"{each} did not prove right yet: get {name}, with all the pairs that it should have")
+        values: dict[str, Any] = {"size": known[each].size, "sha256": known[each].sha256}
+        if known[each].source.startswith("hub:"):
+            values["hub"] = known[each].source.removeprefix("hub:")
+        table = record_archive(each, values)
+    return table
 
 
 def fetch(
@@ -161,8 +189,9 @@ def fetch(
     wait: Wait = time.sleep,
     trust: bool = True,
     use: Callable[[Path], object] = Path.stat,
+    cache: str = "",
 ) -> Path:
-    """Return the verified archive in a folder: the one already there, else from its mirrors in turn, else from Drive.
+    """Return the verified archive in a folder: the one already there, else from its sources in turn.
 
     An archive that is there, but wrong or damaged, is set aside under another name.
 
@@ -174,13 +203,14 @@ def fetch(
         trust: record a first download at once. False leaves that to a caller who first looks into it (`remember`).
         use: is called with each archive that seems right, and unpacks it, say; an ArchiveError of it says that this
             one is damaged, and the next source is asked.
+        cache: a folder, or an address, of verified archives to ask first.
 
     Raises:
         DownloadError: all sources have failed; the message gives the reason of each.
     """
     folder.mkdir(parents=True, exist_ok=True)
     clear_leftovers(folder)
-    _read_record(folder / "record.json")  # a damaged one is no fault of the archives
+    known = _read_record(folder / "record.json").get(item.name)  # a damaged one is no fault of the archives
     path = folder / item.name
     failures = []
     if path.exists():
@@ -194,12 +224,22 @@ def fetch(
             failures.append(f"{error} (it is set aside as {aside})")
             print(f"{failures[-1]}; fetching it anew", file=sys.stderr)
     most = item.size or item.unpacked_limit
-    sources: list[tuple[str, Callable[[Path], None]]] = [
+    sources: list[tuple[str, Callable[[Path], None]]] = []
+    if cache:
+        cached = partial(_fetch_cached, item, cache, progress=progress, wait=wait, most=most)
+        sources.append((f"class cache {cache}", cached))
+    if item.hub:  # a revision that was taken once is taken again
+        hub = Address.parse(known.source if known and known.source.startswith("hub:") else item.hub)
+        sources.append((str(hub), partial(fetch_hub, hub, skip=item.hub_skip, most=most)))
+    sources += [
         (url, partial(fetch_url, url, size=item.size, most=most, progress=progress, wait=wait)) for url in item.mirrors
     ]
     if item.drive:
         drive = partial(fetch_drive, item.drive, progress=progress, wait=wait, most=most)
         sources.append((f"Drive file {item.drive}", drive))
+    if item.drive_folder:
+        drive = partial(fetch_drive_folder, item.drive_folder, progress=progress, most=most)
+        sources.append((f"Drive folder {item.drive_folder}", drive))
     for number, (name, source) in enumerate(sources):
         part = folder / f"{item.name}.{number}.part"  # a part for each source: their bytes must not be mixed
         arrived = False
@@ -209,8 +249,10 @@ def fetch(
             verify(part, item, folder)
             os.replace(part, path)
             use(path)
-        except (DownloadError, ValueError) as error:  # also an ArchiveError, and an address that is none
-            failures.append(f"{name}: {error}")
+        except (DownloadError, HubError, ModuleNotFoundError, ValueError) as error:  # also an address that is none
+            _raise_if_full(error)
+            extra = ": pip install 'manas_lite[data]'" if getattr(error, "name", None) else ""
+            failures.append(f"{name}: {error}{extra}")
             if arrived:  # or it would be resumed, or taken for right
                 part.unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
@@ -255,8 +297,78 @@ def remember(path: Path, item: Archive, records: Path, source: str) -> None:
     known = _read_record(record_file)
     if item.name not in known:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        packed = _packed_from(path)
+        if item.hub and packed.startswith(f"hub:{Address.parse(item.hub).repository}@"):
+            source = packed
         known[item.name] = _Remembered(path.stat().st_size, sha256_of(path), source, now)
         write_atomic(record_file, json.dumps(plain(known), indent=1).encode())
+
+
+def _fetch_cached(item: Archive, cache: str, part: Path, progress: bool, wait: Wait, most: int) -> None:
+    """Copy an archive from a class cache; its sha256 must be known, from the registry or the cache's own record."""
+
+    def bring(name: str, to: Path, most: int) -> None:
+        if "://" in cache:
+            fetch_url(f"{cache.rstrip('/')}/{quote(name)}", to, None, progress and to == part, wait, most)
+        elif (Path(cache) / name).is_file():
+            shutil.copyfile(Path(cache) / name, to)
+        else:
+            raise DownloadError(f"{name} is not there")
+
+    listed = part.with_name(f"{part.name}.record")
+    listed.unlink(missing_ok=True)
+    bring("record.json", listed, 2**20)
+    stated = _read_record(listed).get(item.name)
+    listed.unlink()
+    expected = item.sha256 or (stated and stated.sha256)
+    if not expected:
+        raise DownloadError(f"its record.json states no sha256 of {item.name}: get the set where the cache is made")
+    bring(item.name, part, most)
+    if (found := sha256_of(part)) != expected:
+        part.unlink()
+        raise DownloadError(f"sha256 {found}, expected {expected}")
+
+
+def fetch_hub(address: Address, part: Path, skip: Sequence[str] = (), most: int | None = None) -> None:
+    """Download a repository of data from a model hub, and pack it as a tar that remembers its revision."""
+    folder = part.with_name(f"{part.name}.hub")
+    revision, names = data_files(address, folder, skip, most)
+    if not address.pinned:
+        print(f"{address} is not pinned: this is revision {revision}; --record keeps it in the table", file=sys.stderr)
+    _pack(folder, names, part, str(Address(address.repository, revision)))
+
+
+def fetch_drive_folder(folder_id: str, part: Path, progress: bool = True, most: int | None = None) -> None:
+    """Download a folder on Google Drive with gdown, and pack it as a tar. gdown 5 refuses folders of over 50 files."""
+    import gdown
+
+    folder = part.with_name(f"{part.name}.folder")
+    try:
+        with _no_file_beyond(most):
+            gdown.download_folder(id=folder_id, output=str(folder), resume=True, quiet=not progress, use_cookies=False)
+    except Exception as error:  # gdown raises its own classes, requests' and more, by version
+        _raise_if_full(error)
+        raise DownloadError(f"Drive refuses, or the line was cut: {_first_line(error)}") from error
+    _refuse_beyond(most, folder)
+    _pack(folder, (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()), part)
+
+
+def _pack(folder: Path, names: Iterable[str], part: Path, source: str = "") -> None:
+    """Pack files of a folder into a tar whose bytes depend on them and on `source` alone; remove the folder."""
+    with tarfile.open(part, "w", format=tarfile.PAX_FORMAT, pax_headers={"comment": source} if source else {}) as tar:
+        for name in sorted(names):
+            info = tarfile.TarInfo(name)
+            info.size = (folder / name).stat().st_size
+            with open(folder / name, "rb") as file:
+                tar.addfile(info, file)
+    shutil.rmtree(folder)
+
+
+def _packed_from(path: Path) -> str:
+    """Return what `_pack` was told of the source of a tar; nothing for other archives."""
+    with suppress(tarfile.TarError), tarfile.open(path, "r:") as tar:
+        return tar.pax_headers.get("comment", "")
+    return ""
 
 
 def fetch_url(

@@ -100,6 +100,38 @@ def list_folder(folder: str | os.PathLike[str], layout: str | None = None) -> Li
     return listing
 
 
+def list_patterns(folder: Path, rainy: str, clean: str) -> Listing:
+    """Return the pairs below a folder whose names fit two regular expressions; other pictures are not used.
+
+    Args:
+        folder: the folder.
+        rainy: finds, in the path of a rainy picture below the folder, groups by name. Those that `clean` has too must
+            be the same in the clean picture's path. The group `part` names a part, and what is left is the label.
+        clean: the same of clean pictures. The group `frame` need not agree where a scene has one clean picture alone.
+    """
+    groups = [name for name in re.compile(clean).groupindex if name != "frame"]
+    named = [(path, path.relative_to(folder).as_posix()) for path in _images_below(folder)]
+    twins: dict[tuple[str, ...], dict[str | None, Path]] = {}
+    for path, name in named:
+        if found := re.search(clean, name):
+            twins.setdefault(found.group(*groups, 0)[:-1], {})[found.groupdict().get("frame")] = path
+    listing = Listing(folder, layouts=["patterns"])
+    for path, name in named:
+        if found := re.search(rainy, name):
+            frames = twins.get(key := found.group(*groups, 0)[:-1], {})
+            twin = frames.get(found.groupdict().get("frame"), next(iter(frames.values())) if len(frames) == 1 else None)
+            if twin is None:
+                listing.problems.append((str(path), "has no clean twin"))
+                continue
+            label = "/".join(t for group, t in found.groupdict().items() if t and group not in (*groups, "part"))
+            background, part = "/".join(filter(None, key)), part_of([found.groupdict().get("part") or ""])
+            listing.pairs.append(Pair(Picture(twin), Picture(path), background, label or path.stem, part))
+    if not (listing.pairs or listing.problems):
+        raise ValueError(f"{folder}: no picture is named as those of this set are (rainy: {rainy}; clean: {clean})")
+    confirm(listing)
+    return listing
+
+
 class Folder(NamedTuple):
     """One folder of the tree, with what no layout has taken yet, in natural order."""
 

@@ -1,19 +1,24 @@
 """The registry of deraining sets: what each should hold, how to get it, where it lies, and what is there.
 
-Its tables stand in `data_scripts/sets` of a clone, or inside an installed package.
+Its tables stand in `data_scripts/sets` of a clone, or inside an installed package. Rows and keys of tables of the same
+names in the user's data folder are added to them.
 """
 
 import difflib
+import json
 import os
+import re
 import tomllib
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from manas_lite.data.layouts import list_folder
+from manas_lite.data.layouts import list_folder, list_patterns
 from manas_lite.data.listing import Listing
+from manas_lite.photos.hub import Address
 from manas_lite.photos.photographs import PHOTOGRAPHS
+from manas_lite.runs.checkpoint import write_atomic
+from manas_lite.runs.documents import about
 from manas_lite.runs.settings import parse
 
 
@@ -26,14 +31,31 @@ class Archive:
     """The folder below the data folder that it is unpacked into."""
     unpacked_limit: int
     """Bytes that it may unpack to."""
-    drive: str | None = None
-    """Its id on Google Drive."""
+    hub: str | None = None
+    """A repository of data on a hub, "OWNER/NAME@REVISION", whose files are packed here as a tar. Without a revision,
+    the newest is taken until one is recorded."""
+    hub_skip: tuple[str, ...] = ()
+    """Patterns of files of the repository that the set does not need."""
     mirrors: tuple[str, ...] = ()
     """Addresses to try, in order."""
+    drive: str | None = None
+    """Its id on Google Drive."""
+    drive_folder: str | None = None
+    """The id of a folder on Google Drive, whose files are packed here as a tar."""
     size: int | None = None
     """Bytes; None until somebody has verified them."""
     sha256: str | None = None
     """Hex digest; None until somebody has verified it."""
+
+    def sources(self) -> dict[str, str]:
+        """Return an address of each kind of source, in the order of trying."""
+        drive = "https://drive.google.com"
+        return {
+            **({"hub": f"https://huggingface.co/datasets/{Address.parse(self.hub).repository}"} if self.hub else {}),
+            **({"http": self.mirrors[0]} if self.mirrors else {}),
+            **({"Drive": f"{drive}/uc?id={self.drive}"} if self.drive else {}),
+            **({"Drive folder": f"{drive}/drive/folders/{self.drive_folder}"} if self.drive_folder else {}),
+        }
 
 
 @dataclass(frozen=True)
@@ -56,9 +78,15 @@ class DataSet:
     """Part -> number of scenes, where known."""
     layout: str | None = None
     """One of `manas_lite.data.layouts.LAYOUTS`, or None to detect it."""
+    rainy: str = ""
+    """What the paths of rainy pictures fit, where no layout says it (see `list_patterns`)."""
+    clean: str = ""
+    """What the paths of clean pictures fit then."""
     rename: dict[str, str] = field(default_factory=dict)
     """What the set calls a part -> what it is (RainCityscapes tests on what it calls val)."""
     archives: tuple[str, ...] = ()
+    official: bool = True
+    """Whether its authors, and not somebody else, publish what is downloaded."""
     drive_folder: str | None = None
     note: str = ""
     manual: str = ""
@@ -101,18 +129,44 @@ def manual_steps(chosen: DataSet, root: Path) -> str:
     for item in map(archive, chosen.archives):
         size = f"{item.size:,} bytes" if item.size else "size not published"
         digest = f"sha256 {item.sha256}" if item.sha256 else "no published checksum"
-        if item.drive:
-            steps.append(f"Open https://drive.google.com/uc?id={item.drive} in a browser and download it.")
-        steps.append(f"Put the file at {root / 'archives' / item.name} ({size}, {digest}).")
-        steps.append(f"{run} get {chosen.name} --root {root}")
-    if chosen.drive_folder and not steps:
+        for kind, page in item.sources().items():
+            steps.append(f"Open {page} in a browser and download {'it' if kind in ('http', 'Drive') else 'all of it'}.")
+        if item.hub or item.drive_folder:
+            steps += [f"Unpack what arrives into {root / item.into}.", f"{run} check {chosen.name} --root {root}"]
+        else:
+            steps.append(f"Put the file at {root / 'archives' / item.name} ({size}, {digest}).")
+            steps.append(f"{run} get {chosen.name} --root {root}")
+    if chosen.drive_folder:
         link = f"https://drive.google.com/drive/folders/{chosen.drive_folder}"
         steps.append(f"Open {link} in a browser, choose Download all, and unpack what arrives.")
     if not chosen.archives:
         steps += [f"{chosen.manual} (All below {root}.)", f"{run} check {root / chosen.folder}"]
-    counts = ", ".join(f"{count:,} {part}" for part, count in chosen.pairs.items())
+    counts = ", ".join(f"{count:,} {part}" for part, count in chosen.pairs.items()) or "number not known"
     lines = [f"{chosen.title}: {counts} pairs. Licence: {chosen.licence}.", f"Cite: {chosen.citation}."]
     return "\n".join(lines + [f"  {i}. {step}" for i, step in enumerate(steps, start=1)])
+
+
+def record_archive(name: str, values: dict[str, Any]) -> Path:
+    """Write values of an archive into the clone's table, or, without a clone, into the user's; return the file.
+
+    Raises:
+        ValueError: the table is no TOML, or is written in a way that hides the row.
+    """
+    tables = _tables()
+    file = (tables if tables.parent.name == "data_scripts" else data_folder()) / "archives.toml"
+    header, old = f"[{json.dumps(name)}]\n", file.read_text(encoding="utf-8") if file.is_file() else ""
+    before, _, rest = (old if header in old else f"{old}\n{header}").partition(header)
+    end = following.start() if (following := re.search(r"^\[", rest, re.MULTILINE)) else len(rest)
+    kept = [line for line in rest[:end].splitlines(keepends=True) if line.partition("=")[0].strip() not in values]
+    stated = "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+    text = f"{before}{header}{stated}{''.join(kept)}{rest[end:]}"
+    with about(file):
+        rows = tomllib.loads(old)
+        if tomllib.loads(text) != {**rows, name: {**rows.get(name, {}), **values}}:
+            raise ValueError(f"the row {header.strip()} cannot be changed; write into it: {stated.strip()}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(file, f"{text.strip()}\n".encode())
+    return file
 
 
 def locate(name: str, root: str | os.PathLike[str] | None = None) -> tuple[DataSet, Path]:
@@ -137,7 +191,9 @@ def list_set(chosen: DataSet, base: Path) -> Listing:
 
     Where the registry knows one part and the files state none, all pairs are of that part.
     """
-    listing = list_folder(base / chosen.folder, chosen.layout)
+    folder = base / chosen.folder
+    patterns = list_patterns(folder, chosen.rainy, chosen.clean) if chosen.rainy else None
+    listing = patterns or list_folder(folder, chosen.layout)
     stated = any(pair.part for pair in listing.pairs)
     only = next(iter(chosen.pairs)) if len(chosen.pairs) == 1 and not stated else None
     listing.pairs = [
@@ -160,9 +216,15 @@ def count_differences(chosen: DataSet, listing: Listing) -> list[str]:
     return told
 
 
-@cache
 def _table(file: str) -> dict[str, dict[str, Any]]:
-    return tomllib.loads((_tables() / file).read_text(encoding="utf-8"))
+    rows, own = tomllib.loads((_tables() / file).read_text(encoding="utf-8")), data_folder() / file
+    if own.is_file():
+        with about(own):
+            for name, row in tomllib.loads(own.read_text(encoding="utf-8")).items():
+                if not isinstance(row, dict):
+                    raise ValueError(f"{name} is no table: expected [{name}] and keys below it")
+                rows[name] = {**rows.get(name, {}), **row}
+    return rows
 
 
 def _tables() -> Path:

@@ -17,6 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
@@ -26,12 +27,13 @@ from tqdm import tqdm
 
 from manas_lite.runs.documents import about
 
-MEMBERS = 40_000
-"""Members that an archive may hold, folders included; the largest registered one holds 27,422 pictures."""
+MEMBERS = 90_000
+"""Members that an archive may hold, folders included; the largest registered one holds some 32,000 pictures."""
 
 DEPTH = 32
 """Folders that a member may lie in."""
 
+_ENDINGS = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz"}
 _PIECE = 1 << 20
 _RESERVE = 64 << 20  # bytes left free on the disk
 _SLACK = 4 << 20  # bytes of a tar that are no content: padding at its end, and long headers
@@ -47,6 +49,14 @@ class _Member(NamedTuple):
     folder: bool
     regular: bool
     opened: Callable[[], Any]
+
+
+@dataclass
+class _Spent:
+    """What has been unpacked of an archive and of those in it."""
+
+    members: int = 0
+    size: int = 0
 
 
 class ArchiveError(ValueError):
@@ -65,7 +75,7 @@ def unpack_archive(
     progress: bool = False,
     look: Callable[[Path], object] = Path.stat,
 ) -> Path:
-    """Unpack a zip or tar (also compressed) into the folder `into` and return it.
+    """Unpack a zip or tar (also compressed) into the folder `into` and return it; archives in it become folders.
 
     Files are unpacked beside `into` and moved there at the end, so an interruption leaves no half-filled folder. What
     a killed process left beside it is removed.
@@ -92,7 +102,12 @@ def unpack_archive(
     try:
         with FileLock(workspace / ".lock"):
             with about(path, ArchiveError):
-                _unpack(path, workspace / "files", limit, progress)
+                _unpack(path, workspace / "files", limit, progress, spent := _Spent())
+                for inner in sorted(p for p in (workspace / "files").rglob("*") if p.suffix.lower() in _ENDINGS):
+                    if inner.is_file() and is_archive(inner):  # as repositories of data hold them, one level deep
+                        with about(inner.name, ArchiveError):
+                            _unpack(inner, inner.with_suffix(""), limit, progress, spent)
+                        inner.unlink()
                 look(workspace / "files")
             _move_all(workspace / "files", into)
     finally:
@@ -100,27 +115,27 @@ def unpack_archive(
     return into
 
 
-def _unpack(path: Path, folder: Path, limit: int, progress: bool) -> None:
+def _unpack(path: Path, folder: Path, limit: int, progress: bool, spent: _Spent) -> None:
     folder.mkdir()
-    free = shutil.disk_usage(folder).free
-    unpacked = 0
+    free, before = shutil.disk_usage(folder).free, spent.size
     try:
         with (
             _members(path) as (stated, members),
             tqdm(total=stated or None, unit="B", unit_scale=True, desc="unpacking", disable=not progress) as bar,
         ):
-            for count, member in enumerate(members, start=1):
-                if count > MEMBERS:
+            for member in members:
+                spent.members += 1
+                if spent.members > MEMBERS:
                     raise ArchiveError(
-                        f"holds {count:,} members or more, and {MEMBERS:,} are the most that a set can need"
+                        f"holds {spent.members:,} members or more, and {MEMBERS:,} are the most that a set can need"
                     )
                 if member.folder:
                     continue
-                unpacked += member.size
-                total = max(stated, unpacked)
+                spent.size += member.size
+                total = max(before + stated, spent.size)
                 if total > limit:
                     raise ArchiveError(f"unpacks to {total:,} bytes, more than the {limit:,} this set can need")
-                if total + _RESERVE > free:
+                if total - before + _RESERVE > free:
                     raise OSError(
                         errno.ENOSPC,
                         f"{path}: needs {total:,} bytes below {folder.parents[1]}, where {free:,} are free",

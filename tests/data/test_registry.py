@@ -50,6 +50,14 @@ PUBLISHED = {  # pairs train / test, as published
     "outdoor-rain": (9000, 750),
     "spa-data": (None, 1000),
     "raincityscapes": (9432, 1188),
+    "gt-rain": (26124, 2100),
+    "raw-rain": (None, None),
+    "hri": (None, None),
+    "rainycoco": (None, None),
+    "rain13k-hub": (13711, None),
+    "ddn-data": (12600, 1400),
+    "realrain-1k": (1568, 448),
+    "rainds": (None, None),
 }
 
 
@@ -67,7 +75,7 @@ def test_rows_are_complete_and_consistent(name: str) -> None:
     assert chosen.layout is None or chosen.layout in LAYOUTS
     assert chosen.automatic or chosen.manual
     for item in map(archive, chosen.archives):
-        assert item.drive or item.mirrors
+        assert item.sources()
         assert chosen.folder.startswith(item.into)
         assert item.unpacked_limit > 10**9
     for part, backgrounds in chosen.backgrounds.items():
@@ -84,8 +92,12 @@ def test_manual_steps_name_source_place_and_command(name: str, tmp_path: Path) -
     if chosen.drive_folder:
         assert f"https://drive.google.com/drive/folders/{chosen.drive_folder}" in told
     for item in map(archive, chosen.archives):
-        assert f"id={item.drive}" in told
-        assert str(tmp_path / "archives" / item.name) in told
+        assert all(page in told for page in item.sources().values())
+        if item.drive:
+            assert f"https://drive.google.com/uc?id={item.drive}" in told
+            assert str(tmp_path / "archives" / item.name) in told
+        else:
+            assert str(tmp_path / item.into) in told
 
 
 def test_unknown_set_names_the_nearest() -> None:
@@ -276,22 +288,25 @@ def test_set_by_hand_says_how(tmp_path: Path) -> None:
 
 
 def test_documentation_lists_every_set_with_its_command(repository: Path) -> None:
-    rows = [line for line in (repository / "docs" / "datasets.md").read_text().splitlines() if "data get " in line]
+    lines = (repository / "docs" / "datasets.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith("|") and "data get " in line]
     written = {}
     for row in rows:
-        title, train, test, rains, command = (cell.strip() for cell in row.strip("|").split("|"))
-        by_hand = title.endswith("(*by hand*)")
-        written[command.strip("`").split()[-1]] = (title.removesuffix(" (*by hand*)"), train, test, rains, by_hand)
+        title, train, test, rains, sources, licence, command = (cell.strip() for cell in row.strip("|").split("|"))
+        written[command.strip("`").split()[-1]] = (title, train, test, rains, sources, licence)
     stated = {
         name: (
             chosen.title,
             *(f"{chosen.pairs[part]:,}" if part in chosen.pairs else "-" for part in ("train", "test")),
             chosen.rains,
-            not chosen.automatic,
+            ", ".join(kind for item in map(archive, chosen.archives) for kind in item.sources()) or "*by hand*",
+            chosen.licence,
         )
         for name, chosen in data_sets().items()
     }
-    assert written == stated
+    for name, (*_, sources, _) in written.items():
+        assert ("(not official)" in sources) == (not data_set(name).official)
+    assert {name: (*row[:4], row[4].removesuffix(" (not official)"), row[5]) for name, row in written.items()} == stated
 
 
 # -- get, twice and damaged ---------------------------------------------------------------------------------------

@@ -68,6 +68,40 @@ def test_files_arrive_whole(tmp_path: Path, make) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["set", "x.zip"]
 
 
+@pytest.mark.parametrize("pack", [zipped, lambda files: tarred(*files.items())])
+def test_archives_in_an_archive_become_folders(tmp_path: Path, pack) -> None:
+    """As repositories of data hold them. What only has such a name stays, and so does an archive in one of them."""
+    deep = zipped({"z": b"z"})
+    inner = {"a/1": b"1", "deep.zip": deep}
+    files = {"x/train.zip": zipped(inner), "test.tar.gz": tarred(("2", b"2")), "notes.gz": b"no archive", "c": b"c"}
+    into = unpack_archive(write(tmp_path / "x.zip", pack(files)), tmp_path / "set", LIMIT)
+    assert {p.relative_to(into).as_posix(): p.read_bytes() for p in into.rglob("*") if p.is_file()} == {
+        "x/train/a/1": b"1",
+        "x/train/deep.zip": deep,
+        "test.tar/2": b"2",
+        "notes.gz": b"no archive",
+        "c": b"c",
+    }
+
+
+@pytest.mark.parametrize(
+    ("inner", "told"),
+    [
+        (lambda: zipped({"../out": b"x"}), r"x\.zip: in\.zip: .*outside the folder"),
+        (lambda: tarred(special("link", tarfile.SYMTYPE, "/etc/passwd")), "link or device"),
+        (lambda: zipped({str(n): b"" for n in range(30)}), "holds 21 members or more"),
+        (lambda: zipped({"large": b"x" * (LIMIT - 1_000)}), "unpacks to"),
+        (lambda: zipped({"a": b"x" * 50_000}).replace(b"x" * 40_000, b"y" * 40_000), "is broken"),
+    ],
+)
+def test_an_archive_in_an_archive_has_the_limits_of_both_together(tmp_path: Path, monkeypatch, inner, told) -> None:
+    monkeypatch.setattr("manas_lite.data.unpack.MEMBERS", 20)
+    content = zipped({"in.zip": inner(), "other": b"o" * 2_000})
+    with pytest.raises(ArchiveError, match=told):
+        unpack_archive(write(tmp_path / "x.zip", content), tmp_path / "set", LIMIT)
+    assert [p.name for p in tmp_path.rglob("*")] == ["x.zip"]
+
+
 def test_two_archives_fill_one_folder(tmp_path: Path) -> None:
     for name, files in {"a": {"train/1": b"1", "both/x": b"x"}, "b": {"test/2": b"2", "both/y": b"y"}}.items():
         unpack_archive(write(tmp_path / name, zipped(files)), tmp_path / "set", LIMIT)
