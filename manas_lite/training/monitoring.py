@@ -1,8 +1,12 @@
-"""What a search tells of itself each epoch, and when it should stop: entropy, skip share, expected cost, collapse."""
+"""What a run tells of itself, and to whom: facts of a search per epoch, when it should stop, TensorBoard."""
 
 import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -10,6 +14,12 @@ from torch import Tensor
 from manas_lite.networks.costs import Costs
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.nets import SuperNet
+
+LogTo = Literal["tensorboard"] | Callable[[Mapping[str, Any]], object] | None
+"""Who is told each record of a run, beside its log.jsonl: TensorBoard, or a function of one's own."""
+
+Tell = Callable[..., None]
+"""Takes a record, and a function that returns what only those who follow a run are told, such as figures."""
 
 SPAN = 5  # RobustDARTS's k: measurements in a mean of eigenvalues, and how many of them a stop goes back
 
@@ -108,3 +118,55 @@ def eigenvalue_rise(eigenvalues: list[float], ratio: float | None = 0.75) -> str
         if new > 0 and old / new < ratio:
             return f"the architecture Hessian's dominant eigenvalue rose from {old:.3g} to {new:.3g}"
     return None
+
+
+@contextmanager
+def followed(log_to: LogTo, path: Path, start: int) -> Iterator[Tell]:
+    """Yield what is told each record of a run. A fault of who follows it is a warning, once, and ends no run.
+
+    Args:
+        log_to: TensorBoard's files are written into the run's folder.
+        path: the run's folder.
+        start: the step from which the run goes on. TensorBoard forgets what it was told of that step and later ones.
+
+    Raises:
+        ModuleNotFoundError: where TensorBoard is missing.
+        ValueError: where `log_to` is something else.
+    """
+    if not (log_to in ("tensorboard", None) or callable(log_to)):
+        raise ValueError(f"log_to={log_to!r}: give 'tensorboard', a function that takes a record, or None")
+    failed = False
+
+    def tell(record: Mapping[str, Any], more: Callable[[], Mapping[str, Any]] = dict) -> None:
+        nonlocal failed
+        try:
+            write({**record, **more()})
+        except Exception as error:
+            if not failed:
+                what = f"log_to failed, {type(error).__name__}: {error}"
+                warnings.warn(f"{what}. The run goes on, and its log.jsonl holds every record", stacklevel=3)
+            failed = True
+
+    with _event_file(path, start) if log_to == "tensorboard" else nullcontext(log_to) as write:
+        yield tell if write else lambda *_: None
+
+
+@contextmanager
+def _event_file(path: Path, start: int) -> Iterator[Callable[[Mapping[str, Any]], object]]:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        text = "log_to='tensorboard' needs an extra: pip install 'manas_lite[tensorboard]'"
+        raise ModuleNotFoundError(text) from None
+    with SummaryWriter(str(path), purge_step=start) as writer:
+
+        def put(name: str, value: Any, step: int) -> None:
+            if isinstance(value, Mapping):
+                for part, each in value.items():
+                    put(f"{name}/{part}", each, step)
+            elif isinstance(value, int | float):
+                writer.add_scalar(name, value, step)
+            elif hasattr(value, "savefig"):
+                writer.add_figure(name, value, step)
+
+        yield lambda record: put(record["kind"], {k: v for k, v in record.items() if k != "step"}, record["step"])
