@@ -71,7 +71,8 @@ def scatter(points: Mapping[str, tuple[float, float]], *, x: str, y: str, title:
         axes.plot(*point, mark, color=colour, mfc=filled, mec=edge, mew=0.4 if edge == BLACK else 1.2, label=name)
         if not crowded:
             below = number % 2 == 1  # points that lie together keep their names apart
-            axes.annotate(name, point, xytext=(6, -11 if below else 3), textcoords="offset points")
+            box = {"fc": "white", "ec": "none", "alpha": 0.8, "pad": 1}  # other points may lie below
+            axes.annotate(name, point, xytext=(6, -11 if below else 3), textcoords="offset points", bbox=box, zorder=4)
     axes.margins(0.18)
     axes.set(xlabel=x, ylabel=y, title=title)
     if crowded:
@@ -107,19 +108,24 @@ def forest(rows: Sequence[Mapping[str, Any]], *, title: str, reference: str = "t
     axes = figure.subplots()
     places = np.arange(len(rows))[::-1]
     colours = {"better": GREEN, "worse": VERMILION, "equivalent": BLUE, "undecided": GREY}
+    reach = 1.6 * max(
+        1e-3, *(abs(row[key]) for row in rows for key in ("mean", "low", "high") if np.isfinite(row[key]))
+    )
     for place, row in zip(places, rows, strict=True):
-        band = row["detectable"]
-        if np.isfinite(band):
-            axes.fill_betweenx([place - 0.38, place + 0.38], -band, band, color="#EEEEEE", lw=0)
-        colour = colours[row["verdict"]]
-        if np.isfinite(band):  # a single search has no interval
+        band, colour = row["detectable"], colours[row["verdict"]]
+        said = row["verdict"]
+        if np.isfinite(band):  # a single search has neither band nor interval
+            seen = min(band, 0.97 * reach)
+            axes.fill_betweenx([place - 0.38, place + 0.38], -seen, seen, color="#EEEEEE", lw=0)
             axes.plot([row["low"], row["high"]], [place, place], color=colour, lw=2)
+            if seen < band:  # the band goes on: an arrow at either side, and its size in words
+                for mark, side in (("<", -1), (">", 1)):
+                    axes.plot(side * seen, place, mark, color=GREY, markersize=4, clip_on=False)
+                said += f" (band ±{band:.1f} dB)"
         axes.plot(row["mean"], place, "o", color=colour, mec=BLACK, mew=0.5)
-    reach = max(1e-3, *(abs(row[key]) for row in rows for key in ("mean", "low", "high") if np.isfinite(row[key])))
+        axes.text(1.02, place, said, transform=axes.get_yaxis_transform(), va="center")
     axes.axvline(0, color=BLACK, lw=0.8)
     labels = [f"{row['arm']}  ({row['parameters']:,.0f} parameters)" for row in rows]
-    axes.set(yticks=places, yticklabels=labels, xlim=(-1.6 * reach, 1.6 * reach), title=title)
+    axes.set(yticks=places, yticklabels=labels, xlim=(-reach, reach), title=title)
     axes.set_xlabel(f"difference to {reference}, dB (grey band: mostly missed by so many searches)")
-    for place, row in zip(places, rows, strict=True):
-        axes.text(1.02, place, row["verdict"], transform=axes.get_yaxis_transform(), va="center")
     return figure

@@ -96,10 +96,8 @@ def runs_folder(runs_dir: str | os.PathLike[str]) -> Path:
             Colab in `manas_lite` on the mounted Drive (see `keep_runs`); else in `manas_lite` below the home folder.
     """
     clone, drive = Path(__file__).resolve().parents[1], DRIVE / "MyDrive"
-    if (clone / "pyproject.toml").is_file():
-        base = clone
-    else:
-        base = (drive if drive.is_dir() else Path.home()) / "manas_lite"
+    own = (drive if drive.is_dir() else Path.home()) / "manas_lite"
+    base = clone if (clone / "pyproject.toml").is_file() else own
     return base / Path(runs_dir).expanduser()
 
 

@@ -11,7 +11,7 @@ import torch
 from manas_course.checks.base import Attempt, Wrong, array, checker, compare, expect, listed, whole
 from manas_lite.metrics import LUMA, psnr
 
-__all__ = ["padding", "psnr_rgb", "psnr_y", "screen_blend", "strength", "tile_starts"]
+__all__ = ["gain", "padding", "psnr_rgb", "psnr_y", "screen_blend", "stitch", "strength", "tile_starts"]
 
 Score = Callable[[np.ndarray, np.ndarray], float]
 DB = 1e-3
@@ -306,3 +306,107 @@ def tile_starts(attempt: Attempt, rng: np.random.Generator) -> None:
         expect(
             len(starts) == fewest, f"{case}: {len(starts)} tiles, {fewest} would do", "the largest step that is allowed"
         )
+
+
+@checker
+def gain(attempt: Attempt, rng: np.random.Generator) -> None:
+    """Check attempt(rainy, derained, clean) -> what deraining gains in PSNR, in dB, of float arrays (H, W, 3)."""
+    clean = rng.uniform(0.2, 0.8, (9, 7, 3))
+    noise = rng.uniform(-0.2, 0.2, clean.shape)
+    cases = {
+        "a tenth of the rain is left": (clean + noise, clean + noise / 10, clean),
+        "half of the rain is left": (clean + noise, clean + noise / 2, clean),
+        "nothing was done": (clean + noise, clean + noise, clean),
+        "worse than before": (clean + noise / 3, clean + noise, clean),
+        "the rain is gone, and the picture is darker": (clean + noise, clean - 0.04, clean),
+    }
+
+    def of(formula: Callable[[float, float, float], float]) -> Callable[..., float]:
+        """Return a formula of three mean squares: rainy and derained against clean, and against each other."""
+        return lambda r, d, c: formula(*(float(np.mean(np.square(x))) for x in (r - c, d - c, r - d)))
+
+    true = of(lambda rainy, derained, _: 10 * math.log10(rainy / derained))
+    both = "a PSNR of the derained picture, minus a PSNR of the rainy one, both against the clean picture"
+    wrong = [
+        Wrong("the sign is turned round: a better picture gains", lambda r, d, c: -true(r, d, c), both),
+        Wrong("that is the PSNR of the derained picture, not what it gained", of(lambda r, d, _: -10 * math.log10(d))),
+        Wrong("that is the PSNR of the rainy picture", of(lambda r, d, _: -10 * math.log10(r)), both),
+        Wrong(
+            "derained and rainy are compared with each other, not with the clean picture",
+            of(lambda r, d, change: -10 * math.log10(change + 1e-300)),
+            both,
+        ),
+        Wrong("natural logarithm: decibels count in powers of ten", of(lambda r, d, _: 10 * math.log(r / d)), both),
+        Wrong("half of it: ten times the logarithm of the *mean square*", of(lambda r, d, _: 5 * math.log10(r / d))),
+        Wrong("twice the gain: a mean square is squared already", of(lambda r, d, _: 20 * math.log10(r / d)), both),
+        Wrong("mean squares are subtracted: that is no gain in dB", of(lambda r, d, _: r - d), both),
+        Wrong("the two PSNRs are divided: dB are subtracted", of(lambda r, d, _: math.log10(d) / math.log10(r)), both),
+    ]
+    compare(attempt, cases, true, wrong, near=DB, hint=both)
+
+
+@checker
+def stitch(attempt: Attempt, rng: np.random.Generator) -> None:
+    """Check attempt(tiles, starts, length) -> a line of pixels; where tiles overlap, their mean."""
+    cases = {}
+    shapes = [(6, [0], 6), (4, [0, 2], 6), (5, [0, 3, 6], 11), (6, [0, 2, 4], 10), (3, [0, 3], 6), (6, [0, 1, 6], 12)]
+    for size, starts, length in shapes:
+        tiles = [rng.uniform(0, 1, size) for _ in starts]
+        cases[f"{len(starts)} tiles of {size} pixels on {length}"] = tiles, starts, length
+
+    def laid(first: bool) -> Callable[..., np.ndarray]:
+        """Return a line on which the first tile keeps a pixel, or the last one takes it."""
+
+        def answer(tiles: list[np.ndarray], starts: list[int], length: int) -> np.ndarray:
+            line = np.zeros(length)
+            for tile, start in sorted(zip(tiles, starts, strict=True), key=lambda pair: pair[1], reverse=first):
+                line[start : start + len(tile)] = tile
+            return line
+
+        return answer
+
+    def summed(tiles: list[np.ndarray], starts: list[int], length: int) -> np.ndarray:
+        line = np.zeros(length)
+        for tile, start in zip(tiles, starts, strict=True):
+            line[start : start + len(tile)] += tile
+        return line
+
+    def mean(tiles: list[np.ndarray], starts: list[int], length: int) -> np.ndarray:
+        return np.array(
+            [
+                np.mean([t[k - s] for t, s in zip(tiles, starts, strict=True) if s <= k < s + len(t)])
+                for k in range(length)
+            ]
+        )
+
+    def halved(tiles: list[np.ndarray], starts: list[int], length: int) -> np.ndarray:
+        line = laid(False)(tiles[:1], starts[:1], length)
+        end = starts[0] + len(tiles[0])
+        for tile, start in zip(tiles[1:], starts[1:], strict=True):
+            seen = max(end - start, 0)
+            line[start : start + seen] = (line[start : start + seen] + tile[:seen]) / 2
+            line[start + seen : start + len(tile)] = tile[seen:]
+            end = start + len(tile)
+        return line
+
+    count = "keep a second line that counts how many tiles hold each pixel"
+    wrong = [
+        Wrong("where tiles overlap, the last one covers the others: the seam stays", laid(False), count),
+        Wrong("where tiles overlap, the first one covers the others: the seam stays", laid(True), count),
+        Wrong("overlapping tiles are added and never divided: overlaps are too bright", summed, count),
+        Wrong(
+            "everything is divided by the number of tiles, also where one alone is",
+            lambda tiles, starts, length: summed(tiles, starts, length) / len(tiles),
+            count,
+        ),
+        Wrong("a pixel under three tiles is halved twice: the last tile counts half", halved, count),
+        Wrong("overlaps are always divided by two", lambda t, s, n: _by_two(summed(t, s, n), t, s), count),
+    ]
+    compare(attempt, cases, mean, wrong, read=array, near=1e-5, hint=count)
+
+
+def _by_two(line: np.ndarray, tiles: list[np.ndarray], starts: list[int]) -> np.ndarray:
+    held = np.zeros(len(line))
+    for tile, start in zip(tiles, starts, strict=True):
+        held[start : start + len(tile)] += 1
+    return np.where(held > 1, line / 2, line)

@@ -1,5 +1,6 @@
 """Checkers about searching a table of trained networks, and about rank agreement."""
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from manas_course.checks.base import Attempt, Wrong, checker, compare, expect, l
 from manas_course.micro_bench import agreement, expected_best
 from manas_lite.data import LeakError
 
-__all__ = ["random_search", "rank_agreement"]
+__all__ = ["best_of_n", "random_search", "rank_agreement"]
 
 
 class _Ledger:
@@ -262,3 +263,39 @@ def _wrong_ceilings() -> dict[str, Callable[[np.ndarray], Any]]:
         "summed over the pairs, not averaged": lambda s: _mean_pair(s) * s.shape[1] * (s.shape[1] - 1) / 2,
         "a ceiling of 1: two trainings do not agree so well": lambda s: 1.0,
     }
+
+
+@checker
+def best_of_n(attempt: Attempt, rng: np.random.Generator) -> None:
+    """Check attempt(values, n) -> the expected best of n of the values, drawn without repetition."""
+    cases = {}
+    made_up = [24.0, 25.0, 27.0, 30.0]
+    for values in (made_up, made_up[::-1], [3.0, 1.0, 1.0, 2.0], [float(x) for x in rng.normal(24, 1, 9)]):
+        for n in (1, 2, 3, len(values)):
+            cases[f"{len(values)} values from {values[0]:.2f}, n = {n}"] = values, n
+
+    def weighted(weight: Callable[[int, int, int], float]) -> Callable[..., float]:
+        """Return the sum of the values, sorted upwards, each times weight(i, n, N), i from 1."""
+        return lambda values, n: sum(x * weight(i, n, len(values)) for i, x in enumerate(sorted(values), start=1))
+
+    repeated = "an architecture is trained once: draw without repetition"
+    sort = "sort upwards: the i-th is the best if the n - 1 others come from the i - 1 below it"
+    true = weighted(lambda i, n, N: math.comb(i - 1, n - 1) / math.comb(N, n))
+    wrong = [
+        Wrong("values may be drawn twice", weighted(lambda i, n, N: (i / N) ** n - ((i - 1) / N) ** n), repeated),
+        Wrong("that is the best of all", lambda values, n: max(values), sort),
+        Wrong("that is the mean: the best of one", lambda values, n: float(np.mean(values)), sort),
+        Wrong("that is the best of the first n: nothing is expected", lambda values, n: max(values[:n]), sort),
+        Wrong("the expected *worst* of n", lambda values, n: -true([-x for x in values], n), "which order is upwards?"),
+        Wrong("one too few is drawn", lambda values, n: true(values, max(n - 1, 1)), sort),
+        Wrong("one too many is drawn", lambda values, n: true(values, min(n + 1, len(values))), sort),
+        Wrong(
+            "the values are not sorted first",
+            lambda values, n: sum(x * math.comb(i, n - 1) / math.comb(len(values), n) for i, x in enumerate(values)),
+            sort,
+        ),
+        Wrong("the mean of the n best", lambda values, n: float(np.mean(sorted(values)[-n:])), sort),
+        Wrong("the shares are not divided by their sum", weighted(lambda i, n, N: math.comb(i - 1, n - 1)), sort),
+        Wrong("the median, not the expected best", lambda values, n: float(np.median(values)), sort),
+    ]
+    compare(attempt, cases, true, wrong, near=1e-4, hint=sort)

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from manas_course.checks.base import Attempt, Wrong, checker, compare, expect, number, same, tensor, whole
+from manas_course.checks.base import Attempt, Wrong, checker, compare, expect, listed, number, same, tensor, whole
 from manas_lite.losses import binary_entropy as stable_entropy
 from manas_lite.networks.ops import OPERATIONS
 
-__all__ = ["binary_entropy", "count_space", "expected_cost", "gated_edge"]
+__all__ = ["binary_entropy", "block_rows", "count_space", "expected_cost", "gated_edge", "margins", "skip_share"]
 
 
 @checker
@@ -316,3 +316,135 @@ def _not_clamped(value: Tensor, true: Tensor, gap: float) -> None:
     hint = "log p and log(1 - p) have no need of a clamp: torch.log_softmax, and logsumexp of the other logits"
     for worst, way in ((ratio.max(), "large"), (1 / ratio.min(), "small")):
         expect(0 < number(worst) < 1.1, message.format(f"{number(worst):.2g}", way), hint)
+
+
+@checker
+def skip_share(attempt: Attempt, rng: np.random.Generator) -> None:
+    """Check attempt(beta (edges, n), operations) -> the mean weight of `skip_connect` over the edges, in [0, 1]."""
+    cases = {}
+    for edges, count in ((1, 3), (4, 5), (6, 9), (9, 4)):
+        names = [str(name) for name in rng.permutation([n for n in OPERATIONS if n != "skip_connect"])[: count - 1]]
+        names.insert(int(rng.integers(count)), "skip_connect")
+        cases[f"{edges} edges, {count} operations"] = torch.from_numpy(2 * rng.normal(size=(edges, count))), names
+    skip = "skip_connect"
+
+    def of(weights: Callable[[Tensor], Tensor]) -> Callable[..., float]:
+        return lambda beta, names: float(weights(beta)[:, names.index(skip)].mean())
+
+    row = "each edge has a row, whose weights sum to 1"
+    wrong = [
+        Wrong("the logits themselves are averaged: they are no weights", of(lambda b: b), row),
+        Wrong("the softmax runs over the edges, not over the operations of an edge", of(lambda b: b.softmax(0)), row),
+        Wrong("each weight is a sigmoid of its own", of(lambda b: b.sigmoid()), row),
+        Wrong(
+            "edges are counted on which it leads: its *weight* was asked for",
+            of(lambda b: torch.nn.functional.one_hot(b.argmax(1), b.shape[1]).double()),
+            "before an operation leads, its weight grows",
+        ),
+        Wrong("summed over the edges, not averaged", lambda b, n: float(b.softmax(1)[:, n.index(skip)].sum()), "mean"),
+        Wrong(
+            "the column of `skip_connect` in the kit's own list is read, not in the one that was given",
+            lambda b, n: float(b.softmax(1)[:, min(list(OPERATIONS).index(skip), b.shape[1] - 1)].mean()),
+            "operations.index(...)",
+        ),
+        Wrong("the mean of all weights is always 1/n", lambda b, n: 1 / b.shape[1], "one column"),
+        Wrong(
+            "the weight of `none` is taken away first",
+            lambda b, n: float(b[:, [k for k, m in enumerate(n) if m != "none"]].softmax(1)[:, _without(n)].mean()),
+            "`none` takes part in the softmax",
+        ),
+    ]
+    compare(attempt, cases, of(lambda b: b.softmax(1)), wrong, near=1e-5, hint=row)
+
+
+def _without(names: Sequence[str]) -> int:
+    return [name for name in names if name != "none"].index("skip_connect")
+
+
+@checker
+def margins(attempt: Attempt, rng: np.random.Generator) -> None:
+    """Check attempt(logits (rows, n)) -> per row, the largest weight minus the second largest, (rows,)."""
+    cases = {
+        "random logits": (torch.from_numpy(rng.normal(size=(6, 5))),),
+        "two candidates": (torch.from_numpy(rng.normal(size=(4, 2))),),
+        "a row that is decided": (torch.tensor([[30.0, 0.0, 0.0], [0.0, 0.0, 30.0]], dtype=torch.float64),),
+        "a tie": (torch.tensor([[2.0, 2.0, 0.0], [1.0, 1.0, 1.0]], dtype=torch.float64),),
+        "all logits below 0": (torch.from_numpy(rng.normal(size=(5, 4))) - 9,),
+    }
+
+    def gap(values: Tensor) -> Tensor:
+        first, second = values.topk(2, dim=1).values.unbind(1)
+        return first - second
+
+    weights = "softmax along each row first: a weight is what the mixture uses"
+    two = "the two largest of each row"
+    wrong = [
+        Wrong("a difference of logits, not of weights", gap, weights),
+        Wrong("the softmax runs over the rows", lambda a: gap(a.softmax(0)), weights),
+        Wrong("a sigmoid of each logit, no softmax", lambda a: gap(a.sigmoid()), weights),
+        Wrong("logarithms of the weights are subtracted", lambda a: gap(a.log_softmax(1)), weights),
+        Wrong("the largest minus the *smallest*", lambda a: a.softmax(1).amax(1) - a.softmax(1).amin(1), two),
+        Wrong("the largest weight alone", lambda a: a.softmax(1).amax(1), two),
+        Wrong("the second minus the largest: a margin is never negative", lambda a: -gap(a.softmax(1)), two),
+        Wrong("the largest minus the mean of the row", lambda a: a.softmax(1).amax(1) - a.softmax(1).mean(1), two),
+        Wrong(
+            "the first column minus the second, whichever lead",
+            lambda a: a.softmax(1)[:, 0] - a.softmax(1)[:, 1],
+            "sort, or topk",
+        ),
+        Wrong(
+            "the first column minus the second, without its sign",
+            lambda a: (a.softmax(1)[:, 0] - a.softmax(1)[:, 1]).abs(),
+            "sort, or topk",
+        ),
+    ]
+
+    def read(found: Any, like: Tensor) -> Tensor:
+        if torch.is_tensor(found) and found.ndim == 0:
+            expect(False, "one number for all rows: a margin per row is asked for", "dim=1")
+        return tensor(found, like)
+
+    compare(attempt, cases, lambda a: gap(a.softmax(1)), wrong, read=read, near=1e-5, hint=two)
+
+
+@checker
+def block_rows(attempt: Attempt, rng: np.random.Generator) -> None:
+    """Check attempt(cells, edges) -> the rows of beta that belong to each block, a list per block."""
+    cases = {}
+    for cells in ([1], [1, 2], [2, 3, 4], [1, 1, 3], [int(n) for n in rng.integers(1, 5, 3)]):
+        for edges in (1, 3, 6):
+            cases[f"cells with {cells} branches, {edges} edges a block"] = cells, edges
+
+    def of(start: Callable[[int, int, int], int]) -> Callable[..., list[list[int]]]:
+        """Return the rows from start(block, cell, branch) on, counted in blocks."""
+
+        def answer(cells: Sequence[int], edges: int) -> list[list[int]]:
+            places = [(cell, branch) for cell, branches in enumerate(cells) for branch in range(branches)]
+            starts = [start(block, cell, branch) for block, (cell, branch) in enumerate(places)]
+            return [list(range(edges * first, edges * (first + 1))) for first in starts]
+
+        return answer
+
+    true = of(lambda block, cell, branch: block)
+    own = "a block stands on every branch of every cell, and each has rows of its own"
+    wrong = [
+        Wrong("rows move on by cell: all blocks of a cell read the same ones", of(lambda b, cell, branch: cell), own),
+        Wrong("every cell begins again at row 0", of(lambda b, cell, branch: branch), own),
+        Wrong("every block reads the first rows", of(lambda b, cell, branch: 0), own),
+        Wrong("one block a cell, not one a branch", lambda cells, edges: true([1] * len(cells), edges), own),
+        Wrong("rows are counted from 1", lambda c, e: [[k + 1 for k in rows] for rows in true(c, e)], "row 0 is first"),
+        Wrong("each block starts one row after the one before", lambda c, e: _sliding(sum(c), e), "by `edges` rows"),
+        Wrong("a row is missing at the end of each block", lambda c, e: [rows[:-1] for rows in true(c, e)], own),
+        Wrong("a row too many in each block", lambda c, e: [[*rows, rows[-1] + 1] for rows in true(c, e)], own),
+        Wrong("one list of all rows: a list per block is asked for", lambda c, e: list(range(sum(c) * e)), own),
+        Wrong("the number of rows, not the rows", lambda c, e: [e] * sum(c), own),
+    ]
+
+    def read(found: Any, like: Any) -> list[Any]:
+        return [listed(rows, []) if hasattr(rows, "__iter__") else rows for rows in listed(found, [])]
+
+    compare(attempt, cases, true, wrong, read=read, hint=own)
+
+
+def _sliding(blocks: int, edges: int) -> list[list[int]]:
+    return [list(range(block, block + edges)) for block in range(blocks)]

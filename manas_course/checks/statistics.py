@@ -7,9 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from manas_course.checks.base import Attempt, Misconception, Wrong, checker, compare, described, expect, listed, number
+from manas_course.checks.base import (
+    Attempt,
+    Misconception,
+    Wrong,
+    checker,
+    compare,
+    described,
+    expect,
+    listed,
+    number,
+    whole,
+)
 
-__all__ = ["holm", "mean_and_deviation", "nested_bootstrap", "pareto_front"]
+__all__ = ["holm", "lie_factor", "mean_and_deviation", "nested_bootstrap", "pareto_front", "searches_needed"]
 
 Points = Sequence[tuple[float, float]]
 
@@ -433,3 +444,62 @@ def _one_more(p: Sequence[float], significant: list[bool]) -> list[bool]:
     left = [k for k in range(len(p)) if not significant[k]]
     first = min(left, key=lambda k: p[k], default=None)
     return [flag or k == first for k, flag in enumerate(significant)]
+
+
+@checker
+def searches_needed(attempt: Attempt, rng: np.random.Generator) -> None:
+    """Check attempt(deviation, difference) -> searches an arm, so that 4 studies in 5 find the difference, in dB."""
+    cases = {}
+    pairs = [(0.55, 0.3), (0.55, 1.0), (0.1, 0.5), (0.55, 5.0), (2.0, 0.7), (0.3, 0.3)]
+    pairs += [(float(rng.uniform(0.1, 1)), float(rng.uniform(0.1, 1.5))) for _ in range(5)]
+    for deviation, difference in pairs:
+        rough, exact = (2 * (factor * deviation / difference) ** 2 for factor in (2.8, 2.80159))
+        if math.ceil(rough - 1e-6) == math.ceil(exact + 1e-6):  # both factors are right
+            cases[f"runs {deviation:.3g} dB apart, difference {difference:.3g} dB"] = deviation, difference
+
+    def of(count: Callable[[float], float], rounded: Callable[[float], int] = math.ceil) -> Callable[..., int]:
+        """Return the whole number of count(deviation / difference)."""
+        return lambda deviation, difference: rounded(count(deviation / difference))
+
+    root = "a difference of two runs varies by sqrt(2) times what one run varies by"
+    error = "the mean of n differences varies by 1/sqrt(n) of what one difference varies by: solve for n"
+    square = 2 * 2.8**2
+    wrong = [
+        Wrong("the difference of two arms varies more than one arm", of(lambda r: (2.8 * r) ** 2), root),
+        Wrong("the root of two is squared once too often", of(lambda r: 4 * (2.8 * r) ** 2), root),
+        Wrong("n is not squared: half the difference needs four times as many", of(lambda r: 2**0.5 * 2.8 * r), error),
+        Wrong("rounded down: a part of a search is a whole search", of(lambda r: square * r * r, math.floor), "ceil"),
+        Wrong("rounded to the nearest: a part of a search is a whole one", of(lambda r: square * r * r, round), "ceil"),
+        Wrong("1.96 alone: half of such studies would miss it", of(lambda r: 2 * (1.96 * r) ** 2), "2.8 = 1.96 + 0.84"),
+        Wrong("0.84 alone: that is the power, without the level", of(lambda r: 2 * (0.84 * r) ** 2), "1.96 + 0.84"),
+        Wrong("the two factors are multiplied, not added", of(lambda r: 2 * (1.96 * 0.84 * r) ** 2), "1.96 + 0.84"),
+        Wrong("deviation and difference are swapped", of(lambda r: square / r**2), "a smaller difference needs more"),
+        Wrong("both arms are counted together", of(lambda r: 2 * math.ceil(square * r * r)), "an arm"),
+    ]
+    compare(attempt, cases, of(lambda r: square * r * r), wrong, read=whole, hint=error)
+
+
+@checker
+def lie_factor(attempt: Attempt, rng: np.random.Generator) -> None:
+    """Check attempt(first, second, start) -> the change that bars from `start` show, over the change of the values."""
+    cases = {"bars from 0": (20.0, 25.0, 0.0), "20 and 21 dB, bars from 19": (20.0, 21.0, 19.0)}
+    for _ in range(5):
+        first, second = (float(x) for x in rng.uniform(20, 30, 2))
+        cases[f"{first:.2f} and {second:.2f}"] = first, second, float(rng.uniform(5, 19))
+
+    def of(formula: Callable[[float, float, float, float], float]) -> Callable[..., float]:
+        """Return a formula of the values and of the heights of the two bars."""
+        return lambda a, b, start: formula(a, b, a - start, b - start)
+
+    change = "a change is (second - first) / first: once with the heights of the bars, once with the values"
+    wrong = [
+        Wrong("that is its inverse: values over bars", of(lambda a, b, h, k: (b / a - 1) / (k / h - 1)), change),
+        Wrong("heights are divided, not their changes", of(lambda a, b, h, k: (k / h) / (b / a)), change),
+        Wrong("that is the change that the bars show, not compared with the values", of(lambda a, b, h, k: k / h - 1)),
+        Wrong("that is the ratio of the bars", of(lambda a, b, h, k: k / h), change),
+        Wrong("that is the change of the values", of(lambda a, b, h, k: b / a - 1), change),
+        Wrong("the start plays no part", of(lambda a, b, h, k: 1.0), change),
+        Wrong("changes are divided by the second value, not by the first", of(lambda a, b, h, k: b / k), change),
+        Wrong("the start is added to the values, not taken away", of(lambda a, b, h, k: a / (2 * a - h)), change),
+    ]
+    compare(attempt, cases, of(lambda a, b, h, k: (k / h - 1) / (b / a - 1)), wrong, near=1e-5, hint=change)

@@ -87,9 +87,9 @@ def table_map(values: Any, rows: Sequence[str], columns: Sequence[str], *, title
     values = np.asarray(values, dtype=float)
     if values.shape != (len(rows), len(columns)):
         raise ValueError(f"values of shape {values.shape} for {len(rows)} rows and {len(columns)} columns")
-    figure = Drawing(figsize=(0.82 * len(columns) + 1.0, 0.24 * len(rows) + 1.5), layout="constrained")
+    figure = Drawing(figsize=(0.95 * len(columns) + 1.0, 0.3 * len(rows) + 1.5), layout="constrained")
     axes = figure.subplots()
-    look = {"cmap": "cividis", "cbar": False, "annot": True, "fmt": "+.2f", "annot_kws": {"size": 6}}
+    look = {"cmap": "cividis", "cbar": False, "annot": True, "fmt": "+.2f", "annot_kws": {"size": 8}}
     seaborn.heatmap(values, ax=axes, xticklabels=list(columns), yticklabels=list(rows), **look)
     middle = (values.min() + values.max()) / 2
     for text, value in zip(axes.texts, values.flat, strict=True):  # seaborn's own white is hard to read on khaki

@@ -4,6 +4,7 @@ None of them is taken from the checkers: they are written as a student would wri
 """
 
 import hashlib
+import itertools
 import math
 import random
 
@@ -14,6 +15,7 @@ from torch import nn
 
 from manas_course import micro_bench
 from manas_course.downstream.boxes import iou
+from manas_course.micro_bench import expected_best
 
 Y = np.array([65.481, 128.553, 24.966])
 
@@ -146,7 +148,148 @@ def _front(points, ties=False):
     return [k for k, point in enumerate(points) if not beaten(*point)]
 
 
+def _fitting(key=lambda p, c: (p, -c), fits=lambda c, b: c <= b, nothing=lambda p, c: None):
+    """The best that fits, with one part replaced."""
+
+    def attempt(psnr, cost, budget):
+        inside = [k for k in range(len(psnr)) if fits(cost[k], budget)]
+        return max(inside, key=lambda k: key(psnr[k], cost[k])) if inside else nothing(psnr, cost)
+
+    return attempt
+
+
+def _of_those_that_fit(psnr, cost, budget):
+    """An index into a shorter list."""
+    left = [p for p, c in zip(psnr, cost, strict=True) if c <= budget]
+    return int(np.argmax(left)) if left else None
+
+
+def _sorted_choice(psnr, cost, budget):
+    """Best first, of equal ones the cheapest; the first that fits."""
+    order = sorted(range(len(psnr)), key=lambda k: (-psnr[k], cost[k]))
+    return next((np.int64(k) for k in order if cost[k] <= budget), None)
+
+
+def _determinant(kernel, after=lambda sign, log: log):
+    return lambda codes: after(*np.linalg.slogdet(kernel(codes)))
+
+
+def _agreeing(codes):
+    """How often two codes agree, by counting."""
+    return np.array([[(a == b).sum() for b in codes] for a in codes], dtype=float)
+
+
+def _shrunk(penalty=lambda s, x: s * np.eye(x.shape[1]), centre_x=True, centre_y=True, give_back=True):
+    """Ridge regression with one part replaced."""
+
+    def attempt(x, y, new, strength):
+        mx, my = x.mean(0) * centre_x, y.mean() * centre_y
+        w = np.linalg.pinv((x - mx).T @ (x - mx) + penalty(strength, x)) @ (x - mx).T @ (y - my)
+        return (new - mx) @ w + my * give_back
+
+    return attempt
+
+
+def _ones_column(x, y, new, strength):
+    x, new = np.c_[np.ones(len(x)), x], np.c_[np.ones(len(new)), new]
+    return new @ np.linalg.solve(x.T @ x + strength * np.eye(x.shape[1]), x.T @ y)
+
+
+def _further_rows(x, y, new, strength):
+    """Ridge as least squares with further rows."""
+    mean = x.mean(0)
+    rows = np.r_[x - mean, np.sqrt(strength) * np.eye(x.shape[1])]
+    w = np.linalg.lstsq(rows, np.r_[y - y.mean(), np.zeros(x.shape[1])], rcond=None)[0]
+    return torch.from_numpy((new - mean) @ w + y.mean())
+
+
+def _dual(x, y, new, strength):
+    """Ridge by its kernel: one number per row."""
+    mean = x.mean(0)
+    a = np.linalg.solve((x - mean) @ (x - mean).T + strength * np.eye(len(x)), y - y.mean())
+    return (new - mean) @ (x - mean).T @ a + y.mean()
+
+
+def _tried(fits=lambda spent, limit: spent <= limit, best=max):
+    """All packings, tried; with one part replaced."""
+
+    def attempt(scores, costs, limit):
+        every = itertools.product(*(range(len(row)) for row in costs))
+        inside = [p for p in every if fits(sum(c[k] for c, k in zip(costs, p, strict=True)), limit)]
+        return best(inside, key=lambda p: sum(s[k] for s, k in zip(scores, p, strict=True))) if inside else None
+
+    return attempt
+
+
+def _place_by_place(scores, costs, limit):
+    """Spends as much as it can on the first place, then on the second."""
+    picks = []
+    for place, row in enumerate(costs):
+        left = limit - sum(costs[j][k] for j, k in enumerate(picks)) - sum(min(c) for c in costs[place + 1 :])
+        inside = [k for k, cost in enumerate(row) if cost <= left]
+        if not inside:
+            return None
+        picks.append(max(inside, key=lambda k, place=place: scores[place][k]))
+    return picks
+
+
+def _recursive(scores, costs, limit):
+    """Packs by looking at one place after another, whose best rest is asked of itself."""
+    if not scores:
+        return [] if limit >= 0 else None
+    found = {}
+    for k, cost in enumerate(costs[0]):
+        rest = _recursive(scores[1:], costs[1:], limit - cost)
+        if rest is not None:
+            found[k] = [k, *rest]
+    totals = {k: sum(s[j] for s, j in zip(scores, picks, strict=True)) for k, picks in found.items()}
+    return found[max(totals, key=totals.get)] if found else None
+
+
 WRONG = {
+    "best_that_fits": [
+        (_fitting(fits=lambda c, b: True), "whatever it costs"),
+        (_fitting(fits=lambda c, b: c < b), "exactly the budget"),
+        (_fitting(key=lambda p, c: -c), "the cheapest is chosen"),
+        (_fitting(key=lambda p, c: c), "most expensive that fits"),
+        (_fitting(key=lambda p, c: p / c), "per cost"),
+        (_fitting(key=lambda p, c: p), "the cheaper one is asked for"),
+        (_fitting(nothing=lambda p, c: -1), "-1 is an index"),
+        (_fitting(nothing=lambda p, c: int(np.argmin(c)) if c else None), "the cheapest network is handed over"),
+        (_of_those_that_fit, "counts only those that fit"),
+        (lambda psnr, cost, budget: print(_fitting()(psnr, cost, budget)), "prints its answer"),
+    ],
+    "naswot": [
+        (_determinant(lambda c: c @ c.T), "only ReLUs that are on in both"),
+        (_determinant(lambda c: c.shape[1] - _agreeing(c)), "the distances themselves"),
+        (_determinant(lambda c: _agreeing(c) / c.shape[1]), "divided by N"),
+        (_determinant(lambda c: _agreeing(c.T)), "not of the pictures"),
+        (_determinant(_agreeing, lambda sign, log: sign), "sign of the determinant"),
+        (_determinant(_agreeing, lambda sign, log: log / np.log(10)), "base 10"),
+        (lambda codes: float(np.log(abs(np.linalg.det(_agreeing(codes))))), "overflows"),
+        (lambda codes: _agreeing(codes).sum(0), "one number is asked for"),
+    ],
+    "ridge": [
+        (_shrunk(centre_x=False, centre_y=False), "no intercept"),
+        (_ones_column, "the intercept is made small"),
+        (_shrunk(give_back=False), "the mean of y is not given back"),
+        (_shrunk(penalty=lambda s, x: 0 * np.eye(x.shape[1])), "least squares"),
+        (_shrunk(penalty=lambda s, x: s * len(x) * np.eye(x.shape[1])), "multiplied by n"),
+        (_shrunk(penalty=lambda s, x: s**2 * np.eye(x.shape[1])), "squared"),
+        (_shrunk(centre_x=False), "x is not centred"),
+        (lambda x, y, new, strength: np.full(len(new), np.mean(y)), "the mean of y"),
+        (lambda x, y, new, strength: _shrunk()(x, y, new - new.mean(0) + x.mean(0), strength), "their own mean"),
+    ],
+    "knapsack": [
+        (_tried(fits=lambda spent, limit: True), "limit is not kept"),
+        (_tried(fits=lambda spent, limit: spent < limit), "exactly the limit"),
+        (_tried(best=min), "the worst that fits"),
+        (_place_by_place, "left to right"),
+        (lambda scores, costs, limit: [int(np.argmax(s)) for s in scores], "limit is not kept"),
+        (lambda scores, costs, limit: _tried()(scores, costs, limit) or [0] * len(costs), "nothing fits"),
+        (lambda scores, costs, limit: sum(_tried()(scores, costs, limit) or ()), "a list is asked for"),
+        (lambda scores, costs, limit: (_tried()(scores, costs, limit) or [9])[:1], "one index per place"),
+    ],
     "psnr_rgb": [
         (lambda x, c: 20 * np.log10(255) + _db(x - c), "255"),
         (lambda x, c: -_db(x - c), "sign"),
@@ -273,6 +416,104 @@ WRONG = {
     "mean_and_deviation": [
         (lambda values: f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}", "of "),
         (_first_digit, "two digits"),
+    ],
+}
+
+
+# --- the exercises that came later: what is written down first, and is wrong ---
+
+
+def _db_gain(rainy, derained, clean):
+    return _db(derained - clean) - _db(rainy - clean)
+
+
+def _seamed(tiles, starts, length):
+    line = np.empty(length)
+    for tile, start in zip(tiles, starts, strict=True):
+        line[start : start + len(tile)] = tile
+    return line
+
+
+def _stacked(tiles, starts, length, divide):
+    line, count = np.zeros(length), np.zeros(length)
+    for tile, start in zip(tiles, starts, strict=True):
+        line[start : start + len(tile)] += tile
+        count[start : start + len(tile)] += 1
+    return line / divide(count, len(tiles))
+
+
+def _rows_by(order):
+    def attempt(cells, edges):
+        blocks = [(cell, branch) for cell, branches in enumerate(cells) for branch in range(branches)]
+        return [[edges * order(*place) + k for k in range(edges)] for place in blocks]
+
+    return attempt
+
+
+def _resampled_best(values, n):
+    """Sorts, and lets the same value be drawn again."""
+    ordered, total = sorted(values), len(values)
+    return sum(x * (((i + 1) / total) ** n - (i / total) ** n) for i, x in enumerate(ordered))
+
+
+WRONG |= {
+    "gain": [
+        (lambda r, d, c: -_db_gain(r, d, c), "sign is turned round"),
+        (lambda r, d, c: _db(d - c), "not what it gained"),
+        (lambda r, d, c: np.mean((r - c) ** 2) - np.mean((d - c) ** 2), "mean squares are subtracted"),
+        (lambda r, d, c: 20 * np.log10(np.mean((r - c) ** 2) / np.mean((d - c) ** 2)), "twice the gain"),
+        (lambda r, d, c: float(np.log(np.mean((r - c) ** 2) / np.mean((d - c) ** 2)) * 10), "natural logarithm"),
+    ],
+    "stitch": [
+        (_seamed, "the last one covers"),
+        (lambda tiles, starts, length: _seamed(tiles[::-1], starts[::-1], length), "the first one covers"),
+        (lambda *a: _stacked(*a, lambda count, tiles: 1), "never divided"),
+        (lambda *a: _stacked(*a, lambda count, tiles: tiles), "number of tiles"),
+        (lambda *a: _stacked(*a, lambda count, tiles: np.minimum(count, 2)), "always divided by two"),
+    ],
+    "skip_share": [
+        (lambda b, ops: b[:, ops.index("skip_connect")].mean(), "logits themselves"),
+        (lambda b, ops: b.softmax(0)[:, ops.index("skip_connect")].mean(), "over the edges"),
+        (lambda b, ops: (b.argmax(1) == ops.index("skip_connect")).float().mean(), "its *weight*"),
+        (lambda b, ops: b.softmax(1)[:, ops.index("skip_connect")].sum(), "summed over the edges"),
+    ],
+    "margins": [
+        (lambda a: a.topk(2, dim=1).values @ torch.tensor([1.0, -1.0], dtype=a.dtype), "of logits"),
+        (lambda a: a.softmax(1).max(1).values - a.softmax(1).min(1).values, "*smallest*"),
+        (lambda a: a.softmax(1).max(1).values, "largest weight alone"),
+        (lambda a: a.softmax(1)[:, 0] - a.softmax(1)[:, 1], "first column"),
+        (lambda a: (a.softmax(1).topk(2, dim=1).values @ a.new_tensor([1.0, -1.0])).mean(), "per row"),
+    ],
+    "best_of_n": [
+        (_resampled_best, "drawn twice"),
+        (lambda values, n: max(values[:n]), "first n"),
+        (lambda values, n: sum(sorted(values)[-n:]) / n, "mean of the n best"),
+        (lambda values, n: sum(values) / len(values), "that is the mean"),
+        (
+            lambda values, n: sum(
+                x * math.comb(i, n - 1) / math.comb(len(values), n) for i, x in enumerate(sorted(values)[::-1])
+            ),
+            "worst",
+        ),
+    ],
+    "searches_needed": [
+        (lambda s, d: math.ceil((2.8 * s / d) ** 2), "varies more than one arm"),
+        (lambda s, d: math.ceil(2.8 * math.sqrt(2) * s / d), "not squared"),
+        (lambda s, d: int((2.8 * math.sqrt(2) * s / d) ** 2), "rounded down"),
+        (lambda s, d: math.ceil((1.96 * math.sqrt(2) * s / d) ** 2), "half of such studies"),
+        (lambda s, d: (2.8 * math.sqrt(2) * s / d) ** 2, "no whole number"),
+    ],
+    "block_rows": [
+        (_rows_by(lambda cell, branch: cell), "move on by cell"),
+        (_rows_by(lambda cell, branch: branch), "begins again"),
+        (lambda cells, edges: [[k + j for j in range(edges)] for k in range(sum(cells))], "one row after"),
+        (lambda cells, edges: list(range(sum(cells) * edges)), "one list of all rows"),
+    ],
+    "lie_factor": [
+        (lambda a, b, start: (b / a - 1) / ((b - start) / (a - start) - 1), "inverse"),
+        (lambda a, b, start: (b - start) / (a - start) / (b / a), "heights are divided"),
+        (lambda a, b, start: (b - a) / (a - start), "not compared with the values"),
+        (lambda a, b, start: 1.0, "plays no part"),
     ],
 }
 
@@ -946,6 +1187,14 @@ def _scaled(values):
 
 
 RIGHT = {
+    "best_that_fits": [_fitting(), _sorted_choice],
+    "naswot": [
+        _determinant(_agreeing),
+        lambda codes: torch.linalg.slogdet(torch.from_numpy(_agreeing(codes))).logabsdet,
+        lambda codes: float(np.log(np.abs(np.linalg.eigvalsh(_agreeing(codes)))).sum()),
+    ],
+    "ridge": [_shrunk(), _further_rows, _dual],
+    "knapsack": [_tried(), _recursive, lambda *given: np.array(p) if (p := _tried()(*given)) else p],
     "psnr_rgb": [
         lambda x, c: 10 * torch.log10(1 / torch.mean((torch.from_numpy(x).float() - torch.from_numpy(c).float()) ** 2)),
         lambda x, c: 10 * np.log10(1 / (np.mean((x - c) ** 2) + 1e-8)),
@@ -1023,3 +1272,56 @@ RIGHT = {
     "mean_and_deviation": [_scaled, lambda values: f" {_scaled(values)} "],
 }
 """Right answers that differ from the solutions: other libraries, precisions, types and ways of writing."""
+
+
+def _padded_mean(tiles, starts, length):
+    """A row per tile, with nothing where it does not lie."""
+    rows = np.full((len(tiles), length), np.nan)
+    for row, tile, start in zip(rows, tiles, starts, strict=True):
+        row[start : start + len(tile)] = tile
+    return np.nanmean(rows, axis=0)
+
+
+def _by_enumeration(values, n):
+    return np.mean([max(drawn) for drawn in itertools.combinations(values, n)])
+
+
+def _sorted_margin(logits):
+    weights, _ = logits.exp().div(logits.exp().sum(1, keepdim=True)).sort(dim=1, descending=True)
+    return weights[:, 0] - weights[:, 1]
+
+
+def _consecutive(cells, edges):
+    row, found = 0, []
+    for branches in cells:
+        for _ in range(branches):
+            found.append(tuple(range(row, row + edges)))
+            row += edges
+    return found
+
+
+RIGHT |= {
+    "gain": [
+        _db_gain,
+        lambda r, d, c: float(
+            10 * torch.log10(torch.tensor(r - c).square().mean() / torch.tensor(d - c).square().mean())
+        ),
+        lambda r, d, c: np.log10(np.var(r - c) + np.mean(r - c) ** 2) * 10 - 10 * np.log10(np.mean(np.square(c - d))),
+    ],
+    "stitch": [_padded_mean, lambda *a: torch.from_numpy(_stacked(*a, lambda count, tiles: count))],
+    "skip_share": [
+        lambda b, ops: float(np.mean([row.softmax(0)[ops.index("skip_connect")].item() for row in b])),
+        lambda b, ops: b.softmax(-1).mean(0)[list(ops).index("skip_connect")],
+    ],
+    "margins": [_sorted_margin, lambda a: a.softmax(1).sort(1).values.diff(dim=1)[:, -1]],
+    "best_of_n": [_by_enumeration, lambda values, n: expected_best(np.array(values), n)],
+    "searches_needed": [
+        lambda s, d: math.ceil(2 * ((stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) * s / d) ** 2),
+        lambda s, d: int(np.ceil(15.68 * (s / d) ** 2 - 1e-9)),
+    ],
+    "block_rows": [_consecutive, lambda cells, edges: np.arange(sum(cells) * edges).reshape(-1, edges)],
+    "lie_factor": [
+        lambda a, b, start: a / (a - start),
+        lambda a, b, start: np.float32((b - a) / (a - start) * a / (b - a)),
+    ],
+}
