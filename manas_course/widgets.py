@@ -1,4 +1,4 @@
-"""Six widgets for the notebooks, each with a static twin.
+"""Seven widgets for the notebooks, each with a static twin.
 
     widgets.rainfall(clean)           # sliders over a picture where someone can move them, else the picture
 
@@ -32,7 +32,16 @@ from manas_lite.photos.images import to_array, to_tensor
 from manas_lite.rain import add_rain, rain_streaks
 from manas_lite.runs.progress import headless, live_notebook
 
-__all__ = ["Interactive", "before_after", "genotype_editor", "mixer", "rainfall", "replay", "toy_step"]
+__all__ = [
+    "Interactive",
+    "before_after",
+    "genotype_editor",
+    "mixer",
+    "network_within",
+    "rainfall",
+    "replay",
+    "toy_step",
+]
 
 SIDE = 320  # pixels: pictures behind sliders are no larger, so that they follow the hand
 STYLE = {"description_width": "150px"}
@@ -188,6 +197,47 @@ def genotype_editor(genotype: Genotype, *, table: Mapping[str, float] | None = N
         place, choice = editor.controls["place"], editor.controls["choice"]
         place.observe(lambda change: setattr(choice, "value", standing(change["new"])), names="value")
     return editor
+
+
+def network_within(
+    genotypes: Sequence[Genotype],
+    cost: np.ndarray,
+    seen: np.ndarray,
+    expected: np.ndarray,
+    error: float,
+    *,
+    budget: float,
+    unit: str,
+    static: bool | None = None,
+) -> Any:
+    """Show the best network within a budget that can be moved: its drawing, its cost, and the PSNR to expect of it.
+
+    Args:
+        genotypes: the networks to choose from.
+        cost: what each costs, in `unit`.
+        seen: the score of each by which the choice is made.
+        expected: the PSNR of each in dB, from other trainings than those behind `seen`.
+        error: the standard error of `expected`, in dB.
+        budget: the limit to begin with.
+        unit: what cost is measured in.
+        static: see the top of this module.
+    """
+
+    @styled
+    def render(budget: float) -> Figure:
+        fits = cost <= budget
+        if not fits.any():
+            figure = Drawing(figsize=(7.0, 1.2))
+            figure.text(0.02, 0.5, f"impossible: no network costs {budget:.4g} {unit}, the least is {cost.min():.4g}")
+            return figure
+        best = int(np.where(fits, seen, -np.inf).argmax())
+        figure = draw.architecture(genotypes[best])
+        text = f"{cost[best]:.1f} of {budget:.4g} {unit}, PSNR {expected[best]:.2f} ± {error:.2f} dB"
+        figure.text(0.99, 0.97, text, ha="right", va="top", size=9)
+        return figure
+
+    low, high = min(0.9 * float(cost.min()), budget), max(1.02 * float(cost.max()), budget)
+    return _show({"budget": Slider(unit, budget, low, high, (high - low) / 60, heavy=True)}, render, static)
 
 
 def mixer(picture: np.ndarray, *, static: bool | None = None, seed: int = 0) -> Any:

@@ -234,7 +234,7 @@ def clone(tmp_path_factory):
     edit("tests/course/answers.py", r"(?m)^RIGHT = \{\n", BLOCKS["tests/course/answers.py: entries of RIGHT"])
     with open(folder / "notebooks" / "course.yaml", "a", encoding="utf-8") as file:
         file.write("\n" + BLOCKS["notebooks/course.yaml"])
-    source = "notebooks/sources/11_brightness.py"
+    source = "notebooks/sources/12_brightness.py"
     (folder / source).write_text(BLOCKS[source], encoding="utf-8")
     return folder
 
@@ -273,22 +273,22 @@ def test_a_setting_is_a_field_and_a_row_of_the_table(clone):
 def test_a_notebook_is_stamped_run_graded_and_keeps_the_contract(clone):
     pytest.importorskip("papermill", reason="the extra `course` is not installed")
     for line in COMMANDS:
-        if line.startswith(("python -m tools.course stamp", "python -m tools.course run 11")):
+        if line.startswith(("python -m tools.course stamp", "python -m tools.course run 12")):
             in_clone(clone, *shlex.split(line)[1:])
     assert in_clone(clone, "-m", "tools.course", "stamp", "--check") == ""
-    notebook = clone / "notebooks" / "11_brightness.ipynb"
+    notebook = clone / "notebooks" / "12_brightness.ipynb"
     assert "your turn" in notebook.read_text(encoding="utf-8")
-    assert "[11 Brightness]" in (clone / "notebooks" / "README.md").read_text(encoding="utf-8")
+    assert "[12 Brightness]" in (clone / "notebooks" / "README.md").read_text(encoding="utf-8")
 
     (clone / "handed_in").mkdir()
     shutil.copy(notebook, clone / "handed_in" / "blank.ipynb")
-    shutil.copy(clone / "runs" / "course" / "11_brightness.ipynb", clone / "handed_in" / "solved.ipynb")
+    shutil.copy(clone / "runs" / "course" / "12_brightness.ipynb", clone / "handed_in" / "solved.ipynb")
     in_clone(clone, "-m", "tools.course", "grade", "handed_in", "--csv", "grades.csv")
     rows = [line.split(",")[:3] for line in (clone / "grades.csv").read_text().splitlines()[1:]]
     assert [row[1:] for row in rows if row[0] == "blank.ipynb"] == [["added_light", "0"], ["psnr_rgb", "0"]]
     assert [row[1:] for row in rows if row[0] == "solved.ipynb"] == [["added_light", "1"], ["psnr_rgb", "1"]]
 
-    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "11_brightness or added_light"]
+    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "12_brightness or added_light"]
     told = in_clone(clone, *command, "tests/course/test_contract.py", "tests/course/test_exercises.py")
     assert re.search(r"1[0-9] passed", told), told
     assert "failed" not in told

@@ -11,11 +11,13 @@
 | `gradients` | searching, deriving and training |
 | `statistics` | numbers of several runs |
 | `rankings` | searching a table, and rank agreement |
+| `budgets` | what fits, scores without training, a predictor, packing |
 | `faults` | tests that find faults |
 | `detections` | boxes, detections and classes |
 """
 
 from manas_course.checks.base import Check as Check
+from manas_course.checks.budgets import *  # noqa: F403
 from manas_course.checks.detections import *  # noqa: F403
 from manas_course.checks.faults import *  # noqa: F403
 from manas_course.checks.gradients import *  # noqa: F403

@@ -29,20 +29,34 @@ class Trace:
     """The training, as a column of the table, because of which it was chosen; None where no training decided."""
 
 
-def random_search(bench: MicroBench, seed: int, trainings: int) -> Trace:
+def random_search(bench: MicroBench, seed: int, trainings: int, *, within: np.ndarray | None = None) -> Trace:
     """Train this many architectures, drawn without repetition, and keep the best on validation.
 
-    The seed draws the architectures and the training seed.
+    Args:
+        bench: the table.
+        seed: draws the architectures and the training seed.
+        trainings: how many in all.
+        within: which architectures may be drawn, (architectures,) of True and False: those that a budget allows. All by
+            default.
     """
     _counted(trainings, 1, "trainings")
-    if trainings > len(bench.architectures):
-        raise ValueError(f"trainings={trainings}: the table has {len(bench.architectures)} architectures")
+    rows = _allowed(bench, within)
+    if trainings > len(rows):
+        raise ValueError(f"trainings={trainings}: there are {len(rows)} architectures to draw from")
     rng = np.random.default_rng(seed)
     column = int(rng.integers(len(bench.seeds)))
-    return _trace(bench, column, rng.permutation(len(bench.architectures))[:trainings])
+    return _trace(bench, column, rng.permutation(rows)[:trainings])
 
 
-def evolution(bench: MicroBench, seed: int, trainings: int, *, population: int = 10, sample: int = 3) -> Trace:
+def evolution(
+    bench: MicroBench,
+    seed: int,
+    trainings: int,
+    *,
+    population: int = 10,
+    sample: int = 3,
+    within: np.ndarray | None = None,
+) -> Trace:
     """Run regularised evolution and keep the best of all that were ever trained.
 
     The best of `sample` random members has a child with one choice changed, and the oldest member dies.
@@ -54,6 +68,8 @@ def evolution(bench: MicroBench, seed: int, trainings: int, *, population: int =
             again and scores the same: with the same seed it is the same training.
         population: how many members live at once.
         sample: how many of them compete to be the next parent, at most `population`.
+        within: which architectures may live, (architectures,) of True and False: those that a budget allows. A child
+            that may not is changed in one more choice, until it may. All may by default.
 
     Source: E. Real et al., AAAI 2019, arXiv 1802.01548.
     """
@@ -64,15 +80,18 @@ def evolution(bench: MicroBench, seed: int, trainings: int, *, population: int =
     rng = np.random.default_rng(seed)
     column = int(rng.integers(len(bench.seeds)))
     scores = bench.scores()[:, column]
+    allowed = _allowed(bench, within)
     rows: list[int] = []
     members: deque[int] = deque(maxlen=population)  # the oldest falls out on the left
     for count in range(trainings):
         if count < population:
-            row = int(rng.integers(len(bench.architectures)))
+            row = int(allowed[rng.integers(len(allowed))])
         else:
             drawn = [members[k] for k in rng.choice(population, sample, replace=False)]
             parent = max(drawn, key=lambda member: (scores[member], member))
             row = bench.row(mutated(bench.architectures[parent], rng))
+            while within is not None and not within[row]:  # ends: every architecture can be reached, one that may too
+                row = bench.row(mutated(bench.architectures[row], rng))
         members.append(row)
         rows.append(row)
     return _trace(bench, column, np.array(rows))
@@ -214,6 +233,17 @@ def _trace(bench: MicroBench, column: int, rows: np.ndarray) -> Trace:
     better = scores > np.maximum.accumulate(np.concatenate([[-np.inf], scores[:-1]]))
     best = np.maximum.accumulate(np.where(better, np.arange(len(rows)), 0))  # the step that trained what is in hand
     return Trace(seconds.cumsum(), tuple(rows[best].tolist()), (column,) * len(rows))
+
+
+def _allowed(bench: MicroBench, within: np.ndarray | None) -> np.ndarray:
+    """Return the rows of the architectures that may be chosen; raise ValueError where there are none."""
+    count = len(bench.architectures)
+    rows = np.flatnonzero(np.ones(count, bool) if within is None else within)
+    if within is not None and np.shape(within) != (count,):
+        raise ValueError(f"within has the shape {np.shape(within)}: expected ({count},), one per architecture")
+    if not len(rows):
+        raise ValueError("no architecture of the table is within the budget")
+    return rows
 
 
 def _counted(value: int, least: int, name: str) -> None:

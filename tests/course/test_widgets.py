@@ -1,4 +1,4 @@
-"""The six widgets: a slider moves the picture, an exception surfaces, and the static twin is the same picture."""
+"""The seven widgets: a slider moves the picture, an exception surfaces, and the static twin is the same picture."""
 
 import json
 
@@ -26,12 +26,16 @@ def log() -> list[dict]:
 @pytest.fixture
 def make(clean: np.ndarray, log: list[dict]):
     teach = SearchSpace.preset("teach")
+    pair = [micro_bench.genotype_of(pattern, "SE") for pattern in ("ffff", "pppp")]
+    bought = {"cost": np.array([70.0, 300.0]), "seen": np.array([22.0, 23.0]), "expected": np.array([22.1, 22.9])}
+    limit = {"error": 0.2, "budget": 80.0, "unit": "million multiply-adds"}
     makers = {
         "rainfall": (lambda **k: widgets.rainfall(clean, **k), {"level": 4.0}),
         "genotype_editor": (lambda **k: widgets.genotype_editor(Genotype.hand_made(teach), **k), {"choice": "fusion"}),
         "mixer": (lambda **k: widgets.mixer(clean, **k), {"SE": 3.0}),
         "toy_step": (lambda **k: widgets.toy_step(**k), {"xi": 0.0}),
         "replay": (lambda **k: widgets.replay(log, teach, **k), {"epoch": 0}),
+        "network_within": (lambda **k: widgets.network_within(pair, **bought, **limit, **k), {"budget": 301.0}),
         "before_after": (lambda **k: widgets.before_after(clean, 255 - clean, **k), {"position": 10}),
     }
     return makers.__getitem__
@@ -40,8 +44,8 @@ def make(clean: np.ndarray, log: list[dict]):
 NAMES = [name for name in widgets.__all__ if name != "Interactive"]
 
 
-def test_there_are_six() -> None:
-    assert len(NAMES) == 6
+def test_there_are_seven() -> None:
+    assert len(NAMES) == 7
 
 
 @pytest.mark.parametrize("name", NAMES)
