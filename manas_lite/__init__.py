@@ -27,28 +27,17 @@ if TYPE_CHECKING:
     from manas_lite.training.schedules import RetrainSettings, SearchSettings
     from manas_lite.training.searching import SearchResult, search
 
-_HOMES = {
-    "DerainNet": "networks.nets",
-    "EvaluationResult": "training.evaluation",
-    "Genotype": "networks.genotype",
-    "RetrainResult": "training.retraining",
-    "RetrainSettings": "training.schedules",
-    "SearchResult": "training.searching",
-    "SearchSettings": "training.schedules",
-    "SearchSpace": "networks.space",
-    "SuperNet": "networks.nets",
-    "bilevel": "bilevel",
-    "data": "data",
-    "derain": "photos.inference",
-    "draw": "draw",
-    "evaluate": "training.evaluation",
-    "load": "photos.zoo",
-    "losses": "losses",
-    "metrics": "metrics",
-    "open_split": "data",
-    "rain": "rain",
-    "retrain": "training.retraining",
-    "search": "training.searching",
+_HOMES = {  # modules of this package, and the stable names that they hold
+    "data": ("open_split",),
+    "networks.genotype": ("Genotype",),
+    "networks.nets": ("DerainNet", "SuperNet"),
+    "networks.space": ("SearchSpace",),
+    "photos.inference": ("derain",),
+    "photos.zoo": ("load",),
+    "training.evaluation": ("EvaluationResult", "evaluate"),
+    "training.retraining": ("RetrainResult", "retrain"),
+    "training.schedules": ("RetrainSettings", "SearchSettings"),
+    "training.searching": ("SearchResult", "search"),
 }
 
 __all__ = [
@@ -77,11 +66,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:  # PEP 562: called for names that are not here yet
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = import_module(f"{__name__}.{_HOMES[name]}")
-    value = home if _HOMES[name] == name else getattr(home, name)
-    globals()[name] = value
+    home = next((module for module, names in _HOMES.items() if name in names), None)
+    value = import_module(f"{__name__}.{home or name}")
+    globals()[name] = value = getattr(value, name) if home else value
     return value
 
 

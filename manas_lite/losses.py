@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from manas_lite.metrics import structural_similarity
-from manas_lite.runs.settings import LATER, check
+from manas_lite.runs.settings import LATER, check, must_be
 
 CostUnit = Literal["parameters", "flops"]
 
@@ -344,13 +344,11 @@ class LossSettings:
             raise ValueError(
                 f"unknown loss term {unknown[0]!r}: {known}; import the file that registers one of your own first"
             )
-        weights = {name: value for name, value in vars(self).items() if name.endswith("_weight")}
-        weights |= {"tv": self.tv, "external_ssim": self.external_ssim, **self.terms}
-        for name, weight in weights.items():
+        weights = [name for name in vars(self) if name.endswith("_weight")]
+        must_be(self, "at least", 0, *weights, "tv", "external_ssim", "internal_from")
+        for name, weight in self.terms.items():
             if weight < 0:
-                raise ValueError(f"{name} is {weight}: it must be 0 (off) or more")
-        if self.internal_from < 0:
-            raise ValueError(f"internal_from is {self.internal_from}: it must be an epoch, 0 or later")
+                raise ValueError(f"terms.{name} is {weight}: it must be at least 0")
 
 
 class DerainLoss:

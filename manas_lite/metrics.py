@@ -9,11 +9,12 @@ Both clamp to [0, 1], take 255 grey levels (here 1.0) as the peak, score image b
 Wang et al. 2004: an 11 x 11 Gaussian of sigma 1.5 over the valid area, K1 = 0.01, K2 = 0.03.
 """
 
-import difflib
 from contextlib import nullcontext
 
 import torch
 from torch import Tensor
+
+from manas_lite.runs.settings import nearest
 
 CONVENTIONS = ("rgb", "y")
 SSIM_SIDE = 11  # of SSIM's Gaussian, in pixels
@@ -100,8 +101,7 @@ def luma(x: Tensor) -> Tensor:
 def _channels(x: Tensor, y: Tensor, convention: str) -> tuple[Tensor, Tensor]:
     """Return both images checked, clamped, in float64, with the channels that the convention compares."""
     if convention not in CONVENTIONS:
-        near = difflib.get_close_matches(str(convention).lower(), CONVENTIONS, n=1, cutoff=0.0)[0]
-        raise ValueError(f"unknown convention {convention!r}, did you mean {near!r}? ({CONVENTIONS})")
+        raise ValueError(f"unknown convention {convention!r}: {nearest(str(convention).lower(), CONVENTIONS)}")
     _check_pair(x, y)
     if x.shape[1] != 3:
         raise ValueError(f"metrics compare RGB images (B, 3, H, W), got {tuple(x.shape)}")

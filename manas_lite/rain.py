@@ -16,7 +16,6 @@ The recipe is this kit's choice, calibrated so that light, medium and heavy rain
     rainy = wild_rain(clean, seed=0)                                 # any rain: what rain-any is trained on
 """
 
-import difflib
 import math
 import operator
 from collections.abc import Sequence
@@ -25,6 +24,8 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from manas_lite.runs.settings import nearest
 
 Image = NDArray[np.float32]
 Seed = int | Sequence[int]
@@ -125,10 +126,7 @@ def rain_level(level: Level) -> float:
     """
     if isinstance(level, str):
         if level not in LEVELS:
-            near = difflib.get_close_matches(level, LEVELS, n=1, cutoff=0.0)[0]
-            raise ValueError(
-                f"unknown rain level {level!r}, did you mean {near!r}? Give one of {tuple(LEVELS)} or a number >= 0"
-            )
+            raise ValueError(f"unknown rain level {level!r}: {nearest(level, LEVELS)}, or a number >= 0")
         return LEVELS[level]
     number = float(level)
     if not (math.isfinite(number) and number >= 0):

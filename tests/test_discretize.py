@@ -8,11 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from manas_lite.networks.discretize import perturbation
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.modules import PUBLISHED_MODULES
-from manas_lite.networks.nets import DerainNet, SuperNet, reestimate_statistics
+from manas_lite.networks.nets import DerainNet, SuperNet
 from manas_lite.networks.relaxation import Relaxation
 from manas_lite.networks.space import SearchSpace
 
@@ -199,82 +200,12 @@ def published_net() -> DerainNet:
     return net.eval()
 
 
-def test_statistics_are_the_means_over_batches():
-    """By hand, from the inputs that each normalisation saw: mean of means, mean of unbiased variances."""
-    net, batches = published_net(), [images(2, 3, 8, 12, seed=s) for s in range(3)]
-    seen: dict[str, list[Tensor]] = {}
-    norms = {name: m for name, m in net.named_modules() if isinstance(m, nn.BatchNorm2d)}
-    for name, norm in norms.items():
-        norm.register_forward_pre_hook(lambda _, a, n=name: seen.setdefault(n, []).append(a[0].clone()))
-    reestimate_statistics(net, iter(batches))
-    for name, norm in norms.items():
-        assert len(seen[name]) == 3
-        mean = torch.stack([x.mean((0, 2, 3)) for x in seen[name]]).mean(0)
-        var = torch.stack([x.transpose(0, 1).flatten(1).var(1) for x in seen[name]]).mean(0)
-        torch.testing.assert_close(norm.running_mean, mean, rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(norm.running_var, var, rtol=1e-5, atol=1e-6)
-
-
-def test_one_batch_makes_eval_mode_equal_to_train_mode():
+def test_torchs_update_makes_eval_mode_equal_to_train_mode():
     """With the statistics of that very batch, but for the n/(n-1) of the unbiased variance."""
     net, x = published_net(), images(4, 3, 64, 64)
     stale = net(x)
     with torch.no_grad():
-        reestimate_statistics(net, [x])
+        update_bn([x], net)
         fresh = net(x)
         expected = net.train()(x)
     assert (fresh - expected).abs().max() < 0.02 * (stale - expected).abs().max()
-
-
-def test_weights_modes_and_momenta_stay_as_they_were():
-    net = published_net()
-    before = {name: p.clone() for name, p in net.named_parameters()}
-    reestimate_statistics(net, [images(2, 3, 8, 8)])
-    assert all(torch.equal(p, before[name]) for name, p in net.named_parameters())
-    assert all(p.grad is None for p in net.parameters())
-    assert not any(m.training for m in net.modules())
-    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert {m.momentum for m in norms} == {0.1}
-    reestimate_statistics(net.train(), [images(2, 3, 8, 8)])
-    assert all(m.training for m in net.modules())
-
-
-def test_the_order_of_batches_does_not_matter_and_old_statistics_leave_no_trace():
-    batches = [images(2, 3, 8, 8, seed=s) for s in range(3)]
-    a, b = published_net(), published_net()
-    for m in b.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            m.running_mean.fill_(100.0)
-    reestimate_statistics(a, batches)
-    reestimate_statistics(b, batches[::-1])
-    for p, q in zip(a.buffers(), b.buffers(), strict=True):
-        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
-
-
-def test_a_network_without_batch_norm_is_left_alone():
-    net = DerainNet(Genotype.hand_made(SMOKE))
-    reestimate_statistics(net, [])
-    assert not list(net.buffers())
-
-
-def test_no_batches_is_an_error_and_leaves_the_statistics():
-    net = published_net()
-    before = [buffer.clone() for buffer in net.buffers()]
-    with pytest.raises(ValueError, match="no batches to measure BatchNorm's statistics on"):
-        reestimate_statistics(net, [])
-    with pytest.raises(ValueError, match=r"\(B, 3, H, W\)"):
-        reestimate_statistics(net, [images(2, 1, 8, 8)])
-    assert all(torch.equal(buffer, value) for buffer, value in zip(net.buffers(), before, strict=True))
-
-
-def test_an_error_on_the_way_leaves_modes_and_momenta():
-    net = published_net()
-
-    def broken():
-        yield images(2, 3, 8, 8)
-        raise OSError("disk gone")
-
-    with pytest.raises(OSError, match="disk gone"):
-        reestimate_statistics(net, broken())
-    assert not any(m.training for m in net.modules())
-    assert {m.momentum for m in net.modules() if isinstance(m, nn.BatchNorm2d)} == {0.1}

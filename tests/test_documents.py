@@ -77,18 +77,11 @@ COMPUTE = Compute(tiny.COMPUTE)
 def resume(path: Path) -> int:
     """Take a checkpoint over as a run of 20 steps does, and go on: one step more."""
     run = SimpleNamespace(path=path.parent, manifest={}, truncate_log=lambda step: None, saved_step=0)
+    footprint = StepFootprint(tiny.SPACE, 1, 16, 1, tiny.GENOTYPE)
+    training = SimpleNamespace(total=20, compute=COMPUTE, footprint=footprint, kind="t", show=False)
     net, optimizer = trained()
-    loop = Loop(
-        run,
-        total=20,
-        state={"net": net, "optimizer": optimizer},
-        saved=Memory(),
-        compute=COMPUTE,
-        footprint=StepFootprint(tiny.SPACE, 1, 1, 16, tiny.GENOTYPE),
-        identity=tiny.GENOTYPE.id,
-        title="t",
-        progress=False,
-    )
+    state = {"net": net, "optimizer": optimizer}
+    loop = Loop(run, training, state=state, saved=Memory(), identity=tiny.GENOTYPE.id)
     step(net, optimizer)
     return loop.start
 

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from manas_lite import losses
 from manas_lite.losses import DerainLoss, LossSettings
 from manas_lite.metrics import structural_similarity
+from manas_lite.runs.settings import to_dict
 
 
 def scenes(batch=2, rains=3, size=16, dtype=torch.float64, seed=0) -> tuple[Tensor, Tensor]:
@@ -515,6 +516,15 @@ def own_terms(monkeypatch):
     assert brightness(torch.ones(1, 2, 3, 4, 4), torch.zeros(1, 3, 4, 4)) == 1  # the function is still itself
     asked.clear()
     return asked
+
+
+def test_terms_are_in_files_only_where_they_weigh_something(own_terms):
+    """So ids and run directories from before terms could be registered stay what they were."""
+    assert "terms" not in to_dict(LossSettings())
+    name = next(iter(losses.TERMS))
+    assert to_dict(LossSettings(terms={name: 0.5}))["terms"] == {name: 0.5}
+    with pytest.raises(ValueError, match=rf"terms\.{name} is -0\.5: it must be at least 0"):
+        LossSettings(terms={name: -0.5})
 
 
 def test_registered_terms_are_weighed_each_in_its_own_step(own_terms):

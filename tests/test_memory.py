@@ -12,8 +12,8 @@ from manas_lite.compute import footprint as memory
 from manas_lite.compute.allocations import AllocationPeak
 from manas_lite.compute.footprint import (
     OutOfMemoryError,
+    StepFootprint,
     bytes_per_pixel,
-    estimate_footprint,
     explain_out_of_memory,
     free_bytes,
     shortage,
@@ -59,12 +59,12 @@ def real_search_step(batch: int, patch: int, checkpoint: str = "none") -> int:
 @pytest.mark.parametrize("checkpoint", ["none", "edges", "all"])
 def test_a_search_step_needs_what_was_estimated(checkpoint):
     real = real_search_step(2, 32, checkpoint)
-    assert estimate_footprint(SPACE, 2, 32, recompute=checkpoint).bytes == pytest.approx(real, rel=0.05)
+    assert StepFootprint(SPACE, 2, 32, recompute=checkpoint).bytes == pytest.approx(real, rel=0.05)
 
 
 def test_what_saves_memory_saves_it_in_the_estimate():
-    full = estimate_footprint(SPACE, 4, 32)
-    assert estimate_footprint(SPACE, 8, 32).bytes > 1.8 * full.bytes
+    full = StepFootprint(SPACE, 4, 32)
+    assert StepFootprint(SPACE, 8, 32).bytes > 1.8 * full.bytes
     assert replace(full, accumulate=4).bytes < 0.4 * full.bytes
     assert replace(full, recompute="all").bytes < replace(full, recompute="edges").bytes < 0.85 * full.bytes
     assert replace(full, precision="bf16").bytes < 0.75 * full.bytes
@@ -82,7 +82,7 @@ def test_a_picture_needs_what_was_estimated():
 
 
 def test_advice_fits():
-    step = estimate_footprint(SPACE, 8, 32)
+    step = StepFootprint(SPACE, 8, 32)
     limit = int(0.6 * step.bytes)
     advice = step.advice(limit)
     assert len(advice) == 3
@@ -96,7 +96,7 @@ def test_advice_fits():
 
 
 def test_a_shortage_names_what_to_lower(monkeypatch):
-    step = estimate_footprint(SPACE, 12, 32)
+    step = StepFootprint(SPACE, 12, 32)
     monkeypatch.setattr(memory, "free_bytes", lambda device: step.bytes // 2)
     text = shortage(step, CPU)
     assert "a search step of 12 scenes x 3 rains of 32x32 pixels needs about" in text
@@ -125,7 +125,7 @@ def test_free_memory_of_a_gpu_is_what_no_tensor_holds(monkeypatch):
 
 def test_a_failed_allocation_is_explained():
     """A real one: more than any machine has."""
-    step = estimate_footprint(SPACE, 4, 32)
+    step = StepFootprint(SPACE, 4, 32)
     message = r"cpu ran out of memory. a search step of 4 scenes .* batch=\d"
     with pytest.raises(OutOfMemoryError, match=message), explain_out_of_memory(step, CPU):
         torch.empty(2**50)
@@ -136,7 +136,7 @@ def test_a_failed_allocation_is_explained():
 
 
 def test_other_errors_pass():
-    step = estimate_footprint(SPACE, 1, 32)
+    step = StepFootprint(SPACE, 1, 32)
     with pytest.raises(RuntimeError, match="size mismatch"), explain_out_of_memory(step, CPU):
         raise RuntimeError("size mismatch")
     with pytest.raises(KeyError), explain_out_of_memory(step, CPU):

@@ -7,7 +7,7 @@ import tiny
 import torch
 
 from manas_lite.data import LeakError, Split, scene_loader
-from manas_lite.losses import LossSettings
+from manas_lite.losses import DerainLoss, LossSettings
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.nets import DerainNet
 from manas_lite.photos.zoo import fingerprint, load
@@ -63,16 +63,14 @@ def test_erratum_16_two_runs_with_one_seed_are_the_same(split, tmp_path):
 
 def test_erratum_07_every_output_is_scored_against_its_own_scene(split, tmp_path, monkeypatch):
     """The batch that reaches the loss pairs R outputs with the clean picture of the same scene."""
-    import manas_lite.training.retraining as training
-
     calls = []
-    original = training.DerainLoss.__call__
+    original = DerainLoss.__call__
 
     def spy(loss, outputs, clean, *, epoch):
         calls.append((outputs.shape, clean))
         return original(loss, outputs, clean, epoch=epoch)
 
-    monkeypatch.setattr(training.DerainLoss, "__call__", spy)
+    monkeypatch.setattr(DerainLoss, "__call__", spy)
     # an untrained residual network is the identity: outputs are the rainy pictures themselves
     loader = scene_loader(split.train, batch=2, patch=16, seed=0, steps=1)
     rainy, clean, _ = next(iter(loader)).to("cpu")

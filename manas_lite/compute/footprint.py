@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -50,16 +50,21 @@ def bytes_per_pixel(network: Genotype | SearchSpace) -> float:
 
 @dataclass(frozen=True)
 class StepFootprint:
-    """What decides the memory of a training step."""
+    """What decides the memory of a training step.
+
+    Example:
+    >>> StepFootprint(SearchSpace.preset("smoke"), batch=2, patch=32).bytes < 100 * 2**20
+    True
+    """
 
     space: SearchSpace
     """The space that is searched, or the genotype's."""
     batch: int
     """Scenes per step."""
-    rains: int = 3
-    """Rainy versions per scene."""
     patch: int = 64
     """Side of a patch, in pixels."""
+    rains: int = 3
+    """Rainy versions per scene."""
     genotype: Genotype | None = None
     """The network that is retrained; None for a search."""
     accumulate: int = 1
@@ -114,21 +119,6 @@ class StepFootprint:
             return 0
         each = (self.bytes - one) / (scenes - 1)
         return min(scenes - 1, 1 + int((limit - one) / each))
-
-
-def estimate_footprint(
-    space: SearchSpace, batch: int, patch: int = 64, rains: int = 3, *, genotype: Genotype | None = None, **options: Any
-) -> StepFootprint:
-    """Return the memory of a search step in `space`, or of a retraining step of `genotype`.
-
-    Args:
-        space, batch, patch, rains, genotype, options: the fields of `StepFootprint`.
-
-    Example:
-    >>> estimate_footprint(SearchSpace.preset("smoke"), batch=2, patch=32).bytes < 100 * 2**20
-    True
-    """
-    return StepFootprint(space, batch, rains, patch, genotype, **options)
 
 
 @lru_cache(maxsize=256)

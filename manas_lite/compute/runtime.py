@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from manas_lite.compute.batch_norm import share_statistics
 from manas_lite.compute.processes import ALONE, join
 from manas_lite.networks.recomputing import Recompute
-from manas_lite.runs.settings import check
+from manas_lite.runs.settings import check, must_be
 
 Net = TypeVar("Net", bound=nn.Module)
 WORTH_COMPILING = 500
@@ -47,11 +47,8 @@ class ComputeSettings:
 
     def __post_init__(self) -> None:
         check(self)
-        if not self.picture_gib > 0:
-            raise ValueError(f"picture_gib is {self.picture_gib}: give a number of GiB above 0")
-        for name in ("threads", "workers"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be 0 or more")
+        must_be(self, "above", 0, "picture_gib")
+        must_be(self, "at least", 0, "threads", "workers")
         if self.compile and self.recompute != "none":
             raise ValueError(f"compile and recompute={self.recompute!r} exclude each other: leave one of them out")
 
@@ -173,8 +170,6 @@ class Compute:
 def _dtype(precision: str, device: torch.device) -> torch.dtype:
     names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if precision != "auto":
-        if precision not in names:
-            raise ValueError(f"unknown precision {precision!r}: choose one of auto, {', '.join(names)}")
         return names[precision]
     if device.type != "cuda":
         return torch.float32

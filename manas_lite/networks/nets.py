@@ -1,8 +1,5 @@
 """The two fillings of the backbone: SuperNet, with every candidate at every place, and DerainNet, with one."""
 
-import copy
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor, nn
 
@@ -110,51 +107,14 @@ class DerainNet(Backbone):
             super().__init__(genotype.space, [(m,) for m in genotype.modules], [(e,) for e in genotype.edges])
         self.genotype = genotype
 
-    def inherit(self, supernet: SuperNet, batches: Iterable[Tensor] | None = None) -> "DerainNet":
+    def inherit(self, supernet: SuperNet) -> "DerainNet":
         """Copy the weights of the chosen operations from a supernet of the same space; return self.
 
-        Args:
-            supernet: where the weights come from.
-            batches: training images (B, 3, H, W) on which BatchNorm's statistics are measured again. They are needed
-                before the network is judged, if the space normalises by batch (see `reestimate_statistics`).
+        Activations are others than in the supernet. Where the space normalises by batch, BatchNorm's statistics must
+        therefore be measured again on training images before the network is judged: `torch.optim.swa_utils.update_bn`.
         """
         if supernet.space != self.space:
             raise ValueError("the supernet is of another space than this network's genotype")
         theirs = supernet.state_dict()
         self.load_state_dict({key: theirs[key] for key in self.state_dict()})
-        if batches is not None:
-            reestimate_statistics(self, batches)
         return self
-
-
-def reestimate_statistics(net: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Replace BatchNorm's running statistics by the mean over `batches` (B, 3, H, W); weights stay as they are.
-
-    A derived network that inherits a supernet's weights sees other activations than the supernet did, so that its
-    statistics must be measured again before it is judged.
-
-    Raises:
-        ValueError: where there is no batch. What `batches` or the network raise passes through; where that is before
-            the first batch is through, the statistics stay as they were.
-    """
-    norms = [(m, m.momentum, copy.deepcopy(m.state_dict())) for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
-    if not norms:
-        return
-    for m, *_ in norms:
-        m.reset_running_stats()
-        m.momentum = None  # a cumulative mean
-    was_training, seen = net.training, 0
-    net.train()
-    try:
-        with torch.no_grad():
-            for rainy in batches:
-                net(rainy)
-                seen += 1
-        if not seen:
-            raise ValueError("no batches to measure BatchNorm's statistics on: give at least one (B, 3, H, W)")
-    finally:
-        net.train(was_training)
-        for m, momentum, before in norms:
-            m.momentum = momentum
-            if not seen:
-                m.load_state_dict(before)

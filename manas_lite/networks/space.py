@@ -15,7 +15,7 @@ from typing import Any
 from manas_lite.networks.attention import edge_count
 from manas_lite.networks.modules import MODULES, PUBLISHED_MODULES, STEMS
 from manas_lite.networks.ops import NORMS, OPERATIONS, PUBLISHED_OPERATIONS
-from manas_lite.runs.settings import LATER, changed, check, parse, to_dict
+from manas_lite.runs.settings import LATER, check, from_preset, must_be, parse, to_dict
 
 MOST_BRANCHES, MOST_PLACES, MOST_WEIGHTS = 12, 10_000, 1e9
 """What a space may hold at most: more than that, no machine trains. Places are searched modules and edges; weights are
@@ -57,8 +57,7 @@ class SearchSpace:
         check(self)
         if len(self.channels) < 2:
             raise ValueError(f"channels={self.channels}: a multi-scale network needs at least two branches")
-        if self.modules_per_cell < 1 or self.groups < 1:
-            raise ValueError("modules_per_cell and groups must be at least 1")
+        must_be(self, "at least", 1, "modules_per_cell", "groups")
         self._check_sizes()
         if self.head not in (1, 3):
             raise ValueError(f"head is {self.head}: the last convolution has a kernel of 1 or 3 pixels")
@@ -99,9 +98,7 @@ class SearchSpace:
         >>> SearchSpace.preset("paper").channels
         (32, 64, 128, 256)
         """
-        if name not in PRESETS:
-            raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
-        return changed(PRESETS[name], changes)
+        return from_preset(PRESETS, name, changes)
 
     @property
     def cells(self) -> tuple[int, ...]:

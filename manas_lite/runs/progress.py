@@ -3,8 +3,6 @@
 import os
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any
 
 from tqdm import tqdm
 
@@ -63,8 +61,3 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:
             self.bar.close()
-
-
-def summary(facts: Mapping[str, Any]) -> str:
-    """Return `name value` pairs for a log line."""
-    return "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items())

@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import inspect
 import math
+import operator
 import os
 import textwrap
 import types
@@ -23,6 +24,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, Union
 
 T = TypeVar("T")
+
+_RELATIONS = {"at least": operator.ge, "at most": operator.le, "above": operator.gt}
 
 LATER = {"later": True}
 """Metadata of a field that came after files with its dataclass were written. `to_dict` leaves it out where it has its
@@ -98,8 +101,30 @@ def check(settings: Any) -> None:
         object.__setattr__(settings, name, value)  # an int given for a float is the float
 
 
-def changed(settings: T, changes: Mapping[str, Any]) -> T:
-    """Return `settings` with some fields replaced; ValueError names the nearest field where one is unknown."""
+def must_be(settings: Any, relation: str, limit: float, *names: str) -> None:
+    """Raise ValueError at the first of these settings that is a number on the wrong side of a limit.
+
+    Args:
+        settings: a settings dataclass.
+        relation: `at least`, `at most` or `above`.
+        limit: the limit.
+        names: fields that hold a number, or None, which always passes.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not _RELATIONS[relation](value, limit):
+            raise ValueError(f"{name} is {value}: it must be {relation} {limit:g}")
+
+
+def from_preset(presets: Mapping[str, T], name: str, changes: Mapping[str, Any]) -> T:
+    """Return the settings called `name` with some fields replaced.
+
+    Raises:
+        ValueError: for an unknown preset, and for an unknown field, with the nearest one.
+    """
+    if name not in presets:
+        raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(presets)}")
+    settings = presets[name]
     changes = {_current(type(settings), key): value for key, value in changes.items()}
     return dataclasses.replace(settings, **changes)  # type: ignore[type-var]
 
@@ -235,7 +260,7 @@ def _convert(kind: Any, value: Any, where: str, text: bool) -> Any:
         for choice in arguments:
             if (type(value) is type(choice) and value == choice) or (text and value == str(choice)):
                 return choice
-        raise ValueError(f"{where}: unknown choice {value!r}: {_nearest(value, map(str, arguments))}")
+        raise ValueError(f"{where}: unknown choice {value!r}: {nearest(value, map(str, arguments))}")
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return value if isinstance(value, kind) else parse(kind, value, where=where, text=text)
     if text and isinstance(value, str):
@@ -356,7 +381,7 @@ def _current(cls: type, key: Any, where: str = "") -> str:
         return renamed[key]
     _, fields = _fields(cls)
     if key not in fields:
-        raise ValueError(f"unknown setting {dotted(where, key)!r}: {_nearest(key, fields)}")
+        raise ValueError(f"unknown setting {dotted(where, key)!r}: {nearest(key, fields)}")
     return key
 
 
@@ -375,7 +400,8 @@ def dotted(where: str, key: object) -> str:
     return f"{where}.{key}" if where else str(key)
 
 
-def _nearest(key: object, valid: Iterable[str]) -> str:
+def nearest(key: object, valid: Iterable[str]) -> str:
+    """Return the end of a message about an unknown name: the nearest known one, and all of them."""
     valid = list(valid)
     close = difflib.get_close_matches(str(key), valid, n=1, cutoff=0.0)
     suggestion = f"did you mean {close[0]!r}? " if close else ""

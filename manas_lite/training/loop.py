@@ -1,4 +1,4 @@
-"""What search and retraining share: one way to open a run, one loop over its steps, one step of the weights.
+"""What search and retraining share: one way to set up and open a run, one loop over its steps, one weight step.
 
 A run can be cut at any moment, and the same call continues it exactly. Everything random in a run is a function of
 (seed, step), so a checkpoint holds weights, optimisers, scaler and the number of steps done, and nothing of loaders,
@@ -22,11 +22,13 @@ from manas_lite.compute.footprint import StepFootprint, explain_out_of_memory, s
 from manas_lite.compute.processes import ALONE, Processes
 from manas_lite.compute.runtime import Compute
 from manas_lite.data import Scene, SceneBatch, Split, one_to_one, scene_loader, sealed
+from manas_lite.losses import DerainLoss
+from manas_lite.networks.backbone import Backbone
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.space import SearchSpace
 from manas_lite.runs import checkpoint
 from manas_lite.runs.documents import about, document, first_few, read_json
-from manas_lite.runs.progress import Progress, summary
+from manas_lite.runs.progress import Progress
 from manas_lite.runs.record import DATA, DataTable, RunDirectory, hash_files, look_at
 from manas_lite.runs.settings import to_dict
 from manas_lite.training.schedules import RetrainSettings, SearchSettings
@@ -34,8 +36,10 @@ from manas_lite.training.schedules import RetrainSettings, SearchSettings
 Settings = SearchSettings | RetrainSettings
 LossOf = Callable[[SceneBatch], tuple[Tensor, dict[str, Tensor]]]  # a batch -> its loss, and the terms for the log
 
-
 CHECKPOINT = "checkpoint.safetensors"
+
+LOG_EVERY = 10
+"""Steps between two writes of the log."""
 
 SAVE_EVERY = 240.0
 """The most seconds of steps between two saves of a run, unless one step takes longer. What is done at the end of an
@@ -55,65 +59,108 @@ class DivergedError(RuntimeError):
     """A loss became NaN or infinite; the last good checkpoint is kept."""
 
 
-# --- opening a run ---
+# --- one run ---
 
 
-@contextmanager
-def open_run(
-    path: Path,
-    record: Mapping[str, Any],
-    settings: Settings,
-    *,
-    kind: str,
-    split: Split,
-    scenes: Iterable[Scene],
-    compute: Compute,
-    footprint: StepFootprint,
-) -> Iterator[RunDirectory]:
-    """Open the folder of a search or a retraining, for the length of a `with` block.
-
-    Within the block the folder is locked, the test scenes are sealed, the threads are those of the run, and an
-    allocation that fails is explained.
+class Training:
+    """What a search and a retraining share: a network on a machine, its data and its loss, and the run that it fills.
 
     Args:
-        path: the run directory.
-        record: what the run is started with, beside its settings; see `RunDirectory`.
+        net: the network as it begins; it is moved to the device.
+        split: its training scenes are read, its test scenes are sealed.
         settings: the run's settings.
-        kind: `search` or `retrain`.
-        split: its test scenes are sealed. A warning is given where a picture that the run does not read has changed.
-        scenes: the scenes that the run reads; their files are hashed, and must be the same when it is continued.
-        compute: the machine.
-        footprint: the memory of a step, for the explanation.
+        path: the run directory.
+        progress: show a progress bar.
 
     Raises:
-        ValueError: where the folder was started with another record or on other data.
-        BusyError: where another process writes the folder.
+        ValueError: where the split has nothing to train on, or a batch cannot be shared by the processes.
     """
-    record = {**record, "settings": settings_record(settings), "split": split.sha256}
-    defaults = {"settings": settings_record(type(settings)())}
-    with (
-        explain_out_of_memory(footprint, compute.device),
-        compute.processes.open(path, record, kind=kind, defaults=defaults) as run,
-        sealed(split.test),
-        compute.session(),
-    ):
-        run.note(compute=compute.facts())
-        note_data(run, scenes, compute.processes, (*split.train, *split.val, *split.test))
-        try:
-            yield run
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"called again, the {kind} in {path} goes on from step {run.saved_step}") from None
+
+    kind: str
+    """`search` or `retrain`."""
+    settings: Any
+    net: Any
+
+    def __init__(self, net: Backbone, split: Split, settings: Settings, path: Path, progress: bool) -> None:
+        if not split.train:
+            raise ValueError("the split has no training scenes: add pictures, or move some to its training part")
+        self.split, self.settings, self.path, self.show = split, settings, path, progress
+        self.compute = Compute(settings.compute, net.space.channels[0], together=True)
+        self.processes = self.compute.processes
+        self.footprint = step_footprint(net.space, settings, self.compute, split.train, getattr(net, "genotype", None))
+        self.net = self.compute.prepare(net)
+        self.net.set_recompute(settings.compute.recompute)
+        self.total = settings.epochs * settings.steps
+        self.fast = self.compute.compiled(self.net, self.total)
+        self.loss = DerainLoss(settings.loss)
+
+    @contextmanager
+    def open(
+        self,
+        record: Mapping[str, Any],
+        scenes: Iterable[Scene],
+        *,
+        state: Mapping[str, checkpoint.Stateful],
+        saved: Any,
+        identity: str,
+    ) -> Iterator["Loop"]:
+        """Open the run's folder for the length of a `with` block; return the loop over the steps that are left.
+
+        Within the block the folder is locked, the test scenes are sealed, the threads are those of the run, and an
+        allocation that fails is explained.
+
+        Args:
+            record: what the run is started with, beside its settings; see `RunDirectory`.
+            scenes: the scenes that the run reads; their files are hashed, and must be the same when it is continued.
+                A warning is given where another picture of the split has changed.
+            state, saved, identity: see `Loop`.
+
+        Raises:
+            ValueError: where the folder was started with another record or on other data.
+            BusyError: where another process writes the folder.
+        """
+        split, options = self.split, settings_record(self.settings)
+        record = {**record, "settings": options, "split": split.sha256}
+        defaults = {"settings": settings_record(type(self.settings)())}
+        with (
+            explain_out_of_memory(self.footprint, self.compute.device),
+            self.processes.open(self.path, record, kind=self.kind, defaults=defaults) as run,
+            sealed(split.test),
+            self.compute.session(),
+        ):
+            run.note(compute=self.compute.facts())
+            note_data(run, scenes, self.processes, (*split.train, *split.val, *split.test))
+            try:
+                yield Loop(run, self, state=state, saved=saved, identity=identity)
+            except KeyboardInterrupt:
+                stop = f"called again, the {self.kind} in {self.path} goes on from step {run.saved_step}"
+                raise KeyboardInterrupt(stop) from None
+
+    def image_loss(
+        self, batch: SceneBatch, epoch: int, *, scaled: bool = False, fast: bool = False
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of the images that the network makes of a batch, and its terms for the log.
+
+        Args:
+            batch: the scenes.
+            epoch: which terms count depends on it.
+            scaled: whether the loss goes through the gradient scaler; see `Compute.autocast`.
+            fast: take the compiled network, if there is one. It is for the passes that every step repeats.
+        """
+        with self.compute.autocast(scaled=scaled):
+            outputs = (self.fast if fast else self.net)(self.compute.images(batch.rainy))
+        return self.loss(outputs.float().unflatten(0, batch.rainy.shape[:2]), batch.clean, epoch=epoch)
+
+    @torch.no_grad()
+    def save(self, step: int, epoch: int, batch: SceneBatch, loop: "Loop") -> None:
+        """Save the run as it is after a step, if the loss of the step's batch is finite."""
+        self.net.eval()
+        loop.save(step + 1, self.image_loss(batch, epoch)[0])
 
 
 def settings_record(settings: Settings) -> dict[str, Any]:
     """Return the settings as a run directory compares them: without those of the machine, which may change."""
     return {name: value for name, value in to_dict(settings).items() if name not in ("compute", "checkpoint_every")}
-
-
-def require_scenes(split: Split) -> None:
-    """Raise ValueError where a split has nothing to train on."""
-    if not split.train:
-        raise ValueError("the split has no training scenes: add pictures, or move some to its training part")
 
 
 def note_data(
@@ -164,45 +211,37 @@ class Loop:
 
     Args:
         run: the run directory, open.
-        total: steps of the whole run.
+        training: what is trained: it names the steps, the machine and the memory of a step. The first process reads and
+            writes for all, and a warning is shown where the machine has less memory.
         state: what a checkpoint saves, by name; the scaler too where fp16 needs it.
         saved: a dataclass of plain values (numbers, texts, lists) that are saved along, such as the best score so far.
             Those of a checkpoint take their place, so look at `loop.saved`, and change them there.
-        compute: the machine; its first process reads and writes for all.
-        footprint: the memory of a step; a warning is shown where the machine has less.
         identity: what a checkpoint must have been made by (the genotype's or the space's id).
-        title: name of the progress bar.
-        log_every: steps between writes of the log.
-        progress: show a progress bar.
     """
 
     def __init__(
         self,
         run: RunDirectory,
+        training: Training,
         *,
-        total: int,
         state: Mapping[str, checkpoint.Stateful],
         saved: Any,
-        compute: Compute,
-        footprint: StepFootprint,
         identity: str,
-        title: str,
-        log_every: int = 10,
-        progress: bool = True,
     ) -> None:
-        self.run, self.total, self.saved, self.processes = run, total, saved, compute.processes
+        self.run, self.total, self.saved, compute = run, training.total, saved, training.compute
+        self.processes = compute.processes
         self.kept_at = self.asked_at = time.monotonic()
         self.state = {"scaler": compute.scaler, **state} if compute.scaler.is_enabled() else dict(state)
-        self.identity, self.log_every = identity, log_every
-        self.path = run.path / CHECKPOINT
+        self.identity, self.path = identity, run.path / CHECKPOINT
         self.pending: list[tuple[int, dict[str, Tensor]]] = []
         self.start = self._resume()
-        self.progress = Progress(total, title, start=self.start, show=progress and self.processes.first)
-        if 0 < self.start < total:
+        shown = training.show and self.processes.first
+        self.progress = Progress(self.total, training.kind, start=self.start, show=shown)
+        if 0 < self.start < self.total:
             self.progress.say(f"continues from step {self.start}")
         elif not self.start and len(run.manifest.get("stretches", ())) > 1:
             self.progress.say("starts again from step 0: the run was cut before its first checkpoint")
-        if short := shortage(footprint, compute.device):
+        if short := shortage(training.footprint, compute.device):
             self.progress.say(f"warning: {short}")
 
     def _resume(self) -> int:
@@ -233,7 +272,7 @@ class Loop:
         with self.progress:
             for step in range(self.start, self.total):
                 yield step
-                if len(self.pending) >= self.log_every:
+                if len(self.pending) >= LOG_EVERY:
                     self.flush()
                 self.progress.step()
             self.flush()
@@ -271,7 +310,8 @@ class Loop:
         """Write a record of an epoch, and show some of its facts."""
         self.flush()
         self.run.log({"kind": "epoch", "step": step, **record})
-        self.progress.say(summary({name: record[name] for name in shown if record.get(name) is not None}))
+        facts = {name: value for name in shown if (value := record.get(name)) is not None}
+        self.progress.say("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items()))
 
     def due(self) -> bool:
         """Tell whether the run should be saved within an epoch, the same in all processes."""
@@ -452,8 +492,8 @@ def step_footprint(
     return StepFootprint(
         space,
         batch,
-        _rains(settings, scenes) + len(settings.fresh_rain),
         settings.patch,
+        _rains(settings, scenes) + len(settings.fresh_rain),
         genotype,
         accumulate=min(settings.accumulate, batch),
         recompute=settings.compute.recompute,

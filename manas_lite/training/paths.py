@@ -8,7 +8,6 @@ weights as they are, and evolution looks for the best.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
@@ -123,8 +122,3 @@ def evolve(
         if child not in alive[-population:]:
             alive = [*alive, child][-population:]
     return sorted(((value, genotype) for genotype, value in scored.items()), key=lambda pair: pair[0])
-
-
-def plain_records(found: list[tuple[float, Genotype]]) -> list[dict[str, Any]]:
-    """Return what evolution scored as JSON can hold it."""
-    return [{"loss": value, "modules": list(g.modules), "edges": list(g.edges)} for value, g in found]

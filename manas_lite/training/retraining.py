@@ -10,24 +10,14 @@ from typing import Any, Generic
 import torch
 from torch import Tensor, nn
 
-from manas_lite.compute.runtime import Compute, Net
+from manas_lite.compute.runtime import Net
 from manas_lite.data import SceneBatch, Split, open_split
-from manas_lite.losses import DerainLoss
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.nets import DerainNet
 from manas_lite.photos.zoo import fingerprint, save_network
 from manas_lite.runs.record import run_path
 from manas_lite.training.evaluation import require_scorable, validation_psnr
-from manas_lite.training.loop import (
-    Loop,
-    cosine,
-    open_run,
-    require_scenes,
-    set_rate,
-    step_footprint,
-    training_batches,
-    weight_step,
-)
+from manas_lite.training.loop import Loop, Training, cosine, set_rate, training_batches, weight_step
 from manas_lite.training.schedules import RetrainSettings
 
 
@@ -78,8 +68,7 @@ class Average(Generic[Net]):
     def follow(self, net: nn.Module, step: int) -> None:
         """Move the average towards `net` after `step`, counted from 0."""
         share = 1 - min(self.decay, (1 + step) / (10 + step))
-        for mine, theirs in zip(self.net.parameters(), net.parameters(), strict=True):
-            mine.data.lerp_(theirs, share)
+        torch._foreach_lerp_([*self.net.parameters()], [*net.parameters()], share)  # on a GPU, one kernel for all
         for own, other in zip(self.net.buffers(), net.buffers(), strict=True):
             own.copy_(other)
 
@@ -117,8 +106,12 @@ def retrain(
     return _Retraining(genotype, open_split(data), settings, start, run_path(runs_dir, name), progress).run()
 
 
-class _Retraining:
+class _Retraining(Training):
     """One retraining: what its steps share."""
+
+    kind = "retrain"
+    settings: RetrainSettings
+    net: DerainNet
 
     def __init__(
         self,
@@ -129,56 +122,33 @@ class _Retraining:
         path: Path,
         progress: bool,
     ) -> None:
-        require_scenes(split)
+        super().__init__(DerainNet(genotype, seed=settings.seed), split, settings, path, progress)
         if not split.val:
             raise ValueError(
                 "the split has no validation scenes, and the best checkpoint is chosen on them: move some there"
             )
         require_scorable(split.val[: settings.val_scenes])
-        if start is not None and start.genotype != genotype:
-            raise ValueError(f"the start is a network of genotype {start.genotype.id}, not of {genotype.id}")
-        self.genotype, self.split, self.settings, self.start = genotype, split, settings, start
-        self.path, self.show = path, progress
-        self.compute = Compute(settings.compute, genotype.space.channels[0], together=True)
-        self.processes = self.compute.processes
-        self.net = self.compute.prepare(DerainNet(genotype, seed=settings.seed))
         if start is not None:
+            if start.genotype != genotype:
+                raise ValueError(f"the start is a network of genotype {start.genotype.id}, not of {genotype.id}")
             self.net.load_state_dict(start.state_dict())
-        self.net.set_recompute(settings.compute.recompute)
-        self.total = settings.epochs * settings.steps
-        self.fast = self.compute.compiled(self.net, self.total)
+        self.genotype, self.start = genotype, start
         self.average = None if settings.ema is None else Average(self.net, settings.ema)
         self.judged = self.net if self.average is None else self.average.net
         self.best = copy.deepcopy(self.judged)
         self.optimizer = torch.optim.Adam(self.net.parameters(), settings.rate, weight_decay=settings.weight_decay)
-        self.loss = DerainLoss(settings.loss)
-        self.footprint = step_footprint(genotype.space, settings, self.compute, split.train, genotype)
 
     def run(self) -> RetrainResult:
         settings, split = self.settings, self.split
         record = {"genotype": self.genotype.id, "start": None if self.start is None else fingerprint(self.start)}
-        with open_run(
-            self.path,
+        with self.open(
             record,
-            settings,
-            kind="retrain",
-            split=split,
-            scenes=(*split.train, *split.val),
-            compute=self.compute,
-            footprint=self.footprint,
-        ) as run:
-            run.write_text("genotype.json", self.genotype.to_json())
-            loop = Loop(
-                run,
-                total=self.total,
-                state={"net": self.net, "judged": self.judged, "best": self.best, "optimizer": self.optimizer},
-                saved=Memory(),
-                compute=self.compute,
-                footprint=self.footprint,
-                identity=self.genotype.id,
-                title="retrain",
-                progress=self.show,
-            )
+            (*split.train, *split.val),
+            state={"net": self.net, "judged": self.judged, "best": self.best, "optimizer": self.optimizer},
+            saved=Memory(),
+            identity=self.genotype.id,
+        ) as loop:
+            loop.run.write_text("genotype.json", self.genotype.to_json())
             if self.start is not None and loop.start == 0:
                 loop.saved.best_psnr = self._score()
             batches = training_batches(
@@ -191,8 +161,8 @@ class _Retraining:
                 if (step + 1) % settings.steps == 0:
                     self._end_epoch(step, epoch, batch, loop)
                 elif loop.due():
-                    self._save(step, epoch, batch, loop)
-            return self._finish(run, loop.saved)
+                    self.save(step, epoch, batch, loop)
+            return self._finish(loop.run, loop.saved)
 
     def _step(self, step: int, epoch: int, batch: SceneBatch) -> dict[str, Tensor]:
         """Take one step; return its terms for the log."""
@@ -201,7 +171,7 @@ class _Retraining:
         set_rate(self.optimizer, cosine(step, self.total, settings.rate, settings.rate_end, settings.warmup))
         terms = weight_step(
             self.optimizer,
-            lambda part: self._loss(part, epoch),
+            lambda part: self.image_loss(part, epoch, scaled=True, fast=True),
             batch,
             parts=settings.accumulate,
             clip=settings.clip,
@@ -211,11 +181,6 @@ class _Retraining:
         if self.average is not None:
             self.average.follow(self.net, step)
         return terms
-
-    def _loss(self, batch: SceneBatch, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
-        with self.compute.autocast():
-            outputs = (self.fast if self.net.training else self.net)(self.compute.images(batch.rainy))
-        return self.loss(outputs.float().unflatten(0, batch.rainy.shape[:2]), batch.clean, epoch=epoch)
 
     def _end_epoch(self, step: int, epoch: int, batch: SceneBatch, loop: Loop) -> None:
         """Score the network, keep it where it is the best so far, and save the run, each as often as it is due."""
@@ -228,12 +193,7 @@ class _Retraining:
             facts = {"epoch": epoch, "val_psnr_rgb": score, "best_psnr": saved.best_psnr}
             loop.report(step, facts, ["val_psnr_rgb", "best_psnr"])
         if (epoch + 1) % settings.checkpoint_every == 0 or last or loop.due():
-            self._save(step, epoch, batch, loop)
-
-    @torch.no_grad()
-    def _save(self, step: int, epoch: int, batch: SceneBatch, loop: Loop) -> None:
-        self.net.eval()
-        loop.save(step + 1, self._loss(batch, epoch)[0])
+            self.save(step, epoch, batch, loop)
 
     def _score(self) -> float:
         """Return the PSNR (RGB) of the network as it is now, on the validation pictures."""

@@ -3,28 +3,16 @@
 docs/hyperparameters.md, made from this file, sets the presets beside the released code's values and says why.
 """
 
-import operator
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from manas_lite.bilevel import Order
 from manas_lite.compute.runtime import ComputeSettings
 from manas_lite.losses import LossSettings
-from manas_lite.runs.settings import LATER, changed, check
+from manas_lite.runs.settings import LATER, check, from_preset, must_be
 
 LARGEST_RATE, LARGEST_SEED = 1e34, 2**62
 """The largest learning rates and weight decays, with which float32 can still compute, and the largest seeds."""
-
-
-_RELATIONS = {"at least": operator.ge, "at most": operator.le, "above": operator.gt}
-
-
-def _must_be(settings: Any, relation: str, limit: float, *names: str) -> None:
-    """Raise ValueError at the first of these settings that is a number on the wrong side of the limit."""
-    for name in names:
-        value = getattr(settings, name)
-        if value is not None and not _RELATIONS[relation](value, limit):
-            raise ValueError(f"{name} is {value}: it must be {relation} {limit:g}")
 
 
 @dataclass(frozen=True)
@@ -64,11 +52,11 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         check(self)
-        _must_be(self, "at least", 1, "epochs", "steps", "batch", "accumulate", "patch", "checkpoint_every")
-        _must_be(self, "at least", 0, "seed", "rains", "weight_decay")
-        _must_be(self, "at most", LARGEST_SEED, "seed")
-        _must_be(self, "at most", LARGEST_RATE, "weight_decay")
-        _must_be(self, "above", 0, "clip")
+        must_be(self, "at least", 1, "epochs", "steps", "batch", "accumulate", "patch", "checkpoint_every")
+        must_be(self, "at least", 0, "seed", "rains", "weight_decay")
+        must_be(self, "at most", LARGEST_SEED, "seed")
+        must_be(self, "at most", LARGEST_RATE, "weight_decay")
+        must_be(self, "above", 0, "clip")
 
 
 @dataclass(frozen=True)
@@ -151,12 +139,12 @@ class SearchSettings(TrainingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _must_be(self, "at least", 0, "eigenvalue_every", "weight_rate", "weight_rate_end", "arch_rate", "arch_decay")
-        _must_be(self, "at least", 0, "price_share", "head_gain")
-        _must_be(self, "at least", 1, "arch_batch", "evaluations", "score_batches")
-        _must_be(self, "at most", LARGEST_RATE, "weight_rate", "weight_rate_end", "arch_rate", "arch_decay")
-        _must_be(self, "at most", LARGEST_SEED, "arch_seed")
-        _must_be(self, "above", 0, "budget", "temperature", "temperature_end", "radius")
+        must_be(self, "at least", 0, "eigenvalue_every", "weight_rate", "weight_rate_end", "arch_rate", "arch_decay")
+        must_be(self, "at least", 0, "price_share", "head_gain")
+        must_be(self, "at least", 1, "arch_batch", "evaluations", "score_batches")
+        must_be(self, "at most", LARGEST_RATE, "weight_rate", "weight_rate_end", "arch_rate", "arch_decay")
+        must_be(self, "at most", LARGEST_SEED, "arch_seed")
+        must_be(self, "above", 0, "budget", "temperature", "temperature_end", "radius")
         if self.budget is not None and self.discretize == "perturbation":
             raise ValueError("a budget is kept by choosing among logits: leave out discretize='perturbation', or it")
         if self.strategy != "gradient" and self.compute.compile:
@@ -180,7 +168,7 @@ class SearchSettings(TrainingSettings):
     @classmethod
     def preset(cls, name: str, **changes: Any) -> "SearchSettings":
         """Return the settings called `smoke`, `teach`, `lite` or `paper`, with `changes` to their fields."""
-        return _preset(SEARCH_PRESETS, name, changes)
+        return from_preset(SEARCH_PRESETS, name, changes)
 
 
 _SCALED_SEARCH = SearchSettings(
@@ -248,16 +236,16 @@ class RetrainSettings(TrainingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _must_be(self, "at least", 1, "validate_every", "val_scenes")
-        _must_be(self, "at least", 0, "rate", "rate_end", "warmup")
-        _must_be(self, "at most", LARGEST_RATE, "rate", "rate_end")
+        must_be(self, "at least", 1, "validate_every", "val_scenes")
+        must_be(self, "at least", 0, "rate", "rate_end", "warmup")
+        must_be(self, "at most", LARGEST_RATE, "rate", "rate_end")
         if self.ema is not None and not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}: a decay lies in [0, 1), 0.999 is usual; None switches it off")
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> "RetrainSettings":
         """Return the settings called `smoke`, `teach`, `lite` or `paper`, with `changes` to their fields."""
-        return _preset(RETRAIN_PRESETS, name, changes)
+        return from_preset(RETRAIN_PRESETS, name, changes)
 
 
 _SCALED_RETRAIN = RetrainSettings(batch=4, rate=2e-3, warmup=20, clip=1.0, ema=0.995, val_scenes=4, loss=_OUR_LOSS)
@@ -267,12 +255,3 @@ RETRAIN_PRESETS: dict[str, RetrainSettings] = {
     "teach": replace(_SCALED_RETRAIN, epochs=10, steps=200, rate=4e-3, warmup=50),
     "smoke": replace(_SCALED_RETRAIN, epochs=2, steps=10, batch=2, patch=32, warmup=2, val_scenes=1, ema=None),
 }
-
-
-S = TypeVar("S", SearchSettings, RetrainSettings)
-
-
-def _preset(presets: dict[str, S], name: str, changes: dict[str, Any]) -> S:
-    if name not in presets:
-        raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(presets)}")
-    return changed(presets[name], changes)

@@ -15,9 +15,7 @@ import torch
 from torch import Tensor
 
 from manas_lite.bilevel import Loss, dominant_eigenvalue, functional_loss, hypergradient, virtual_step
-from manas_lite.compute.runtime import Compute
 from manas_lite.data import SceneBatch, Split, open_split, scene_loader, split_scenes
-from manas_lite.losses import DerainLoss
 from manas_lite.networks.budget import best_within
 from manas_lite.networks.costs import measure_costs
 from manas_lite.networks.discretize import perturbation
@@ -33,19 +31,17 @@ from manas_lite.runs.settings import to_dict
 from manas_lite.training.balance import Balance, BalanceState
 from manas_lite.training.loop import (
     Loop,
+    Training,
     add_terms,
     cosine,
-    open_run,
     parts_of,
-    require_scenes,
     seed_of,
     set_rate,
-    step_footprint,
     training_batches,
     weight_step,
 )
 from manas_lite.training.monitoring import SPAN, decisions, eigenvalue_rise, report, skip_collapse
-from manas_lite.training.paths import choices_of, draw_path, evolve, on_path, plain_records, walk
+from manas_lite.training.paths import choices_of, draw_path, evolve, on_path, walk
 from manas_lite.training.schedules import SearchSettings
 
 
@@ -143,29 +139,26 @@ def search(
     return _Search(space, open_split(data), settings, run_path(runs_dir, name), progress).run()
 
 
-class _Search:
+class _Search(Training):
     """One search: what its steps share."""
 
+    kind = "search"
+    settings: SearchSettings
+    net: SuperNet
+
     def __init__(self, space: SearchSpace, split: Split, settings: SearchSettings, path: Path, progress: bool) -> None:
-        self.space, self.split, self.settings, self.path, self.show = space, split, settings, path, progress
-        self.compute = Compute(settings.compute, space.channels[0], together=True)
-        self.processes = self.compute.processes
-        require_scenes(split)
-        parts = split_scenes(split.train, settings.seed, val=settings.arch_share, test=0)
-        self.weight_scenes, self.arch_scenes = parts.train, parts.val
-        relaxation = Relaxation(settings.relaxation, settings.temperature, settings.hard, settings.sampled)
         net = SuperNet(
             space,
             seed=settings.seed,
             arch_seed=settings.arch_seed,
-            relaxation=relaxation,
+            relaxation=Relaxation(settings.relaxation, settings.temperature, settings.hard, settings.sampled),
             masked=settings.mask_barred,
             head_gain=settings.head_gain,
         )
-        self.net: SuperNet = self.compute.prepare(net)
-        self.net.set_recompute(settings.compute.recompute)
-        self.total = settings.epochs * settings.steps
-        self.fast = self.compute.compiled(self.net, self.total)
+        super().__init__(net, split, settings, path, progress)
+        self.space = space
+        parts = split_scenes(split.train, settings.seed, val=settings.arch_share, test=0)
+        self.weight_scenes, self.arch_scenes = parts.train, parts.val
         self.weights, self.arch = self.net.weight_parameters(), self.net.arch_parameters()
         rate, decay = settings.weight_rate, settings.weight_decay
         self.weight_optimizer: torch.optim.Optimizer = (
@@ -176,42 +169,22 @@ class _Search:
         self.arch_optimizer = torch.optim.Adam(
             self.arch, settings.arch_rate, betas=settings.arch_betas, weight_decay=settings.arch_decay
         )
-        self.loss = DerainLoss(settings.loss)
         self.costs = measure_costs(space, settings.loss.complexity_unit)
-        self.footprint = step_footprint(space, settings, self.compute, split.train)
         self.norms: list[list[Tensor]] = []  # of this epoch's architecture gradients: alpha's, beta's
         self.balance = Balance(self.arch, settings.price_share)
         self.by_paths = settings.strategy != "gradient"
 
     def run(self) -> SearchResult:
-        settings = self.settings
-        with open_run(
-            self.path,
+        settings, weight_optimizer, arch_optimizer = self.settings, self.weight_optimizer, self.arch_optimizer
+        with self.open(
             {"space": to_dict(self.space)},
-            settings,
-            kind="search",
-            split=self.split,
-            scenes=self.split.train,
-            compute=self.compute,
-            footprint=self.footprint,
-        ) as run:
+            self.split.train,
+            state={"supernet": self.net, "weight_optimizer": weight_optimizer, "arch_optimizer": arch_optimizer},
+            saved=Memory(stopped=None, healthy=self._logits()),
+            identity=self.space.id,
+        ) as loop:
             parts = {"weight_scenes": self.weight_scenes, "arch_scenes": self.arch_scenes}
-            run.note(**{part: [scene.name for scene in scenes] for part, scenes in parts.items()})
-            loop = Loop(
-                run,
-                total=self.total,
-                state={
-                    "supernet": self.net,
-                    "weight_optimizer": self.weight_optimizer,
-                    "arch_optimizer": self.arch_optimizer,
-                },
-                saved=Memory(stopped=None, healthy=self._logits()),
-                compute=self.compute,
-                footprint=self.footprint,
-                identity=self.space.id,
-                title="search",
-                progress=self.show,
-            )
+            loop.run.note(**{part: [scene.name for scene in scenes] for part, scenes in parts.items()})
             self._take_over(loop.saved, loop.path)
             done = loop.start
             if loop.saved.stopped is None:
@@ -225,11 +198,11 @@ class _Search:
                     if done % settings.steps == 0:
                         self._end_epoch(step, epoch, train, loop)
                     elif loop.due():
-                        self._save(step, epoch, train, loop)
+                        self.save(step, epoch, train, loop)
                     if loop.saved.stopped:
                         loop.progress.say(f"stops early: {loop.saved.stopped}")
                         break
-            return self._finish(run, done, loop.saved)
+            return self._finish(loop.run, done, loop.saved)
 
     def _batches(self, part: str, start: int) -> Iterator[SceneBatch]:
         scenes, stream = {"weights": (self.weight_scenes, 0), "architecture": (self.arch_scenes, 1)}[part]
@@ -254,7 +227,7 @@ class _Search:
             arch_terms = self._architecture_step(epoch, train, next(arch_batches).to(self.compute.device))
         terms = weight_step(
             self.weight_optimizer,
-            lambda part: self._image_loss(self.net, part, epoch, scaled=True, fast=True),
+            lambda part: self.image_loss(part, epoch, scaled=True, fast=True),
             train,
             parts=settings.accumulate,
             clip=settings.clip,
@@ -271,20 +244,12 @@ class _Search:
         self.net.relaxation = replace(self.net.relaxation, temperature=temperature)
         self.net.resample(torch.Generator().manual_seed(seed_of(settings.seed, step)))
 
-    def _image_loss(
-        self, net: SuperNet, batch: SceneBatch, epoch: int, *, scaled: bool = False, fast: bool = False
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the image loss; `fast`, for passes that repeat in every step, goes by the compiled network, if any."""
-        with self.compute.autocast(scaled=scaled):
-            outputs = (self.fast if fast else net)(self.compute.images(batch.rainy))
-        return self.loss(outputs.float().unflatten(0, batch.rainy.shape[:2]), batch.clean, epoch=epoch)
-
     def _architecture_loss(
-        self, net: SuperNet, batch: SceneBatch, epoch: int, *, fast: bool = False
+        self, batch: SceneBatch, epoch: int, *, fast: bool = False
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the image terms plus the terms of the architecture itself (method section 4)."""
-        image, _ = self._image_loss(net, batch, epoch, fast=fast)
-        own, terms = self.loss.architecture(*net.logits(), *net.weights(), self.costs)
+        image, _ = self.image_loss(batch, epoch, fast=fast)
+        own, terms = self.loss.architecture(*self.net.logits(), *self.net.weights(), self.costs)
         return image + own, terms
 
     def _architecture_step(self, epoch: int, train: SceneBatch, val: SceneBatch) -> dict[str, Tensor]:
@@ -299,14 +264,14 @@ class _Search:
         for share, part in parts_of(val, settings.accumulate):
             own: dict[str, Tensor] = {}
 
-            def val_objective(net: SuperNet, part: SceneBatch = part, own: dict[str, Tensor] = own) -> Tensor:
-                total, found = self._architecture_loss(net, part, epoch, fast=True)
+            def val_objective(part: SceneBatch = part, own: dict[str, Tensor] = own) -> Tensor:
+                total, found = self._architecture_loss(part, epoch, fast=True)
                 own.update(found)
                 return total
 
             found = hypergradient(
                 settings.order,
-                self._pure(lambda net: self._image_loss(net, train, epoch, fast=True)[0]) if higher else None,
+                self._pure(lambda: self.image_loss(train, epoch, fast=True)[0]) if higher else None,
                 self._pure(val_objective),
                 self.weights,
                 self.arch,
@@ -326,9 +291,9 @@ class _Search:
         self.norms.append(norms)
         return {**terms, **sizes, "alpha_gradient": norms[0], "beta_gradient": norms[1]}
 
-    def _pure(self, objective: Callable[[SuperNet], Tensor]) -> Loss:
-        """Make a loss of all processes; gradients by architecture and weights are means over them."""
-        return self.processes.mean(functional_loss(self.net, objective, self.weights, self.arch))
+    def _pure(self, objective: Callable[[], Tensor]) -> Loss:
+        """Make a pure loss of what `objective` computes with the network; it is the mean over all processes."""
+        return self.processes.mean(functional_loss(self.net, lambda _: objective(), self.weights, self.arch))
 
     # --- the end of an epoch ---
 
@@ -352,14 +317,12 @@ class _Search:
             if record["eigenvalue"] is not None:
                 saved.measured = [*saved.measured, saved.healthy][-SPAN:]
         if saved.stopped or (epoch + 1) % settings.checkpoint_every == 0 or step + 1 == self.total or loop.due():
-            self._save(step, epoch, train, loop)
+            self.save(step, epoch, train, loop)
 
-    @torch.no_grad()
-    def _save(self, step: int, epoch: int, train: SceneBatch, loop: Loop) -> None:
+    def save(self, step: int, epoch: int, batch: SceneBatch, loop: Loop) -> None:
         loop.saved.balance = self.balance.dump()
         loop.saved.norms = [[float(norm) for norm in pair] for pair in self.norms]
-        self.net.eval()
-        loop.save(step + 1, self._image_loss(self.net, train, epoch)[0])
+        super().save(step, epoch, batch, loop)
 
     def _take_over(self, saved: Memory, path: Path) -> None:
         """Take over what a checkpoint remembers of alpha and beta; CheckpointError where it is of another space."""
@@ -401,7 +364,7 @@ class _Search:
         pair, patch = min(2, len(self.arch_scenes)), self.settings.patch
         loader = scene_loader(self.arch_scenes, batch=pair, patch=patch, seed=self.settings.seed, steps=1, rains=1)
         batch = next(iter(loader)).to(self.compute.device)
-        pure = self._pure(lambda net: self._architecture_loss(net, batch, epoch)[0])
+        pure = self._pure(lambda: self._architecture_loss(batch, epoch)[0])
         weights = [w.detach() for w in self.weights]
         return dominant_eigenvalue(lambda arch: pure(weights, arch), self.arch, iterations=10, tolerance=1e-2).value
 
@@ -455,11 +418,17 @@ class _Search:
             return self._evolve(run)
         if self.settings.discretize == "argmax":
             return self._choose(*self.net.logits())
-        batch = next(self._batches("architecture", 0)).to(self.compute.device)
-        pure = self._pure(lambda net: self._image_loss(net, batch, self.settings.epochs)[0])
-        self.net.train()
-        score = self._remembered(run, lambda: float(pure(self.weights, self.arch)))
+        score = self._scorer(run, batches=1)
         return perturbation(self.net, lambda net: torch.tensor(score()))[0]
+
+    def _scorer(self, run: RunDirectory, batches: int) -> Callable[[], float]:
+        """Return a function that scores the network as it is then: by its image loss on held-out batches."""
+        loader = self._batches("architecture", 0)
+        held_out = [next(loader).to(self.compute.device) for _ in range(batches)]
+        self.net.train()  # BatchNorm by batch: its running statistics are of all paths together
+        epoch = self.settings.epochs
+        pure = self._pure(lambda: torch.stack([self.image_loss(batch, epoch)[0] for batch in held_out]).mean())
+        return self._remembered(run, lambda: float(pure(self.weights, self.arch)))
 
     def _remembered(self, run: RunDirectory, score: Callable[[], float]) -> Callable[[], float]:
         """Let `score` return what it returned before a cut, call by call, and keep what it returns in scores.json.
@@ -492,23 +461,15 @@ class _Search:
 
     def _evolve(self, run: RunDirectory) -> Genotype:
         """Return the architecture whose path has the lowest loss on held-out scenes; all that were scored are kept."""
-        settings, batches = self.settings, self._batches("architecture", 0)
-        count = min(settings.score_batches, self.total)
-        held_out = [next(batches).to(self.compute.device) for _ in range(count)]
-        self.net.train()  # BatchNorm by batch: its running statistics are of all paths together
-
-        def held_out_loss(net: SuperNet) -> Tensor:
-            return torch.stack([self._image_loss(net, batch, settings.epochs)[0] for batch in held_out]).mean()
-
-        pure = self._pure(held_out_loss)
-
-        remembered = self._remembered(run, lambda: float(pure(self.weights, self.arch)))
+        settings = self.settings
+        remembered = self._scorer(run, batches=min(settings.score_batches, self.total))
 
         def score(genotype: Genotype) -> float:
             with on_path(self.net, genotype):
                 return remembered()
 
         found = evolve(score, self._choose, self.space, evaluations=settings.evaluations, seed=settings.seed)
-        run.write_json("candidates.json", plain_records(found))
+        plain = [{"loss": value, "modules": list(g.modules), "edges": list(g.edges)} for value, g in found]
+        run.write_json("candidates.json", plain)
         walk(self.net, choices_of(found[0][1]))
         return found[0][1]

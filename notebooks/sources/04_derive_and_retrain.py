@@ -11,10 +11,10 @@ scored = 4  # validation and test scenes on which networks are judged; 0: all
 
 # %% tags=["imports"]
 import torch
+from torch.optim.swa_utils import update_bn
 
 from manas_lite import DerainNet, RetrainSettings, SuperNet, derain, draw, evaluate, losses
 from manas_lite import open_split
-from manas_lite.networks.nets import reestimate_statistics
 from manas_lite.runs.checkpoint import read as read_tensors
 from manas_course import checks, illustrations as pictures
 from manas_lite.data import scene_loader
@@ -81,7 +81,7 @@ supernet = SuperNet(genotype.space)
 supernet.load_state_dict(tensors["net"])
 inherited = DerainNet(genotype).inherit(supernet)
 batches = scene_loader(split.train, batch=4, patch=64, seed=seed, steps=8)
-reestimate_statistics(inherited, (b.to("cpu").rainy.flatten(0, 1) for b in batches))
+update_bn((b.to("cpu").rainy.flatten(0, 1) for b in batches), inherited)
 psnr = {}
 for name, net in (("supernet, mixed", supernet), ("derived, inherited", inherited)):
     means = evaluate(net, judged, conventions=("rgb",), measures=("psnr",)).means()

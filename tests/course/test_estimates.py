@@ -46,7 +46,7 @@ def test_a_step_is_timed_and_multiplied_by_the_scenes_left_out(ticking: None) ->
 def test_paper_rows_are_steps_times_seconds(number: str, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimates, "time_step", lambda *_, **__: estimates.StepTime(0.5, 0.25))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(estimates, "estimate_footprint", lambda *_, **__: SimpleNamespace(bytes=2**34))
+    monkeypatch.setattr(estimates, "StepFootprint", lambda *_, **__: SimpleNamespace(bytes=2**34))
     row = estimates.extrapolated(contents.find(number), "paper")
     assert row["seconds"] == steps / 4
     assert row["extrapolated"] is True
