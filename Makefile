@@ -16,7 +16,7 @@ TORCH := $(or $(REMEMBERED),torch)
 endif
 PINNED_TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 
-.PHONY: help demo course lab test test-slow bench results figures wheel api web lint clean FORCE
+.PHONY: help demo course lab test test-slow bench gpu results figures wheel api site web release lint clean FORCE
 .DELETE_ON_ERROR:
 
 help: ## list these commands
@@ -47,6 +47,9 @@ test-slow: $(VENV)/installed-dev ## the remaining tests, a few minutes each at m
 bench: $(VENV)/installed-core ## how fast the kit is beside a plain implementation: ratios, a quarter of an hour
 	$(RUN) benchmarks
 
+gpu: $(VENV)/installed-dev ## all that a CUDA GPU must show, within 15 minutes, part by part: tests, speed, presets; into results/gpu
+	$(RUN) benchmarks.gpu
+
 results: $(VENV)/installed-dev ## docs/results.md and its tables, from the committed result files
 	$(VENV)/bin/python scripts/results_page.py
 
@@ -58,6 +61,9 @@ wheel: $(VENV)/installed-core ## the wheel, into dist/: what a set-up cell insta
 
 api: $(VENV)/installed-dev ## the reference of every public name, as pages in build/api
 	$(VENV)/bin/python scripts/api_reference.py
+
+site: $(VENV)/installed-dev ## the course, docs, results and API as a site, into build/site; runs notebooks that have no copy
+	$(VENV)/bin/python scripts/build_site.py --copies "$(RUNS)/course"
 
 web: $(VENV)/installed-dev ## the page that derains in the browser, into build/web; needs npm
 	$(VENV)/bin/python scripts/build_web.py

@@ -71,10 +71,16 @@ def bodies() -> dict[str, list[tuple[str, str]]]:
     found = {}
     for name, page in pages().items():
         inside = page[page.index("<main") : page.rindex("</main>")]
-        inside = re.sub(r'<h1 class="modulename">.*?</h1>', "", inside, flags=re.DOTALL)
+        inside = _without_dead_links(re.sub(r'<h1 class="modulename">.*?</h1>', "", inside, flags=re.DOTALL))
         parts = re.findall(r'<section (?:id="([^"]+)"|class="module-info")>(.*?)</section>', inside, re.DOTALL)
         found[name] = [(member, f'<div id="{member}">{html}</div>' if member else html) for member, html in parts]
     return found
+
+
+def _without_dead_links(html: str) -> str:
+    """Return a page with the plain text in place of links to names that it leaves out, such as those of torch."""
+    ids = set(re.findall(r'id="([^"]+)"', html))
+    return re.sub(r'<a href="#([^"]+)">(.*?)</a>', lambda link: link[0] if link[1] in ids else link[2], html)
 
 
 def styles() -> str:

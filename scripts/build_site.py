@@ -5,8 +5,7 @@
     python scripts/build_site.py --preset smoke       how notebooks are run that have no copy of their present source
 
 The site holds every notebook with its outputs, the pages of docs/, what they link to, and the reference of the API. It
-has a search, a dark mode, and all that it loads: neither building nor reading it asks another host. Only MathJax, which
-sets the formulas, is fetched once by npm; its archive then stays in `build/npm`.
+has a search, a dark mode, and all that it loads: neither building nor reading it asks another host.
 
 It needs the extras `course` and `site`. Look at it with
 `python -m http.server --bind 127.0.0.1 --directory build/site`.
@@ -18,21 +17,23 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from api_reference import bodies, styles
-from npm_archive import BuildError, fetch
 
-from tools.course import contents, runner, slides, sources
+from tools.course import contents, runner, slides, sources, translations
 
 ROOT = Path(__file__).resolve().parents[1]
 STYLE = ROOT / "docs" / "site" / "style.css"
-MATHJAX = ("mathjax", "3.2.2")
-"""The last version whose one file holds its fonts too: version 4 loads further ones from another host."""
-SHA512 = "Bt+SSVU8eBG27zChVewOicYs7Xsdt40qm4+UpHyX7k0/O9NliPc+x77k1/FEsPsjKPZGJvtRZM1vO+geW0OhGw=="
+FORMULAS = """
+for (const formula of document.querySelectorAll(".math")) {
+  renderMathInElement(formula, { throwOnError: false, delimiters: [
+    { left: "\\\\(", right: "\\\\)", display: false }, { left: "\\\\[", right: "\\\\]", display: true }] });
+}
+"""
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Course": ("notebooks/README.md", "notebooks/*.ipynb", "notebooks/teaching/README.md"),
@@ -63,14 +64,14 @@ SPHINX: dict[str, Any] = {
         "footer_start": ["copyright"],
         "footer_end": [],
     },
-    "html_css_files": ["api.css", "style.css"],
+    "html_css_files": ["api.css", "katex/katex.min.css", "style.css"],
     "html_title": "manas_lite",
     "html_copy_source": False,
     "html_show_sourcelink": False,
     "project_copyright": "manas_lite contributors. Text and figures: CC BY 4.0. Code: MIT.",
     "html_show_sphinx": False,
-    "mathjax_path": "mathjax.js",
-    "mathjax3_config": {"options": {"enableMenu": False}},  # its menu would load parts that are not here
+    "mathjax_path": "katex/formulas.js",  # KaTeX, which has its fonts with it: see `build`
+    "mathjax_options": {"defer": "defer"},
     "myst_enable_extensions": ["dollarmath", "amsmath"],
     "myst_heading_anchors": 4,
     "suppress_warnings": ["myst.header", "misc.highlighting_failure"],
@@ -81,6 +82,10 @@ SPHINX: dict[str, Any] = {
     "nb_code_prompt_hide": "Hide the code",
     "nb_merge_streams": True,
 }
+
+
+class BuildError(RuntimeError):
+    """The site cannot be built; the message says what to do."""
 
 
 # --- the pages ----------------------------------------------------------------------------------------------
@@ -101,9 +106,13 @@ def executed(notebook: contents.Notebook, copies: Path, preset: str) -> Path:
     return copy
 
 
-def page_of(notebook: contents.Notebook, copy: Path) -> Any:
-    """Return an executed copy (nbformat) as a page: code that only prepares is folded, and so are the answers."""
-    page = nbformat.read(copy, as_version=4)
+def page_of(page: Any, name: str) -> Any:
+    """Return an executed copy (nbformat) as a page: code that only prepares is folded, and so are the answers.
+
+    Args:
+        page: the copy, which is changed.
+        name: the file name of the notebook to fill in, which the page offers.
+    """
     page.metadata = {key: page.metadata[key] for key in ("kernelspec", "language_info") if key in page.metadata}
     for cell in page.cells:
         tags = set(sources.tags(cell))
@@ -112,7 +121,6 @@ def page_of(notebook: contents.Notebook, copy: Path) -> Any:
         if "setup" in tags:
             cell["metadata"] = {"tags": ["remove-cell"]}
         if "title" in tags:
-            name = notebook.path.name
             cell.source += f"\n\n{{download}}`Download this notebook, with exercises to fill in <to_fill_in/{name}>`"
         if cell.cell_type == "code":
             cell.outputs = [output for output in map(_shown, cell.outputs) if output]
@@ -133,14 +141,14 @@ def links(text: str) -> list[re.Match[str]]:
     return [m for m in LINK.finditer(text) if not any(start <= m.start() < end for start, end in fences)]
 
 
-def assemble(source: Path, copies: Iterable[tuple[contents.Notebook, Path]], root: Path = ROOT) -> list[str]:
+def assemble(source: Path, copies: Mapping[str, Path], root: Path = ROOT) -> list[str]:
     """Write what Sphinx reads: the notebooks, the pages, and all files that they link to, at their places of the clone.
 
     A link to a Python module becomes a link to its page of the reference, and one to a folder a link to its README.
 
     Args:
         source: the folder to write to.
-        copies: every notebook with its executed copy.
+        copies: the executed copy of every notebook, by its stem.
         root: the clone.
 
     Returns:
@@ -151,12 +159,15 @@ def assemble(source: Path, copies: Iterable[tuple[contents.Notebook, Path]], roo
     """
     reference = bodies()
     written: dict[str, str] = {}
-    for notebook, copy in copies:
-        place = source / "notebooks" / notebook.path.name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(page_of(notebook, copy), place)
-        _carry(notebook.path, source / BLANK / notebook.path.name)
-        written[f"notebooks/{notebook.path.name}"] = ""
+    shown = {each.path: nbformat.read(copies[each.stem], as_version=4) for each in contents.notebooks()}
+    for notebook, language, file in translations.files():
+        copy = nbformat.read(copies[notebook.stem], as_version=4)
+        shown[translations.path_of(notebook, language)] = translations.apply(file, copy)
+    for path, page in shown.items():
+        place = f"notebooks/{path.name}"
+        _carry(path, source / BLANK / path.name)
+        nbformat.write(page_of(page, path.name), source / place)
+        written[place] = ""
     for name, page in api_pages(reference).items():
         written[name] = page
     waiting = ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "notebooks/README.md"]
@@ -220,7 +231,8 @@ def api_pages(reference: dict[str, list[tuple[str, str]]]) -> dict[str, str]:
 
 def _sections(pages: dict[str, str]) -> dict[str, str]:
     """Return the pages of the sections, and the first page with the list of them below it."""
-    left, made, listed = set(pages) - {"index.md"}, {}, []
+    chinese = sorted(name for name in pages if ".zh-CN." in name)
+    left, made, listed = set(pages) - {"index.md", *chinese}, {}, []
     for title, patterns in SECTIONS.items():
         inside = [name for pattern in patterns for name in sorted(left) if Path("/", name).match(f"/{pattern}")]
         if title == "Reference":
@@ -228,13 +240,14 @@ def _sections(pages: dict[str, str]) -> dict[str, str]:
             left -= {name for name in left if name.startswith(f"{API}/")}
         left -= set(inside)
         if title == list(SECTIONS)[-1]:
-            chinese = sorted(name for name in left if ".zh-CN." in name)
-            inside += sorted(left - set(chinese))
+            inside += sorted(left)
         tree = "\n".join(["```{toctree}", ":maxdepth: 1", "", *(f"/{name}" for name in inside), "```"])
         page = f"{title.lower()}.md"
         made[page] = f"# {title}\n\n{tree}\n"
         listed.append(page)
-    listed += chinese
+    front, *further = [f"/{name}" for name in chinese]  # the README before the notebooks
+    listed.append(f"中文 <{front}>")
+    made[front[1:]] = pages[front[1:]] + "\n".join(["\n```{toctree}", ":hidden:", "", *further, "```", ""])
     tree = "\n".join(["```{toctree}", ":hidden:", "", *listed, "```"])
     made["index.md"] = f"{pages['index.md']}\n{tree}\n"
     return made
@@ -248,7 +261,7 @@ def _carry(file: Path, to: Path) -> None:
 # --- the site -----------------------------------------------------------------------------------------------
 
 
-def build(source: Path, out: Path, mathjax: bytes) -> None:
+def build(source: Path, out: Path) -> None:
     """Let Sphinx make the site of an assembled folder; every warning is an error.
 
     Raises:
@@ -257,8 +270,11 @@ def build(source: Path, out: Path, mathjax: bytes) -> None:
     from sphinx.application import Sphinx
 
     static = source / "_static"
-    static.mkdir(parents=True, exist_ok=True)
-    (static / "mathjax.js").write_bytes(mathjax)
+    shutil.copytree(slides.KATEX, static / "katex", ignore=shutil.ignore_patterns("*.woff2"))
+    for font in slides.KATEX.glob("*.woff2"):  # where its style sheet names them
+        _carry(font, static / "katex" / "fonts" / font.name)
+    scripts = [(static / "katex" / name).read_text(encoding="utf-8") for name in ("katex.min.js", "auto-render.min.js")]
+    (static / "katex" / "formulas.js").write_text("\n".join([*scripts, FORMULAS]), encoding="utf-8")
     shutil.copyfile(STYLE, static / "style.css")
     (static / "api.css").write_text(styles(), encoding="utf-8")
     settings = SPHINX | {"html_static_path": [str(static)]}
@@ -269,7 +285,7 @@ def build(source: Path, out: Path, mathjax: bytes) -> None:
         if app._warncount:
             raise BuildError(f"Sphinx gave {app._warncount} warnings (above): mend what they name")
         shutil.rmtree(out, ignore_errors=True)
-        shutil.copytree(made, out, ignore=shutil.ignore_patterns(".buildinfo", "objects.inv"))
+        shutil.copytree(made, out, ignore=shutil.ignore_patterns(".buildinfo*", "objects.inv", "webpack-macros.html"))
 
 
 def main() -> int:
@@ -277,14 +293,12 @@ def main() -> int:
     parser.add_argument("out", type=Path, nargs="?", default=ROOT / "build" / "site", help="default: %(default)s")
     parser.add_argument("--copies", type=Path, default=ROOT / "runs" / "course", help="default: %(default)s")
     parser.add_argument("--preset", default="smoke", choices=contents.presets(), help="default: %(default)s")
-    parser.add_argument("--archives", type=Path, default=ROOT / "build" / "npm", help="default: %(default)s")
     options = parser.parse_args()
     try:
-        mathjax = fetch(*MATHJAX, SHA512, {"mathjax.js": "es5/tex-svg.js"}, options.archives)["mathjax.js"]
-        copies = [(each, executed(each, options.copies, options.preset)) for each in contents.notebooks()]
+        copies = {each.stem: executed(each, options.copies, options.preset) for each in contents.notebooks()}
         with tempfile.TemporaryDirectory() as folder:
             pages = assemble(Path(folder), copies)
-            build(Path(folder), options.out, mathjax)
+            build(Path(folder), options.out)
     except (BuildError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

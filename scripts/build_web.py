@@ -8,17 +8,18 @@ Needs the extra `onnx`, and npm, which fetches the runtime once. Look at it with
 """
 
 import argparse
+import base64
 import csv
 import gzip
 import hashlib
 import json
+import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from npm_archive import BuildError, fetch
 
 from manas_lite import load, open_split
 from manas_lite.compute.footprint import OVERHEAD, bytes_per_pixel
@@ -36,15 +37,35 @@ LIMIT = 15_000_000
 PACKAGE = "onnxruntime-web"
 VERSION = "1.30.0"
 SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
-RUNTIME = {"ort.mjs": "dist/ort.wasm.bundle.min.mjs", "ort.wasm.bin": "dist/ort-wasm-simd-threaded.wasm"}
+RUNTIME = {"ort.mjs": "ort.wasm.bundle.min.mjs", "ort.wasm.bin": "ort-wasm-simd-threaded.wasm"}
 """Files of the page, and those of the package that they are."""
 
 EXAMPLE, LEVEL = "coco_000000000471", "heavy"  # CC BY 2.0: a rainy version may be shown with its source named
 
 
+class BuildError(RuntimeError):
+    """The page cannot be built; the message says what to do."""
+
+
 def fetch_runtime(folder: Path) -> dict[str, bytes]:
-    """Return the page's files of onnxruntime-web, as `npm_archive.fetch` does."""
-    return fetch(PACKAGE, VERSION, SHA512, RUNTIME, folder)
+    """Return the page's files of onnxruntime-web, from the archive in `folder`, which npm fetches where it is missing.
+
+    Raises:
+        BuildError: npm is missing or fails, or the archive is not the pinned one.
+    """
+    archive = folder / f"{PACKAGE}-{VERSION}.tgz"
+    if not archive.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            command = ["npm", "pack", "--silent", "--pack-destination", str(folder), f"{PACKAGE}@{VERSION}"]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise BuildError(f"npm did not fetch {PACKAGE} {VERSION} ({error}): put its archive at {archive}") from None
+    found = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
+    if found != SHA512:
+        raise BuildError(f"{archive} has the sha512 {found}, expected {SHA512}: remove it and build again")
+    with tarfile.open(archive) as package:
+        return {name: package.extractfile(f"package/dist/{inside}").read() for name, inside in RUNTIME.items()}  # type: ignore[union-attr]
 
 
 def export_models() -> dict[str, tuple[dict[str, Any], bytes]]:

@@ -1,4 +1,4 @@
-"""Command line of the course: python -m tools.course {run,sweep,cost,index,slides,grade,export,strip,stamp} --help."""
+"""Command line of the course: python -m tools.course COMMAND --help; without a command it lists them all."""
 
 import argparse
 import sys
@@ -90,6 +90,10 @@ def parser() -> argparse.ArgumentParser:
 
     p = _command(commands, "index", _index, "write the index page over executed copies")
     p.add_argument("out", type=Path, nargs="?", default=Path("runs/course"), help="default: %(default)s")
+
+    p = _command(commands, "picture", _picture, "make the pictures that readers of the notebook files see")
+    p.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help=f"numbers or names ({names}), or `all`")
+    p.add_argument("--out", type=Path, default=Path("runs/course"), help="folder of the copies (default: %(default)s)")
 
     p = _command(commands, "slides", _slides, "make slides of notebooks from their executed copies")
     p.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help=f"numbers or names ({names}), or `all`")
@@ -279,6 +283,14 @@ def _index(options: argparse.Namespace) -> int:
     return 0
 
 
+def _picture(options: argparse.Namespace) -> int:
+    from tools.course import stamping
+
+    for notebook in _chosen(options.notebooks):
+        print(stamping.keep_picture(notebook, options.out))
+    return 0
+
+
 def _grade(options: argparse.Namespace) -> int:
     from tools.course import fences, grading
 
@@ -318,11 +330,14 @@ def _strip(options: argparse.Namespace) -> int:
 def _stamp(options: argparse.Namespace) -> int:
     from tools.course import stamping
 
+    outdated = stamping.outdated()
+    if outdated:
+        print("\n".join(outdated), file=sys.stderr)
     if options.check:
         stale = stamping.stale()
         for path in stale:
             print(f"{path.name} is not what its source makes: run `python -m tools.course stamp`", file=sys.stderr)
-        return int(bool(stale))
+        return int(bool(stale or outdated))
     if options.repository:
         address, ref, wheel = options.repository
         stamping.set_repository(address, ref, Path(wheel))

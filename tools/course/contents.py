@@ -53,6 +53,12 @@ class Notebook:
     trains: bool = False
     """Whether a run that took no training step has failed."""
 
+    picture: dict[str, str] = field(default_factory=dict)
+    """The picture that readers of the notebook file see: its text `alt`, and what it is made `of`.
+
+    That is a file of figures/, or the number (from 1) of a picture that a run shows.
+    """
+
     def worth(self, exercise: str) -> float:
         """Return the points of an exercise."""
         return self.points.get(exercise, 1.0)
@@ -66,6 +72,11 @@ class Notebook:
     def path(self) -> Path:
         """The student's notebook: what badges and JupyterLab open."""
         return folder() / f"{self.stem}.ipynb"
+
+    @property
+    def picture_path(self) -> Path:
+        """The file of its picture, beside other figures of the clone."""
+        return folder().parent / "figures" / "notebooks" / f"{self.stem}.webp"
 
     @cached_property
     def source(self) -> str:

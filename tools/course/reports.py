@@ -7,8 +7,8 @@ from typing import Any
 
 from manas_lite.runs.checkpoint import write_atomic
 from manas_lite.runs.record import read_json
-from tools.course import contents
-from tools.course.runner import last_picture
+from tools.course import contents, sources
+from tools.course.runner import pictures
 
 __all__ = ["render", "write_index"]
 
@@ -26,12 +26,14 @@ def render(copy: Path) -> Path:
     import nbformat
     from nbconvert import HTMLExporter
     from PIL import Image
+    from traitlets.config import Config
 
-    body, _ = HTMLExporter().from_notebook_node(nbformat.read(copy, as_version=4))
+    folded = Config({"TagRemovePreprocessor": {"enabled": True, "remove_input_tags": set(sources.FOLDED)}})
+    body, _ = HTMLExporter(config=folded).from_notebook_node(nbformat.read(copy, as_version=4))
     page = copy.with_suffix(".html")
-    picture = last_picture(copy)
-    if picture is not None:
-        image = Image.open(io.BytesIO(picture), formats=["PNG"]).convert("RGB")
+    shown = pictures(copy)
+    if shown:
+        image = Image.open(io.BytesIO(shown[-1]), formats=["PNG"]).convert("RGB")
         image.thumbnail((520, 340))
         image.save(copy.with_suffix(".png"))
     write_atomic(page, body.encode())  # last, and whole: a page that is there says that nothing is to be done

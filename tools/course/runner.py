@@ -270,10 +270,9 @@ def _outputs(copy: Path) -> Iterator[dict[str, Any]]:
                 yield dict(output["data"])
 
 
-def last_picture(copy: Path) -> bytes | None:
-    """Return the last picture that a run shows, as the bytes of a PNG."""
-    pictures = [output["image/png"] for output in _outputs(copy) if "image/png" in output]
-    return base64.b64decode(pictures[-1]) if pictures else None
+def pictures(copy: Path) -> list[bytes]:
+    """Return the pictures that a run shows, in order, as the bytes of PNG files."""
+    return [base64.b64decode(output["image/png"]) for output in _outputs(copy) if "image/png" in output]
 
 
 def _reason(error: Exception) -> str:

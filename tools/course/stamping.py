@@ -1,17 +1,29 @@
 """What is made from the sources: the student's notebooks, their badges and cost tables, and the table of the README."""
 
+import io
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from manas_lite.runs.checkpoint import sha256_of
-from tools.course import contents, sources
+from tools.course import contents, runner, sources, translations
 from tools.course.contents import Notebook
 from tools.course.runner import Outcome
 
-__all__ = ["record_cost", "record_run", "set_repository", "stale", "stamp", "strip"]
+__all__ = [
+    "keep_picture",
+    "outdated",
+    "record_cost",
+    "record_run",
+    "set_repository",
+    "stale",
+    "stamp",
+    "strip",
+    "student",
+]
 
 ADDRESSED = ("README.md", "README.zh-CN.md", "docs/install.md", "CONTRIBUTING.md", "CITATION.cff", "pyproject.toml")
 """Files of the root that state where the project lives."""
@@ -31,6 +43,11 @@ def stamp() -> list[Path]:
 def stale() -> list[Path]:
     """Return the files that `stamp` would write."""
     return [p for p, text in _wanted().items() if not p.is_file() or p.read_text(encoding="utf-8") != text]
+
+
+def outdated() -> list[str]:
+    """Return what is to be done by hand before notebooks in other languages can be made, a sentence for each text."""
+    return [line for notebook, _, file in translations.files() for line in translations.outdated(notebook, file)]
 
 
 def set_repository(address: str, ref: str, wheel: Path) -> None:
@@ -86,7 +103,52 @@ def record_run(outcome: Outcome, notebook: Notebook) -> None:
     record_cost(notebook, row)
     if outcome.preset == "smoke":
         executed = nbformat.read(outcome.copy, as_version=4)
-        notebook.path.write_text(sources.dumps(sources.build(notebook, stored=executed)), encoding="utf-8")
+        notebook.path.write_text(sources.dumps(student(notebook, executed)), encoding="utf-8")
+
+
+def student(notebook: Notebook, stored: Any = None) -> Any:
+    """Return the student's notebook (nbformat) as it is committed: below its title other languages, and a picture.
+
+    A notebook is committed without outputs, so that a reader on a code host would see no picture otherwise.
+    """
+    built = sources.build(notebook, stored=stored)
+    for other, language, _ in translations.files():
+        if other.stem == notebook.stem:
+            name = translations.path_of(notebook, language).name
+            built.cells[0].source += f"\n\n[{translations.NAMES[language]}]({name})"
+    if notebook.picture:
+        place = Path(os.path.relpath(notebook.picture_path, notebook.path.parent)).as_posix()
+        built.cells[0].source += f"\n\n![{notebook.picture['alt']}]({place})"
+    return built
+
+
+def keep_picture(notebook: Notebook, copies: Path) -> Path:
+    """Make the file of a notebook's picture, light and at most 900 pixels wide, and return its path.
+
+    Args:
+        notebook: which one; its row `picture` says what the picture is made of.
+        copies: folder of executed copies, where that is one of the pictures that a run shows.
+
+    Raises:
+        ValueError: where the row names no picture that there is.
+    """
+    from PIL import Image
+
+    of = notebook.picture.get("of", "")
+    if of.isdecimal():
+        shown = runner.pictures(copies / f"{notebook.stem}.ipynb")
+        if not 0 < int(of) <= len(shown):
+            raise ValueError(f"{copies} holds no copy of {notebook.stem} with a picture {of}: it shows {len(shown)}")
+        source: Any = io.BytesIO(shown[int(of) - 1])
+    else:
+        source = contents.folder().parent / "figures" / of
+        if not source.is_file():
+            raise ValueError(f"{notebook.stem}: `picture: {{of: {of}}}` is neither a number nor a file of figures/")
+    image = Image.open(source).convert("RGB")
+    image.thumbnail((900, 700))
+    notebook.picture_path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(notebook.picture_path, quality=80, method=6)
+    return notebook.picture_path
 
 
 def record_cost(notebook: Notebook, row: Mapping[str, Any]) -> None:
@@ -112,12 +174,13 @@ def strip(path: Path, *, answers: bool = True) -> None:
 
 
 def _wanted() -> dict[Path, str]:
-    import nbformat
-
     wanted = {}
     for notebook in contents.notebooks():
-        stored = nbformat.read(notebook.path, as_version=4) if notebook.path.is_file() else None
-        wanted[notebook.path] = sources.dumps(sources.build(notebook, stored=stored))
+        wanted[notebook.path] = sources.dumps(student(notebook, _stored(notebook.path)))
+    for notebook, language, file in translations.files():
+        path = translations.path_of(notebook, language)
+        if not translations.outdated(notebook, file):
+            wanted[path] = sources.dumps(translations.build(notebook, file, _stored(notebook.path)))
     readme = contents.folder() / "README.md"
     text = readme.read_text(encoding="utf-8")
     before, _, rest = text.partition(TABLE_START)
@@ -128,6 +191,13 @@ def _wanted() -> dict[Path, str]:
         if path.is_file():
             wanted[path] = addressed(path.read_text(encoding="utf-8"), name)
     return wanted
+
+
+def _stored(path: Path) -> Any:
+    """Return a notebook file (nbformat), or None where there is none yet."""
+    import nbformat
+
+    return nbformat.read(path, as_version=4) if path.is_file() else None
 
 
 def _table() -> str:
