@@ -1,6 +1,6 @@
 """The exported assignments, put through the real tools: solutions get full marks, blanks none, wrong answers none."""
 
-import ast
+import csv
 import json
 import os
 import shutil
@@ -12,61 +12,86 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tools.course import contents, exports, sources
+from tools.course import contents, exports, grading, sources
 from tools.course.__main__ import main
 
-NOTEBOOK = contents.notebooks()[0]
 WITH_EXERCISES = [notebook for notebook in contents.notebooks() if notebook.exercises]
 PLACES = [Path(sys.executable).parent, *filter(None, [os.environ.get("GRADERS_BIN")])]
 PATH = os.pathsep.join([*map(str, PLACES), os.environ["PATH"]])
-WRONG = {
-    "255 for the peak": {"my_psnr": "    return 20 * np.log10(255) - 10 * np.log10(np.mean((x - clean) ** 2))"},
-    "a constant": {"my_psnr": "    return 30.0", "my_padding": "    return 0"},
-    "an error": {"my_padding": "    return side // 0"},
-}
+KNOWN = os.pathsep.join([str(contents.folder().parent), str(Path(__file__).parent)])  # the kit, and `answers`
+SKIPPED = "no {package} here: install it into an environment of its own, and set GRADERS_BIN to its folder of programs"
+needs_otter = pytest.mark.skipif(
+    shutil.which("otter", path=PATH) is None, reason=SKIPPED.format(package="otter-grader")
+)
+needs_nbgrader = pytest.mark.skipif(
+    shutil.which("nbgrader", path=PATH) is None, reason=SKIPPED.format(package="nbgrader")
+)
+every_notebook = pytest.mark.parametrize("notebook", WITH_EXERCISES, ids=lambda n: n.stem)
 
 
 def run(*command: str, at: Path) -> str:
-    environment = {**os.environ, "PATH": PATH, "PYTHONPATH": str(contents.folder().parent)}
-    done = subprocess.run(command, cwd=at, env=environment, capture_output=True, text=True, timeout=300)
+    environment = {**os.environ, "PATH": PATH, "PYTHONPATH": KNOWN, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=at, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def answered(student: Path, answers: dict[str, str], to: Path) -> Path:
-    """A student's notebook with functions filled in: the last line of each is replaced by a body."""
-    built = nbformat.read(student, as_version=4)
-    for cell in built.cells:
-        for name, body in answers.items():
-            if cell.cell_type == "code" and f"def {name}(" in cell.source:
-                head = cell.source[: cell.source.rindex('"""') + 3]
-                cell.source = f"{head}\n{body}"
-                ast.parse(cell.source)
-    to.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(built, to)
-    return to
+def function_of(notebook: contents.Notebook, exercise: str) -> str:
+    """Return the name of the function that an exercise asks for."""
+    return grading._asked(notebook, exercise)[1]
 
 
-def solutions() -> dict[str, str]:
-    found = {}
-    for cell in sources.build(NOTEBOOK, "solution").cells:
-        if "exercise" in sources.tags(cell):
-            name = cell.source[4 : cell.source.index("(")]
-            found[name] = cell.source[cell.source.rindex('"""') + 4 :]
-    return found
+def solution_of(notebook: contents.Notebook, exercise: str) -> str:
+    """Return the code of an exercise's cell with its answer."""
+    cells = sources.build(notebook, "solution").cells
+    return next(cell.source for cell in cells if f"exercise:{exercise}" in sources.tags(cell))
 
 
-def hand_ins() -> dict[str, tuple[dict[str, str], list[bool]]]:
-    """Answers by name, and which of the two exercises are right."""
-    right = solutions()
-    cases = {"solution": (right, [True, True]), "blank": ({}, [False, False])}
-    for name, wrong in WRONG.items():
-        cases[name] = (right | wrong, [function not in wrong for function in right])
+def wrong(notebook: contents.Notebook, exercise: str, number: int) -> str:
+    """Return code that makes a known wrong answer the asked function."""
+    asked = function_of(notebook, exercise)
+    return f"from answers import WRONG\n\n{asked} = WRONG[{exercise!r}][{number}][0]"
+
+
+def hand_ins(notebook: contents.Notebook) -> dict[str, tuple[dict[str, str], set[str]]]:
+    """Return hand-ins by name: the code of their exercises, and which of these are right."""
+    exercises = notebook.exercises
+    right = {exercise: solution_of(notebook, exercise) for exercise in exercises}
+    first = exercises[0]
+    cases = {
+        "solution": (right, set(exercises)),
+        "blank": ({}, set()),
+        "first": ({e: right[e] if e == first else wrong(notebook, e, 0) for e in exercises}, {first}),
+    }
+    for number in range(3):
+        cases[f"wrong_{number}"] = ({e: wrong(notebook, e, number) for e in exercises}, set())
     return cases
 
 
+def hand_in(notebook: contents.Notebook, student: Path, codes: dict[str, str], to: Path) -> None:
+    """Write a student's notebook with code in place of the cells of some exercises."""
+    built = nbformat.read(student, as_version=4)
+    for exercise, code in codes.items():
+        head = f"def {function_of(notebook, exercise)}("
+        (cell,) = [cell for cell in built.cells if cell.cell_type == "code" and head in cell.source]
+        cell.source = code
+    to.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(built, to)
+
+
+def holds_no_answer(notebook: contents.Notebook, student: Path) -> bool:
+    """Return whether the student's copy lacks the lines of every answer."""
+    text = "\n".join(cell.source for cell in nbformat.read(student, as_version=4).cells)
+    given = [cell.source for cell in sources.build(notebook, "student").cells if cell.cell_type == "code"]
+    blanks = {line.strip() for source in given for line in source.splitlines()}
+    answers = [line for e in notebook.exercises for line in solution_of(notebook, e).splitlines()]
+    secret = [line for line in answers if len(line.strip()) > 12 and line.strip() not in blanks]
+    assert len(secret) >= len(notebook.exercises)
+    return not any(line in text for line in secret)
+
+
 @pytest.mark.parametrize("tool", exports.TOOLS)
-@pytest.mark.parametrize("notebook", WITH_EXERCISES, ids=lambda n: n.stem)
+@every_notebook
 def test_every_notebook_can_be_exported(notebook: contents.Notebook, tool: str, tmp_path: Path) -> None:
     path = exports.export(notebook, tool, tmp_path)
     made = nbformat.read(path, as_version=4)
@@ -82,46 +107,55 @@ def test_every_notebook_can_be_exported(notebook: contents.Notebook, tool: str, 
 
 
 def test_the_command_says_what_to_do_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["export", NOTEBOOK.number, "--to", "otter", "--out", str(tmp_path)]) == 0
-    assert f"otter assign {tmp_path / NOTEBOOK.stem}.ipynb" in capsys.readouterr().out
+    notebook = WITH_EXERCISES[0]
+    assert main(["export", notebook.number, "--to", "otter", "--out", str(tmp_path)]) == 0
+    assert f"otter assign {tmp_path / notebook.stem}.ipynb" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("otter", path=PATH) is None, reason="needs otter-grader (extra graders)")
-def test_otter_gives_the_marks_that_are_due(tmp_path: Path) -> None:
-    master = exports.export(NOTEBOOK, "otter", tmp_path)
+@needs_otter
+@every_notebook
+def test_otter_gives_the_marks_that_are_due(notebook: contents.Notebook, tmp_path: Path) -> None:
+    master = exports.export(notebook, "otter", tmp_path)
     run("otter", "assign", "--no-pdfs", str(master), "dist", at=tmp_path)
     (archive,) = (tmp_path / "dist" / "autograder").glob("*.zip")
     assert zipfile.is_zipfile(archive)
     student = tmp_path / "dist" / "student" / master.name
-    assert solutions()["my_padding"].strip() not in student.read_text()
-    for name, (answers, right) in hand_ins().items():
-        hand_in = answered(student, answers, tmp_path / "in" / f"{name}.ipynb")
-        out = tmp_path / "out" / name
+    assert holds_no_answer(notebook, student)
+    for name, (codes, right) in hand_ins(notebook).items():
+        handed_in, out = tmp_path / "in" / f"{name}.ipynb", tmp_path / "out" / name
+        hand_in(notebook, student, codes, handed_in)
         out.mkdir(parents=True)
-        run("otter", "run", "-a", str(archive), "-o", str(out), "--no-logo", str(hand_in), at=tmp_path)
+        run("otter", "run", "-a", str(archive), "-o", str(out), "--no-logo", str(handed_in), at=tmp_path)
         tests = json.loads((out / "results.json").read_text())["tests"]
-        marks = {test["name"]: test["score"] for test in tests if test["name"] in NOTEBOOK.exercises}
-        assert marks == dict(zip(NOTEBOOK.exercises, map(float, right), strict=True)), name
+        marks = {test["name"]: test["score"] for test in tests if test["name"] in notebook.exercises}
+        assert marks == {e: notebook.worth(e) if e in right else 0.0 for e in notebook.exercises}, name
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("nbgrader", path=PATH) is None, reason="needs nbgrader (extra graders)")
-def test_nbgrader_gives_the_marks_that_are_due(tmp_path: Path) -> None:
-    stem = NOTEBOOK.stem
-    exports.export(NOTEBOOK, "nbgrader", tmp_path)
+@needs_nbgrader
+@every_notebook
+def test_nbgrader_gives_the_marks_that_are_due(notebook: contents.Notebook, tmp_path: Path) -> None:
+    stem = notebook.stem
+    exports.export(notebook, "nbgrader", tmp_path)
     run("nbgrader", "generate_assignment", stem, at=tmp_path)
     student = tmp_path / "release" / stem / f"{stem}.ipynb"
-    assert solutions()["my_padding"].strip() not in student.read_text()
-    names = {name.replace(" ", "_"): case for name, case in hand_ins().items()}
-    for name, (answers, _) in names.items():
-        answered(student, answers, tmp_path / "submitted" / name / stem / f"{stem}.ipynb")
+    assert holds_no_answer(notebook, student)
+    cases = hand_ins(notebook)
+    for name, (codes, _) in cases.items():
+        hand_in(notebook, student, codes, tmp_path / "submitted" / name / stem / f"{stem}.ipynb")
     run("nbgrader", "autograde", stem, at=tmp_path)
+    for name, (_, right) in cases.items():
+        graded = nbformat.read(tmp_path / "autograded" / name / stem / f"{stem}.ipynb", as_version=4)
+        cells = {cell.metadata.get("nbgrader", {}).get("grade_id"): cell for cell in graded.cells}
+        failed = {
+            exercise
+            for exercise in notebook.exercises
+            if any(output.output_type == "error" for output in cells[f"{exercise}_test"].outputs)
+        }
+        assert failed == set(notebook.exercises) - right, name
     run("nbgrader", "export", at=tmp_path)
-    rows = (tmp_path / "grades.csv").read_text().splitlines()
-    header = rows[0].split(",")
-    scores = {}
-    for row in rows[1:]:
-        cells = dict(zip(header, row.split(","), strict=False))
-        scores[cells["student_id"]] = (float(cells["score"]), float(cells["max_score"]))
-    assert scores == {name: (float(sum(right)), 2.0) for name, (_, right) in names.items()}
+    with open(tmp_path / "grades.csv", newline="") as file:
+        scores = {row["student_id"]: (float(row["score"]), float(row["max_score"])) for row in csv.DictReader(file)}
+    most = sum(map(notebook.worth, notebook.exercises))
+    assert scores == {name: (sum(map(notebook.worth, right)), most) for name, (_, right) in cases.items()}

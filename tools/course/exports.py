@@ -19,6 +19,14 @@ NEXT = {
     "otter": "next: otter assign {file} dist, then otter run -a dist/autograder/*.zip HAND_IN.ipynb",
     "nbgrader": "next, in {folder}: nbgrader generate_assignment {stem}; after collecting, nbgrader autograde {stem}",
 }
+CONFIG = """\
+c = get_config()  # noqa: F821
+c.CourseDirectory.course_id = "manas_lite"
+# nbgrader's own limits, 30 and 4 seconds a cell, are less than a busy machine takes to import PyTorch.
+c.ExecutePreprocessor.timeout = 600
+c.ExecutePreprocessor.iopub_timeout = 60
+c.ExecutePreprocessor.startup_timeout = 300
+"""
 MARK = re.compile(r"^([ \t]*)# (BEGIN|END) SOLUTION", re.MULTILINE)
 
 
@@ -33,7 +41,6 @@ def export(notebook: Notebook, tool: str, out: Path) -> Path:
     Raises:
         ValueError: where the notebook has no exercise.
     """
-    import jupytext
     import nbformat
     from nbformat.v4 import new_markdown_cell, new_notebook
 
@@ -41,7 +48,7 @@ def export(notebook: Notebook, tool: str, out: Path) -> Path:
         raise ValueError(f"{notebook.stem} has no exercise: there is nothing to grade in it")
     title = new_markdown_cell(f"# {notebook.number} · {notebook.title}: exercises\n\n{notebook.purpose}")
     cells, text = [title], None
-    for cell in jupytext.reads(notebook.source, fmt="py:percent").cells:
+    for cell in sources.read(notebook):
         named = {tag.partition(":")[0]: tag.partition(":")[2] for tag in sources.tags(cell) if ":" in tag}
         if cell.cell_type == "markdown":
             text = cell.source
@@ -61,8 +68,7 @@ def export(notebook: Notebook, tool: str, out: Path) -> Path:
     if tool == "nbgrader":
         path = out / "source" / notebook.stem / f"{notebook.stem}.ipynb"
         (out / "nbgrader_config.py").parent.mkdir(parents=True, exist_ok=True)
-        settings = 'c = get_config()  # noqa: F821\nc.CourseDirectory.course_id = "manas_lite"\n'
-        (out / "nbgrader_config.py").write_text(settings, encoding="utf-8")
+        (out / "nbgrader_config.py").write_text(CONFIG, encoding="utf-8")
     path.parent.mkdir(parents=True, exist_ok=True)
     made = new_notebook(cells=cells, metadata={"kernelspec": sources.KERNEL, "language_info": {"name": "python"}})
     nbformat.write(made, path)

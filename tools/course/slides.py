@@ -1,14 +1,16 @@
 """Slides of a notebook, made from its executed copy: for the lecturer who teaches from the same source.
 
-A section (`## `) is a slide: its heading, first paragraph, lists, tables and formulas, with its first picture
-beside them. Each further picture is a slide of its own; exercises are slides with their blank. What a section says
-besides, and every "What you should see", goes into the speaker's notes (key S). A cell tagged `slides:skip` in its
-source is left out.
+A section (`## `) is a slide: its heading, what is said in a few words, and beside them the section's first picture. The
+few words are the lines `slides: ...` of the section's source, a bullet for each; readers of the notebook do not see
+them. In a section without such lines they are its first paragraph, its lists and formulas. Each question, each table,
+each further picture and what is printed in several lines is a slide of its own, as are the exercises with their blank.
+What a section says besides, and every "What you should see", goes into the speaker's notes (key S). A cell tagged
+`slides:skip` is left out.
 
-The page holds reveal.js and needs no network. Only formulas are set by MathJax from the web; without it they are shown
-as they are written.
+The page holds reveal.js, and KaTeX with its fonts where there are formulas: it needs no network.
 """
 
+import base64
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,47 +20,46 @@ from manas_lite.runs.record import read_json
 from tools.course import sources
 from tools.course.contents import Notebook
 
-__all__ = ["deck", "unfit", "write_slides"]
+__all__ = ["bullets", "deck", "unfit", "write_slides"]
 
 CHANGING = {"facts", "injected-parameters"}  # cells that differ between runs of one source
-UNSPOKEN = {"facts", "setup", "versions", "parameters", "injected-parameters", "imports", "check", "record"}
+UNSPOKEN = {"facts", "setup", "versions", "kept", "parameters", "injected-parameters", "imports", "check", "record"}
 SKIPPED_SECTIONS = ("## Exercises", "## Summary", "## From files")
 BARE = "slides:output-only"
 LONGEST = 14  # lines of printed text that a slide holds
 REVEAL = Path(__file__).parent / "reveal"  # reveal.js 4.6.1, with its licence
+KATEX = Path(__file__).parent / "katex"  # KaTeX 0.19.1 and its fonts, with its licence
 STYLE = """<style>
 :root { --jp-code-font-size: 24px; --jp-ui-font-size1: 24px; --jp-content-font-size1: 28px }
-.reveal, .reveal .jp-RenderedHTMLCommon, .reveal .jp-RenderedHTMLCommon table { font-size: 28px }
+.reveal, .reveal .jp-RenderedHTMLCommon { font-size: 28px }
 .reveal h1 { font-size: 1.9em; text-transform: none }
-.reveal h2 { font-size: 1.4em; text-transform: none }
-.reveal pre, .reveal pre code, .reveal .highlight { font-size: 24px; line-height: 1.25 }
-.reveal section.beside > section, .reveal section.beside:not(:has(section)) { display: grid !important;
-  grid-template-columns: 1fr 1.2fr; column-gap: 1em; align-content: start }
+.reveal h2, .reveal h3 { font-size: 1.4em; text-transform: none }
+.reveal pre, .reveal pre code, .reveal .highlight { font-size: 24px; line-height: 1.25; white-space: pre-wrap }
+.reveal li { margin: 0.3em 0 } .reveal .jp-RenderedHTMLCommon ul { padding-left: 1em }
+.reveal .jp-RenderedHTMLCommon table { width: 100%; font-size: 24px }
+.reveal section.beside.present { display: grid !important; grid-template-columns: 1fr 1.5fr; column-gap: 1em;
+  align-content: start }
+.reveal section.beside .head { grid-column: 1 / span 2 }
 .reveal section.beside .words { grid-column: 1 }
-.reveal section.beside .picture { grid-column: 2; grid-row: 1 / span 40 }
-.reveal .slides { text-align: left } .reveal img { max-height: 62vh; width: auto }
+.reveal section.beside .picture { grid-column: 2; grid-row: 2 / span 40; align-self: start }
+.reveal .slides { text-align: left } .reveal section img { width: 100%; max-height: 560px; object-fit: contain;
+  object-position: left top }
 .reveal .jp-OutputArea-prompt, .reveal .jp-InputPrompt { display: none }
 </style>"""
-
-
-MATHJAX = """<script>
-window.MathJax = { tex: { inlineMath: [["$", "$"], ["\\\\(", "\\\\)"]] } };
-</script>
-<script async src="https://cdn.jsdelivr.net/npm/mathjax@3/es5/tex-chtml.js"></script>"""
 START = """
 for (const slide of document.querySelectorAll(".slides section")) {
   if (slide.querySelector(":scope > section")) continue;
   const parts = [...slide.children].filter((part) => part.tagName !== "ASIDE");
   const pictures = parts.filter((part) => part.querySelector("img"));
-  if (pictures.length && pictures.length < parts.length) {
-    slide.classList.add("beside");
-    for (const part of parts) {
-      part.classList.add(pictures.includes(part) || part.matches("h1, h2") ? "picture" : "words");
-    }
-  }
+  const kind = (part) => pictures.includes(part) ? "picture" : part.querySelector("h1, h2, h3") ? "head" : "words";
+  for (const part of parts) part.classList.add(kind(part));
+  if (pictures.length && slide.querySelector(":scope > .words")) slide.classList.add("beside");
 }
-Reveal.initialize({ controls: true, progress: true, history: true, slideNumber: "c/t", width: 1280, height: 720,
-  plugins: [RevealNotes] });
+if (window.renderMathInElement) renderMathInElement(document.querySelector(".slides"), { throwOnError: false,
+  ignoredClasses: ["notes"], delimiters: [{ left: "$$", right: "$$", display: true },
+    { left: "$", right: "$", display: false }] });
+Reveal.initialize({ controls: true, progress: true, history: true, slideNumber: "c/t", center: false,
+  width: 1280, height: 720, plugins: [RevealNotes] });
 """
 
 
@@ -84,12 +85,26 @@ def _whole(body: str) -> str:
     body = re.sub(r"<script type=\"module\">.*?</script>", "", body, flags=re.DOTALL)
     head, _, foot = body.rpartition("<script>\nrequire(")
     foot = foot.partition("</script>")[2]
-    return head.replace("</head>", f"{sheets}{STYLE}{MATHJAX}</head>", 1) + scripts + f"<script>{START}</script>" + foot
+    if "$" in re.sub(r"<(script|style)\b.*?</\1>", "", head, flags=re.DOTALL):
+        sheets += f"<style>{_with_fonts((KATEX / 'katex.min.css').read_text(encoding='utf-8'))}</style>"
+        for name in ("katex.min.js", "auto-render.min.js"):
+            scripts += f"<script>{(KATEX / name).read_text(encoding='utf-8')}</script>"
+    return head.replace("</head>", f"{sheets}{STYLE}</head>", 1) + scripts + f"<script>{START}</script>" + foot
 
 
 def _part(name: str) -> str:
     """Return a file of reveal.js, without fonts that it would look for beside the page."""
     return re.sub(r"@import [^;]*;", "", (REVEAL / name).read_text(encoding="utf-8"))
+
+
+def _with_fonts(sheet: str) -> str:
+    """Return a style sheet of KaTeX that holds its fonts."""
+
+    def held(found: re.Match[str]) -> str:
+        data = base64.b64encode((KATEX / found[1]).read_bytes()).decode()
+        return f'src:url(data:font/woff2;base64,{data}) format("woff2")'
+
+    return re.sub(r"src:url\(fonts/([\w-]+\.woff2)\)[^}]*(?=})", held, sheet)
 
 
 def unfit(notebook: Notebook, copy: Path) -> str:
@@ -113,56 +128,130 @@ def _lasting(notebook: Any) -> list[str]:
     return [cell.source for cell in notebook.cells if not CHANGING & set(sources.tags(cell))]
 
 
+def bullets(source: str) -> dict[str, list[str]]:
+    """Return the lines `slides: ...` of a notebook's source, by the heading of their section."""
+    found: dict[str, list[str]] = {}
+    heading = ""
+    for line in source.splitlines():
+        if line.startswith(("# ## ", "# ### ")):
+            heading = line.removeprefix("# ")
+        elif line.startswith("# slides: "):
+            found.setdefault(heading, []).append(line.removeprefix("# slides: "))
+    return found
+
+
 def deck(notebook: Notebook, executed: Any) -> Any:
     """Return the cells of the slides (nbformat), each with its `slide_type`, from an executed copy of the notebook."""
     from nbformat.v4 import new_notebook
 
     blanks = {_exercise(cell): cell.source for cell in sources.build(notebook, "student").cells}
-    cells: list[Any] = []
-    pictured = False  # whether the present section has its picture
+    made = _Deck(bullets(notebook.source))
     for cell in executed.cells:
         tags = set(sources.tags(cell))
         if tags & UNSPOKEN or "slides:skip" in tags:
             continue
         if cell.cell_type == "markdown":
-            cells.extend(_prose(cell.source))
-            pictured = pictured and not any(line.startswith("#") for line in cell.source.splitlines())
+            for block in _blocks(cell.source):
+                made.prose(block)
         elif "exercise" in tags:
-            cells.append(_code(blanks[_exercise(cell)], [], "-"))
+            made.code(blanks[_exercise(cell)], [])
         elif shown := [output for output in cell.outputs if _fits(output)]:
-            cells.append(_code(cell.source, shown, "slide" if pictured and not _text_only(shown) else "-"))
-            pictured = pictured or not _text_only(shown)
-    return new_notebook(cells=cells, metadata=executed.metadata)
+            made.output(shown)
+    made.say_notes()
+    return new_notebook(cells=made.cells, metadata=executed.metadata)
+
+
+class _Deck:
+    """The cells of the slides so far, and the section that they have come to."""
+
+    def __init__(self, told: dict[str, list[str]]) -> None:
+        self.told, self.cells = told, list[Any]()
+        self.heading = self.few = ""  # of the section
+        self.leads = True  # the next plain paragraph is the section's first
+        self.pictured = False  # the section has its picture
+        self.place: int | None = None  # where its picture goes: after the few words
+        self.spoken: list[str] = []
+
+    def prose(self, block: str) -> None:
+        """Add a block of text: a heading, a paragraph, a list, a table, a formula."""
+        if block.startswith("**Stop here"):
+            return
+        if block.startswith("#"):
+            self.say_notes()
+            self.heading = "" if block.startswith(SKIPPED_SECTIONS) else block
+            self.pictured, self.place = False, None
+            self.few = "\n".join(f"* {line}" for line in self.told.get(block, []))
+            self.leads = not self.few
+            if self.heading:
+                self.markdown(block, "slide")
+            if self.few:
+                self.markdown(self.few, "-")
+                self.place = len(self.cells)
+        elif block.startswith("> **Predict"):
+            self.say_notes()
+            self.markdown(block, "slide")
+            self.place = None  # the section's picture is the answer: it comes after the question
+        elif re.match(r"\*\*\d+\. ", block):  # an exercise's text
+            self.say_notes()
+            self.markdown(block, "slide")
+            self.heading, self.leads = "", False
+        elif block.startswith(("|", "```")):
+            if self.heading and not self.leads:
+                self.begin()
+            self.markdown(block, "-")
+        elif self.heading not in self.told and (
+            block.startswith(("* ", "1. ", "[![", "$$")) or (self.leads and not block.startswith("**What you"))
+        ):
+            self.markdown(block, "-")
+            self.leads = self.leads and block.startswith("[![")
+        else:
+            self.spoken.append(block)
+
+    def output(self, shown: list[Any]) -> None:
+        """Add what a cell put out: a picture beside the words if it is the first, everything else on its own."""
+        pictures = [output for output in shown if output.output_type != "stream"]
+        texts = [output.text.strip() for output in shown if output.output_type == "stream"]
+        if pictures or (self.few and len("\n".join(texts).splitlines()) == 1):
+            self.spoken += texts
+            if not pictures:
+                return
+        if pictures and not self.pictured and self.place is not None:
+            self.code("", pictures)
+            self.cells.insert(self.place, self.cells.pop())
+        else:
+            if self.heading and (self.pictured or not pictures or self.few):
+                self.begin()
+            if pictures and not self.pictured and self.few:
+                self.markdown(self.few, "-")
+            self.code("", pictures or shown)
+        self.pictured = self.pictured or bool(pictures)
+
+    def begin(self) -> None:
+        """Begin a further slide of the section."""
+        self.say_notes()
+        self.markdown(self.heading.splitlines()[0], "slide")
+
+    def say_notes(self) -> None:
+        """Give what is only said to the slide that it belongs to."""
+        if self.spoken:
+            self.markdown("\n\n".join(self.spoken), "notes")
+            self.spoken.clear()
+
+    def markdown(self, source: str, slide_type: str) -> None:
+        from nbformat.v4 import new_markdown_cell
+
+        self.cells.append(new_markdown_cell(source, metadata={"slideshow": {"slide_type": slide_type}}))
+
+    def code(self, source: str, outputs: list[Any]) -> None:
+        from nbformat.v4 import new_code_cell
+
+        metadata = {"slideshow": {"slide_type": "-"}, "tags": [BARE] if outputs else []}
+        self.cells.append(new_code_cell(source, outputs=outputs, metadata=metadata))
 
 
 def _exercise(cell: Any) -> str | None:
     """Return the tag `exercise:NAME` of a cell that has one."""
     return next((tag for tag in sources.tags(cell) if tag.startswith("exercise:")), None)
-
-
-def _prose(source: str) -> Iterator[Any]:
-    """Yield a slide for every heading, the blocks that are shown, and those that are said."""
-    spoken: list[str] = []
-    leads = True  # the next plain paragraph is the section's first
-    for block in _blocks(source):
-        if block.startswith("**Stop here"):
-            continue
-        if block.startswith("#"):
-            yield from _notes(spoken)
-            leads = True
-            if not block.startswith(SKIPPED_SECTIONS):
-                yield _markdown(block, "slide")
-        elif block.startswith("> **Predict"):
-            yield _markdown(block, "fragment")
-        elif re.match(r"\*\*\d+\. ", block):  # an exercise's text
-            yield _markdown(block, "slide")
-            leads = False
-        elif block.startswith(("|", "```", "* ", "1. ", "[![")) or (leads and not block.startswith("**What you")):
-            yield _markdown(block, "-")
-            leads = leads and block.startswith("[![")
-        else:
-            spoken.append(block)
-    yield from _notes(spoken)
 
 
 def _blocks(source: str) -> Iterator[str]:
@@ -178,30 +267,7 @@ def _blocks(source: str) -> Iterator[str]:
             lines = []
 
 
-def _notes(spoken: list[str]) -> Iterator[Any]:
-    if spoken:
-        yield _markdown("\n\n".join(spoken), "notes")
-        spoken.clear()
-
-
 def _fits(output: Any) -> bool:
     if output.output_type == "stream":
         return output.name == "stdout" and len(output.text.splitlines()) <= LONGEST
     return "image/png" in output.get("data", {})
-
-
-def _text_only(outputs: list[Any]) -> bool:
-    return all(output.output_type == "stream" for output in outputs)
-
-
-def _markdown(source: str, slide_type: str) -> Any:
-    from nbformat.v4 import new_markdown_cell
-
-    return new_markdown_cell(source, metadata={"slideshow": {"slide_type": slide_type}})
-
-
-def _code(source: str, outputs: list[Any], slide_type: str) -> Any:
-    from nbformat.v4 import new_code_cell
-
-    metadata = {"slideshow": {"slide_type": slide_type}, "tags": [BARE] if outputs else []}
-    return new_code_cell(source, outputs=outputs, metadata=metadata)

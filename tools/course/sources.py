@@ -15,12 +15,13 @@ from typing import Any, Literal
 from tools.course import contents
 from tools.course.contents import Notebook
 
-__all__ = ["build", "clean", "compared", "cost_table", "dumps", "head", "same_parameters", "tags"]
+__all__ = ["build", "clean", "compared", "cost_table", "dumps", "head", "read", "same_parameters", "tags"]
 
 Version = Literal["student", "solution"]
 
 COMPARE = "# NBVAL_CHECK_OUTPUT"
 SOLUTION = re.compile(r"^([ \t]*)# BEGIN SOLUTION\n.*?^[ \t]*# END SOLUTION\n?", re.MULTILINE | re.DOTALL)
+SLIDES = re.compile(r"(^slides: .*\n)+\n*", re.MULTILINE)
 MARKER = re.compile(r"^[ \t]*# (?:BEGIN|END) SOLUTION\n?", re.MULTILINE)
 LASTING = ("kernelspec", "language_info", "accelerator", "colab")
 """What the metadata of a committed notebook may hold."""
@@ -91,10 +92,9 @@ def build(notebook: Notebook, version: Version = "student", *, stored: Any = Non
     Raises:
         ValueError: where the source holds an exercise without a solution.
     """
-    import jupytext
     from nbformat.v4 import new_notebook
 
-    body = jupytext.reads(notebook.source, fmt="py:percent").cells
+    body = read(notebook)
     folds = _answers(body) if version == "student" else {}
     cells = head(notebook)
     for cell in body:
@@ -108,6 +108,17 @@ def build(notebook: Notebook, version: Version = "student", *, stored: Any = Non
             cell["outputs"] = kept.get(cell.source, [])
             cell["execution_count"] = _count(cell)
     return new_notebook(cells=cells, metadata=metadata(notebook))
+
+
+def read(notebook: Notebook) -> list[Any]:
+    """Return the cells of a notebook's source, without the lines that are for its slides."""
+    import jupytext
+
+    cells = jupytext.reads(notebook.source, fmt="py:percent").cells
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            cell.source = SLIDES.sub("", cell.source + "\n").rstrip("\n")
+    return cells
 
 
 def metadata(notebook: Notebook) -> dict[str, Any]:
