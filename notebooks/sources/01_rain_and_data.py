@@ -1,23 +1,32 @@
 # %% tags=["parameters"]
 data = "photos"  # "photos" (bundled), a set's name, a folder, or the web address of an archive
+download = ""  # a real set to fetch: "rain100l", another set's name, or a web address; empty: fetch nothing
 scene = 4  # which training scene to look at, from 0
 level = "heavy"  # rain of the blending comparison: light, medium, heavy, or a number as text
 seed = 0  # of rain, splits and batches
 pictures_scored = 8  # training scenes over which the convention table is averaged
 
 # %% tags=["imports"]
+import hashlib
+
 import numpy as np
 import torch
+from PIL import Image
 
 from manas_lite import draw, metrics, open_split
 from manas_course import widgets
 from manas_course import checks, illustrations as pictures
 from manas_lite.data import LeakError, scene_loader, sealed
+from manas_lite.data.registry import data_folder, data_set, data_sets, manual_steps
+from manas_lite.data.similarity import SAME, signature, similar_pairs
 from manas_lite.photos.images import to_tensor
 from manas_lite.rain import add_rain, rain_scene, rain_streaks
 
 # %% [markdown]
 # ## A scene: one background, several rains
+#
+# slides: One clean picture, several rains: a **scene**
+# slides: All of its rains have *one* right answer
 #
 # Pairs of a rainy and a clean photograph of the *same* moment hardly exist: when it rains, it rains. Nearly all
 # training pictures are therefore clean photographs with rain laid over. That has a good side: one background can have
@@ -25,8 +34,10 @@ from manas_lite.rain import add_rain, rain_scene, rain_streaks
 # **multi-to-one** training, and a **scene** is its unit.
 
 # %%
-split = open_split(course.local(data), seed=seed)
-shown = split.train[min(scene, len(split.train) - 1)]
+source = course.fetched(download) if download else course.local(data)
+split = open_split(source, seed=seed)
+scenes = split.train or split.test  # some sets hold test pictures alone
+shown = scenes[min(scene, len(scenes) - 1)]
 rainy_versions, clean = shown.read()
 print(f"scene {shown.name}: rainy {rainy_versions.shape}, clean {clean.shape}, {shown.labels}")
 assert rainy_versions.dtype == clean.dtype == np.uint8
@@ -43,9 +54,20 @@ draw.scene(three)
 # than Rain100H.
 #
 # > **Predict.** A streak crosses a white sky and a dark wall. Where does it change the picture more?
+#
+# <details><summary>Answer: write yours down first, then click</summary>
+#
+# On the dark wall. Against the white sky there is hardly any darkness left that the streak could take away: the
+# formula below has the factor 1 − B.
+#
+# </details>
 
 # %% [markdown]
 # ## Laying rain over a picture
+#
+# slides: Light adds up, but nothing is brighter than white
+# slides: Screen blending: $1 - O = (1 - B)(1 - S)$
+# slides: Against a bright sky a streak vanishes
 #
 # Light that comes through a streak *adds*, but a pixel cannot be brighter than white. Let B be the background, S the
 # streaks and O the rainy picture, all in [0, 1]. **Screen blending** multiplies the *darkness*, 1 − value:
@@ -92,16 +114,19 @@ widgets.rainfall(clean)
 # %% [markdown]
 # ## Measuring: always name the convention
 #
+# slides: 30 dB of *what*? RGB or brightness
+# slides: The same pictures, two different numbers
+#
 # "30 dB" means little until one knows of *what*. Two conventions are common: `rgb` compares the three channels, `y` the
 # brightness as MATLAB computes it (16 … 235 of 255). The same pictures score differently, and papers mix them.
 
 # %%
 rows = {}
-for each in split.train[:pictures_scored]:
+for each in scenes[:pictures_scored]:
     versions, target = each.read()
     for label, version in zip(each.labels, versions, strict=True):
         pair = to_tensor(version)[None], to_tensor(target)[None]
-        rows.setdefault(label if len(split.train[0].labels) < 6 else "all", []).append(
+        rows.setdefault(label if len(scenes[0].labels) < 6 else "all", []).append(
             [metrics.psnr(*pair, c).item() for c in ("rgb", "y")]
         )
 for label, values in rows.items():
@@ -123,12 +148,15 @@ print(f"difference {20 * np.log10(255 / 219):.2f} dB")
 # %% [markdown]
 # ## Splits: by scene, or they leak
 #
+# slides: Rains of one scene share the answer
+# slides: Split by **scene**, never by picture
+#
 # Three rains of a scene share one background. If one goes to training and another to the test, the network has seen the
 # answer. Public sets are full of such leaks: of Rain100H's old training pictures, 546 share a background with its
 # test set. What happens if we split *pictures* at random?
 
 # %%
-everything = [(f"{s.name}_{label}", s.name) for s in split.train for label in s.labels]
+everything = [(f"{s.name}_{label}", s.name) for s in scenes for label in s.labels]
 rng = np.random.default_rng(seed)
 order = rng.permutation(len(everything))
 cut = len(everything) // 5
@@ -151,15 +179,109 @@ with sealed(split.test):
         raise AssertionError("the seal does not hold")
 
 # %% [markdown]
+# ## Get a real set
+#
+# slides: A **mirror** is a copy that somebody else keeps
+# slides: Size finds a web page, only the hash finds a wrong bit
+# slides: Then the leak report, then the split
+#
+# The bundled photographs fit into a lecture; research is compared on published sets. Rain100L and Rain100H (Yang et al.,
+# 2017), Rain800, DID-MDN and their kin are photographs under rendered rain, some hundred to some ten thousand pairs. Five
+# steps lie between the name of such a set and a number that you may report. This section takes them all.
+#
+# **1. Where is it?** Authors' own pages vanish. What is left are **mirrors**: copies that somebody else keeps, often on a
+# Google Drive, some of them re-packed, renamed, or cut to the test half. A mirror is not the set. It becomes the set once
+# you have checked what arrived. The kit knows the published ones by name; here is what it knows of one of them.
+
+# %%
+for each in data_sets().values():
+    counts = ", ".join(f"{count:,} {part}" for part, count in each.pairs.items())
+    print(f"{each.name:<16}{counts:<38}{'one command' if each.automatic else 'by hand'}")
+print()
+print(manual_steps(data_set("rain100l"), data_folder()))
+
+# %% [markdown]
+# **What you should see.** A table of sets, and for Rain100L its licence, its citation, and steps: an address on Google
+# Drive, a folder, a command. *No published checksum* stands there, as for nearly all rain sets: nobody ever said which bytes
+# are the right ones.
+#
+# **2. Fetch it.** Nothing was downloaded so far, and nothing will be unless you ask. Set `download = "rain100l"` in the
+# parameters and run the notebook again: it fetches that set (through `gdown`, as it lies on a Drive), and everything below
+# uses it. A web address works as well: a lecturer's archive of pairs, say. Bytes arrive in a file called `.part`, a cut line
+# is resumed where it broke, and a second run fetches nothing. On Colab a set is fetched anew each day, unless you
+# set `os.environ["MANAS_LITE_SETS"]` to a folder of your Drive first. Where Google Drive answers that a quota is used up, no
+# program can help: download the file in a browser, put it where the second of the three printed steps says, and run again.
+
+# %%
+print(f"this notebook looks at: {source}")
+print("\n".join(course.receipts()) or "nothing was downloaded so far")
+
+# %% [markdown]
+# **3. Is it whole?** Three faults are common. The line was cut; a *web page* came in place of the file (a quota, a
+# login) and was saved under its name; a byte is wrong. Size finds the first two. Only a **hash** finds the third: a
+# number that is computed from all bytes, and is another one as soon as a single bit differs.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+archive = bytes(range(256)) * 4000  # stands for a set of a megabyte
+damaged = bytearray(archive)
+damaged[500_000] ^= 1  # one bit of eight million
+page = b"<!doctype html><title>Google Drive - Quota exceeded</title>"
+for name, body in {"right": archive, "cut": archive[:900_000], "page": page, "damaged": damaged}.items():
+    print(f"{name:<8}{len(body):>10,} bytes   sha256 {hashlib.sha256(body).hexdigest()[:12]}...")
+
+# %% [markdown]
+# **What you should see.** Two files of the right size, and only one with the right hash. Since no publisher states one, the
+# kit writes down the hash of the first archive that unpacks to the right pictures, and holds every later one against it
+# (*trust on first use*): a mirror that changes overnight is noticed. What you report should name the hash, for "Rain100L"
+# alone has at least two meanings.
+#
+# **4. Does it leak?** Compare every test picture with every training picture, by what they *show*. Names do not help: the
+# same background is `norain-7.png` in one set and `201.jpg` in the next, smaller, cropped and compressed again. The kit
+# reduces a picture to 576 numbers (its edges on a grid of 24 × 24, whatever the light), and two pictures of one background
+# have a similarity of 0.65 or more. Here is a leak that we plant ourselves: a training picture, shrunk, cropped, and made
+# darker.
+
+# %%
+marks = {
+    part: np.array([signature(s.clean.read()) for s in getattr(split, part)[:40]]).reshape(-1, 576)
+    for part in ("train", "val", "test")
+}
+for part in ("val", "test"):
+    print(f"{part}: {len(similar_pairs(marks[part], marks['train'], SAME))} backgrounds in training, too")
+cropped = Image.fromarray(clean).crop((width // 90, height // 90, width - width // 120, height - height // 80))
+smaller = cropped.resize((240, 160))
+planted = signature(np.uint8(0.8 * np.asarray(smaller)))
+own = [signature(s.clean.read()) for s in scenes[:40]]
+likeness = sorted((float(planted @ mark) for mark in own), reverse=True)
+print(f"the planted one: {likeness[0]:.2f} alike; the next one {likeness[1]:.2f}; from {SAME} on: the same")
+assert likeness[0] > SAME > likeness[1]
+
+# %% [markdown]
+# **What you should see.** No leak in the bundled photographs, and the planted one found, far from all others. On whole
+# folders it is one command, `python -m manas_lite.data leaks TRAIN TEST`. Published sets need it: nine pictures of Rain100L
+# occur twice in it, and whoever trains on BSD300 or BSDS500 has seen its backgrounds.
+#
+# **5. Split it.** Where a set comes with training and test pictures, its test half stays the test set. What is missing (a
+# validation part, mostly) is taken from the training half, *by background*. Then the counts are printed and compared with
+# what the set should have. This is what the next line has done above, and why `open_split` warns when a number differs.
+
+# %%
+print({part: len(getattr(split, part)) for part in ("train", "val", "test")}, "scenes")
+
+# %% [markdown]
 # ## Batches
+#
+# slides: A batch holds whole scenes
+# slides: It depends on (seed, step) alone: a cut run continues exactly
 #
 # A batch holds *scenes*: all rains of a scene are cropped and flipped alike, with the one clean patch beside them.
 # What a batch holds depends on (seed, step) alone, so that a run that was cut continues exactly.
 
 # %%
-loader = scene_loader(split.train, batch=4, patch=64, seed=seed, steps=3)
+loader = scene_loader(scenes, batch=4, patch=64, seed=seed, steps=3)
 first = next(iter(loader))
-again = next(iter(scene_loader(split.train, batch=4, patch=64, seed=seed, steps=3)))
+again = next(iter(scene_loader(scenes, batch=4, patch=64, seed=seed, steps=3)))
 print("rainy", tuple(first.rainy.shape), first.rainy.dtype, " clean", tuple(first.clean.shape))
 assert torch.equal(first.rainy, again.rainy)
 batch = first.to("cpu")  # float32 in [0, 1] from here on
@@ -170,7 +292,10 @@ assert 0 <= batch.rainy.min() <= batch.rainy.max() <= 1
 #
 # ## Exercises
 #
-# **1. Screen blending**, from the formula above: B and S go in, O comes out.
+# **1. Screen blending**, from the formula above: B and S go in, O comes out. (One line.)
+#
+# *Why it matters.* Whoever adds streaks instead makes rain that no sky ever showed, and a network learns to remove
+# exactly that.
 
 
 # %% tags=["exercise", "exercise:screen_blend"]
@@ -191,6 +316,9 @@ checks.screen_blend(my_screen)
 # \mathrm{PSNR} = -10 \log_{10} \frac1n \sum_{\text{pixels}} (Y_1 - Y_2)^2 .$$
 #
 # Clamp first: a network may leave [0, 1].
+#
+# *Why it matters.* Two groups that report "PSNR" in two conventions differ by more than a dB, and many tables mix
+# them.
 
 
 # %% tags=["exercise", "exercise:psnr_y"]
@@ -207,7 +335,11 @@ def my_psnr_y(x, clean):
 checks.psnr_y(my_psnr_y)
 
 # %% [markdown]
-# **3. A split that does not leak.** `share` is the share of *scenes* that go to validation.
+# **3. A split that does not leak.** `share` is the share of *scenes* that go to validation. (A small project: the same
+# seed must give the same split in another process, too.)
+#
+# *Why it matters.* A network that has seen a test picture's background is not tested by it, and its score looks
+# splendid.
 
 
 # %% tags=["exercise", "exercise:split_by_scene"]
@@ -228,6 +360,9 @@ checks.split_by_scene(my_split)
 # %% [markdown]
 # ## A picture worth keeping
 #
+# slides: Within one level, pictures differ by several dB
+# slides: So compare on the *same* pictures
+#
 # How much harder is each level, and how much do scenes differ? Every point is one rainy picture of the training scenes.
 
 # %%
@@ -243,6 +378,9 @@ pictures.profile(
 # %% [markdown]
 # ## What this shows, and what it does not
 #
+# slides: Which pictures are averaged decides a mean: compare in pairs
+# slides: All of this rain is synthetic
+#
 # The levels lie apart, yet within one level pictures differ by several dB, because bright pictures lose less: a mean
 # over few pictures depends on *which*. Comparisons must use the same pictures, paired. And all of this is synthetic:
 # no drops on the lens, no fog, no splashes. A network that is good here may do little on a real storm (notebook 08).
@@ -251,6 +389,7 @@ pictures.profile(
 #
 # * scene = one clean picture, R rains; screen blending; levels calibrated near public sets.
 # * Name the PSNR convention; split by scene; seal the test set.
+# * A real set: mirror, size and hash, leak report, split, in this order.
 #
 # **Next**: 02 the search space. **Or try** `data = "path/to/your/folder"` of pairs or of clean photographs.
 #
@@ -264,4 +403,5 @@ course.record_results(
     psnr_y={label: float(np.mean(values, axis=0)[1]) for label, values in rows.items()},
     leaked_backgrounds=leaked,
     training_scenes=len(split.train),
+    closest_to_planted=likeness[0],
 )

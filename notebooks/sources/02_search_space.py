@@ -17,6 +17,10 @@ from manas_lite.networks.modules import FusionModule, ParallelModule
 # %% [markdown]
 # ## Why such a space? MANAS in one page
 #
+# slides: Near and far rain: look at **several scales**
+# slides: Rain covers some pixels: let **gates** choose
+# slides: Several rains, one answer: the outputs must agree
+#
 # The article behind this kit (Cai et al., *MANAS*) searches networks that take rain out of a picture. Three
 # observations shape its space.
 #
@@ -43,6 +47,10 @@ from manas_lite.networks.modules import FusionModule, ParallelModule
 #
 # ## A network in lanes
 #
+# slides: One lane for each resolution
+# slides: Searched: each **module** and each **edge**
+# slides: All else stays as it is
+#
 # The network looks at a picture at several resolutions at once. Each **branch** (a lane) has its own: branch *i* has
 # 1/2ⁱ of the height and of the width, so 1/4ⁱ of the pixels, and usually more channels. Two kinds of place are *not*
 # fixed but **searched**:
@@ -66,7 +74,18 @@ draw.architecture(by_hand)
 # > **Predict.** In which kind of module are more parameters, in a parallel or in a fusion one? And is the answer the same
 # > for multiply-adds?
 #
+# <details><summary>Answer: write yours down first, then click</summary>
+#
+# The parallel one has several times as many parameters, and in multiply-adds it is ahead by more still. The next cell
+# but one prints both, and the text below it says why.
+#
+# </details>
+#
 # ## Two modules
+#
+# slides: Parallel: every branch for itself, $P(x)_i = x_i + \mathrm{conv}_3(\mathrm{relu}(\mathrm{conv}_3(x_i)))$
+# slides: Fusion: every branch hears all the others
+# slides: Same shapes in, same shapes out
 #
 # Both take a list with one tensor a branch and return a new list of the same shapes. That is the whole interface, and
 # why one can stand in for the other.
@@ -104,6 +123,10 @@ for kind in (ParallelModule, FusionModule):
 #
 # ## An attention block
 #
+# slides: Two groups of channels, three searched edges
+# slides: $U_0 = o_{00}(F_0), \quad U_1 = o_{10}(F_1) + o_{11}(U_0)$
+# slides: The second group hears what the first has found
+#
 # On every branch of a cell stands an attention block. It cuts the channels into K = 2 groups F₀ and F₁, and its
 # **edges** are the arrows of a small graph. Each edge o is searched, three of them a block:
 #
@@ -117,6 +140,9 @@ for kind in (ParallelModule, FusionModule):
 # and adds them to what came in.
 #
 # ## Nine operations, all of them gates
+#
+# slides: Each multiplies its input by numbers from 0 to 1
+# slides: They differ in where they look, and in what they cost
 #
 # Each operation of an attention edge multiplies its input by something between 0 and 1, its **gate**:
 #
@@ -156,6 +182,9 @@ widgets.mixer(open_split("photos").test[0].clean.read())
 # %% [markdown]
 # ## How many networks?
 #
+# slides: Every choice goes with every other: numbers multiply
+# slides: `none` may not win: it would cut the network
+#
 # Every choice goes with every other choice. `none` may not win an edge (it would silently cut the network), so eight
 # operations are left.
 
@@ -176,6 +205,9 @@ for name in ("smoke", "teach", "lite", "paper"):
 #
 # ## Supernet: all of them at once
 #
+# slides: Every candidate, at every place, at once
+# slides: Weights by softmax; at the start nearly equal
+#
 # The **supernet** holds every candidate at every place. A row of numbers, α for a module and β for an edge, becomes
 # weights by softmax, and the place returns the weighted mixture. At the start all weights are nearly equal:
 
@@ -188,6 +220,9 @@ draw.mixture(alpha, beta, space)
 
 # %% [markdown]
 # ## The one identity that must hold
+#
+# slides: All weights on one candidate: the supernet *is* the derived network
+# slides: Much research code fails this test
 #
 # If every row has exactly one weight of 1, the supernet must *be* the derived network: same weights, same output.
 # Much research code fails here (notebook 07 shows how), and then searches one thing and derives another.
@@ -212,6 +247,9 @@ assert gap < 1e-5
 
 # %% [markdown]
 # ## What do architectures cost?
+#
+# slides: Price each choice once, then add
+# slides: Cost is known before training; quality is not
 #
 # Some hundred random architectures, priced by adding up the measured cost of each choice. No network is built.
 
@@ -252,7 +290,11 @@ widgets.genotype_editor(by_hand)
 # %% [markdown]
 # ## Exercises
 #
-# **1. Count.** How many architectures has a space with that many modules (two kinds) and edges?
+# **1. Count.** A space has `modules` places for a module, each of one of two kinds, and `edges` edges, each with one of the
+# operations. How many architectures does it hold?
+#
+# *Why it matters.* Whoever knows the size of a space knows what cannot be tried, and how small a share of it any
+# search has seen.
 
 
 # %% tags=["exercise", "exercise:count_space"]
@@ -269,6 +311,9 @@ checks.count_space(my_count)
 
 # %% [markdown]
 # **2. A gated edge.** Write the relaxed edge of this notebook. Every logit must get a gradient.
+#
+# *Why it matters.* This line is the whole idea of a differentiable search. An `argmax` or a `.detach()` in it leaves a
+# search that runs and learns nothing.
 
 
 # %% tags=["exercise", "exercise:gated_edge"]
@@ -286,6 +331,9 @@ checks.gated_edge(my_edge)
 # %% [markdown]
 # **3. Expected cost.** What will all edges together cost, if each is drawn with its weights as probabilities? A tensor
 # with a gradient, so that a search can be told to be cheap.
+#
+# *Why it matters.* A price that is looked up by position and not by name rewards the wrong operation, and no curve
+# shows it (pitfall 5 of notebook 07).
 
 
 # %% tags=["exercise", "exercise:expected_cost"]
@@ -302,6 +350,9 @@ checks.expected_cost(my_expected_cost)
 
 # %% [markdown]
 # ## What this shows, and what it does not
+#
+# slides: Space, size and prices are facts
+# slides: Which network derains *well* is still open
 #
 # The space, its size and its prices are facts; you have checked that supernet and derived network agree where they
 # must. Nothing here says which architecture derains *well*: cost is known before training, quality is not.

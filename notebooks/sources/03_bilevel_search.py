@@ -26,9 +26,12 @@ from manas_lite.runs.record import read_log
 # %% [markdown]
 # ## Start it first, read meanwhile
 #
+# slides: The search runs in a process of its own
+# slides: Cut it: it continues
+#
 # A search of this size takes minutes. It runs in a process of its own, continues if it was cut, and waits for you at
-# the end of this notebook. On Colab, mount your Drive and set `runs_dir = "/content/drive/MyDrive/manas"`: then it
-# continues even on another machine, tomorrow.
+# the end of this notebook. With your Drive mounted (the folded cell above) a Colab continues it even on another machine,
+# tomorrow.
 
 # %%
 warmup = min(max(1, epochs // 4), SearchSettings.preset(size).warmup)
@@ -53,6 +56,11 @@ assert not shared
 # %% [markdown]
 # ## How others searched: half a page of history
 #
+# slides: Reinforcement learning: every trial trains from nothing
+# slides: Evolution: simpler, about as good, as expensive
+# slides: One-shot: borrowed weights make a trial cost seconds
+# slides: Gradients: all candidates at once
+#
 # * **Reinforcement learning** (Zoph and Le, 2017): a controller writes down an architecture, the network is trained to
 #   its end, and its accuracy is the reward. It worked, with hundreds of GPUs for weeks: every trial starts from nothing.
 # * **Evolution** (Real et al., 2019): keep a population, change one choice of a good member, drop the oldest. Simpler,
@@ -71,6 +79,10 @@ assert not shared
 #
 # ## Two losses, two kinds of numbers
 #
+# slides: Weights fit the training scenes: $w^*(a) = \arg\min_w L_{\mathrm{train}}(w, a)$
+# slides: The architecture is judged after them: $\min_a L_{\mathrm{val}}(w^*(a), a)$
+# slides: DARTS follows the weights for *one* step
+#
 # The network's weights $w$ should fit the training scenes. The architecture $a = (\alpha, \beta)$ should be good **once
 # the weights have followed it**, on scenes that the weights have not seen:
 #
@@ -87,6 +99,10 @@ assert not shared
 # $$w' = w - \xi\, \nabla_w L_{\mathrm{train}}(w, a)$$
 #
 # ### The gradient through that step
+#
+# slides: The validation loss depends on $a$ twice: directly, and through $w'$
+# slides: $\frac{d}{da} L_{\mathrm{val}} = \nabla_a L_{\mathrm{val}} - \xi\, \frac{\partial^2 L_{\mathrm{train}}}{\partial a\, \partial w}\, v$
+# slides: Only a product with *one* vector $v$ is needed: two points ahead and behind give it
 #
 # Put $w'$ in place of $w^*(a)$. The validation loss then depends on $a$ twice: directly, and through $w'$. The chain rule
 # gives one term for each way:
@@ -127,6 +143,9 @@ assert not shared
 #
 # ## A toy with a known answer
 #
+# slides: One weight, one architecture number, best $a = 1$
+# slides: First order ends elsewhere: it leaves out that $w$ follows
+#
 # One weight, one architecture number (the example of the DARTS paper), from $w = -2$, $a = 2$:
 #
 # $$L_{\mathrm{train}} = w^2 - 2aw + a^2 \qquad\qquad L_{\mathrm{val}} = aw - 2a + 1$$
@@ -139,6 +158,13 @@ assert not shared
 # is $(w' - 2) + 2\xi a$. The second summand is what first order leaves out.
 #
 # > **Predict.** First order believes that w stands still, so that ∂L_val/∂a = w − 2. Where does it come to rest?
+#
+# <details><summary>Answer: write yours down first, then click</summary>
+#
+# It rests where its own gradient is zero: at w = 2. The weight follows a, so a = 2 as well. There L_val is 1, while at
+# (1, 1) it would be 0.
+#
+# </details>
 
 # %%
 paths = [
@@ -173,6 +199,9 @@ for path in paths:
 # %% [markdown]
 # ## A bug to know by sight
 #
+# slides: `(p - n) / 2 * eps` *multiplies* by ε
+# slides: The second-order term is gone, and nothing complains
+#
 # Several public implementations divide like this: `(p - n) / 2 * eps`. Python reads that from left to right, so that
 # it *multiplies* by ε. With a small ε the second-order term is all but gone, and nothing complains.
 
@@ -195,6 +224,9 @@ pictures.phase_plane([paths[0], paths[1], wrong])
 # **Stop here if short of time**: the search goes on alone.
 #
 # ## The loss of the architecture
+#
+# slides: **Entropy**: decide, so that deriving loses little
+# slides: **Complexity**: the expected cost, λ times
 #
 # Besides the images' losses, the architecture step has two terms of its own. **Entropy** pushes each weight $p$ to 0 or
 # 1, so that deriving loses little; it is a mean over all $n$ weights of a table of logits:
@@ -225,6 +257,9 @@ for gap in (1.0, 10.0, 20.0, 200.0):
 # NaN ends a search. Learned logits do get there.
 #
 # ## The search
+#
+# slides: First the weights alone, then both in turn
+# slides: Watch entropy, skip share, expected cost
 #
 # Now wait for it. Each step first moves α and β on one half of the training scenes, then the weights on the other
 # half; the first epochs, up to the dotted line below, move the weights alone.
@@ -266,6 +301,9 @@ draw.architecture(genotype)
 # %% [markdown]
 # ## How decided was it?
 #
+# slides: Largest weight against the second
+# slides: Where they are close, another seed chooses otherwise
+#
 # The largest weight of each row against the second: where they are close, another seed may choose otherwise.
 
 # %%
@@ -281,8 +319,11 @@ pictures.bars(margins, title="mean margin of the winner over the second", unit="
 # %% [markdown]
 # ## Exercises
 #
-# **1. Entropy that survives.** H(p) = −p log₁₀ p − (1 − p) log₁₀(1 − p), elementwise, p a softmax along the last
-# axis. Value *and gradient* finite at logits of ±200. `torch.log_softmax` gives log p; what gives log(1 − p)?
+# **1. Entropy that survives.** $H(p) = -p \log_{10} p - (1 - p) \log_{10}(1 - p)$ for each number $p$ of a softmax along
+# the last axis. Its value *and its gradient* must be finite at logits of ±200. `torch.log_softmax` gives log p. What gives
+# log(1 − p)?
+#
+# *Why it matters.* The first NaN ends a search, and this one appears only after hours, when the search has decided.
 
 
 # %% tags=["exercise", "exercise:binary_entropy"]
@@ -308,6 +349,9 @@ checks.binary_entropy(my_entropy)
 # ```
 # dL_val/da = [∂L_val/∂a at w'] − ξ (p − n) / (2ε)
 # ```
+#
+# *Why it matters.* Several public implementations have this very line wrong, and train on. You will recognise it at
+# once.
 
 
 # %% tags=["exercise", "exercise:darts_step"]
@@ -326,7 +370,30 @@ def my_darts_step(w, a, xi, d, radius):
 checks.darts_step(my_darts_step)
 
 # %% [markdown]
+# **3. The skip share.** The mean weight that `skip_connect` has over all edges: one column of the softmax of β, averaged.
+# (Two lines.)
+#
+# *Why it matters.* It is the alarm of a differentiable search. A skip has no weights to train and so is the best
+# candidate of an untrained network; when its share climbs towards 1, the search has collapsed, and its loss still
+# falls.
+
+# %% tags=["exercise", "exercise:skip_share"]
+def my_skip_share(beta, operations):
+    """beta: logits (edges, n); operations: the names of its n columns -> a number in [0, 1]."""
+    # BEGIN SOLUTION
+    weights = torch.softmax(beta, dim=1)
+    return weights[:, operations.index("skip_connect")].mean()
+    # END SOLUTION
+
+
+# %% tags=["check", "check:skip_share"]
+checks.skip_share(my_skip_share)
+
+# %% [markdown]
 # ## What this shows, and what it does not
+#
+# slides: Gradients do decide
+# slides: That the decisions are *good*, no curve here shows
 #
 # Gradients do decide: entropy falls, and weights move away from their start. That the *decisions* are good is not
 # shown by any curve here. One search, one seed, a few hundred steps on 20 photographs: another seed will choose other

@@ -21,6 +21,9 @@ from manas_lite.compute.runtime import Compute, ComputeSettings
 # %% [markdown]
 # ## Why a notebook of mistakes
 #
+# slides: It runs, its loss falls, and it is wrong
+# slides: The bug, its effect, the test that catches it
+#
 # Research code runs, prints falling losses, and is wrong. The eight pitfalls here, or close relatives of them, were found
 # in released code of architecture search for restoration, this method's included; every example below was written anew and is as small as
 # it can be. For each: **the bug**, **its effect**, **the test** that would have caught it. None of them raises an
@@ -28,7 +31,16 @@ from manas_lite.compute.runtime import Compute, ComputeSettings
 #
 # > **Predict.** Which of these would you notice from the training curve alone? Count at the end.
 #
+# <details><summary>Answer: write yours down first, then click</summary>
+#
+# None of the eight. Each leaves a loss that falls; the seventh even makes the best score rise without any training.
+#
+# </details>
+#
 # ## 1. Writing into the caller's list
+#
+# slides: A module writes into its input list
+# slides: The next one reads results for inputs
 #
 # A module gets a list of branches and writes its results back into it. The next module then reads results instead of
 # inputs.
@@ -59,6 +71,9 @@ print(f"test: input unchanged? {all(a is b for a, b in zip(shared, x, strict=Tru
 #
 # ## 2. Logits used as weights
 #
+# slides: Numbers near 0, used raw: the places are off
+# slides: Take the softmax everywhere, or nowhere
+#
 # The architecture numbers start near 0. Used *raw* in the forward pass, while the regulariser and the final decision
 # take their softmax, they all but switch the searched places off.
 
@@ -75,6 +90,9 @@ print(f"test: rows sum to 1?  raw {logits.sum():.4f}  softmax {logits.softmax(0)
 # weights that the forward pass uses are positive and sum to 1.
 #
 # ## 3. Deriving from other rows than were searched
+#
+# slides: Nine blocks, three rows each
+# slides: Counting stages instead of blocks reads the wrong rows
 #
 # Nine attention blocks have three rows of β each. Derivation code that moves on by *stage* and not by *block* reads the
 # same rows again and again.
@@ -94,6 +112,8 @@ print(f"rows never read: {27 - 3 * len(set(stage_of))} of 27")
 # thrown away unread. **The test**: a supernet with one-hot rows equals the derived network (notebook 02 runs it).
 #
 # ## 4. Parameters that nothing trains
+#
+# slides: Modules that no forward pass reaches
 #
 # A channel count passed where a number of modules was meant builds modules that no forward pass reaches.
 
@@ -122,6 +142,8 @@ for modules in (4, 128):
 # tell. **The test**: after one backward pass every parameter has a gradient.
 #
 # ## 5. Prices in another order than the operations
+#
+# slides: Prices shuffled: expensive operations are rewarded
 #
 # The complexity loss multiplies weights by a table of costs. If that table is in another order, dear operations are
 # rewarded.
@@ -156,6 +178,9 @@ pictures.bars(
 #
 # ## 6. The targets of other scenes
 #
+# slides: `repeat` is not `repeat_interleave`
+# slides: The shapes agree; the scenes do not
+#
 # Outputs come scene by scene (scene 0 rain 0, scene 0 rain 1, …). Their targets must be repeated the same way;
 # `repeat` repeats the whole batch instead, and nothing complains: the shapes agree.
 
@@ -177,6 +202,9 @@ for rains in (1, 3):
 # **Stop here if short of time.**
 #
 # ## 7. Validation on random crops
+#
+# slides: One network, many scores
+# slides: Noise chooses the best epoch
 #
 # If "validation" draws new crops each time, noise chooses the best epoch. Here is *one* network, not trained any
 # further, validated again and again:
@@ -208,6 +236,8 @@ pictures.profile(
 #
 # ## 8. Scoring what no screen can show
 #
+# slides: Outputs leave [0, 1]: clamp before scoring
+#
 # A network's output may leave [0, 1]. Scored unclamped it loses dB that no one would see. (The opposite, dB that are not
 # there, comes with the wrong range of Y: notebook 01.)
 
@@ -229,7 +259,10 @@ print({name: round(float(value), 2) for name, value in scores.items()})
 #
 # ## Exercises
 #
-# **1. Pair outputs with targets.**
+# **1. Pair outputs with targets.** The outputs come scene by scene: scene 0 rain 0, scene 0 rain 1, and so on. Repeat the
+# clean pictures in the same order. (One line.)
+#
+# *Why it matters.* A network trained on the targets of other scenes learns a blur, and its loss falls all the way.
 
 
 # %% tags=["exercise", "exercise:pairing"]
@@ -249,7 +282,9 @@ checks.pairing(my_targets)
 # good one. For branch i that is relu(x_i + Σ_{j≠i} path_{j→i}(x_j)); paths from coarser branches (j > i) are still to be
 # enlarged 2^(j−i) times, those from finer ones shrink by themselves; and the list that was given stays as it was. The
 # checker brings some twenty faulty modules. `module.paths["1to0"]` is the path from branch 1 to branch 0, and
-# `nn.functional.interpolate(y, scale_factor=2.0)` enlarges.
+# `nn.functional.interpolate(y, scale_factor=2.0)` enlarges. (This is the small project of this notebook.)
+#
+# *Why it matters.* A test is worth what it fails on. Few people have ever tried theirs on a module that is wrong.
 
 
 # %% tags=["exercise", "exercise:mutants"]
@@ -278,7 +313,28 @@ def my_test(make):
 checks.mutants(my_test)
 
 # %% [markdown]
+# **3. Whose rows are these?** Every branch of every cell has an attention block, and every block has `edges` rows of β.
+# Blocks follow each other by cell, and within a cell by branch. Which rows belong to which block?
+#
+# *Why it matters.* Pitfall 3 is this function with one wrong counter, and cost a published search most of its
+# attention choices.
+
+# %% tags=["exercise", "exercise:block_rows"]
+def my_rows(cells, edges):
+    """cells: branches of each cell, such as [1, 2]; edges: rows of a block -> a list of rows per block."""
+    # BEGIN SOLUTION
+    return [list(range(edges * block, edges * (block + 1))) for block in range(sum(cells))]
+    # END SOLUTION
+
+
+# %% tags=["check", "check:block_rows"]
+checks.block_rows(my_rows)
+
+# %% [markdown]
 # ## What this shows, and what it does not
+#
+# slides: Eight faults, a short test for each
+# slides: A ninth may be there
 #
 # Eight faults that leave the curve falling, and a test of a few lines for each. It does not show how much each cost the
 # published numbers: that would take the original runs. And a code base that passes these tests may hold a ninth.

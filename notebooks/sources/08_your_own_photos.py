@@ -22,13 +22,25 @@ from manas_lite.rain import add_fog, add_rain
 # %% [markdown]
 # ## What to expect
 #
+# slides: It has learned synthetic streaks
+# slides: Not drops on the lens, fog, splashes or snow
+#
 # The network has learned from **synthetic streaks**. It may take streaks off your photograph. It was never shown drops
 # on a lens, fog, splashes, or snow, and will do little about them; on some pictures it does nothing that you can see,
 # on some it softens what looks like rain and is not: fences, hair, grass. This notebook shows those failures too.
 #
 # > **Predict.** On which kind of damage does it help most: streaks, fog, drops on the lens, camera noise?
 #
+# <details><summary>Answer: write yours down first, then click</summary>
+#
+# Streaks, by several dB: it was trained on them. On the three others it gains next to nothing or loses. The figure
+# under *Where it fails* shows it.
+#
+# </details>
+#
 # ## Your picture
+#
+# slides: Any size, grey, 16 bits, turned: it becomes upright RGB
 #
 # Give a path in the parameters cell. Or, in a live notebook: run the next cell, choose a file, wait for its name to
 # appear, and *then* run the cells below (again, if you ran all of them). Any size, greyscale, transparent, 16-bit or
@@ -60,6 +72,8 @@ assert rainy.ndim == 3
 
 # %% [markdown]
 # ## Derain
+#
+# slides: Before and after
 
 # %%
 began = time.perf_counter()
@@ -90,6 +104,8 @@ else:
 # %% [markdown]
 # ## Any size
 #
+# slides: Padded by reflection, cropped back
+#
 # The network halves its input several times; sides that do not fit are padded by reflection and cropped back. Even one
 # pixel works:
 
@@ -106,6 +122,9 @@ print("grey", grey.shape, "->", derain(grey, net).shape)
 # **Stop here if short of time.**
 #
 # ## Where it fails
+#
+# slides: Four kinds of damage, equally strong
+# slides: What does the network gain on each?
 #
 # Four kinds of damage on the same clean photographs, each of which leaves 19 to 25 dB. What does the network gain on each?
 
@@ -169,6 +188,8 @@ draw.comparison(worst, derain(worst, net), target)
 # ## Exercises
 #
 # **1. Strength.** Blend rainy and derained; beyond 1 is allowed, and bytes must not overflow.
+#
+# *Why it matters.* Bytes count from 0 to 255 and then begin again. A white sky with black specks is the usual sign.
 
 
 # %% tags=["exercise", "exercise:strength"]
@@ -187,6 +208,8 @@ checks.strength(my_strength)
 # **2. Tiles.** A picture too large for memory is cut into tiles that overlap. Along one side: where do they start? The
 # first at 0, the last one ends exactly at the edge, neighbours share at least `overlap` pixels, as few tiles as
 # possible. One tile is enough where the picture is smaller.
+#
+# *Why it matters.* The last pixels of a row are what such code forgets, and nobody looks there.
 
 
 # %% tags=["exercise", "exercise:tile_starts"]
@@ -205,7 +228,33 @@ def my_starts(length, tile, overlap):
 checks.tile_starts(my_starts)
 
 # %% [markdown]
+# **3. Put the tiles together.** The other half of exercise 2, along one line of pixels: each tile holds its result for the
+# pixels from its start on. Where several tiles overlap, take the mean of all of them. (A small project: three or more tiles
+# may hold the same pixel.)
+#
+# *Why it matters.* A network sees less at the edge of a tile than in its middle, so two tiles differ where they meet.
+# Without a mean the picture shows a seam.
+
+# %% tags=["exercise", "exercise:stitch"]
+def my_line(tiles, starts, length):
+    """tiles: list of arrays; starts: list of whole numbers; length: of the line -> array (length,)."""
+    # BEGIN SOLUTION
+    line, count = np.zeros(length), np.zeros(length)
+    for tile, start in zip(tiles, starts, strict=True):
+        line[start : start + len(tile)] += tile
+        count[start : start + len(tile)] += 1
+    return line / count
+    # END SOLUTION
+
+
+# %% tags=["check", "check:stitch"]
+checks.stitch(my_line)
+
+# %% [markdown]
 # ## What this shows, and what it does not
+#
+# slides: A gain on synthetic streaks promises nothing for yours
+# slides: Judge by several pairs of eyes, or by a task
 #
 # One network on a few pictures. A gain on synthetic streaks is no promise for your photograph, where no clean picture
 # exists to measure against: there, only eyes (several pairs, not told which is which) or a task can judge. Notebook 09

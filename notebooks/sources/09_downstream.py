@@ -34,12 +34,22 @@ from manas_lite.photos.folders import pictures_in
 # %% [markdown]
 # ## Who looks at the picture next?
 #
+# slides: Nobody wants decibels: a car wants to see pedestrians
+# slides: A **fixed** model looks at rainy, derained, clean
+#
 # Decibels say how near a picture is to the clean one. Nobody wants decibels: a car wants to see pedestrians. So a
 # **fixed** model, trained elsewhere and never again, looks at the rainy, the derained and the clean picture. Three
 # judges sit here: a detector, a segmenter, and two scores that need no clean picture.
 #
 # > **Predict.** Of the objects that a detector finds on clean photographs, which share does it still find under heavy
 # > rain? And after deraining: half of what was lost, nearly all, or hardly anything?
+#
+# <details><summary>Answer: write yours down first, then click</summary>
+#
+# The bars below say it, with intervals. Read the intervals first: six photographs hold few objects, so a share that
+# seems large may be undecided.
+#
+# </details>
 #
 # Only the six **test** photographs are used. The package's network has seen none of the bundled ones; one of your own from
 # notebook 04 was trained on twenty of them.
@@ -70,6 +80,8 @@ print("half a box apart: IoU", boxes.iou(a, b).round(3))
 # **union** is larger than either.
 #
 # ## Detection
+#
+# slides: Of what it finds on the clean picture, how much is left?
 #
 # The detector gives boxes, categories and scores. Where it is missing, the detections that the package brings are
 # used: those after `rain-any`.
@@ -117,6 +129,8 @@ pictures.bars({**recall, "clean": 1.0}, title=f"found again under {level} rain",
 #
 # ## Accuracy is another question
 #
+# slides: Against the true boxes: average precision
+#
 # Against the **true boxes**, *average precision* (AP) is what one reports: AP@50 counts boxes that overlap by half.
 
 # %%
@@ -133,6 +147,8 @@ for row in rows:
 # **Stop here if short of time.**
 #
 # ## Segmentation
+#
+# slides: The class of each pixel; mIoU is a mean over classes
 #
 # A small segmenter, trained by this kit on clean pictures, names the class of each pixel. **mIoU** is the mean over
 # classes of intersection over union.
@@ -165,10 +181,20 @@ Image.fromarray(contact_sheet([(photo.name, [*tinted, truth])], [*three, "true"]
 #
 # ## Scores without truth
 #
+# slides: NIQE and PIQE judge a picture alone
+# slides: Do they agree with the truth, where it is known?
+#
 # For real rain no clean picture exists. **NIQE** and **PIQE** judge a picture alone; lower is better. Do they agree
 # with the truth where it is known?
 #
 # > **Predict.** Order clean, rainy and derained by NIQE.
+#
+# <details><summary>Answer: write yours down first, then click</summary>
+#
+# Derained is best, then clean, then rainy. A score that prefers a processed picture to the truth rewards smoothness,
+# not truth.
+#
+# </details>
 
 # %%
 scored = {}
@@ -188,6 +214,8 @@ pictures.scatter(
 # deraining smooths, and smoothness is rewarded. Remember it where such a score is all that is reported.
 #
 # ## Real rain
+#
+# slides: Trained on synthetic rain: often little, on real rain
 #
 # Models trained on synthetic rain often do little on real rain, or smooth what was no rain. Name a folder in `real` and
 # look. Otherwise: what `rain-any` did on 44 real photographs that may not be shown here.
@@ -213,7 +241,10 @@ shown
 #
 # ## Exercises
 #
-# **1. Overlap.** Intersection over union of two boxes (left, top, right, bottom). They may not touch at all.
+# **1. Overlap.** Intersection over union of two boxes (left, top, right, bottom). The boxes may also lie apart: then it is 0.
+#
+# *Why it matters.* Every score of a detector rests on it. Two boxes that do not touch in either direction have a
+# *positive* product of two negative sides.
 
 
 # %% tags=["exercise", "exercise:box_iou"]
@@ -235,6 +266,9 @@ checks.box_iou(my_iou)
 # **2. Consistency.** How many of the clean picture's detections were found again? One counts when some detection of the
 # same label overlaps it by at least half. (Real matching also lets each detection serve only once; here boxes of
 # different objects never overlap.)
+#
+# *Why it matters.* Consistency needs no labels made by hand, so it can be measured on any film. It is not accuracy: a
+# detector may be wrong twice alike.
 
 
 # %% tags=["exercise", "exercise:consistent"]
@@ -255,6 +289,9 @@ checks.consistent(my_count)
 # %% [markdown]
 # **3. mIoU.** From a matrix of counts, row: true class, column: predicted. A class that is neither true nor predicted
 # anywhere is left out.
+#
+# *Why it matters.* A class that is absent counts as 0 in some codes, as 1 in others, and a mean over few pictures
+# moves by ten points.
 
 
 # %% tags=["exercise", "exercise:mean_iou"]
@@ -272,6 +309,9 @@ checks.mean_iou(my_miou)
 
 # %% [markdown]
 # ## What this shows, and what it does not
+#
+# slides: Heavy rain costs a detector most; deraining gives much back
+# slides: Six photographs, one seed, one network
 #
 # Heavy rain costs a detector most of what it sees, and deraining gives much of it back: on **six** photographs, under
 # **synthetic** rain of one seed, with **one** deraining network, which was trained on rain of the same making (on other

@@ -21,11 +21,21 @@ from manas_lite.runs.record import read_json, read_log
 # %% [markdown]
 # ## Figures from files
 #
+# slides: One command, one year later, by someone else
+# slides: Files in, figures and their numbers out
+#
 # A figure in a report should be rebuilt by one command from the files that the runs left, a year later, by someone else.
 # This notebook trains nothing and evaluates nothing: it reads `genotype.json`, `log.jsonl`, `metrics.json` and the
 # results of ablations, and writes every figure with the numbers behind it.
 #
 # > **Predict.** Which of the figures below would change if you ran the search again with another seed?
+#
+# <details><summary>Answer: write yours down first, then click</summary>
+#
+# Those of the search, of the training and of the ablation: 3, 4 and 5. The scene, the toy and the table are functions
+# of files that no new search changes.
+#
+# </details>
 
 # %%
 out = course.runs_folder(runs_dir).parent / figures_dir
@@ -46,6 +56,8 @@ def keep(figure, name, rows=()):
 
 # %% [markdown]
 # ## 1. A scene under several rains
+#
+# slides: One clean picture, its rains
 
 # %%
 clean = open_split("photos").test[0].clean.read()
@@ -56,6 +68,8 @@ keep(draw.scene(rain_scene(clean, seed=0)), "scene")
 # but the photograph.
 #
 # ## 2. The toy, three orders
+#
+# slides: Where each order of gradient ends
 
 # %%
 paths = [toy.descend("first"), toy.descend("finite-difference"), toy.descend("exact")]
@@ -69,6 +83,8 @@ for path in paths:
 
 # %% [markdown]
 # ## 3. The search, on one time axis
+#
+# slides: Losses, entropy, weights: one axis
 
 # %%
 log, genotype = read_log(search_run), Genotype.load(search_run / "genotype.json")
@@ -89,6 +105,8 @@ keep(draw.architecture(genotype), "derived")
 # The thick lines of the second are the names of the third.
 #
 # ## 4. The training
+#
+# slides: Loss and validation PSNR
 
 # %%
 training = read_log(trained_run)
@@ -110,6 +128,8 @@ else:
 # **Stop here if short of time.**
 #
 # ## 5. The ablation
+#
+# slides: Differences with intervals
 #
 # Your own arms where there are two or more; else those that come with the package (short trainings, for reading only).
 
@@ -145,6 +165,8 @@ keep(
 # **What you should see.** One point an arm. Before you read a trend: the seeds of one arm spread, too (06 prints each run).
 #
 # ## 6. The table, and three searches on it
+#
+# slides: 128 networks, three searches
 #
 # The table of notebook 05 is such a file, too.
 
@@ -204,6 +226,8 @@ keep(figures.best_so_far(curves, best=gains.max()), "searches", rows)
 # your runs would not.
 #
 # ## What was written
+#
+# slides: A file for every figure, its numbers beside it
 
 # %%
 assert all(path.stat().st_size > 0 for path in written)
@@ -215,6 +239,9 @@ for path in written:
 #
 # **1. The front.** Of networks (cost, quality), which are beaten by none? Another one beats a point if it is no dearer
 # *and* no worse, and not equal in both.
+#
+# *Why it matters.* With two aims there is rarely one best network. A table that prints one of them bold has made a
+# choice for its reader.
 
 
 # %% tags=["exercise", "exercise:pareto_front"]
@@ -235,6 +262,8 @@ checks.pareto_front(my_front)
 # %% [markdown]
 # **2. As many digits as are known.** The sample standard deviation (n − 1) to *one* significant digit, the mean to the
 # same place: `"24.6 ± 0.5"`, `"25 ± 3"`.
+#
+# *Why it matters.* A third decimal after half a decibel of noise says that nobody has looked at the noise.
 
 
 # %% tags=["exercise", "exercise:mean_and_deviation"]
@@ -252,7 +281,30 @@ def my_summary(values):
 checks.mean_and_deviation(my_summary)
 
 # %% [markdown]
+# **3. The lie factor** (E. Tufte). Bars that do not begin at 0 make a change look larger than it is. A change is
+# (second − first) / first. Return the change of the *heights of the bars* divided by the change of the *values*.
+#
+# *Why it matters.* From 19 dB on, 21 dB look twice as good as 20. The bars of notebook 04 begin so, and say it in
+# their title: decide for yourself whether that is enough.
+
+# %% tags=["exercise", "exercise:lie_factor"]
+def my_lie_factor(first, second, start):
+    """Two values, and where the axis of the bars starts, below both -> a number."""
+    # BEGIN SOLUTION
+    shown = (second - first) / (first - start)
+    real = (second - first) / first
+    return shown / real
+    # END SOLUTION
+
+
+# %% tags=["check", "check:lie_factor"]
+checks.lie_factor(my_lie_factor)
+
+# %% [markdown]
 # ## What this shows, and what it does not
+#
+# slides: Figures follow from files
+# slides: A picture of three runs is still three runs
 #
 # That the figures follow from the files. Whether the files deserve a figure, notebook 06 decides: a picture of three
 # runs is still three runs.

@@ -50,6 +50,13 @@ from manas_course.micro_bench import figures
 # checked, and nothing has to be trained here.
 #
 # > **Predict.** An attention gate such as `CBAM` adds hardly any multiply-adds. Does it also add hardly any *time*?
+#
+# <details><summary>Answer: write yours down first, then click</summary>
+#
+# No. Gates with a tenth or a hundredth of a module's multiply-adds take a much larger share of its time, for each is
+# many small operations. The measurement below prints both units.
+#
+# </details>
 
 # %%
 bench = micro_bench.load(table or None)
@@ -370,6 +377,12 @@ print("for example", bench.architectures[1], "becomes", hot[1].astype(int).tolis
 # %% [markdown]
 # > **Predict.** How many of the 128 networks must be trained until the predictor ranks the *others* as well as one
 # > training of each would?
+#
+# <details><summary>Answer: write yours down first, then click</summary>
+#
+# About 24. Each choice occurs in many networks, so the noise of single trainings averages out in the predictor.
+#
+# </details>
 #
 # How good is it? That may be asked only of networks that it has **not** seen. So draw $n$ networks, fit to one training
 # of each, and rank the held-out rest, against trainings with *other* seeds. Repeat with other draws. This is its

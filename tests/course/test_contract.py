@@ -133,7 +133,7 @@ def test_exercises_come_with_their_checks(notebook: contents.Notebook) -> None:
     names = [tag for cell in exercises for tag in sources.tags(cell) if ":" in tag]
     expected = [f"{kind}:{name}" for name in notebook.exercises for kind in ("exercise", "check")]
     assert names == expected
-    assert 2 <= len(notebook.exercises) <= 4
+    assert 3 <= len(notebook.exercises) <= 4
     for cell in exercises[::2]:
         assert 'raise NotImplementedError("your turn")' in cell.source
         assert "SOLUTION" not in cell.source
@@ -146,6 +146,32 @@ def test_what_a_reader_needs_stands_there(notebook: contents.Notebook) -> None:
         assert phrase in text, f"{notebook.stem} lacks {phrase!r}"
     assert "course.record_results(" in cells(notebook)[-1].source
     assert any(sources.compared(cell) for cell in cells(notebook)), "no compared output"
+
+
+@each
+def test_the_answer_to_each_prediction_is_folded_below_it(notebook: contents.Notebook) -> None:
+    asked = 0
+    for cell in cells(notebook):
+        if cell.cell_type == "markdown":
+            for part in cell.source.split("> **Predict.**")[1:]:
+                asked += 1
+                quoted = re.match(r".*(?:\n> .*)*\n\n", part)
+                rest = part[quoted.end() :] if quoted else ""
+                assert rest.startswith("<details><summary>"), part
+                fold = rest.partition("</details>")[0]
+                assert len(fold.split()) > 10
+    assert asked
+
+
+@each
+def test_every_exercise_says_why_it_matters(notebook: contents.Notebook) -> None:
+    """In the text above its blank. Notebook 11 says it in its own words."""
+    shown = cells(notebook)
+    above = [shown[k - 1].source for k, cell in enumerate(shown) if "exercise" in sources.tags(cell)]
+    texts = [text.rpartition("\n**")[2] for text in above]
+    if notebook.number != "11":
+        assert [text for text in texts if "*Why it matters.* " not in text] == []
+    assert 3 <= len(notebook.exercises) <= 4
 
 
 @each

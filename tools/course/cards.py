@@ -4,10 +4,10 @@ The rule, per step of training:
 
     seconds = launches * LAUNCH + max(floating-point operations / RATE, bytes / BANDWIDTH)
 
-A step on one scene is taken and its operations are counted; floating-point operations and bytes of a batch are those of
-one scene times its scenes. The three speeds are those of a Tesla T4 beside a slow processor, and are this kit's choice: a
-quarter of the card's peak in float32 (8.1 TFLOP/s), two thirds of its bandwidth (320 GB/s), and 25 microseconds of
-Python and of launching per operation. The kit trains in half precision on such a card, which would be faster; that is
+A step on one scene is taken and its operations are counted. Floating-point operations and bytes of a batch are those of
+one scene times its scenes. The three speeds are those of a Tesla T4 beside a slow processor, and are this kit's choice:
+a quarter of the card's peak in float32 (8.1 TFLOP/s), two thirds of its bandwidth (320 GB/s), and 25 microseconds of
+Python and of launching per operation. The kit trains in half precision on such a card, which would be faster. That is
 left out, so that the estimate errs to the slow side. To this a notebook adds what its other cells take, measured at
 `smoke` size.
 """
