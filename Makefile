@@ -59,6 +59,10 @@ figures: $(VENV)/installed-dev ## figures/, from the committed result files
 wheel: $(VENV)/installed-core ## the wheel, into dist/: what a set-up cell installs
 	$(RUN) pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir dist .
 
+release: $(VENV)/installed-dev ## sdist and wheel, checked, installed by each Python here, and tried; goes on where it stopped
+	@$(PIP) --quiet build twine
+	$(VENV)/bin/python scripts/release.py --torch '$(patsubst torch,$(PINNED_TORCH),$(TORCH))'
+
 api: $(VENV)/installed-dev ## the reference of every public name, as pages in build/api
 	$(VENV)/bin/python scripts/api_reference.py
 
@@ -74,6 +78,7 @@ lint: $(VENV)/installed-dev ## style, formatting, types, layers, pins
 	$(RUN) mypy
 	$(VENV)/bin/lint-imports --no-cache
 	$(VENV)/bin/python scripts/pins.py --check
+	$(VENV)/bin/python scripts/release.py --check
 
 bounds: $(VENV)/installed-dev ## a few tests with the lowest and the newest dependencies that are allowed: half an hour
 	@$(PIP) --quiet uv
