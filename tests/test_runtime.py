@@ -18,7 +18,7 @@ from manas_lite.training.evaluation import evaluate, validation_psnr
 def like_a_gpu(monkeypatch):
     """This CPU trains in bf16 when it may choose, as a GPU does."""
     original = runtime._dtype
-    monkeypatch.setattr(runtime, "_dtype", lambda name, device: original("bf16" if name == "auto" else name, device))
+    monkeypatch.setattr(runtime, "_dtype", lambda name, *more: original("bf16" if name == "auto" else name, *more))
 
 
 @pytest.fixture

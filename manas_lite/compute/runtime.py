@@ -1,5 +1,6 @@
 """Where and how a run computes: device, precision, memory format, threads. The same call runs on CPU, CUDA, MPS."""
 
+import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,11 +31,13 @@ class ComputeSettings:
     """auto (CUDA, else MPS, else CPU), cpu, mps, cuda, or cuda:1."""
     precision: PrecisionName = "auto"
     """Numbers of a training pass: auto takes bf16 on GPUs that have it, fp16 with a gradient scaler on older ones, and
-    fp32 elsewhere, and derains whole pictures in fp32; a precision that is named holds for both."""
+    fp32 elsewhere, and derains whole pictures in fp32; a precision that is named holds for both. A search never takes
+    bf16 by itself, since supernets diverge in it. On CPUs with AMX, bf16 makes the passes about twice as fast."""
     threads: int = 0
     """CPU threads of a run; 0 chooses by the size of the network."""
-    workers: int = 0
-    """Processes that load data; batches do not depend on it."""
+    workers: int | None = None
+    """Processes that load data; batches do not depend on it. None takes two beside a GPU where processes can be forked,
+    and otherwise none."""
     picture_gib: float = 2.0
     """GiB above which a picture is derained in tiles, with the same result."""
     recompute: Recompute = "none"
@@ -88,13 +91,18 @@ class Compute:
     Args:
         settings: what was asked for.
         width: channels of the network's first branch, for the number of threads (see `default_threads`).
+        search: whether the network is a supernet, for the precision.
         together: work with the other processes of this launch, if there are any.
     """
 
-    def __init__(self, settings: ComputeSettings, width: int | None = None, *, together: bool = False) -> None:
+    def __init__(
+        self, settings: ComputeSettings, width: int | None = None, *, search: bool = False, together: bool = False
+    ) -> None:
         self.device = pick_device(settings.device)
+        self.fused = True if self.device.type == "cuda" else None
+        """What optimisers are told: on GPUs one kernel updates all weights, and none waits for the host."""
         self.processes = join(self.device) if together else ALONE
-        self.dtype = _dtype(settings.precision, self.device)
+        self.dtype = _dtype(settings.precision, self.device, search)
         self.picture_dtype = torch.float32 if settings.precision == "auto" else self.dtype
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.threads = settings.threads or max(1, default_threads(width) // self.processes.local)
@@ -136,14 +144,21 @@ class Compute:
         half = self.dtype == torch.bfloat16 or (self.dtype == torch.float16 and scaled)
         return torch.autocast(self.device.type, dtype=self.dtype if half else None, enabled=half)
 
-    def autocast_pictures(self) -> torch.autocast:
-        """Return the context that sets the precision of deraining whole pictures.
+    @contextmanager
+    def autocast_pictures(self) -> Iterator[None]:
+        """Set the precision of deraining whole pictures within a `with` block.
 
         It is half only where it was asked for by name: a score must not depend on the machine, and bf16's eight bits
-        are as coarse as the steps of a picture.
+        are as coarse as the steps of a picture. For the same reason no GPU rounds float32 to TF32 there.
         """
         half = self.picture_dtype != torch.float32
-        return torch.autocast(self.device.type, dtype=self.picture_dtype if half else None, enabled=half)
+        before = torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.allow_tf32 = before and half
+        try:
+            with torch.autocast(self.device.type, dtype=self.picture_dtype if half else None, enabled=half):
+                yield
+        finally:
+            torch.backends.cudnn.allow_tf32 = before
 
     def facts(self) -> dict[str, Any]:
         """Return what the manifest says of the machine: device, its name, precisions, threads and processes."""
@@ -167,14 +182,24 @@ class Compute:
             torch.set_num_threads(before)
 
 
-def _dtype(precision: str, device: torch.device) -> torch.dtype:
+def _dtype(precision: str, device: torch.device, search: bool) -> torch.dtype:
     names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if precision != "auto":
         return names[precision]
     if device.type != "cuda":
         return torch.float32
     # Turing cards (T4) emulate bf16 slowly: is_bf16_supported() alone would say yes.
-    return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
+    if torch.cuda.get_device_capability(device)[0] < 8:
+        return torch.float16
+    return torch.float32 if search else torch.bfloat16  # cuDNN takes TF32 for convolutions in float32
+
+
+def loading_processes(settings: ComputeSettings) -> int:
+    """Return how many processes load the data of a run."""
+    if settings.workers is not None:
+        return settings.workers
+    forked = multiprocessing.get_context().get_start_method() == "fork"  # others would start a caller's script again
+    return 2 if forked and pick_device(settings.device).type == "cuda" else 0
 
 
 def default_threads(width: int | None = None) -> int:

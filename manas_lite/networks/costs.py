@@ -1,8 +1,8 @@
 """What every choice costs, in parameters or FLOPs: measured on the modules themselves, looked up by name."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -34,11 +34,17 @@ class Costs:
     fixed: float
     """The cost of everything that is not searched."""
 
-    @property
+    @cached_property
     def largest(self) -> float:
         """The cost of the most expensive architecture."""
         edges = self.edges.amax(1).sum() if self.edges.numel() else 0.0
         return float(self.fixed + self.modules.amax(1).sum() + edges)
+
+    def to(self, like: Tensor) -> "Costs":
+        """Return the costs with both tables on a tensor's device and of its type; `largest` stays that of float64."""
+        moved = replace(self, modules=self.modules.to(like), edges=self.edges.to(like))
+        vars(moved)["largest"] = self.largest
+        return moved
 
     def of(self, modules: tuple[str, ...], edges: tuple[str, ...]) -> float:
         """Return the cost of the network that makes these choices."""

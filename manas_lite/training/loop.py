@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from manas_lite.compute.footprint import StepFootprint, explain_out_of_memory, shortage
 from manas_lite.compute.processes import ALONE, Processes
-from manas_lite.compute.runtime import Compute
+from manas_lite.compute.runtime import Compute, loading_processes
 from manas_lite.data import Scene, SceneBatch, Split, one_to_one, scene_loader, sealed
 from manas_lite.losses import DerainLoss
 from manas_lite.networks.backbone import Backbone
@@ -85,7 +85,7 @@ class Training:
         if not split.train:
             raise ValueError("the split has no training scenes: add pictures, or move some to its training part")
         self.split, self.settings, self.path, self.show = split, settings, path, progress
-        self.compute = Compute(settings.compute, net.space.channels[0], together=True)
+        self.compute = Compute(settings.compute, net.space.channels[0], search=self.kind == "search", together=True)
         self.processes = self.compute.processes
         self.footprint = step_footprint(net.space, settings, self.compute, split.train, getattr(net, "genotype", None))
         self.net = self.compute.prepare(net)
@@ -461,7 +461,7 @@ def training_batches(
         share=processes.share(batch),
         rains=rains,
         fresh_rain=fresh,
-        workers=settings.compute.workers,
+        workers=loading_processes(settings.compute),
     )
     return iter(loader)
 

@@ -136,7 +136,9 @@ class _Retraining(Training):
         self.average = None if settings.ema is None else Average(self.net, settings.ema)
         self.judged = self.net if self.average is None else self.average.net
         self.best = copy.deepcopy(self.judged)
-        self.optimizer = torch.optim.Adam(self.net.parameters(), settings.rate, weight_decay=settings.weight_decay)
+        self.optimizer = torch.optim.Adam(
+            self.net.parameters(), settings.rate, weight_decay=settings.weight_decay, fused=self.compute.fused
+        )
 
     def run(self) -> RetrainResult:
         settings, split = self.settings, self.split

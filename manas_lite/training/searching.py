@@ -160,16 +160,17 @@ class _Search(Training):
         parts = split_scenes(split.train, settings.seed, val=settings.arch_share, test=0)
         self.weight_scenes, self.arch_scenes = parts.train, parts.val
         self.weights, self.arch = self.net.weight_parameters(), self.net.arch_parameters()
-        rate, decay = settings.weight_rate, settings.weight_decay
+        rate, decay, fused = settings.weight_rate, settings.weight_decay, self.compute.fused
         self.weight_optimizer: torch.optim.Optimizer = (
-            torch.optim.SGD(self.weights, rate, settings.momentum, weight_decay=decay)
+            torch.optim.SGD(self.weights, rate, settings.momentum, weight_decay=decay, fused=fused)
             if settings.optimizer == "sgd"
-            else torch.optim.Adam(self.weights, rate, weight_decay=decay)
+            else torch.optim.Adam(self.weights, rate, weight_decay=decay, fused=fused)
         )
         self.arch_optimizer = torch.optim.Adam(
-            self.arch, settings.arch_rate, betas=settings.arch_betas, weight_decay=settings.arch_decay
+            self.arch, settings.arch_rate, betas=settings.arch_betas, weight_decay=settings.arch_decay, fused=fused
         )
         self.costs = measure_costs(space, settings.loss.complexity_unit)
+        self.step_costs = self.costs.to(self.arch[0])  # the steps' own, where they compute: no step sends them anew
         self.norms: list[list[Tensor]] = []  # of this epoch's architecture gradients: alpha's, beta's
         self.balance = Balance(self.arch, settings.price_share)
         self.by_paths = settings.strategy != "gradient"
@@ -249,7 +250,7 @@ class _Search(Training):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the image terms plus the terms of the architecture itself (method section 4)."""
         image, _ = self.image_loss(batch, epoch, fast=fast)
-        own, terms = self.loss.architecture(*self.net.logits(), *self.net.weights(), self.costs)
+        own, terms = self.loss.architecture(*self.net.logits(), *self.net.weights(), self.step_costs)
         return image + own, terms
 
     def _architecture_step(self, epoch: int, train: SceneBatch, val: SceneBatch) -> dict[str, Tensor]:
@@ -281,7 +282,7 @@ class _Search(Training):
             for total, gradient in zip(gradients, found.gradients, strict=True):
                 total += share * gradient
             add_terms(terms, share, {"arch": found.val_loss, **own})
-        own_terms = self.loss.architecture_terms(*self.net.logits(), *self.net.weights(), self.costs)
+        own_terms = self.loss.architecture_terms(*self.net.logits(), *self.net.weights(), self.step_costs)
         gradients, sizes = self.balance(gradients, own_terms)
         for parameter, value in zip(self.arch, gradients, strict=True):
             parameter.grad = value
