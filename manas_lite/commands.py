@@ -108,7 +108,7 @@ def _data(options: Namespace) -> Any:
 
 
 def weights_option(p: Parser, default: str | None = "rain-any") -> None:
-    text = "run directory, weights file, or shipped model"
+    text = "run directory, weights file, shipped model, or hub:OWNER/NAME@REVISION"
     if default is None:
         p.add_argument("--weights", required=True, help=text)
     else:
@@ -145,7 +145,13 @@ def _training_options(p: Parser, name: str, presets: Collection[str], default: s
     _set_option(p, "--set epochs=5 --set loss.complexity_weight=0.1")
     p.add_argument("--runs-dir", default="runs", help="where runs are kept (default: %(default)s)")
     p.add_argument("--name", default=name, help="name of this run: the same name continues it (default: %(default)s)")
+    p.add_argument("--log-to", choices=["tensorboard"], help="show the run while it goes on; needs this extra")
     network_options(p)
+
+
+def _kept(options: Namespace) -> dict[str, Any]:
+    """Return where a run is kept, and who follows it."""
+    return {"runs_dir": options.runs_dir, "name": options.name, "log_to": options.log_to}
 
 
 def _named(arguments: Sequence[str], known: Collection[str], *options: str) -> str:
@@ -192,7 +198,7 @@ def _search(options: Namespace) -> None:
         unit, _, number = options.budget.partition("=")
         options.changes += [f"budget_unit={unit}", f"budget={number}"]
     settings = _settings(options, SearchSettings, options.space)
-    result = search(space, _data(options), settings, runs_dir=options.runs_dir, name=options.name)
+    result = search(space, _data(options), settings, **_kept(options))
     if _first_process():
         print(f"genotype {result.genotype.id}: {result.path / 'genotype.json'}")
         print("modules:", " ".join(result.genotype.modules))
@@ -235,7 +241,7 @@ def _retrain(options: Namespace) -> None:
     start = load(options.start) if options.start else None
     genotype = start.genotype if start else find_genotype(options.genotype)
     settings = _settings(options, RetrainSettings, "teach")
-    result = retrain(genotype, _data(options), settings, start=start, runs_dir=options.runs_dir, name=options.name)
+    result = retrain(genotype, _data(options), settings, start=start, **_kept(options))
     if _first_process():
         print(f"best validation PSNR (RGB) {result.best_psnr:.2f} dB in epoch {result.best_epoch}: {result.path}")
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from fake_hub import FakeHub, fake_hub
 from project import ROOT
 
@@ -49,7 +50,9 @@ def test_what_is_pushed_comes_back(hub: FakeHub, net: DerainNet, capsys: pytest.
     card = json.loads(files["card.json"])
     assert card["genotype"] == net.genotype.id
     assert card["parameters"] == sum(p.numel() for p in net.parameters())
-    assert files["README.md"].startswith(b"---\nlibrary_name: manas_lite\npipeline_tag: image-to-image\n")
+    head = yaml.safe_load(files["README.md"].decode().split("---")[1])
+    assert (head["library_name"], head["pipeline_tag"]) == ("manas_lite", "image-to-image")
+    assert "image-deraining" in head["tags"]
 
 
 def test_a_shipped_model_goes_with_its_card(hub: FakeHub, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from manas_lite.data.registry import (
     holds_pictures,
     list_set,
     manual_steps,
-    record_archive,
+    record_archives,
 )
 from manas_lite.data.unpack import ArchiveError, is_archive, unpack_archive
 from manas_lite.photos.hub import Address, HubError, data_files
@@ -168,17 +168,16 @@ def record(name: str, root: str | os.PathLike[str] | None = None) -> Path:
     """Write size, sha256 and revision of a set's archives, as they proved right here, into the table; return its file.
 
     Raises:
-        DownloadError: nothing has proved right yet.
+        DownloadError: they have not proved right.
     """
-    known = _read_record(data_folder(root) / "archives" / "record.json")
+    known, found = _read_record(data_folder(root) / "archives" / "record.json"), {}
     for each in data_set(name).archives:
         if each not in known:
             raise DownloadError(f"{each} did not prove right yet: get {name}, with all the pairs that it should have")
-        values: dict[str, Any] = {"size": known[each].size, "sha256": known[each].sha256}
+        found[each] = {"size": known[each].size, "sha256": known[each].sha256}
         if known[each].source.startswith("hub:"):
-            values["hub"] = known[each].source.removeprefix("hub:")
-        table = record_archive(each, values)
-    return table
+            found[each]["hub"] = known[each].source.removeprefix("hub:")
+    return record_archives(found)
 
 
 def fetch(
@@ -230,16 +229,14 @@ def fetch(
         sources.append((f"class cache {cache}", cached))
     if item.hub:  # a revision that was taken once is taken again
         hub = Address.parse(known.source if known and known.source.startswith("hub:") else item.hub)
-        sources.append((str(hub), partial(fetch_hub, hub, skip=item.hub_skip, most=most)))
+        sources.append((str(hub), partial(_fetch_hub, hub, skip=item.hub_skip, most=most)))
     sources += [
         (url, partial(fetch_url, url, size=item.size, most=most, progress=progress, wait=wait)) for url in item.mirrors
     ]
-    if item.drive:
-        drive = partial(fetch_drive, item.drive, progress=progress, wait=wait, most=most)
-        sources.append((f"Drive file {item.drive}", drive))
-    if item.drive_folder:
-        drive = partial(fetch_drive_folder, item.drive_folder, progress=progress, most=most)
-        sources.append((f"Drive folder {item.drive_folder}", drive))
+    for kind, drive in {"file": item.drive, "folder": item.drive_folder}.items():
+        if drive:
+            bring = partial(fetch_drive, drive, progress=progress, wait=wait, most=most, folder=kind == "folder")
+            sources.append((f"Drive {kind} {drive}", bring))
     for number, (name, source) in enumerate(sources):
         part = folder / f"{item.name}.{number}.part"  # a part for each source: their bytes must not be mixed
         arrived = False
@@ -250,7 +247,8 @@ def fetch(
             os.replace(part, path)
             use(path)
         except (DownloadError, HubError, ModuleNotFoundError, ValueError) as error:  # also an address that is none
-            _raise_if_full(error)
+            if isinstance(error, HubError):
+                _raise_if_full(error)
             extra = ": pip install 'manas_lite[data]'" if getattr(error, "name", None) else ""
             failures.append(f"{name}: {error}{extra}")
             if arrived:  # or it would be resumed, or taken for right
@@ -297,39 +295,36 @@ def remember(path: Path, item: Archive, records: Path, source: str) -> None:
     known = _read_record(record_file)
     if item.name not in known:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        packed = _packed_from(path)
-        if item.hub and packed.startswith(f"hub:{Address.parse(item.hub).repository}@"):
-            source = packed
+        with suppress(tarfile.TarError), tarfile.open(path, "r:") as tar:
+            packed = tar.pax_headers.get("comment", "")  # `_pack` wrote it, unless this tar came from somewhere else
+            if item.hub and packed.startswith(f"hub:{Address.parse(item.hub).repository}@"):
+                source = packed
         known[item.name] = _Remembered(path.stat().st_size, sha256_of(path), source, now)
         write_atomic(record_file, json.dumps(plain(known), indent=1).encode())
 
 
 def _fetch_cached(item: Archive, cache: str, part: Path, progress: bool, wait: Wait, most: int) -> None:
-    """Copy an archive from a class cache; its sha256 must be known, from the registry or the cache's own record."""
-
-    def bring(name: str, to: Path, most: int) -> None:
+    """Copy an archive, and the record that it must agree with, from a class cache."""
+    records = part.with_name(f"{part.name}.class")
+    shutil.rmtree(records, ignore_errors=True)
+    records.mkdir()
+    for name, to in (("record.json", records / "record.json"), (item.name, part)):
         if "://" in cache:
             fetch_url(f"{cache.rstrip('/')}/{quote(name)}", to, None, progress and to == part, wait, most)
         elif (Path(cache) / name).is_file():
             shutil.copyfile(Path(cache) / name, to)
         else:
             raise DownloadError(f"{name} is not there")
-
-    listed = part.with_name(f"{part.name}.record")
-    listed.unlink(missing_ok=True)
-    bring("record.json", listed, 2**20)
-    stated = _read_record(listed).get(item.name)
-    listed.unlink()
-    expected = item.sha256 or (stated and stated.sha256)
-    if not expected:
-        raise DownloadError(f"its record.json states no sha256 of {item.name}: get the set where the cache is made")
-    bring(item.name, part, most)
-    if (found := sha256_of(part)) != expected:
-        part.unlink()
-        raise DownloadError(f"sha256 {found}, expected {expected}")
+    if item.name not in _read_record(records / "record.json"):
+        raise DownloadError(f"its record.json does not state {item.name}: get the set where the cache is made")
+    try:
+        verify(part, item, records)
+    except DownloadError:
+        part.unlink()  # or it would be resumed
+        raise
 
 
-def fetch_hub(address: Address, part: Path, skip: Sequence[str] = (), most: int | None = None) -> None:
+def _fetch_hub(address: Address, part: Path, skip: Sequence[str], most: int) -> None:
     """Download a repository of data from a model hub, and pack it as a tar that remembers its revision."""
     folder = part.with_name(f"{part.name}.hub")
     revision, names = data_files(address, folder, skip, most)
@@ -338,37 +333,15 @@ def fetch_hub(address: Address, part: Path, skip: Sequence[str] = (), most: int 
     _pack(folder, names, part, str(Address(address.repository, revision)))
 
 
-def fetch_drive_folder(folder_id: str, part: Path, progress: bool = True, most: int | None = None) -> None:
-    """Download a folder on Google Drive with gdown, and pack it as a tar. gdown 5 refuses folders of over 50 files."""
-    import gdown
-
-    folder = part.with_name(f"{part.name}.folder")
-    try:
-        with _no_file_beyond(most):
-            gdown.download_folder(id=folder_id, output=str(folder), resume=True, quiet=not progress, use_cookies=False)
-    except Exception as error:  # gdown raises its own classes, requests' and more, by version
-        _raise_if_full(error)
-        raise DownloadError(f"Drive refuses, or the line was cut: {_first_line(error)}") from error
-    _refuse_beyond(most, folder)
-    _pack(folder, (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()), part)
-
-
-def _pack(folder: Path, names: Iterable[str], part: Path, source: str = "") -> None:
+def _pack(folder: Path, names: Iterable[str], part: Path, source: str) -> None:
     """Pack files of a folder into a tar whose bytes depend on them and on `source` alone; remove the folder."""
-    with tarfile.open(part, "w", format=tarfile.PAX_FORMAT, pax_headers={"comment": source} if source else {}) as tar:
+    with tarfile.open(part, "w", format=tarfile.PAX_FORMAT, pax_headers={"comment": source}) as tar:
         for name in sorted(names):
             info = tarfile.TarInfo(name)
             info.size = (folder / name).stat().st_size
             with open(folder / name, "rb") as file:
                 tar.addfile(info, file)
     shutil.rmtree(folder)
-
-
-def _packed_from(path: Path) -> str:
-    """Return what `_pack` was told of the source of a tar; nothing for other archives."""
-    with suppress(tarfile.TarError), tarfile.open(path, "r:") as tar:
-        return tar.pax_headers.get("comment", "")
-    return ""
 
 
 def fetch_url(
@@ -425,41 +398,58 @@ def fetch_url(
 
 
 def fetch_drive(
-    file_id: str, part: Path, progress: bool = True, wait: Wait = time.sleep, most: int | None = None
+    file_id: str,
+    part: Path,
+    progress: bool = True,
+    wait: Wait = time.sleep,
+    most: int | None = None,
+    folder: bool = False,
 ) -> None:
     """Download a Google Drive file by its id with gdown (the arguments that versions 5.2 and 6 share).
 
-    No more than `most` bytes are written. On Windows, which limits no file, more is refused only when it has come.
+    Args:
+        file_id: the file, or the folder, whose files are packed as a tar. gdown 5 refuses folders of over 50 files.
+        part: the file to write.
+        progress: show a bar.
+        wait: pauses for a number of seconds, between attempts.
+        most: bytes that may be written. On Windows, which limits no file, more is refused only when it has come.
+        folder: the id is that of a folder.
+
+    Raises:
+        DownloadError: Drive does not deliver.
     """
     import gdown
 
-    folder = part.with_name(part.name + ".gdown")  # its own: gdown resumes any NAME*.part it finds
-    folder.mkdir(exist_ok=True)
-    output = folder / "file"
+    home = part.with_name(part.name + ".gdown")  # its own: gdown resumes any NAME*.part it finds
+    home.mkdir(exist_ok=True)
+    output = home / "file"
+    download = gdown.download_folder if folder else gdown.download
     for attempt in range(ATTEMPTS):
-        before = _bytes_below(folder)
+        before = _bytes_below(home)
         try:
             with _no_file_beyond(most):
-                done = gdown.download(
-                    id=file_id, output=str(output), resume=True, quiet=not progress, use_cookies=False
-                )
+                done = download(id=file_id, output=str(output), resume=True, quiet=not progress, use_cookies=False)
         except Exception as error:  # gdown raises its own classes, requests' and KeyError, by version
-            _refuse_beyond(most, folder)
+            _refuse_beyond(most, home)
             _raise_if_full(error)
             if type(error).__name__ == "FileURLRetrievalError":
                 raise DownloadError(f"Drive refuses (quota or permission): {_first_line(error)}") from error
             reason = _first_line(error)
         else:
-            if done and output.is_file():
-                _refuse_beyond(None if most is None else most + 1, folder)
-                os.replace(output, part)
-                shutil.rmtree(folder)
+            if done and output.exists():
+                _refuse_beyond(None if most is None else most + 1, home)
+                if folder:
+                    names = [path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()]
+                    _pack(output, names, part, f"Drive folder {file_id}")
+                else:
+                    os.replace(output, part)
+                shutil.rmtree(home)
                 return
-            reason = "gdown brought no file"
-        if _bytes_below(folder) == before and attempt >= 2:
+            reason = "gdown brought nothing"
+        if _bytes_below(home) == before and attempt >= 2:
             break
         wait(0.5 * 2**attempt)
-    raise DownloadError(f"{reason} (what came is kept in {folder.name})")
+    raise DownloadError(f"{reason} (what came is kept in {home.name})")
 
 
 @contextmanager

@@ -7,7 +7,6 @@ names in the user's data folder are added to them.
 import difflib
 import json
 import os
-import re
 import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,8 +17,10 @@ from manas_lite.data.listing import Listing
 from manas_lite.photos.hub import Address
 from manas_lite.photos.photographs import PHOTOGRAPHS
 from manas_lite.runs.checkpoint import write_atomic
-from manas_lite.runs.documents import about
+from manas_lite.runs.documents import about, read_json
 from manas_lite.runs.settings import parse
+
+_RECORDED = {"archives.toml": "recorded.json"}  # what --record writes: a machine's rows, beside a person's
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,13 @@ class Archive:
 
     def sources(self) -> dict[str, str]:
         """Return an address of each kind of source, in the order of trying."""
-        drive = "https://drive.google.com"
-        return {
-            **({"hub": f"https://huggingface.co/datasets/{Address.parse(self.hub).repository}"} if self.hub else {}),
-            **({"http": self.mirrors[0]} if self.mirrors else {}),
-            **({"Drive": f"{drive}/uc?id={self.drive}"} if self.drive else {}),
-            **({"Drive folder": f"{drive}/drive/folders/{self.drive_folder}"} if self.drive_folder else {}),
+        pages = {
+            "hub": self.hub and f"https://huggingface.co/datasets/{Address.parse(self.hub).repository}",
+            "http": next(iter(self.mirrors), None),
+            "Drive": self.drive and f"https://drive.google.com/uc?id={self.drive}",
+            "Drive folder": self.drive_folder and f"https://drive.google.com/drive/folders/{self.drive_folder}",
         }
+        return {kind: page for kind, page in pages.items() if page}
 
 
 @dataclass(frozen=True)
@@ -146,26 +147,11 @@ def manual_steps(chosen: DataSet, root: Path) -> str:
     return "\n".join(lines + [f"  {i}. {step}" for i, step in enumerate(steps, start=1)])
 
 
-def record_archive(name: str, values: dict[str, Any]) -> Path:
-    """Write values of an archive into the clone's table, or, without a clone, into the user's; return the file.
-
-    Raises:
-        ValueError: the table is no TOML, or is written in a way that hides the row.
-    """
-    tables = _tables()
-    file = (tables if tables.parent.name == "data_scripts" else data_folder()) / "archives.toml"
-    header, old = f"[{json.dumps(name)}]\n", file.read_text(encoding="utf-8") if file.is_file() else ""
-    before, _, rest = (old if header in old else f"{old}\n{header}").partition(header)
-    end = following.start() if (following := re.search(r"^\[", rest, re.MULTILINE)) else len(rest)
-    kept = [line for line in rest[:end].splitlines(keepends=True) if line.partition("=")[0].strip() not in values]
-    stated = "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
-    text = f"{before}{header}{stated}{''.join(kept)}{rest[end:]}"
-    with about(file):
-        rows = tomllib.loads(old)
-        if tomllib.loads(text) != {**rows, name: {**rows.get(name, {}), **values}}:
-            raise ValueError(f"the row {header.strip()} cannot be changed; write into it: {stated.strip()}")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(file, f"{text.strip()}\n".encode())
+def record_archives(found: dict[str, dict[str, Any]]) -> Path:
+    """Add what proved right of archives, by name, to the table of the clone, else of the user; return its file."""
+    file = (_tables() if _tables().parent.name == "data_scripts" else data_folder()) / "recorded.json"
+    rows = read_json(file) if file.is_file() else {}
+    write_atomic(file, f"{json.dumps({**rows, **found}, indent=1)}\n".encode())
     return file
 
 
@@ -191,9 +177,8 @@ def list_set(chosen: DataSet, base: Path) -> Listing:
 
     Where the registry knows one part and the files state none, all pairs are of that part.
     """
-    folder = base / chosen.folder
-    patterns = list_patterns(folder, chosen.rainy, chosen.clean) if chosen.rainy else None
-    listing = patterns or list_folder(folder, chosen.layout)
+    patterns, folder = (chosen.rainy, chosen.clean), base / chosen.folder
+    listing = list_patterns(folder, *patterns) if chosen.rainy else list_folder(folder, chosen.layout)
     stated = any(pair.part for pair in listing.pairs)
     only = next(iter(chosen.pairs)) if len(chosen.pairs) == 1 and not stated else None
     listing.pairs = [
@@ -216,14 +201,16 @@ def count_differences(chosen: DataSet, listing: Listing) -> list[str]:
     return told
 
 
-def _table(file: str) -> dict[str, dict[str, Any]]:
-    rows, own = tomllib.loads((_tables() / file).read_text(encoding="utf-8")), data_folder() / file
-    if own.is_file():
-        with about(own):
-            for name, row in tomllib.loads(own.read_text(encoding="utf-8")).items():
-                if not isinstance(row, dict):
-                    raise ValueError(f"{name} is no table: expected [{name}] and keys below it")
-                rows[name] = {**rows.get(name, {}), **row}
+def _table(name: str) -> dict[str, dict[str, Any]]:
+    """Return the rows of a table, each with the keys of the kit's, of the user's, and of what was recorded."""
+    rows: dict[str, dict[str, Any]] = {}
+    for file in (folder / each for folder in (_tables(), data_folder()) for each in (name, _RECORDED.get(name, ""))):
+        if file.is_file():
+            with about(file):
+                added = read_json(file) if file.suffix == ".json" else tomllib.loads(file.read_text(encoding="utf-8"))
+                if not (isinstance(added, dict) and all(isinstance(row, dict) for row in added.values())):
+                    raise ValueError("a row of it is no table: expected [NAME] and keys below it")
+            rows |= {row: {**rows.get(row, {}), **keys} for row, keys in added.items()}
     return rows
 
 

@@ -1,25 +1,21 @@
-"""Repositories of a model hub: OWNER/NAME at a revision. `huggingface_hub`, the extra `hub`, is loaded on first use.
-
-A revision is a commit, whose hash covers every file: who names one gets the same bytes ever after.
-"""
+"""Repositories of a model hub, OWNER/NAME at a revision. `huggingface_hub`, the extra `hub`, is loaded on first use."""
 
 import hashlib
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from manas_lite.runs.checkpoint import sha256_of
 from manas_lite.runs.documents import one_line
 
 _ADDRESS = re.compile(r"([\w.-]+/[\w.-]+)(?:@([^@#\s]+))?(?:#([0-9a-f]{64}))?", re.ASCII)
-_ADVICE = {
-    "RepositoryNotFoundError": "there is no such repository, or it is private: check the name, or run `hf auth login`",
+_ADVICE = {  # by the name of an error's class
     "GatedRepoError": "its owner asks for consent first: open its page in a browser, then run `hf auth login`",
+    "RepositoryNotFoundError": "there is no such repository, or it is private: check the name, or run `hf auth login`",
     "RevisionNotFoundError": "there is no such revision: take a commit, tag or branch of that repository",
     "LocalEntryNotFoundError": "the hub cannot be reached, and no copy is kept here: connect to the network",
 }
@@ -29,14 +25,12 @@ class HubError(OSError):
     """A hub did not give or take what it should; the message is one line."""
 
 
-@dataclass(frozen=True)
-class Address:
-    """What `OWNER/NAME@REVISION#SHA256` names; revision and sha256 may be left out."""
+class Address(NamedTuple):
+    """What OWNER/NAME@REVISION#SHA256 names: a revision, and the sha256 that the weights of a network must have."""
 
     repository: str
     revision: str | None = None
     sha256: str | None = None
-    """What the weights must have, in hexadecimal digits."""
 
     @classmethod
     def parse(cls, text: str) -> "Address":
@@ -46,14 +40,13 @@ class Address:
             >>> Address.parse("hub:owner/net@v1").revision
             'v1'
         """
-        found = _ADDRESS.fullmatch(text.removeprefix("hub:"))
-        if not found:
-            raise ValueError(one_line(f"{text!r} is no address of a hub: expected hub:OWNER/NAME@REVISION"))
-        return cls(*found.groups())
+        if found := _ADDRESS.fullmatch(text.removeprefix("hub:")):
+            return cls(*found.groups())
+        raise ValueError(one_line(f"{text!r} is no address of a hub: expected hub:OWNER/NAME@REVISION"))
 
     @property
     def pinned(self) -> bool:
-        """Whether the revision is a commit, and not a branch or a tag, which may move."""
+        """Whether the revision is a commit, which never changes, and not a branch or a tag, which may move."""
         return bool(re.fullmatch(r"[0-9a-f]{40}", self.revision or ""))
 
     def __str__(self) -> str:
@@ -83,21 +76,18 @@ def told(address: Address) -> Iterator[None]:
 
 
 def network_folder(address: Address, files: Sequence[str]) -> Path:
-    """Return a folder of these files of a network's repository; print its revision where the address pins none.
-
-    The folder is in the cache of `huggingface_hub`: what is there already is not fetched again.
-    """
+    """Return a folder, in the hub's own cache, of these files of a repository; tell its commit where none is pinned."""
     with told(address):
         fetch = library().snapshot_download
         folder = Path(fetch(address.repository, revision=address.revision, allow_patterns=list(files)))
     if not address.pinned:
-        pinned = Address(address.repository, folder.name)
-        print(f"{address} may change; these weights are for ever: {pinned}", file=sys.stderr)
+        stays = Address(address.repository, folder.name)
+        print(f"{address} may change; these weights are for ever: {stays}", file=sys.stderr)
     return folder
 
 
-def data_files(address: Address, folder: Path, skip: Sequence[str] = (), most: int | None = None) -> tuple[str, list]:
-    """Download the repository of a data set; return its revision, and the names of its files, in order.
+def data_files(address: Address, folder: Path, skip: Sequence[str], most: int) -> tuple[str, list[str]]:
+    """Download the repository of a data set, of at most `most` bytes; return its commit and the names of its files.
 
     Args:
         address: the repository.
@@ -106,25 +96,24 @@ def data_files(address: Address, folder: Path, skip: Sequence[str] = (), most: i
         most: bytes that they may have in all.
 
     Raises:
-        HubError: the hub does not deliver, or a file has not the hash that the revision states for it: the sha256 of a
+        HubError: the hub does not deliver, or a file has not the hash that the commit states for it: the sha256 of a
             large file, git's own hash of any other.
     """
-    hub = library()
     with told(address):
-        revision = hub.HfApi().repo_info(address.repository, revision=address.revision, repo_type="dataset").sha
-        where = {"revision": revision, "repo_type": "dataset"}
-        listed = hub.HfApi().list_repo_tree(address.repository, recursive=True, **where)
-        stated = {file.path: file for file in listed if hasattr(file, "blob_id")}
-        stated = {name: file for name, file in stated.items() if not any(fnmatch(name, each) for each in skip)}
-        if odd := [name for name in stated if name.startswith("/") or {"..", ""} & {*re.split(r"[/\\]", name)}]:
+        api, where = library().HfApi(), {"repo_id": address.repository, "repo_type": "dataset"}
+        where["revision"] = api.repo_info(**where, revision=address.revision).sha
+        listed = [file for file in api.list_repo_tree(**where, recursive=True) if hasattr(file, "blob_id")]
+        files = [file for file in listed if not any(fnmatch(file.path, pattern) for pattern in skip)]
+        if odd := [file.path for file in files if {"..", ""} & {*re.split(r"[/\\]", file.path)}]:
             raise HubError(f"{address}: file {odd[0]!r} would be written outside the folder, which is refused")
-        if most is not None and (total := sum(file.size for file in stated.values())) > most:
+        if (total := sum(file.size for file in files)) > most:
             raise HubError(f"{address}: its files have {total:,} bytes, more than the {most:,} that this set can have")
-        hub.snapshot_download(address.repository, local_dir=folder, ignore_patterns=list(skip), **where)
-    for name, file in stated.items():
-        path, data = folder / name, b"" if file.lfs else (folder / name).read_bytes()
-        found = sha256_of(path) if file.lfs else hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-        if found != (expected := file.lfs.sha256 if file.lfs else file.blob_id):
+        library().snapshot_download(**where, local_dir=folder, ignore_patterns=list(skip))
+    for file in files:
+        path, large = folder / file.path, file.lfs
+        text = b"" if large else b"blob %d\0" % file.size + path.read_bytes()
+        found, stated = (sha256_of(path), large.sha256) if large else (hashlib.sha1(text).hexdigest(), file.blob_id)
+        if found != stated:
             path.unlink()
-            raise HubError(f"{address}: {name} has the hash {found}, the revision states {expected}: get it again")
-    return revision, sorted(stated)
+            raise HubError(f"{address}: {file.path} has the hash {found}, the revision states {stated}: get it again")
+    return where["revision"], [file.path for file in files]

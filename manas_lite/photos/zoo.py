@@ -20,14 +20,6 @@ from manas_lite.runs.documents import about, document, one_line, read_json
 
 SHIPPED = Path(__file__).resolve().parents[1] / "assets" / "models"
 WEIGHTS = "weights.safetensors"
-_README = """---
-library_name: manas_lite
-pipeline_tag: image-to-image
-tags: [image-deraining, image-restoration, neural-architecture-search, pytorch]
----
-
-A network that removes rain from photographs: `manas_lite.load("hub:OWNER/NAME@REVISION")`.
-"""
 
 
 @dataclass(frozen=True)
@@ -101,14 +93,13 @@ def load(name_or_path: str | Path) -> DerainNet:
 
 def _check_card(folder: Path, stated: str | None, advice: str) -> None:
     """Hold the weights in a folder to the sha256 that their card states, and to the one that the user states."""
-    if lacking := [name for name in ("card.json", WEIGHTS) if not (folder / name).is_file()]:
-        raise FileNotFoundError(f"{folder} holds no {lacking[0]}: {advice}")
-    card = folder / "card.json"
-    expected = {"its card states": document(_Card, read_json(card), card, more=True).sha256}
-    expected |= {"you state": stated} if stated else {}
-    found = sha256_of(folder / WEIGHTS)
-    for who, sha256 in expected.items():
-        if found != sha256:
+    for name in ("card.json", WEIGHTS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} holds no {name}: {advice}")
+    file, found = folder / "card.json", sha256_of(folder / WEIGHTS)
+    card = document(_Card, read_json(file), file, more=True)
+    for who, sha256 in {"its card states": card.sha256, "you state": stated}.items():
+        if sha256 not in (None, found):
             text = f"{folder / WEIGHTS} has the sha256 {found}, {who} {sha256}: {advice}"
             raise checkpoint.CheckpointError(one_line(text))
 
@@ -133,17 +124,17 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, kind: str, genoty
 
 
 def save_pretrained(net: DerainNet | str | Path, folder: str | Path) -> None:
-    """Write a network as a repository of a model hub: weights, genotype, card and README; `load(folder)` reads it.
+    """Write a network as a repository of a model hub: weights, genotype, card.json and README; `load(folder)` reads it.
 
     Args:
-        net: the network, or what `load` takes. The card, README and pictures of a shipped model go with it.
+        net: the network, or what `load` takes. Where a card, README and pictures lie beside it, they go with it.
         folder: is made where it is missing.
     """
     _portable(net).save_pretrained(folder)
 
 
 def push_to_hub(net: DerainNet | str | Path, repository: str, **options: Any) -> str:
-    """Upload a network as `save_pretrained` writes it; return its address, which `load` takes: its revision is pinned.
+    """Upload a network as `save_pretrained` writes it; return its address for `load`, whose revision is pinned.
 
     Args:
         net: the network, or what `load` takes.
@@ -154,28 +145,26 @@ def push_to_hub(net: DerainNet | str | Path, repository: str, **options: Any) ->
         HubError: the hub cannot be reached, or refuses.
     """
     with told(Address.parse(repository)):
-        commit = _portable(net).push_to_hub(repository, **options)
-    return str(Address(repository, commit.oid))
+        return str(Address(repository, _portable(net).push_to_hub(repository, **options).oid))
 
 
 def _portable(source: DerainNet | str | Path) -> Any:
     """Return a network as an object that has the methods of `huggingface_hub`'s mixin."""
     net = source if isinstance(source, DerainNet) else load(source)
-    homes = () if isinstance(source, DerainNet) else (SHIPPED / str(source), Path(source))
+    homes = () if isinstance(source, DerainNet) else (SHIPPED / source, Path(source))
+    tags = ["image-deraining", "image-restoration", "neural-architecture-search", "pytorch"]
+    head: Any = {"library_name": "manas_lite", "pipeline_tag": "image-to-image", "tags": tags}
 
-    class Portable(library().ModelHubMixin):  # type: ignore[misc]
+    class Portable(library().ModelHubMixin, **head):  # type: ignore[misc]
         def _save_pretrained(self, save_directory: Path) -> None:
             for file in (home / name for home in homes for name in ("README.md", "card.json", "pictures.jpg")):
                 if file.is_file():
                     shutil.copyfile(file, save_directory / file.name)
-            card, readme = save_directory / "card.json", save_directory / "README.md"
             save_network(save_directory, net)
             checkpoint.write_atomic(save_directory / "genotype.json", net.genotype.to_json().encode())
-            known = {"genotype": net.genotype.id, "parameters": sum(p.numel() for p in net.parameters())}
-            known |= read_json(card) if card.is_file() else {}
-            text = json.dumps({**known, "sha256": sha256_of(save_directory / WEIGHTS)}, indent=2)
-            checkpoint.write_atomic(card, text.encode())
-            if not readme.is_file():
-                readme.write_text(_README, encoding="utf-8")
+            card: dict[str, Any] = {"genotype": net.genotype.id, "parameters": sum(p.numel() for p in net.parameters())}
+            card |= read_json(save_directory / "card.json") if (save_directory / "card.json").is_file() else {}
+            card["sha256"] = sha256_of(save_directory / WEIGHTS)
+            checkpoint.write_atomic(save_directory / "card.json", json.dumps(card, indent=2).encode())
 
     return Portable()
