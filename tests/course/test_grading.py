@@ -3,7 +3,10 @@
 
 import csv
 import html
+import linecache
 import os
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -19,11 +22,21 @@ from tools.course.__main__ import main
 from tools.course.grading import Limits
 from tools.course.wire import Ended, Peer
 
-NOTEBOOK = contents.notebooks()[0]
+KNOWN = contents.notebooks()
+NOTEBOOK = replace(KNOWN[0], exercises=KNOWN[0].exercises[:2])  # two are enough, however many it comes to have
 FIRST, SECOND = NOTEBOOK.exercises
 RIGHT = "def my_psnr(x, clean):\n    return 10 * np.log10(1 / np.mean((x - clean) ** 2))"
 LIMITS = Limits()
 HERE = fences.find()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_exercises():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contents, "notebooks", lambda: (NOTEBOOK, *KNOWN[1:]))
+        yield
+
+
 needs_walls = pytest.mark.skipif(not HERE.program, reason="neither bwrap nor unshare works here")
 
 
@@ -228,6 +241,60 @@ def test_what_a_hand_in_started_is_ended_with_it(leave: str) -> None:
     assert "started" in found.message
     commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
     assert not any(f'"seconds": {seconds}'.encode() in command for command in commands)
+
+
+# --- cheats by files that come with a hand-in, and hand-ins that harm the machine ---
+
+STEAL = f"""
+import builtins, os
+try:
+    text = open({str(SOLUTION)!r}).read()
+    builtins.stolen = text[text.index('def my_psnr'):text.index('# END')]
+except Exception as error:
+    builtins.stolen = f'raise LookupError({{str(error)!r}})'
+"""
+USE = "def my_psnr(x, clean):\n    import builtins\n    scope = {'np': np}\n    exec(builtins.stolen, scope)\n    return scope['my_psnr'](x, clean)"
+PYTHON = f".local/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
+PLANTED = {
+    "a module that the worker imports": ("linecache.py", Path(linecache.__file__).read_text() + STEAL),
+    "a module that sets the limits": ("resource.py", STEAL),
+    "a line for Python's start": (f"{PYTHON}/planted.pth", f"import builtins; exec({STEAL!r})\n"),
+    "a module for Python's start": ("usercustomize.py", STEAL),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_file_beside_a_hand_in_stands_for_nothing_of_pythons_own(name: str, tmp_path: Path) -> None:
+    """Such a file would run before the limits are set, and before files elsewhere are closed."""
+    place, text = PLANTED[name]
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / place).write_text(text)
+    found = grading.judged(NOTEBOOK, FIRST, grading._cells(answered(USE)), LIMITS, fences.NONE, tmp_path)
+    assert not found.passed
+    assert "stolen" in found.message  # the attribute is not there: the planted file was not run
+    right = grading.judged(NOTEBOOK, FIRST, grading._cells(answered(RIGHT)), LIMITS, fences.NONE, tmp_path)
+    assert right.passed, right  # and an honest student who has such a file loses nothing
+
+
+@pytest.mark.slow
+def test_many_files_have_a_largest_size_together() -> None:
+    fill = "import time\ndef my_psnr(x, clean):\n    for k in range(10**6):\n        open(f'{k}', 'wb').write(bytes(2**20)); time.sleep(0.1)"
+    found = first(fill, limits=Limits(seconds=60, folder_bytes=2**23))
+    assert "wrote more than 8 MB of files" in found.message
+
+
+@needs_walls
+@pytest.mark.slow
+@pytest.mark.skipif(os.getuid() == 0, reason="Linux counts the processes of everybody but root")
+@pytest.mark.parametrize("program", ["bwrap", "unshare"])
+def test_processes_behind_walls_are_counted(program: str) -> None:
+    fence = fences.Fence(program)
+    if not fences._works(fence):
+        pytest.skip(f"{program} does not work here")
+    forks = "import ctypes, time\ndef my_psnr(x, clean):\n    C = ctypes.CDLL(None)\n    for k in range(200):\n        pid = C.fork()\n        if pid == 0:\n            time.sleep(60)\n            C._exit(0)\n        if pid < 0:\n            raise ValueError(f'{k} started')\n    raise ValueError('all started')"
+    found = first(forks, fence, Limits(processes=40))
+    assert "all started" not in found.message
+    assert " started" in found.message
 
 
 # --- honest work ---

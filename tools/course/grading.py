@@ -78,6 +78,13 @@ class Limits:
     file_bytes: int = 64 * 2**20
     """Size of a file that it writes."""
 
+    folder_bytes: int = 256 * 2**20
+    """Size of all files in its work folder, what the hand-in brought included."""
+
+    processes: int = 256
+    """Processes and threads at a time, behind walls, where the grader is not root: Linux counts none of root's. Without
+    walls the limit would count the user's other ones too."""
+
 
 @dataclass(frozen=True)
 class HandIn:
@@ -241,6 +248,7 @@ def _started(folder: Path, work: Path, limits: Limits, fence: fences.Fence) -> I
         shutil.copyfile(here / name, kit / "tools" / "course" / name)
     shown = [*fences.visible(), str(kit)]
     given: dict[str, Any] = {"seconds": limits.seconds, "bytes": limits.bytes, "file_bytes": limits.file_bytes}
+    given["processes"] = limits.processes if fence.program else 0
     given |= {"hidden": fences.hidden(), "visible": [*fences.SYSTEM, *shown], "guarded": True}
     program = f"import sys; sys.path.insert(0, {str(kit)!r}); from tools.course.worker import main; main()"
     environment = {
@@ -251,7 +259,8 @@ def _started(folder: Path, work: Path, limits: Limits, fence: fences.Fence) -> I
         "MPLBACKEND": "agg",
     }
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
-    run = fence.command([sys.executable, "-c", program, json.dumps(given)], work, shown)
+    # -P and -s: else files beside a hand-in stand in for Python's own modules, and run before any limit is set.
+    run = fence.command([sys.executable, "-P", "-s", "-c", program, json.dumps(given)], work, shown)
     with open(folder / "stderr", "wb") as errors:
         process = subprocess.Popen(
             run,
@@ -267,6 +276,7 @@ def _started(folder: Path, work: Path, limits: Limits, fence: fences.Fence) -> I
     process.spent = _spent()  # type: ignore[attr-defined]
     peer = Peer(process.stdout.fileno(), process.stdin.fileno(), most=ANSWER)
     peer.deadline = time.monotonic() + max(60, 5 * limits.seconds)
+    peer.watch = lambda: _watch(work, limits)
     try:
         yield process, peer
     finally:
@@ -279,6 +289,17 @@ def _started(folder: Path, work: Path, limits: Limits, fence: fences.Fence) -> I
             with contextlib.suppress(OSError):
                 pipe.close()
         process.wait()
+
+
+def _watch(work: Path, limits: Limits) -> None:
+    """End an exercise whose files have become too many: no limit of the system counts them together."""
+    size = 0
+    for folder, _, names in os.walk(work):
+        for name in names:
+            with contextlib.suppress(OSError):  # gone since
+                size += os.lstat(os.path.join(folder, name)).st_blocks * 512 + 4096
+        if size > limits.folder_bytes:
+            raise Ended(f"wrote more than {limits.folder_bytes // 2**20} MB of files")
 
 
 def _end_others(kit: str) -> None:

@@ -50,6 +50,8 @@ class Peer:
         self.reads, self.writes, self.trusting, self.most = reads, writes, trusting, most
         self.left = None if most is None else 100 * most
         self.deadline: float | None = None
+        self.watch: Callable[[], None] = lambda: None  # called once a second while the other end is waited for
+        self.watched = 0.0
         self.offered: list[Callable[..., Any]] = []  # functions that the other end may call, by number
         self.graphs: list[tuple[Any, list[Any]]] = []  # answers with a gradient, and the tensors they come from
 
@@ -156,10 +158,16 @@ class Peer:
     def _wait(self, write: bool = False) -> None:
         if self.deadline is None:
             return
-        left = self.deadline - time.monotonic()
         reads, writes = ([], [self.writes]) if write else ([self.reads], [])
-        if left <= 0 or not any(select.select(reads, writes, [], left)):
-            raise Ended("out of time")
+        while True:
+            now = time.monotonic()
+            if now - self.watched >= 1:
+                self.watched = now
+                self.watch()
+            if now >= self.deadline:
+                raise Ended("out of time")
+            if any(select.select(reads, writes, [], min(1, self.deadline - now))):
+                return
 
     # --- values ---
 

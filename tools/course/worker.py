@@ -42,7 +42,6 @@ def main() -> None:
     work = os.getcwd()
     for name in [name for name in sys.modules if name.partition(".")[0] == "tools"]:
         del sys.modules[name]
-    sys.path[:] = [work, *(path for path in sys.path if path not in given["hidden"])]
     sys.argv = [""]
     _limit(given)
     peer = Peer(reads, writes, trusting=True)
@@ -51,6 +50,8 @@ def main() -> None:
     peer.offer(student.attempt)
     if given["guarded"]:
         _guard([work, *given["visible"]], given["hidden"])
+    # Last of all: a file beside the hand-in may have the name of a module that the lines above import.
+    sys.path[:] = [work, *(path for path in sys.path if path not in given["hidden"])]
     with contextlib.suppress(Ended):
         peer.serve()
 
@@ -379,6 +380,8 @@ def _limit(given: Mapping[str, Any]) -> None:
         "RLIMIT_FSIZE": (given["file_bytes"], given["file_bytes"]),
         "RLIMIT_CORE": (0, 0),
     }
+    if given["processes"]:
+        wanted["RLIMIT_NPROC"] = (given["processes"], given["processes"])
     for name, (soft, hard) in wanted.items():
         with contextlib.suppress(ValueError, OSError, AttributeError):  # a system without it, or with a lower one
             resource.setrlimit(getattr(resource, name), (soft, hard))
