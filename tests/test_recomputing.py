@@ -89,6 +89,8 @@ def test_the_second_run_is_of_the_first_runs_parameters():
     tripled = {name: (3 * p).detach().requires_grad_() for name, p in layer.named_parameters()}
     squared = nn.Sequential(layer, nn.Tanh())
     other = {f"0.{name}": p for name, p in tripled.items()}
+    runs: list[int] = []
+    squared.register_forward_pre_hook(lambda *_: runs.append(1))
 
     class Saving(nn.Module):
         def __init__(self) -> None:
@@ -96,13 +98,14 @@ def test_the_second_run_is_of_the_first_runs_parameters():
             self.body = squared
 
         def forward(self, x: Tensor) -> Tensor:
-            return recompute(self.body, x)
+            return recompute(self.body, x, when=True)
 
     saving = torch.func.functional_call(Saving(), {f"body.{k}": p for k, p in other.items()}, (x,))
     plain = torch.func.functional_call(squared, other, (x,))
     values = list(other.values())
     for a, b in zip(torch.autograd.grad(saving.sum(), values), torch.autograd.grad(plain.sum(), values), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-14)
+    assert len(runs) == 3  # the plain one, and two of the other
 
 
 def test_saved_bytes_fall():

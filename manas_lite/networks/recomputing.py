@@ -12,7 +12,7 @@ Recompute = Literal["none", "edges", "all"]
 `all` recomputes attention blocks, searched modules and the stem."""
 
 
-def recompute(module: nn.Module, *inputs: Any, when: bool = True) -> Any:
+def recompute(module: nn.Module, *inputs: Any, when: bool) -> Any:
     """Return `module(*inputs)`; where gradients are asked for and `when` is true, only the inputs are kept.
 
     Values and gradients, second ones too, are those of the plain call. The second run uses the parameters of the
