@@ -34,6 +34,10 @@ from manas_course.micro_bench import figures
 # %% [markdown]
 # ## The question that users ask
 #
+# slides: Not *the best network*, but the best one **that fits**
+# slides: $\max_a Q(a)$ subject to $C(a) \le B$
+# slides: A price λ is a guess; a **budget** is kept
+#
 # Nobody asks for *the best network*. They ask for the best network **that runs on this camera**, or **within 10
 # milliseconds a frame**, or **within a third of what we have now**. Written down, with an architecture $a$, its quality
 # $Q$ (PSNR after training, in dB) and its cost $C$:
@@ -69,6 +73,10 @@ assert unit in ("multiply-adds", "milliseconds"), "unit: one of these two"
 
 # %% [markdown]
 # ## Three units of cost
+#
+# slides: Parameters: what is stored
+# slides: Multiply-adds: what is calculated
+# slides: Milliseconds: how long one waits; they must be *measured*
 #
 # **Parameters** say what must be stored. **Multiply-adds** say how much is calculated: a convolution of $k \times k$
 # from $c$ to $d$ channels takes $k^2\, c\, d$ of them for each pixel. **Milliseconds** say how long one waits. The first
@@ -182,6 +190,10 @@ if not fits.any():
 # %% [markdown]
 # ## Is this budget possible at all?
 #
+# slides: Ask before any search
+# slides: Is the cheapest network cheap enough?
+# slides: Among those that fit, is one good enough? Ask with intervals
+#
 # The first question of a project, and it comes before any search. It has two halves. *Cost*: the cheapest network of a
 # space is the sum of the cheapest choice at each place. If that is above the budget, no search will help: the space must
 # change. *Quality*: is there a network within the budget that reaches the dB that somebody wants?
@@ -229,6 +241,10 @@ for limit in (0.8 * low, 1.2 * low, middle, cost.max()):
 # **Stop here if short of time**, and do exercise 1.
 #
 # ## Scores that cost nothing
+#
+# slides: Judge a network *before* it is trained
+# slides: Gradient norm, SynFlow, NASWOT
+# slides: Beside them: just count parameters
 #
 # Training is dear. Can one see at an *untrained* network how good it will be? Such a score is called a **zero-cost
 # proxy**: it takes one or two passes, at the initial weights $\theta$. Three well-known ones:
@@ -347,6 +363,9 @@ for name, values in proxies.items():
 # %% [markdown]
 # ## An accuracy predictor
 #
+# slides: Train some, learn from them what the others reach
+# slides: Ridge regression on the choices, one column for each
+#
 # The other way to save trainings: train *some* networks, and **learn** from them what the others will reach. An
 # architecture becomes a row of zeros and ones, one column for each choice (one-hot): is module 1 parallel? is the gate
 # `SE`? With such rows $X$ and scores $y$, **ridge regression** fits one number for each choice:
@@ -425,6 +444,9 @@ pictures.profile(
 #
 # ## Three searches within one budget
 #
+# slides: What costs too much is never trained
+# slides: Random, evolution, gradients: equal **total** cost
+#
 # Now search, with the budget as a *rule*: what costs too much is never trained. Cost is known before training, so that
 # refusing is free.
 #
@@ -474,6 +496,9 @@ print(f"a network drawn blindly within the budget: {inside.mean():+.2f} dB")
 # With a small budget, few networks fit, and one can simply train them all: then no search is needed.
 #
 # ## The trade-off curve
+#
+# slides: One budget is one point; a project wants the curve
+# slides: Half of the seeds choose, the other half judges
 #
 # One budget is one point. A whole project wants the **curve**: what is each further million worth? It ends the
 # notebook, so draw it for all ways at once. *Seen* decides here with the first half of the training seeds, and the other
@@ -562,6 +587,8 @@ pictures.profile(
 #
 # ## Your budget
 #
+# slides: Enter a budget, take a network home
+#
 # Enter a budget, and take your network home: its drawing, its cost, and what PSNR to expect. It is chosen by the first
 # half of the training seeds, and its PSNR comes from the other half. The ± is the error of that mean. Your own training
 # of it would scatter around it by the noise above.
@@ -612,6 +639,8 @@ draw.architecture(packed)
 # budget that is kept is a fact; a predicted PSNR is a guess until it is trained.
 #
 # ## The test column, once
+#
+# slides: Everything is chosen; now look, once
 #
 # Everything is chosen now. `final = True` opens the test scores, and asks whether your network is as good on pictures
 # that no choice has seen.
@@ -709,6 +738,9 @@ checks.knapsack(my_packing)
 
 # %% [markdown]
 # ## What this shows, and what it does not
+#
+# slides: A goal becomes a search, at equal cost, judged by trainings that chose nothing
+# slides: Milliseconds here are not milliseconds elsewhere
 #
 # It shows how a goal becomes a search: a budget that is kept, cost that is measured, a predictor that is tested on what
 # it has not seen, and ways compared at equal total cost, judged by trainings that chose nothing.

@@ -221,12 +221,12 @@ STUDY = {
 WORTH = {"full": 0.0, "no_tv": -3.0, "no_internal": 0.0}  # dB
 
 
-def finish(study: sweeps.Sweep, runs: tuple[sweeps.Run, ...], out: Path) -> None:
-    """Write what runs leave: their facts, and the results of their arms."""
+def finish(study: sweeps.Sweep, runs: tuple[sweeps.Run, ...], out: Path, first: int = 0) -> None:
+    """Write what runs leave: their facts, and the results of their arms, in folders numbered from `first`."""
     notebook = contents.find(study.notebook)
     built = sources.build(notebook, "solution")
     defaults = {parameter.name: parameter.default for parameter in runner.parameters_of(built)}
-    for number, run in enumerate(runs):
+    for number, run in enumerate(runs, start=first):
         arm = arm_of({**defaults, **runner.settle(notebook, built, study.preset, run.parameters, Path("."))})
         chance = np.random.default_rng([arm.search_seed, list(WORTH).index(run.arm)])
         images = {f"picture-{k}": 24.0 + WORTH[run.arm] + chance.normal(0, 0.1) for k in range(8)}

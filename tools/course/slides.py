@@ -26,6 +26,7 @@ CHANGING = {"facts", "injected-parameters"}  # cells that differ between runs of
 UNSPOKEN = {"facts", "setup", "versions", "kept", "parameters", "injected-parameters", "imports", "check", "record"}
 SKIPPED_SECTIONS = ("## Exercises", "## Summary", "## From files")
 BARE = "slides:output-only"
+FOLD = re.compile(r"</?details>|<summary>.*?</summary>")  # the speaker sees what readers unfold
 LONGEST = 14  # lines of printed text that a slide holds
 REVEAL = Path(__file__).parent / "reveal"  # reveal.js 4.6.1, with its licence
 KATEX = Path(__file__).parent / "katex"  # KaTeX 0.19.1 and its fonts, with its licence
@@ -234,7 +235,7 @@ class _Deck:
     def say_notes(self) -> None:
         """Give what is only said to the slide that it belongs to."""
         if self.spoken:
-            self.markdown("\n\n".join(self.spoken), "notes")
+            self.markdown(FOLD.sub("", "\n\n".join(self.spoken)), "notes")
             self.spoken.clear()
 
     def markdown(self, source: str, slide_type: str) -> None:
