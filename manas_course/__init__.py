@@ -9,6 +9,7 @@
 | `mirrors` | real sets, by name or web address: fetched, checked, unpacked |
 | `support` | what notebooks call themselves: `versions`, `runtime`, `keep_runs`, `find_run`, `record_results`, ... |
 | `widgets`, `illustrations`, `toy` | interactive pictures, still pictures, and the two-number bilevel problem |
+| `diagrams` | drawings of the course's ideas, for light and dark pages |
 | `micro_bench` | a small space with every architecture trained: what a search and a ranking are worth |
 | `downstream` | boxes, detector, scores, segmenter, NIQE and PIQE of derained pictures |
 

@@ -11,7 +11,7 @@ from manas_lite.networks.costs import measure_costs
 from manas_lite import DerainNet, Genotype, SearchSpace, SuperNet, draw, losses, open_split
 from manas_course import widgets
 from manas_lite.networks.costs import count_flops
-from manas_course import checks, illustrations as pictures
+from manas_course import checks, diagrams, illustrations as pictures
 from manas_lite.networks.modules import FusionModule, ParallelModule
 
 # %% [markdown]
@@ -58,8 +58,15 @@ from manas_lite.networks.modules import FusionModule, ParallelModule
 # * a **module** is either *parallel* (every branch for itself) or *fusion* (every branch hears all the others);
 # * on every **edge** inside an attention block stands one of nine operations.
 #
-# Everything else (stem, transitions, the last fusion) stays as it is. Here is one network of the space, the one that a
-# person might draw: parallel modules with a fusion at the end of each cell, and squeeze-and-excitation everywhere.
+# Everything else (stem, transitions, the last fusion) stays as it is. Here is the trunk at the size that the article uses,
+# with its three cells on two, three and four branches:
+
+# %%
+diagrams.trunk()
+
+# %% [markdown]
+# And here is one network of the space that this notebook looks at, the one that a person might draw: parallel modules with
+# a fusion at the end of each cell, and squeeze-and-excitation everywhere.
 
 # %%
 space = SearchSpace.preset(size)
@@ -138,7 +145,11 @@ for kind in (ParallelModule, FusionModule):
 # first. With $K$ groups, group $i$ has an edge for itself and one for each group before it, which makes
 # $K(K+1)/2$ edges. The last line, with two 1 × 1 convolutions in `project`, is fixed: it puts the groups together again
 # and adds them to what came in.
-#
+
+# %%
+diagrams.attention_block()
+
+# %% [markdown]
 # ## Nine operations, all of them gates
 #
 # slides: Each multiplies its input by numbers from 0 to 1
@@ -209,7 +220,14 @@ for name in ("smoke", "teach", "lite", "paper"):
 # slides: Weights by softmax; at the start nearly equal
 #
 # The **supernet** holds every candidate at every place. A row of numbers, α for a module and β for an edge, becomes
-# weights by softmax, and the place returns the weighted mixture. At the start all weights are nearly equal:
+# weights by softmax, and the place returns the weighted mixture. A search moves these weights, and deriving keeps the
+# strongest candidate of each place:
+
+# %%
+diagrams.supernet_to_network()
+
+# %% [markdown]
+# At the start all weights are nearly equal:
 
 # %%
 supernet = SuperNet(space, seed=seed)

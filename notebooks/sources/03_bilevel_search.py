@@ -19,7 +19,7 @@ import torch
 
 from manas_lite import SearchSettings, SearchSpace, draw, losses, open_split
 from manas_course import widgets
-from manas_course import checks, illustrations as pictures, toy
+from manas_course import checks, diagrams, illustrations as pictures, toy
 from manas_lite.networks.genotype import Genotype
 from manas_lite.runs.record import read_log
 
@@ -93,6 +93,12 @@ assert not shared
 # Because then the architecture would be chosen that fits the training scenes best, and a larger network always fits
 # them better. Choosing on other scenes is what validation is for.
 #
+# So the scenes are halved, and two kinds of step take turns:
+
+# %%
+diagrams.bilevel_loop()
+
+# %% [markdown]
 # Training the weights to the end for every small change of $a$ would take years. **DARTS** takes one step in their
 # place:
 #
@@ -137,7 +143,11 @@ assert not shared
 # | `first` | $\nabla_a L_{\mathrm{val}}(w, a)$: as if $w$ did not follow | 1 |
 # | `finite-difference` | the formula above, at $w'$ | 4 |
 # | `exact` | the same, its second term by differentiating twice | 2, one of them differentiated twice |
-#
+
+# %%
+diagrams.hypergradients()
+
+# %% [markdown]
 # On ReLU networks prefer `exact` of the two: two points a finite ε apart may lie on different pieces of the network. The
 # real search unrolls the step of its own optimiser, which need not be plain gradient descent as here.
 #

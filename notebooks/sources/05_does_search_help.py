@@ -16,7 +16,7 @@ from scipy import stats
 from manas_course import micro_bench
 from manas_course.micro_bench import figures
 from manas_course import widgets
-from manas_course import checks
+from manas_course import checks, diagrams
 from manas_lite.data import LeakError
 
 # %% [markdown]
@@ -416,8 +416,14 @@ else:
 # slides: Who leads is trained more: the rich get richer
 #
 # A predictor that knows nothing has a tau of 0. Some of these supernets have a clearly *negative* tau: they know something,
-# and say the opposite. Look at what inherited weights are worth, by the number of fusion modules, in the supernet that ranks
-# best and in the one that ranks worst:
+# and say the opposite. How can that happen?
+
+# %%
+diagrams.weight_sharing()
+
+# %% [markdown]
+# Is that what happened here? Look at what inherited weights are worth, by the number of fusion modules, in the supernet that
+# ranks best and in the one that ranks worst:
 
 # %%
 print(f"rainy input {rainy:.1f} dB. Mean PSNR with inherited weights, dB:")

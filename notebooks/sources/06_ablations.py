@@ -40,7 +40,7 @@ stem = "unshuffle"  # unshuffle (half resolution) or bottleneck (full)
 import numpy as np
 
 from manas_lite import draw, open_split
-from manas_course import ablation, checks, differences, illustrations as pictures
+from manas_course import ablation, checks, diagrams, differences, illustrations as pictures
 from manas_course.chance import MARGIN, SEARCH_DEVIATION, Chance
 from manas_lite.networks.genotype import Genotype
 
@@ -254,6 +254,13 @@ runs_csv, images_csv = ablation.write_tables(found, where / "ablation")
 )
 print(differences.latex(rows, caption)[:160], "...")
 print(f"also: {runs_csv.name}, {images_csv.name}, forest.png, forest.pdf")
+
+# %% [markdown]
+# There is another way to an interval, the **bootstrap**, which exercise 1 asks for. It draws again what was drawn by
+# chance, in the same order: first searches, then pictures within each of them.
+
+# %%
+diagrams.nested_bootstrap()
 
 # %% [markdown]
 # ## The architecture of this run
