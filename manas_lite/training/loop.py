@@ -31,6 +31,7 @@ from manas_lite.runs.documents import about, document, first_few, read_json
 from manas_lite.runs.progress import Progress
 from manas_lite.runs.record import DATA, DataTable, RunDirectory, hash_files, look_at
 from manas_lite.runs.settings import to_dict
+from manas_lite.training.monitoring import LogTo, followed
 from manas_lite.training.schedules import RetrainSettings, SearchSettings
 
 Settings = SearchSettings | RetrainSettings
@@ -80,6 +81,8 @@ class Training:
     """`search` or `retrain`."""
     settings: Any
     net: Any
+    log_to: LogTo = None
+    """Who is told each record of the run, beside its log."""
 
     def __init__(self, net: Backbone, split: Split, settings: Settings, path: Path, progress: bool) -> None:
         if not split.train:
@@ -229,6 +232,7 @@ class Loop:
         identity: str,
     ) -> None:
         self.run, self.total, self.saved, compute = run, training.total, saved, training.compute
+        self.training = training
         self.processes = compute.processes
         self.kept_at = self.asked_at = time.monotonic()
         self.state = {"scaler": compute.scaler, **state} if compute.scaler.is_enabled() else dict(state)
@@ -269,7 +273,8 @@ class Loop:
         return kept.step
 
     def __iter__(self) -> Iterator[int]:
-        with self.progress:
+        log_to = self.training.log_to if self.processes.first and self.start < self.total else None
+        with self.progress, followed(log_to, self.run.path, self.start) as self.tell:
             for step in range(self.start, self.total):
                 yield step
                 if len(self.pending) >= LOG_EVERY:
@@ -300,16 +305,20 @@ class Loop:
             if broken:
                 raise self._diverged(f"{', '.join(broken)} became {record[broken[0]]}", step)
             self.run.log({"kind": "step", "step": step, **record})
+            self.tell({"kind": "step", "step": step, **record})
 
     def _diverged(self, what: str, step: int) -> DivergedError:
         kept = f"the last good checkpoint is {self.path}" if self.path.exists() else "there is no checkpoint yet"
         cure = "Lower the learning rate, clip gradients, or use precision='fp32'"
         return DivergedError(f"{what} at step {step}; {kept}. {cure}")
 
-    def report(self, step: int, record: Mapping[str, Any], shown: Sequence[str]) -> None:
-        """Write a record of an epoch, and show some of its facts."""
+    def report(
+        self, step: int, record: Mapping[str, Any], shown: Sequence[str], more: Callable[[], Mapping[str, Any]]
+    ) -> None:
+        """Write a record of an epoch, and show some of its facts; `more` makes what only `log_to` is told."""
         self.flush()
         self.run.log({"kind": "epoch", "step": step, **record})
+        self.tell({"kind": "epoch", "step": step, **record}, more)
         facts = {name: value for name in shown if (value := record.get(name)) is not None}
         self.progress.say("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items()))
 

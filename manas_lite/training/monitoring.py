@@ -18,9 +18,6 @@ from manas_lite.networks.nets import SuperNet
 LogTo = Literal["tensorboard"] | Callable[[Mapping[str, Any]], object] | None
 """Who is told each record of a run, beside its log.jsonl: TensorBoard, or a function of one's own."""
 
-Tell = Callable[..., None]
-"""Takes a record, and a function that returns what only those who follow a run are told, such as figures."""
-
 SPAN = 5  # RobustDARTS's k: measurements in a mean of eigenvalues, and how many of them a stop goes back
 
 
@@ -121,20 +118,11 @@ def eigenvalue_rise(eigenvalues: list[float], ratio: float | None = 0.75) -> str
 
 
 @contextmanager
-def followed(log_to: LogTo, path: Path, start: int) -> Iterator[Tell]:
-    """Yield what is told each record of a run. A fault of who follows it is a warning, once, and ends no run.
+def followed(log_to: LogTo, path: Path, start: int) -> Iterator[Callable[..., None]]:
+    """Yield what is told each record of a run; an error of who follows it is shown once, and ends nothing.
 
-    Args:
-        log_to: TensorBoard's files are written into the run's folder.
-        path: the run's folder.
-        start: the step from which the run goes on. TensorBoard forgets what it was told of that step and later ones.
-
-    Raises:
-        ModuleNotFoundError: where TensorBoard is missing.
-        ValueError: where `log_to` is something else.
+    TensorBoard's files go into the run's folder, `path`. It forgets what it was told of step `start` and later ones.
     """
-    if not (log_to in ("tensorboard", None) or callable(log_to)):
-        raise ValueError(f"log_to={log_to!r}: give 'tensorboard', a function that takes a record, or None")
     failed = False
 
     def tell(record: Mapping[str, Any], more: Callable[[], Mapping[str, Any]] = dict) -> None:
@@ -143,8 +131,7 @@ def followed(log_to: LogTo, path: Path, start: int) -> Iterator[Tell]:
             write({**record, **more()})
         except Exception as error:
             if not failed:
-                what = f"log_to failed, {type(error).__name__}: {error}"
-                warnings.warn(f"{what}. The run goes on, and its log.jsonl holds every record", stacklevel=3)
+                warnings.warn(f"log_to failed: {type(error).__name__}: {error}. The run goes on", stacklevel=3)
             failed = True
 
     with _event_file(path, start) if log_to == "tensorboard" else nullcontext(log_to) as write:
@@ -152,21 +139,21 @@ def followed(log_to: LogTo, path: Path, start: int) -> Iterator[Tell]:
 
 
 @contextmanager
-def _event_file(path: Path, start: int) -> Iterator[Callable[[Mapping[str, Any]], object]]:
+def _event_file(path: Path, start: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         text = "log_to='tensorboard' needs an extra: pip install 'manas_lite[tensorboard]'"
         raise ModuleNotFoundError(text) from None
+
+    def put(name: str, value: Any, step: int) -> None:
+        if isinstance(value, Mapping):
+            for part, each in value.items():
+                put(f"{name}/{part}", each, step)
+        elif isinstance(value, int | float):
+            writer.add_scalar(name, value, step)
+        elif hasattr(value, "savefig"):
+            writer.add_figure(name, value, step)
+
     with SummaryWriter(str(path), purge_step=start) as writer:
-
-        def put(name: str, value: Any, step: int) -> None:
-            if isinstance(value, Mapping):
-                for part, each in value.items():
-                    put(f"{name}/{part}", each, step)
-            elif isinstance(value, int | float):
-                writer.add_scalar(name, value, step)
-            elif hasattr(value, "savefig"):
-                writer.add_figure(name, value, step)
-
-        yield lambda record: put(record["kind"], {k: v for k, v in record.items() if k != "step"}, record["step"])
+        yield lambda record: put(record["kind"], record, record["step"])

@@ -10,14 +10,17 @@ from typing import Any, Generic
 import torch
 from torch import Tensor, nn
 
+from manas_lite import draw
 from manas_lite.compute.runtime import Net
 from manas_lite.data import SceneBatch, Split, open_split
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.nets import DerainNet
+from manas_lite.photos.inference import derain
 from manas_lite.photos.zoo import fingerprint, save_network
 from manas_lite.runs.record import run_path
 from manas_lite.training.evaluation import require_scorable, validation_psnr
 from manas_lite.training.loop import Loop, Training, cosine, set_rate, training_batches, weight_step
+from manas_lite.training.monitoring import LogTo
 from manas_lite.training.schedules import RetrainSettings
 
 
@@ -82,6 +85,7 @@ def retrain(
     runs_dir: str | Path = "runs",
     name: str = "retrain",
     progress: bool = True,
+    log_to: LogTo = None,
 ) -> RetrainResult:
     """Train a genotype's network; the same call on the same run directory continues one that was cut.
 
@@ -96,6 +100,7 @@ def retrain(
         runs_dir: folder of all runs.
         name: name of this run.
         progress: show a progress bar.
+        log_to: who is told each record of the run, beside its log.jsonl: see `search`.
 
     Raises:
         DivergedError: where a loss becomes NaN or infinite.
@@ -103,7 +108,9 @@ def retrain(
             another genotype, and where the split has no validation scenes.
     """
     settings = RetrainSettings.preset(settings) if isinstance(settings, str) else settings
-    return _Retraining(genotype, open_split(data), settings, start, run_path(runs_dir, name), progress).run()
+    run = _Retraining(genotype, open_split(data), settings, start, run_path(runs_dir, name), progress)
+    run.log_to = log_to
+    return run.run()
 
 
 class _Retraining(Training):
@@ -193,9 +200,16 @@ class _Retraining(Training):
                 saved.best_psnr, saved.best_epoch = score, epoch
                 self.best.load_state_dict(self.judged.state_dict())
             facts = {"epoch": epoch, "val_psnr_rgb": score, "best_psnr": saved.best_psnr}
-            loop.report(step, facts, ["val_psnr_rgb", "best_psnr"])
+            loop.report(step, facts, ["val_psnr_rgb", "best_psnr"], self._followed)
         if (epoch + 1) % settings.checkpoint_every == 0 or last or loop.due():
             self.save(step, epoch, batch, loop)
+
+    def _followed(self) -> dict[str, Any]:
+        """Return what only those who follow the training are told: the architecture and a validation picture, drawn."""
+        rainy, clean = self.split.val[0].read()
+        derained = derain(rainy[0], self.judged, compute=self.settings.compute)
+        pictures = draw.comparison(rainy[0], derained, clean)
+        return {"architecture": draw.architecture(self.genotype), "comparison": pictures}
 
     def _score(self) -> float:
         """Return the PSNR (RGB) of the network as it is now, on the validation pictures."""

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from manas_lite import draw
 from manas_lite.bilevel import Loss, dominant_eigenvalue, functional_loss, hypergradient, virtual_step
 from manas_lite.data import SceneBatch, Split, open_split, scene_loader, split_scenes
 from manas_lite.networks.budget import best_within
@@ -40,7 +41,7 @@ from manas_lite.training.loop import (
     training_batches,
     weight_step,
 )
-from manas_lite.training.monitoring import SPAN, decisions, eigenvalue_rise, report, skip_collapse
+from manas_lite.training.monitoring import SPAN, LogTo, decisions, eigenvalue_rise, report, skip_collapse
 from manas_lite.training.paths import choices_of, draw_path, evolve, on_path, walk
 from manas_lite.training.schedules import SearchSettings
 
@@ -114,6 +115,7 @@ def search(
     runs_dir: str | Path = "runs",
     name: str = "search",
     progress: bool = True,
+    log_to: LogTo = None,
 ) -> SearchResult:
     """Search an architecture; the same call on the same run directory continues a search that was cut.
 
@@ -126,6 +128,8 @@ def search(
         runs_dir: folder of all runs.
         name: name of this run.
         progress: show a progress bar.
+        log_to: who is told each record of the log while the run goes on: "tensorboard", whose files go into the run
+            directory, or a function of a dict, whose errors are warnings. Epochs have figures, too.
 
     Raises:
         LeakError: on any reading of a test file.
@@ -136,7 +140,9 @@ def search(
         settings = space if isinstance(space, str) else "teach"
     settings = SearchSettings.preset(settings) if isinstance(settings, str) else settings
     space = SearchSpace.preset(space) if isinstance(space, str) else space
-    return _Search(space, open_split(data), settings, run_path(runs_dir, name), progress).run()
+    run = _Search(space, open_split(data), settings, run_path(runs_dir, name), progress)
+    run.log_to = log_to
+    return run.run()
 
 
 class _Search(Training):
@@ -310,7 +316,7 @@ class _Search(Training):
             record["eigenvalue"] = self._eigenvalue(epoch)
             saved.eigenvalues.append(record["eigenvalue"])
         shown = ["alpha_entropy", "beta_entropy", "skip_share", "expected_cost", "eigenvalue"]
-        loop.report(step, record, shown)
+        loop.report(step, record, shown, lambda: self._followed(record))
         if searching and settings.early_stop:
             self._stop_on_collapse(record["skip_edges"], saved)
         if saved.stopped is None:
@@ -324,6 +330,14 @@ class _Search(Training):
         loop.saved.balance = self.balance.dump()
         loop.saved.norms = [[float(norm) for norm in pair] for pair in self.norms]
         super().save(step, epoch, batch, loop)
+
+    def _followed(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Return what only those who follow the search are told: the weights by name, and two drawings."""
+        space, alpha, beta = self.space, record["alpha"], record["beta"]
+        weights = {f"module {row}": dict(zip(space.modules, values, strict=True)) for row, values in enumerate(alpha)}
+        weights |= {f"edge {row}": dict(zip(space.operations, values, strict=True)) for row, values in enumerate(beta)}
+        chosen = draw.architecture(Genotype.from_logits(space, self.net.alpha, self.net.beta))
+        return {"weights": weights, "architecture": chosen, "mixture": draw.mixture(alpha, beta, space)}
 
     def _take_over(self, saved: Memory, path: Path) -> None:
         """Take over what a checkpoint remembers of alpha and beta; CheckpointError where it is of another space."""
