@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from manas_lite import __version__
 from manas_lite.networks.nets import DerainNet
 from manas_lite.photos.folding import fold
 from manas_lite.photos.zoo import fingerprint
@@ -92,7 +92,8 @@ class OnnxNet(nn.Module):
 
         self.folded = fold(net).cpu()
         windows = [getattr(module, "window", None) for module in net.modules()]
-        name = hashlib.sha256(repr((__version__, fingerprint(net), repr(net), windows)).encode()).hexdigest()
+        facts = metadata.version("manas_lite"), fingerprint(net), repr(net), windows
+        name = hashlib.sha256(repr(facts).encode()).hexdigest()
         file = (
             Path(os.environ.get("MANAS_LITE_CACHE") or Path.home() / ".cache" / "manas_lite") / "onnx" / f"{name}.onnx"
         )
