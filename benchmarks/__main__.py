@@ -1,6 +1,7 @@
 """python -m benchmarks [--full] [--only pace search retrain derain loss sweeps loader ...] [--out FOLDER]
 
-Prints tables and writes results.json and sweeps.png; `compiled`, minutes of warm-up, runs only when it is named.
+Prints tables and writes results.json and sweeps.png. Three parts run only when they are named: `compiled`, minutes of
+warm-up; `growth`, pictures of 24 megapixels and folders of 10,000 pairs; `engines`, which exports two networks.
 Without --full, batches are as small as a two-core machine wants (the network is the paper's all the same); --full
 takes the paper's batches and is for a GPU or a long night.
 """
@@ -18,12 +19,12 @@ import torch
 from manas_lite.networks.space import SearchSpace
 from manas_lite.runs.environment import describe_environment
 
-from . import cases, loader, processes, report, targets
+from . import cases, engines, growth, loader, processes, report, targets
 from .measure import convolution_rates, dispatches, flops, interleaved, matmul_rate, peak_memory, ratio, saved_bytes
 
 HERE = Path(__file__).parent
 PARTS = ("pace", "search", "retrain", "derain", "loss", "sweeps", "loader", "processes")
-ON_REQUEST = ("compiled",)
+ON_REQUEST = ("compiled", "growth", "engines")
 
 
 def compare(names: dict[str, str], size: dict[str, Any], rounds: int, threads: int) -> list[dict[str, Any]]:
@@ -191,6 +192,8 @@ def main() -> None:
         "retrain": lambda: {"rows": steps("retrain", batches["retrain"], chosen.rounds, chosen.threads)},
         "derain": lambda: {"rows": pictures(chosen.rounds, chosen.threads), "tiles": tiles()},
         "compiled": lambda: compiled(chosen.rounds),
+        "growth": growth.growth,
+        "engines": lambda: engines.engines(chosen.rounds),
         "loss": losses,
         "sweeps": lambda: sweeps(chosen.rounds),
         "loader": loader.idle,

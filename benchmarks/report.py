@@ -1,5 +1,6 @@
 """Measurements as text and as a log-log plot."""
 
+import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,35 @@ def summary(results: dict[str, Any]) -> str:
             parts += [title, table(found["rows"]), *(f"{key}: {_short(value)}" for key, value in others.items())]
         elif isinstance(found, dict):
             parts += [title, *(f"{key}: {_short(value)}" for key, value in found.items())]
+        else:
+            parts += [title, growth_table(found)]
     return "\n\n".join(parts)
+
+
+def slope(points: list[tuple[float, float]]) -> float:
+    """Return the slope of (size, measure) points on two logarithmic axes, by least squares: 1 is linear growth."""
+    x, y = ([math.log(pair[i]) for pair in points] for i in (0, 1))
+    mean_x, mean_y = statistics.fmean(x), statistics.fmean(y)
+    rise = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
+    return rise / sum((a - mean_x) ** 2 for a in x)
+
+
+def growth_table(points: list[dict[str, Any]]) -> str:
+    """Return the slopes as Markdown, a line per size: over all its points, and over the last two, where it ends."""
+    lines = ["| what grows | from | to | measure | slope | at the end |", "|---" * 6 + "|"]
+    sizes = dict.fromkeys(point.get("swept") or point["grown"] for point in points)
+    for size in sizes:
+        chosen = [point for point in points if size in (point.get("swept"), point.get("grown"))]
+        measures: dict[str, list[tuple[float, float]]] = {}
+        for point in chosen:
+            for name in ("seconds", "saved_bytes", "bytes"):
+                values = point.get(name, {})
+                for who, value in (values if isinstance(values, dict) else {"kit": values}).items():
+                    measures.setdefault(f"{who}, {name.replace('_', ' ')}", []).append((point["value"], value))
+        for name, pairs in measures.items():
+            ends = f"{pairs[0][0]:,} | {pairs[-1][0]:,}"
+            lines.append(f"| {size} | {ends} | {name} | {slope(pairs):.2f} | {slope(pairs[-2:]):.2f} |")
+    return "\n".join(lines)
 
 
 def write_tables(text: str, page: Path, mark: str) -> None:

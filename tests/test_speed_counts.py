@@ -9,7 +9,7 @@ import textbook as oracle
 import torch
 from torch import Tensor
 
-from benchmarks import cases, kit, report, targets, textbook
+from benchmarks import cases, growth, kit, report, targets, textbook
 from benchmarks.measure import dispatches, flops, interleaved, ratio, saved_bytes
 from manas_lite.compute.runtime import Compute, ComputeSettings
 from manas_lite.losses import DerainLoss
@@ -172,6 +172,32 @@ def test_tables_stand_between_their_marks(tmp_path):
     page.write_text("a\n<!-- one -->\nold\n<!-- end -->\nb\n<!-- two -->\nkept\n<!-- end -->\nc\n")
     report.write_tables("new", page, "one")
     assert page.read_text() == "a\n<!-- one -->\nnew\n<!-- end -->\nb\n<!-- two -->\nkept\n<!-- end -->\nc\n"
+
+
+def test_slopes_are_those_of_the_power_that_made_the_points():
+    points = [
+        {"swept": "patch", "value": n, "seconds": {"kit": 3 * n**2, "textbook": n**3}, "saved_bytes": {"kit": 5 * n}}
+        for n in (2, 4, 8)
+    ]
+    points += [{"grown": "scenes", "value": n, "seconds": max(n, 100.0)} for n in (10, 100, 1000)]  # a cost that starts
+    rows = [line.strip("| ").split(" | ") for line in report.growth_table(points).splitlines()[2:]]
+    assert rows == [
+        ["patch", "2", "8", "kit, seconds", "2.00", "2.00"],
+        ["patch", "2", "8", "textbook, seconds", "3.00", "3.00"],
+        ["patch", "2", "8", "kit, saved bytes", "1.00", "1.00"],
+        ["scenes", "10", "1,000", "kit, seconds", "0.50", "1.00"],
+    ]
+
+
+def test_growth_has_a_point_per_size():
+    net = DerainNet(Genotype.random(SearchSpace((4, 8), 1), 0))
+    points = growth.growth((16, 32), (10, 12), net)
+    sizes = [(point["grown"], point["value"]) for point in points]
+    assert sizes[:2] == [("pixels of a picture", 256), ("pixels of a picture", 1024)]
+    assert sorted(sizes[2:]) == sorted(
+        (grown, n) for n in (10, 12) for grown in ("scenes of a new folder", "scenes of a folder opened again")
+    )
+    assert points[1]["bytes"] == pytest.approx(4 * points[0]["bytes"], rel=0.2)
 
 
 @pytest.mark.slow
