@@ -32,7 +32,8 @@ class ComputeSettings:
     precision: PrecisionName = "auto"
     """Numbers of a training pass: auto takes bf16 on GPUs that have it, fp16 with a gradient scaler on older ones, and
     fp32 elsewhere, and derains whole pictures in fp32; a precision that is named holds for both. A search never takes
-    bf16 by itself, since supernets diverge in it. On CPUs with AMX, bf16 makes the passes about twice as fast."""
+    bf16 by itself: supernets were seen to diverge in it. On CPUs with AMX, bf16 is worth naming for the retraining of
+    large networks, whose passes it makes about twice as fast."""
     threads: int = 0
     """CPU threads of a run; 0 chooses by the size of the network."""
     workers: int | None = None
