@@ -127,6 +127,8 @@ def followed(log_to: LogTo, path: Path, start: int) -> Iterator[Callable[..., No
 
     def tell(record: Mapping[str, Any], more: Callable[[], Mapping[str, Any]] = dict) -> None:
         nonlocal failed
+        if write is None:
+            return
         try:
             write({**record, **more()})
         except Exception as error:
@@ -135,7 +137,7 @@ def followed(log_to: LogTo, path: Path, start: int) -> Iterator[Callable[..., No
             failed = True
 
     with _event_file(path, start) if log_to == "tensorboard" else nullcontext(log_to) as write:
-        yield tell if write else lambda *_: None
+        yield tell
 
 
 @contextmanager
