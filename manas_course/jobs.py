@@ -129,7 +129,7 @@ class Background:
         manifest = self.path / MANIFEST
         finished = manifest.is_file() and read_json(manifest)["finished"] is not None
         if not (finished if self.process is None else self.process.returncode == 0):
-            output = (self.path / "output.txt").read_text(errors="replace")
+            output = (self.path / "output.txt").read_text("utf-8", errors="replace")
             raise RuntimeError(f"the {self.job['kind']} in {self.path} failed:\n{output[-2000:]}")
         return self.result()
 

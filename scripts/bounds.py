@@ -61,7 +61,7 @@ def install_and_test(which: str) -> dict[str, str]:
         check=True,
     )
     listed = subprocess.run(
-        [*uv, "pip", "list", "--python", str(place), "--format", "json"], check=True, capture_output=True, text=True
+        [*uv, "pip", "list", "--python", str(place), "--format", "json"], check=True, capture_output=True, encoding="utf-8"
     )
     versions = {name_of(entry["name"]): entry["version"] for entry in json.loads(listed.stdout)}
     return {name: versions[name] for name in sorted({name_of(line) for line in declared(*EXTRAS)}) if name in versions}

@@ -24,7 +24,7 @@ from typing import Any
 import nbformat
 from api_reference import bodies, styles
 
-from tools.course import contents, runner, slides, sources, translations
+from tools.course import contents, runner, slides, sources, stamping, translations
 
 ROOT = Path(__file__).resolve().parents[1]
 STYLE = ROOT / "docs" / "site" / "style.css"
@@ -155,8 +155,10 @@ def assemble(source: Path, copies: Mapping[str, Path], root: Path = ROOT) -> lis
         The pages, as paths from `source`.
 
     Raises:
-        BuildError: a page links a file that does not exist.
+        BuildError: a page links a file that does not exist, or a translation is older than its English text.
     """
+    if outdated := stamping.outdated():
+        raise BuildError("\n".join(outdated))
     reference = bodies()
     written: dict[str, str] = {}
     shown = {each.path: nbformat.read(copies[each.stem], as_version=4) for each in contents.notebooks()}

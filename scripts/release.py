@@ -101,7 +101,7 @@ def call(command: Sequence[str | Path], where: Path = ROOT) -> str:
         ReleaseError: the program failed; the message holds the end of what it printed.
     """
     clean = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    done = subprocess.run([*map(str, command)], cwd=where, env=clean, capture_output=True, text=True, encoding="utf-8")
+    done = subprocess.run([*map(str, command)], cwd=where, env=clean, capture_output=True, encoding="utf-8")
     if done.returncode:
         tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
         raise ReleaseError(f"`{' '.join(map(str, command[:6]))}` failed:\n{tail}")
@@ -116,11 +116,13 @@ def interpreters(wanted: Sequence[str]) -> dict[str, Path]:
         places = [path / "bin" / "python" for path in pyenv.glob(f"{version}.*")]
         places += [Path(program) for program in (shutil.which(f"python{version}"),) if program]
         if uv := shutil.which("uv"):
-            told = subprocess.run([uv, "python", "find", "--offline", version], capture_output=True, text=True)
+            told = subprocess.run([uv, "python", "find", "--offline", version], capture_output=True, encoding="utf-8")
             places += [Path(told.stdout.strip())] if told.returncode == 0 else []
         for place in places:
             asked = subprocess.run(
-                [place, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True
+                [place, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
+                capture_output=True,
+                encoding="utf-8",
             )
             if asked.stdout.strip() == version:
                 found[version] = place

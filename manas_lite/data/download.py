@@ -219,7 +219,7 @@ def fetch(
             return path
         except (DownloadError, ArchiveError) as error:
             names = (path.with_name(f"{path.name}.damaged{number or ''}") for number in count())
-            aside = path.rename(next(name for name in names if not name.exists()))
+            aside = path.replace(next(name for name in names if not name.exists()))
             failures.append(f"{error} (it is set aside as {aside})")
             print(f"{failures[-1]}; fetching it anew", file=sys.stderr)
     most = item.size or item.unpacked_limit
@@ -492,7 +492,7 @@ def _attempt(session: Any, url: str, part: Path, size: int | None, most: int | N
     if offset and not marker.exists():
         offset = 0  # nothing says that the bytes here belong to the file there
     if offset:
-        headers |= {"Range": f"bytes={offset}-", "If-Range": marker.read_text()}
+        headers |= {"Range": f"bytes={offset}-", "If-Range": marker.read_text("ascii")}
     with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         status = response.status_code
         if status == 429 or status >= 500:
@@ -520,7 +520,7 @@ def _attempt(session: Any, url: str, part: Path, size: int | None, most: int | N
             raise DownloadError(f"the server offers {total:,} bytes, more than the {most:,} that this archive can have")
         validator = response.headers.get("ETag") or response.headers.get("Last-Modified")
         if validator and _VALIDATOR.fullmatch(validator):
-            marker.write_text(validator)
+            marker.write_text(validator, "ascii")
         else:
             marker.unlink(missing_ok=True)
         have = offset

@@ -96,7 +96,7 @@ def derain_folder(
     choices = [options.get(name) for name in ("strength", "scale", "keep_location", "in_place")]
     journal = output / f".derain-{_mark(fingerprint(net), *choices)[:16]}.unfinished"
     with _alone(output) if in_place else nullcontext():
-        known = set(journal.read_text(errors="replace").split()) if journal.exists() else set()
+        known = set(journal.read_text("utf-8", errors="replace").split()) if journal.exists() else set()
 
         def done(picture: Path) -> bool:
             if in_place:

@@ -292,6 +292,8 @@ def _picture(options: argparse.Namespace) -> int:
 
 
 def _grade(options: argparse.Namespace) -> int:
+    if sys.platform == "win32":
+        raise ValueError("grading limits processes in ways that Windows lacks: grade on Linux, macOS or in WSL")
     from tools.course import fences, grading
 
     fence = fences.find()

@@ -188,5 +188,5 @@ def _seconds_a_run(
 
 
 def _measured(runs: Sequence[sweeps.Run], out: Path) -> float | None:
-    done = [json.loads((out / f"{run.name}.json").read_text()) for run in runs if sweeps.finished(run, out)]
+    done = [json.loads((out / f"{run.name}.json").read_text("utf-8")) for run in runs if sweeps.finished(run, out)]
     return sum(fact["seconds"] for fact in done) / len(done) if done else None

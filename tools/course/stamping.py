@@ -154,7 +154,7 @@ def keep_picture(notebook: Notebook, copies: Path) -> Path:
 def record_cost(notebook: Notebook, row: Mapping[str, Any]) -> None:
     """Put a row into costs.json, in place of an earlier one of that device and preset, or of one that sets the same."""
     path = contents.folder() / "costs.json"
-    table: dict[str, list[Mapping[str, Any]]] = json.loads(path.read_text()) if path.is_file() else {}
+    table: dict[str, list[Mapping[str, Any]]] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     earlier = table.get(notebook.number, [])
     same = sources.same_parameters(notebook, row["preset"])
     kept = [old for old in earlier if old["preset"] not in same or old["device"] != row["device"]]
