@@ -85,7 +85,7 @@ widgets.before_after(rainy, derained)
 # %% [markdown]
 # ## The map
 #
-# slides: Eleven notebooks: make a network, doubt it, use it
+# slides: Twelve notebooks: make a network, doubt it, use it
 #
 # | notebook | question |
 # |---|---|
@@ -99,6 +99,7 @@ widgets.before_after(rainy, derained)
 # | 08 your own photos | Does it work on *your* picture? |
 # | 09 after deraining | Does it help who looks next: a detector, a segmenter? |
 # | 10 figures | Every figure of a report, from result files alone |
+# | 11 search under a budget | Which network fits into 10 milliseconds, and is there one at all? (After 05.) |
 #
 # **Stop here if short of time**: you have seen the whole job once. The rest of this notebook is what you come back to.
 #

@@ -475,8 +475,7 @@ print("weight of the good one     good alone   poor alone   ranked")
 for share, paths in ((0.9, False), (0.5, False), (0.1, False), (0.5, True)):
     good, poor = alone(share, paths)
     name = "one path a step" if paths else f"{share:.1f} of the mixture"
-    word = "right" if good < poor else "BACKWARDS"
-    print(f"{name:<22}{good:>15.2f}{poor:>13.2f}   {word}")
+    print(f"{name:<22}{good:>15.2f}{poor:>13.2f}   {'right' if good < poor else 'BACKWARDS'}")
 
 # %% [markdown]
 # **What you should see.** Errors, smaller is better. Where the good candidate leads, it is trained and ranked right. Where it

@@ -313,7 +313,7 @@ checks.lie_factor(my_lie_factor)
 #
 # * Every figure from files, with its numbers beside it; PNG to look at, PDF to print.
 #
-# **Next**: your own report. **Or try** `formats = ["pdf"]`, and `figures_dir` in the folder of your report.
+# **Next**: 11 search under a budget, or your own report. **Or try** `formats = ["pdf"]`, and `figures_dir` in the folder of your report.
 #
 # **References.** L. Cai et al., *MANAS*, arXiv 2207.00728 · M. Okabe, K. Ito, *Color universal design*, 2008 (the colours
 # of all figures).

@@ -660,9 +660,11 @@ else:
 # %% [markdown]
 # ## Exercises
 #
-# **1. The best that fits.** The line that every deployment ends with; and the one in which *impossible* must not be
-# answered with some network all the same. Return the index of the best network within the budget, of equally good ones
-# the cheaper, and `None` where nothing fits.
+# **1. The best that fits.** Return the index of the best network within the budget, of equally good ones the cheaper, and
+# `None` where nothing fits.
+#
+# *Why it matters.* Every deployment ends with this line, and *impossible* must not be answered with some network all the
+# same.
 
 
 # %% tags=["exercise", "exercise:best_that_fits"]
@@ -678,8 +680,10 @@ def my_best(psnr, cost, budget):
 checks.best_that_fits(my_best)
 
 # %% [markdown]
-# **2. NASWOT from codes.** A score is only as good as its code, and this one has many wrong ways to count. From the ReLU
-# codes of some pictures, the log of the absolute determinant of $K$ (see above).
+# **2. NASWOT from codes.** From the ReLU codes of some pictures, the log of the absolute determinant of $K$ (see above).
+#
+# *Why it matters.* A zero-cost score is only as good as its code. A wrong count still gives a number for every network, and
+# nothing complains.
 
 
 # %% tags=["exercise", "exercise:naswot"]
@@ -695,8 +699,10 @@ def my_naswot(codes):
 checks.naswot(my_naswot)
 
 # %% [markdown]
-# **3. The predictor.** Whoever can write this can predict the quality of networks from a few of them. Ridge regression
-# with an intercept that is *not* made small: a shift of all scores must shift all predictions alike.
+# **3. The predictor.** Ridge regression with an intercept that is *not* made small: a shift of all scores must shift all
+# predictions alike.
+#
+# *Why it matters.* With these few lines the quality of a hundred networks is predicted from two dozen trained ones.
 
 
 # %% tags=["exercise", "exercise:ridge"]
@@ -714,9 +720,11 @@ def my_ridge(x, y, new, strength):
 checks.ridge(my_ridge)
 
 # %% [markdown]
-# **4. Pack the knapsack** (a small project). The step from a table to a space without one. Each place of a network has
-# several candidates, with a score and a cost each. Choose one candidate at each place, so that the total score is
-# largest and the total cost at most the limit. The spaces of the check are small: you may try everything.
+# **4. Pack the knapsack** (a small project). Each place of a network has several candidates, with a score and a cost each.
+# Choose one candidate at each place, so that the total score is largest and the total cost at most the limit; `None` where
+# nothing fits. The spaces of the check are small: you may try everything.
+#
+# *Why it matters.* This is the step from a table to a space without one: here a budget is kept by construction, with no λ.
 
 
 # %% tags=["exercise", "exercise:knapsack"]

@@ -165,12 +165,11 @@ def test_the_answer_to_each_prediction_is_folded_below_it(notebook: contents.Not
 
 @each
 def test_every_exercise_says_why_it_matters(notebook: contents.Notebook) -> None:
-    """In the text above its blank. Notebook 11 says it in its own words."""
+    """In the text above its blank."""
     shown = cells(notebook)
     above = [shown[k - 1].source for k, cell in enumerate(shown) if "exercise" in sources.tags(cell)]
     texts = [text.rpartition("\n**")[2] for text in above]
-    if notebook.number != "11":
-        assert [text for text in texts if "*Why it matters.* " not in text] == []
+    assert [text for text in texts if "*Why it matters.* " not in text] == []
     assert 3 <= len(notebook.exercises) <= 4
 
 
