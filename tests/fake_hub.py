@@ -128,7 +128,8 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/api/repos/create":
             asked = json.loads(body)
             name = f"{asked['organization']}/{asked['name']}" if asked.get("organization") else asked["name"]
-            self.hub.repository(name)
+            if not self.hub.repository(name).commits:  # the real one begins with a commit of its own
+                self.hub.repository(name).commit({".gitattributes": b""})
             return self.answer({"url": f"{self.hub.url}/{name}", "id": name})
         if path == "/api/validate-yaml":
             return self.answer({"errors": [], "warnings": []})
@@ -153,14 +154,16 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def fake_hub(monkeypatch: pytest.MonkeyPatch, cache: object) -> Iterator[FakeHub]:
     """Serve an empty hub, which `huggingface_hub` of this process takes for the real one, with a cache of its own."""
-    from huggingface_hub import constants
+    from huggingface_hub import constants, file_download
 
     hub = FakeHub()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     server.daemon_threads = True
     hub.url = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+    for module in (constants, file_download):  # older versions have it in both
+        pages = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", pages, raising=False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setenv("HF_TOKEN", "hf_of_a_test")
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()

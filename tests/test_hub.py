@@ -40,7 +40,7 @@ def repository(net: DerainNet, folder: Path) -> dict[str, bytes]:
 
 def test_what_is_pushed_comes_back(hub: FakeHub, net: DerainNet, capsys: pytest.CaptureFixture[str]) -> None:
     address = push_to_hub(net, "somebody/rain")
-    (sha,) = hub.repository("somebody/rain").commits
+    sha = hub.repository("somebody/rain").find("main")
     assert address == f"hub:somebody/rain@{sha}"
     back = load(address)
     assert back.genotype == net.genotype

@@ -168,10 +168,14 @@ def test_list_shows_every_set(capsys, tmp_path: Path) -> None:
     status, out, _ = run(capsys, "list", "--root", tmp_path)
     assert status == 0
     rows = {line.split()[0]: line for line in out.splitlines() if line and not line.startswith("name")}
-    assert "automatic" in rows["did-mdn"]
+    assert " Drive " in rows["did-mdn"]
     assert "12,000" in rows["did-mdn"]
-    assert " yes " in rows["rain800"]
+    assert rows["did-mdn"].endswith(" yes             DID-MDN, also called Rain1200; none stated: research use")  # not here
+    assert " yes       yes   Rain800; " in rows["rain800"]
     assert "by hand" in rows["rain800"]
+    assert " Drive folder           no " in rows["rain100l-old"]
+    assert " hub, not pinned        no " in rows["rain13k-hub"]
+    assert " hub                    yes " in rows["hri"]
 
 
 def test_get_prints_steps_or_fails_clearly(capsys, tmp_path: Path) -> None:
