@@ -170,7 +170,7 @@ def test_list_shows_every_set(capsys, tmp_path: Path) -> None:
     rows = {line.split()[0]: line for line in out.splitlines() if line and not line.startswith("name")}
     assert " Drive " in rows["did-mdn"]
     assert "12,000" in rows["did-mdn"]
-    assert rows["did-mdn"].endswith(" yes             DID-MDN, also called Rain1200; none stated: research use")  # not here
+    assert rows["did-mdn"].endswith(" yes             DID-MDN, also called Rain1200; none stated: research use")
     assert " yes       yes   Rain800; " in rows["rain800"]
     assert "by hand" in rows["rain800"]
     assert " Drive folder           no " in rows["rain100l-old"]
