@@ -1,5 +1,6 @@
 """What the notebooks themselves call: versions, where runs lie, files of other notebooks, and the record of a run."""
 
+import importlib
 import importlib.util
 import os
 import platform
@@ -74,10 +75,8 @@ def runtime() -> None:
 def keep_runs() -> None:
     """Say where runs are kept. On Colab, mount the reader's Google Drive first, so that they outlive the machine."""
     if _on_colab():
-        from google.colab import drive
-
         try:
-            drive.mount(str(DRIVE))
+            importlib.import_module("google.colab.drive").mount(str(DRIVE))
         except Exception as error:  # the reader said no, or the Drive did: every kind that Colab raises
             print(f"Your Drive was not mounted ({type(error).__name__}): runs are lost when Colab ends this session.")
             print("Run this cell again to be asked again.")

@@ -31,9 +31,9 @@ def colab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
             raise ValueError("mount failed")
         (Path(where) / "MyDrive").mkdir(parents=True, exist_ok=True)
 
-    module = types.ModuleType("google.colab")
-    module.drive = SimpleNamespace(mount=mount)
-    monkeypatch.setitem(sys.modules, "google.colab", module)
+    for name in ("google.colab", "google.colab.drive"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    sys.modules["google.colab.drive"].mount = mount
     monkeypatch.setattr(support, "DRIVE", drive)
     monkeypatch.setattr(support, "__file__", str(tmp_path / "site-packages" / "manas_course" / "support.py"))
     monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")

@@ -250,7 +250,7 @@ def _answers(body: list[Any]) -> dict[str, Any]:
     """Return a folded cell with the solution of each exercise, by the exercise's name."""
     from nbformat.v4 import new_markdown_cell
 
-    found = {}
+    found: dict[str, Any] = {}
     for cell in body:
         if "exercise" in tags(cell) and (marked := SOLUTION.search(cell.source + "\n")):
             code = textwrap.dedent(MARKER.sub("", marked[0])).strip("\n")
