@@ -132,6 +132,9 @@ print({name: round(value, 2) for name, value in psnr.items()})
 #
 # ### Why the statistics are measured anew
 #
+# slides: The running statistics are those of the *mixture*
+# slides: The network that is left has others: measure them again
+#
 # One line above was `update_bn`. **BatchNorm**, where a space has it, keeps a running mean $\mu$ and variance
 # $\sigma^2$ of each channel, and in use it computes
 #

@@ -335,6 +335,9 @@ if room < comparison.detectable:
 #
 # ### How many supernets would it take?
 #
+# slides: **Power**: how often is a real difference found?
+# slides: $\delta \approx (t_{0.975} + t_{0.8})\, s / \sqrt n$
+#
 # That number can be planned. The **power** of a study is how often it finds a difference that is really there. Let single
 # searches differ by a standard deviation $s$. The mean of $n$ of them varies by $s/\sqrt n$. To be found four times in five at
 # the usual level, a difference must be as large as

@@ -615,6 +615,9 @@ widgets.network_within(genotypes, cost, seen, level + judged, error, budget=budg
 #
 # ### The same without a table
 #
+# slides: Scores add, costs add: a **knapsack**
+# slides: Packed exactly, in a space far too large to list
+#
 # A space of 10¹⁴ networks has no table. But a sum of scores under a sum of costs is a **knapsack**, and dynamic
 # programming packs it exactly. That is what `search --budget flops=...` of this kit does with the learned α and β
 # (`manas_lite/networks/budget.py`). Here it packs the ridge predictor's numbers, with a free gate on each edge:

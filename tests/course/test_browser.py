@@ -1,5 +1,7 @@
 """A reader's hand: JupyterLab served on loopback, notebook 08 opened in Chromium, the slider moved, the picture seen
-to change. The screenshot is kept as an artefact: in $MANAS_LITE_ARTEFACTS, else in `runs/browser` of the clone."""
+to change. The screenshot is kept as an artefact: in $MANAS_LITE_ARTEFACTS, else in `runs/browser` of the clone.
+
+And a lecturer's eye: the slides of every notebook, opened from the disk."""
 
 import hashlib
 import json
@@ -12,10 +14,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
 import pytest
 from project import ROOT
+from test_slides import executed
 
-from tools.course import contents
+from tools.course import contents, slides
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install 'manas_lite[dev]'")
 from selenium.webdriver.common.by import By  # noqa: E402
@@ -126,3 +130,47 @@ def keep(browser: "webdriver.Chrome") -> None:
     assert browser.save_screenshot(str(folder / "notebook_08.png"))
     facts = {"browser": browser.capabilities["browserVersion"], "notebook": "08"}
     (folder / "notebook_08.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
+
+
+LOOK = """
+const slide = Reveal.getCurrentSlide(), said = (e) => e.closest("aside, .katex"), small = [];
+for (const e of slide.querySelectorAll("*")) {
+  if (said(e) || ![...e.childNodes].some((c) => c.nodeType === 3 && c.data.trim())) continue;
+  if (parseFloat(getComputedStyle(e).fontSize) < 24) small.push(e.textContent.trim().slice(0, 40));
+}
+const parts = [...slide.children].filter((e) => e.tagName !== "ASIDE").map((e) => e.getBoundingClientRect());
+return { small, heading: slide.innerText.slice(0, 40), last: Reveal.isLastSlide(),
+  over: Math.max(0, ...parts.map((e) => e.bottom)) - innerHeight };
+"""
+"""What is too small for the last row on the slide that is shown, and how far it reaches below the screen."""
+
+
+@pytest.mark.slow
+@needs_browser
+@pytest.mark.parametrize("notebook", contents.notebooks(), ids=lambda n: n.stem)
+def test_slides_are_legible_and_set_their_formulas_from_one_file(
+    notebook: contents.Notebook, browser: "webdriver.Chrome", tmp_path: Path
+) -> None:
+    nbformat.write(executed(notebook), tmp_path / "run.ipynb")
+    page = slides.write_slides(notebook, tmp_path / "run.ipynb", tmp_path / "slides.html")
+    browser.set_window_size(1280, 860)
+    browser.get(page.as_uri())
+    WebDriverWait(browser, 120).until(lambda b: b.execute_script("return !!window.Reveal && Reveal.isReady()"))
+    script = "return performance.getEntriesByType('resource').map(e => e.name).filter(n => /^https?:/.test(n))"
+    assert browser.execute_script(script) == []
+    formulas = browser.execute_script("return ['.katex', '.katex-error'].map(c => document.querySelectorAll(c).length)")
+    assert formulas[1] == 0
+    if any("$" in line for lines in slides.bullets(notebook.source).values() for line in lines):
+        assert formulas[0] > 0
+    browser.execute_script("Reveal.configure({ transition: 'none' })")
+    seen = 0
+    while True:
+        found = browser.execute_script(LOOK)
+        assert found["small"] == [], found
+        if "NotImplementedError" not in browser.execute_script("return Reveal.getCurrentSlide().innerText"):
+            assert found["over"] <= 0, found  # a long exercise scrolls
+        seen += 1
+        if found["last"]:
+            break
+        browser.execute_script("Reveal.next()")
+    assert seen == browser.execute_script("return Reveal.getTotalSlides()")

@@ -192,10 +192,10 @@ class _Deck:
             self.say_notes()
             self.markdown(block, "slide")
             self.place = None  # the section's picture is the answer: it comes after the question
-        elif re.match(r"\*\*\d+\. ", block):  # an exercise's text
+        elif not self.heading and re.match(r"\*\*\d+\. ", block):  # an exercise's text
             self.say_notes()
             self.markdown(block, "slide")
-            self.heading, self.leads = "", False
+            self.leads = False
         elif block.startswith(("|", "```")):
             if self.heading and not self.leads:
                 self.begin()
