@@ -163,9 +163,9 @@ def kill_at_bytes(size: int) -> None:
 
 
 def refused(ended: Ended) -> None:
-    """Check that a command ended as a user's error does: status 1 or 2, one line that says why, no traceback."""
+    """Check that a command ended as a user's error does: status 2, one line that says why, no traceback."""
     told = [line for line in ended.said.splitlines() if line.startswith("error: ")]
-    expect(ended.code in (1, 2), f"status {ended.code}: {ended.said[-300:]}")
+    expect(ended.code == 2, f"status {ended.code}: {ended.said[-300:]}")
     expect(told and "Traceback" not in ended.said, f"no line of its own: {ended.said[-300:]}")
 
 

@@ -1,6 +1,7 @@
 """Command line of the data package: python -m manas_lite.data {list,get,check,scenes,leaks} --help"""
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,13 +30,15 @@ from manas_lite.photos.hub import Address
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit status: 0, or 1 after an error (its message on standard error)."""
+    """Run one command; return its exit status: 0, 2 after a user's error or for leaks if asked, 130 after Ctrl-C."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name that the terminal cannot show is no error
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options) or 0)
     except (ValueError, OSError, DownloadError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2
     except KeyboardInterrupt:
         print("stopped; what has arrived is kept, run the same command to go on", file=sys.stderr)
         return 130

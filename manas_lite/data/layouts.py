@@ -27,8 +27,19 @@ from typing import NamedTuple
 
 from manas_lite.data.listing import DataWarning, Found, Listing, Pair, Photo, read_csv, read_index
 from manas_lite.data.matching import level_of, match_names, natural, part_of, role_of, stem_role
-from manas_lite.data.pairing import Home, alike, clear_side, confirm, look_alikes, rain_votes, sampled, stated_roles
+from manas_lite.data.pairing import (
+    Home,
+    alike,
+    clear_side,
+    confirm,
+    look_alikes,
+    rain_votes,
+    sampled,
+    stated_roles,
+    unpaired,
+)
 from manas_lite.data.pictures import Picture
+from manas_lite.data.unpack import DEPTH
 from manas_lite.photos.images import is_hidden
 from manas_lite.photos.photographs import PHOTOGRAPHS
 
@@ -168,6 +179,9 @@ def _walk(root: Path, path: Path, layout: str | None, seen: set[Path]) -> Iterat
     if path.resolve() in seen:
         yield Found(notes=[f"{path} leads to a folder that is read already, or that holds it, and is not followed"])
         return
+    if len(path.relative_to(root).parts) > DEPTH:
+        yield Found(notes=[f"{path} lies more than {DEPTH} folders deep, and is not read"])
+        return
     seen.add(path.resolve())
     children = sorted((p for p in path.iterdir() if not is_hidden(p.name)), key=lambda p: natural(p.name))
     folders = [p for p in children if p.is_dir()]
@@ -287,6 +301,8 @@ def _matched(layout: str, folder: Folder, rainy: Side, clean: Side, part: str, u
     """
     rainy_files, clean_files = rainy.by_name(), clean.by_name()
     matches = match_names(list(rainy_files), list(clean_files))
+    if layout == "flat" and len(clean_files) == 1:  # a folder for each scene
+        matches = dict.fromkeys(rainy_files, *clean_files)
     above = (*folder.above, part) if part else folder.above
     pairs = []
     for name, twin in matches.items():
@@ -326,6 +342,7 @@ def _pair_photos(listing: Listing) -> None:
     root = listing.root
     homes, edges = look_alikes(root, listing.photos)
     if not edges:
+        listing.remarks += unpaired(root, listing.photos) if listing.photos and not listing.pairs else []
         return
     files: dict[Home, list[Path]] = {}
     for home, photo in zip(homes, listing.photos, strict=True):
@@ -352,7 +369,7 @@ def _pair_photos(listing: Listing) -> None:
 def _left_out(listing: Listing, used: set[Path]) -> str:
     """Count and name what lies below the root and is not used; return the numbers of files by ending."""
     unused, endings = list[Path](), dict[str, list[Path]]()
-    for home, _, names in os.walk(listing.root):
+    for home, _, names in _below(listing.root):
         hidden = any(map(is_hidden, Path(home).relative_to(listing.root).parts))
         taken = not used.isdisjoint({Path(home), *Path(home).parents})
         for path in (Path(home, name) for name in sorted(names)):
@@ -396,9 +413,17 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in PHOTOGRAPHS and not is_hidden(path.name) and path.is_file()
 
 
+def _below(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Walk through a folder as `os.walk` does, but no deeper than `DEPTH`."""
+    for home, folders, names in os.walk(folder):
+        if len(Path(home).relative_to(folder).parts) >= DEPTH:
+            folders.clear()
+        yield home, folders, names
+
+
 def _images_below(folder: Path) -> list[Path]:
     found: list[Path] = []
-    for home, folders, names in os.walk(folder):
+    for home, folders, names in _below(folder):
         folders[:] = [name for name in folders if not is_hidden(name)]
         found += filter(_is_image, (Path(home, name) for name in names))
     return sorted(found, key=lambda p: natural(p.as_posix()))

@@ -11,6 +11,9 @@ from pathlib import Path, PurePosixPath
 from manas_lite.data.matching import part_of
 from manas_lite.data.pictures import Picture
 from manas_lite.photos.photographs import PHOTOGRAPHS
+from manas_lite.runs.documents import LARGEST, read_bytes
+
+_LONGEST_LINE = 8192  # characters of a line of an index: two paths of the most that Linux takes
 
 
 class DataWarning(UserWarning):
@@ -80,7 +83,7 @@ def read_csv(table: Path) -> Found:
     Raises:
         ValueError: a line is no such row, or not UTF-8; the message names the table and the line.
     """
-    content = table.read_bytes()
+    content = read_bytes(table)
     try:
         lines = io.StringIO(content.decode("utf-8-sig"), newline="")
     except UnicodeDecodeError as error:
@@ -89,15 +92,19 @@ def read_csv(table: Path) -> Found:
     delimiter = max(",;\t", key=lines.readline().count)
     lines.seek(0)
     reader = csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True)
-    columns = [name.strip().lower() for name in reader.fieldnames or ()]
-    reader.fieldnames = columns
+    try:
+        columns = [name.strip().lower() for name in reader.fieldnames or ()]
+        reader.fieldnames = columns
+        cells = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise ValueError(f"{table}, line {reader.line_num + 1}: {error}; close each quotation mark") from error
     if missing := {"rainy", "clean"} - set(columns):
         raise ValueError(f"{table}: needs the columns rainy and clean, lacks {', '.join(sorted(missing))}")
     scene_column = next((name for name in ("scene", "background") if name in columns), None)
     rows: list[tuple[str, Pair]] = []
     problems = []
-    for row in reader:
-        where = f"{table}, line {reader.line_num}"
+    for number, row in cells:
+        where = f"{table}, line {number}"
         empty = [c for c in ("rainy", "clean", scene_column) if c and not row[c]]
         if empty:
             raise ValueError(f"{where}: says nothing for {', '.join(empty)}")
@@ -145,6 +152,11 @@ def _picture(folder: Path, text: str) -> Picture | None:
     return None
 
 
+def _is_named(word: str) -> bool:
+    """Tell whether a word of a text ends like the name of a picture."""
+    return os.path.splitext(word.strip("\"'"))[1].lower() in PHOTOGRAPHS
+
+
 def _posix(text: str) -> str:
     """Return a name without the blanks and quotes around it, its folders divided by slashes."""
     return text.strip(" \"'").replace("\\", "/")
@@ -154,20 +166,23 @@ def read_index(text: Path, above: tuple[str, ...]) -> Found:
     """Return the pairs of a text file with lines "rainy clean"; nothing where the file is no such index.
 
     Names may hold spaces: of all ways to divide a line, the one counts whose two files are there. A text is an index
-    if half of its lines name such files; a text whose every line ends like a picture's name is told of.
+    if half of its lines name such files. A text is told of if every line ends like a picture's name, or if most lines
+    hold two such words.
 
     Args:
         text: the file.
         above: names of the folders between the root of the set and the file.
     """
     rows, odd = [], []
+    if text.stat().st_size > LARGEST:
+        return Found()
     content = text.read_text("utf-8-sig", errors="replace")
     lines = [(n, line.strip()) for n, line in enumerate(content.splitlines(), start=1) if line.strip()]
     for number, line in lines:
         where = f"{text}, line {number}"
-        for cut in re.finditer(r"\s*[,;|]\s*|\s+", line):
+        for cut in re.finditer(r"\s*[,;|]\s*|\s+", line if len(line) <= _LONGEST_LINE else ""):
             names = [name.lstrip("/") for name in (line[: cut.start()], line[cut.end() :])]
-            if any(PurePosixPath(_posix(name)).suffix.lower() not in PHOTOGRAPHS for name in names):
+            if not all(map(_is_named, names)):
                 continue
             rainy, clean = (_picture(text.parent, name) for name in names)
             if rainy and clean:
@@ -181,6 +196,7 @@ def read_index(text: Path, above: tuple[str, ...]) -> Found:
     if rows and len(rows) >= len(odd):
         found = _consistent(rows)
         return replace(found, layout="index", problems=odd + found.problems, named=False)
-    if lines and all(PurePosixPath(line.strip("\"'")).suffix.lower() in PHOTOGRAPHS for _, line in lines):
+    named = [[_is_named(word) for word in re.split(r"[\s,;|]+", line)] for _, line in lines]
+    if lines and (all(words[-1] for words in named) or 2 * sum(sum(words) > 1 for words in named) > len(lines)):
         return Found(notes=[f"{text} looks like an index of pairs, but {odd[0][0]} {odd[0][1]}; it is not used"])
     return Found()

@@ -18,7 +18,7 @@ from manas_lite.data.grouping import LARGEST_ERROR
 from manas_lite.data.listing import Listing, Photo
 from manas_lite.data.matching import role_beside
 from manas_lite.data.pictures import Picture
-from manas_lite.data.similarity import SAME, looks
+from manas_lite.data.similarity import SAME, looks, nearest
 from manas_lite.photos.images import ImageError
 
 DIFFERENT = 0.4
@@ -55,6 +55,20 @@ def confirm(listing: Listing) -> None:
         listing.remarks.append(
             f"{listing.root}: {int(doubtful.sum())} pair(s) may not show one scene (similarity {DIFFERENT} to {SAME}), "
             f"such as {first.rainy} and {first.clean}; look at them"
+        )
+    files = np.array([str(pair.clean) for pair in pairs], object)
+    sample, seen = sampled(np.flatnonzero(known & ~wrong & ~unequal)), []
+    for i in sample:
+        j = int(np.where(files == files[i], -1, clean @ rainy[i]).argmax())
+        if clean[j] @ rainy[i] >= SAME and files[j] != files[i] and not _copies((pairs[i].clean, pairs[j].clean)):
+            seen.append((i, j))
+    if 2 * len(seen) > len(sample):
+        i, j = seen[0]
+        closer = sum(bool(clean[j] @ rainy[i] > scores[i]) for i, j in seen)
+        listing.remarks.append(
+            f"{listing.root}: {len(seen)} of {len(sample)} sampled rainy pictures look like a second clean one too, as "
+            f"frames of one camera do, and {closer} even more: {pairs[i].rainy} like {pairs[i].clean} and {files[j]}. "
+            "Names alone say which belong together"
         )
     listing.pairs = [pair for pair, bad in zip(pairs, wrong | unequal, strict=True) if not bad]
 
@@ -210,6 +224,29 @@ def look_alikes(root: Path, photos: Sequence[Photo]) -> tuple[list[Home], list[t
                 "where they are photographs without rain"
             )
     return homes, [edge for edge in decided if edge[1] not in rainy]
+
+
+def unpaired(root: Path, photos: Sequence[Photo]) -> list[str]:
+    """Return a remark where half of the photographs show the same scenes as others, of which they are no copies.
+
+    Raises:
+        ValueError: most of a sample of them differ by streaks of rain.
+    """
+    likest, scores = nearest(looks([photo.picture for photo in photos], strict=False).hashes)
+    found = [(photos[i].picture, photos[likest[i]].picture) for i in np.flatnonzero(scores >= SAME)]
+    sample = [pair for pair in sampled(found) if not _copies(pair)]
+    if not sample or 2 * len(found) < len(photos) or 2 * len(sample) < len(sampled(found)):
+        return []
+    left, right, count = rain_votes(sample)
+    first, second = sample[0]
+    text = f"{root}: {len(found)} of {len(photos)} photographs show the scene of another: {first} and {second}, say"
+    if 2 * (left + right) > count:
+        raise ValueError(
+            f"{text}. Their streaks differ, so they look like pairs: name them in a pairs.csv with the columns rainy "
+            "and clean, or by layout='RAINY:CLEAN' with words of their names; or say layout='photos' where they are "
+            "photographs without rain"
+        )
+    return [f"{text}. All are taken for photographs without rain; if they are pairs, name them in a pairs.csv"]
 
 
 def stated_roles(rainy: Home, clean: Home) -> str:

@@ -68,7 +68,8 @@ def looks(pictures: Sequence[Picture], progress: bool | None = None, strict: boo
         check_seal(picture.path)  # a hash kept from before the seal would tell of a sealed picture too
         status = os.stat(picture.path) if strict or picture.path.exists() else None
         stamp = f"{status.st_mtime_ns} {status.st_size}" if status else ""
-        keys.append((f"{os.path.abspath(picture.path)}#{picture.half}", stamp))
+        file = os.fsencode(os.path.abspath(picture.path)).decode(errors="backslashreplace")  # a name may be no text
+        keys.append((f"{file}#{picture.half}", stamp))
     known = _ask("SELECT look FROM looks_1 WHERE file = ? AND stamp = ?", keys)
     new: dict[int, tuple[str, str, bytes]] = {}
     place = {key: i for i, key in enumerate(keys)}  # one clean picture may stand under many rains
@@ -131,6 +132,16 @@ def similar_pairs(a: np.ndarray, b: np.ndarray, threshold: float = SAME) -> list
         for i, j in zip(*np.nonzero(scores >= threshold), strict=True):
             found.append((start + int(i), int(j), float(scores[i, j])))
     return sorted(found, key=lambda row: (-row[2], row[0], row[1]))
+
+
+def nearest(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each of n hashes the row of the most similar other one, int64 (n,), and the similarity, (n,)."""
+    rows, best = np.arange(len(hashes)), np.zeros((2, len(hashes)))
+    for block in np.split(rows, range(_BLOCK, len(rows), _BLOCK)):
+        scores = hashes[block] @ hashes.T
+        scores[block - block[:1], block] = -1
+        best[:, block] = scores.argmax(1), scores.max(1)
+    return best[0].astype(np.int64), best[1]
 
 
 def clusters(count: int, links: Iterable[tuple[int, int]]) -> list[list[int]]:

@@ -34,6 +34,7 @@ DEPTH = 32
 """Folders that a member may lie in."""
 
 _ENDINGS = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz"}
+_RATIO, _SMALL = 100, 64 << 20  # bytes unpacked per byte of the archive, which pictures never reach, and for free
 _PIECE = 1 << 20
 _RESERVE = 64 << 20  # bytes left free on the disk
 _SLACK = 4 << 20  # bytes of a tar that are no content: padding at its end, and long headers
@@ -83,7 +84,7 @@ def unpack_archive(
     Args:
         path: the archive.
         into: the folder to fill; files that are there already stay, or are replaced by those of the same name.
-        limit: bytes that the members may hold in all.
+        limit: bytes that the members may hold in all; fewer of an archive that is much smaller.
         progress: show a bar.
         look: is called with the folder of what was unpacked, before anything is moved; an error of it refuses the lot.
 
@@ -94,6 +95,7 @@ def unpack_archive(
         OSError: the disk has no room for it.
     """
     path, into = Path(path), Path(into)
+    limit = min(limit, _SMALL + _RATIO * (path.stat().st_size if path.is_file() else 0))
     into.parent.mkdir(parents=True, exist_ok=True)
     for leftover in into.parent.glob(f".{glob.escape(into.name)}.*.unpacking"):
         with suppress(Timeout), FileLock(leftover / ".lock", timeout=0):  # the system frees the lock of one that died

@@ -1,5 +1,6 @@
 """Bad files counted, the check report, and the command line."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -183,10 +184,10 @@ def test_get_prints_steps_or_fails_clearly(capsys, tmp_path: Path) -> None:
     assert status == 0
     assert "1cMXWICiblTsRl1zjN8FizF5hXOpVOJz4" in out
     status, out, err = run(capsys, "get", "spa-data", "--root", tmp_path)
-    assert status == 1
+    assert status == 2
     assert err.startswith("error: spa-data cannot be downloaded automatically.")
     status, out, err = run(capsys, "get", "rain9000", "--root", tmp_path)
-    assert status == 1
+    assert status == 2
     assert "no set is called 'rain9000'" in err
 
 
@@ -198,7 +199,7 @@ def test_check_counts_bad_files_and_strict_stops(capsys, pairs_folder) -> None:
     assert "1  refused" in out
     assert "3.png: is empty (0 bytes)" in out
     status, _, err = run(capsys, "check", "--strict", folder)
-    assert status == 1
+    assert status == 2
     assert "3.png: is empty" in err
 
 
@@ -224,8 +225,24 @@ def test_scenes_and_leaks(capsys, tmp_path: Path) -> None:
 def test_missing_folder_is_one_line_not_a_traceback(capsys, tmp_path: Path) -> None:
     for command in ("check", "scenes"):
         status, _, err = run(capsys, command, tmp_path / "gone")
-        assert status == 1
+        assert status == 2
         assert err == f"error: {tmp_path / 'gone'}: no such folder of pictures\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of bytes")
+@pytest.mark.parametrize("name", [b"\xff\xfe", "\n🌧 \x1b".encode(), b"'\""])
+def test_names_that_no_terminal_can_show_are_no_error(pairs_folder, repository: Path, name: bytes) -> None:
+    folder = os.fsencode(pairs_folder(3))
+    for side in (b"input", b"target"):
+        os.rename(folder + b"/" + side + b"/0.png", folder + b"/" + side + b"/" + name + b".png")
+    os.rename(folder, folder + name)
+    os.remove(folder + name + b"/target/1.png")
+    for command in ("check", "scenes"):
+        arguments = [sys.executable, "-m", "manas_lite.data", command, folder + name]
+        environment = {**os.environ, "PYTHONPATH": str(repository), "PYTHONUTF8": "1"}
+        done = subprocess.run(arguments, env=environment, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        assert b"1.png has no clean twin" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("command", [[], ["list"], ["get"], ["check"], ["scenes"], ["leaks"]])

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import subprocess
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 from samples import background, rain_on, save, save_halves, save_pair
 
 from manas_lite import commands
+from manas_lite.data import listing as listing_module
 from manas_lite.data import open_split, pictures
 from manas_lite.data.__main__ import main
 from manas_lite.data.checking import check
@@ -157,6 +159,69 @@ def test_numbered_photographs_are_no_rain_over_each_other(tmp_path: Path) -> Non
     for i, name in enumerate(("1", "1_1", "1_2", "2", "2_1", "3")):
         save(tmp_path / f"{name}.png", background(i))
     assert len(quiet(tmp_path).photos) == 6
+
+
+@pytest.mark.parametrize(("rainy", "clean"), [("scene{}/rain.png", "scene{}/clean.png"), ("{}/in.png", "{}/gt.jpg")])
+def test_a_folder_for_each_scene_with_names_that_say_it(tmp_path: Path, rainy: str, clean: str) -> None:
+    listing = quiet(pairs_in(tmp_path, rainy, clean))
+    assert twins(listing) == {(rainy.format(i), clean.format(i)) for i in range(6)}
+    save(tmp_path / rainy.format(3), rain_on(background(77), 1))
+    assert [Path(path) for path, _ in quiet(tmp_path).problems] == [tmp_path / rainy.format(3)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("scene{}/x.png", "scene{}/y.png"), ("s{0}/{0}p.png", "s{0}/{0}q.png")],
+)
+def test_pairs_that_no_name_tells_apart_are_no_photographs(tmp_path: Path, first: str, second: str) -> None:
+    pairs_in(tmp_path, first, second)
+    for i in range(40, 45):  # photographs beside them
+        save(tmp_path / ("other" * (i % 2)) / f"view {'abcde'[i - 40]}.png", background(i))
+    (message,) = told(tmp_path)
+    assert "12 of 17 photographs show the scene of another" in message
+    assert any(
+        f"{tmp_path / a.format(0)} and {tmp_path / b.format(0)}" in message
+        for a, b in ((first, second), (second, first))
+    )
+    assert "layout='photos'" in message
+    assert len(quiet(tmp_path, "photos").photos) == 17
+
+
+def test_photographs_of_the_same_scenes_without_streaks_are_told(tmp_path: Path) -> None:
+    pairs_in(tmp_path, "s{}/x.png", "s{}/y.png", rain=haze)
+    (message,) = told(tmp_path)
+    assert "12 of 12 photographs show the scene of another" in message
+    assert "taken for photographs" in message
+    assert len(quiet(tmp_path).photos) == 12
+
+
+def frame(seed: int) -> np.ndarray:
+    """One view, in which something stands elsewhere in every frame."""
+    picture = background(5).copy()
+    picture[4 * seed : 4 * seed + 6, 8 : 8 + 4 * seed] = 20 * seed
+    return picture
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_of_frames_of_one_camera_names_decide_and_it_is_said(tmp_path: Path, shift: int) -> None:
+    for i in range(8):
+        save(tmp_path / f"rain/{i}.png", rain_on(frame(i), i))
+        save(tmp_path / f"gt/{i}.png", frame((i + shift) % 8))
+    listing = quiet(tmp_path)
+    assert len(listing.pairs) == 8
+    (message,) = listing.remarks
+    assert re.search(r"8 of 8 sampled rainy pictures look like a second clean one too", message)
+    closer = int(re.search(r"and (\d) even more", message)[1])
+    assert closer <= 2 if shift == 0 else closer >= 6
+    assert "Names alone say which belong together" in message
+    assert message in told(tmp_path)
+    assert message in str(check(tmp_path))
+
+
+def test_copies_of_a_clean_picture_are_no_frames_of_a_camera(tmp_path: Path) -> None:
+    for i in range(6):
+        save_pair(tmp_path / f"rain/{i}.png", tmp_path / f"gt/{i}.jpg", seed=i // 3, rain=i)
+    assert quiet(tmp_path).remarks == []
 
 
 # -- pairs of two scenes ------------------------------------------------------------------------------------------
@@ -391,6 +456,63 @@ def test_an_index_that_does_not_parse_is_told(tmp_path: Path) -> None:
     lines = [f"rain/{i}.png gt/{i}.png" for i in range(11)] + ["rain/11.png gt/eleven.png"]
     (tmp_path / "train.txt").write_text("\n".join(lines))
     assert "train.txt, line 12 names no two pictures that are there" in told(tmp_path)[-1]
+
+
+@pytest.mark.parametrize(
+    "line", ["in/{0}.png\tout/{0}.png\t0.5", "{0}: in/{0}.jpg | out/{0}.jpg |", "in/{0}.png, out/{0}.png x"]
+)
+def test_an_index_of_another_form_is_told(tmp_path: Path, line: str) -> None:
+    pairs_in(tmp_path, "in/{}.png", "out/{}.png")
+    (tmp_path / "list.txt").write_text("rainy clean\n" + "".join(line.format(i) + "\n" for i in range(6)))
+    assert any("list.txt looks like an index of pairs" in message for message in told(tmp_path))
+    (tmp_path / "list.txt").write_text("".join(f"{i}.png A street in the rain.\n" for i in range(6)))  # captions
+    assert not any("list.txt" in message for message in told(tmp_path))
+
+
+def test_a_text_of_one_endless_line_is_not_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs_in(tmp_path, "rain/{}.png", "gt/{}.png")
+    asked = []
+    monkeypatch.setattr(listing_module, "_picture", lambda folder, name: asked.append(name))
+    (tmp_path / "log.txt").write_text("a.png " * 100_000)
+    assert any("log.txt looks like an index" in message for message in told(tmp_path))
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("rainy,clean\n" + "x" * 200_000 + ",gt/0.png\n", 2),
+        ('rainy,clean\nrain/0.png,gt/0.png\n"' + "rain/1.png,gt/1.png\n" * 9000, 3),
+        ('"rainy,clean\n' + "rain/1.png,gt/1.png\n" * 9000, 1),
+    ],
+)
+def test_a_table_that_csv_cannot_read_is_one_line(tmp_path: Path, capsys, text: str, line: int) -> None:
+    pairs_in(tmp_path, "rain/{}.png", "gt/{}.png", range(2))
+    (tmp_path / "pairs.csv").write_text(text)
+    assert main(["check", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: {tmp_path / 'pairs.csv'}, line ")
+    assert told.count("\n") == 1
+    assert int(re.search(r"line (\d+)", told)[1]) >= line
+
+
+@pytest.mark.parametrize("depth", [40, 1200])
+def test_folders_as_deep_as_no_set_has_are_told_and_not_followed(tmp_path: Path, depth: int) -> None:
+    pairs_in(tmp_path, "rain/{}.png", "gt/{}.png")
+    for home in (tmp_path, tmp_path / "rain"):
+        place = os.getcwd()
+        os.chdir(home)
+        try:
+            for _ in range(depth):
+                os.mkdir("d")
+                os.chdir("d")
+        finally:
+            os.chdir(place)
+    try:
+        with pytest.warns(DataWarning, match="lies more than 32 folders deep, and is not read"):
+            assert len(list_folder(tmp_path).pairs) == 6
+    finally:
+        subprocess.run(["rm", "-rf", tmp_path / "d", tmp_path / "rain"], check=True)  # pytest cannot go so deep either
 
 
 # -- what was seen is kept ----------------------------------------------------------------------------------------

@@ -13,12 +13,14 @@ import zipfile
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from samples import zipped
 
+from manas_lite.data import unpack
 from manas_lite.data.registry import data_sets
 from manas_lite.data.unpack import DEPTH, MEMBERS, ArchiveError, is_archive, unpack_archive
 
@@ -43,6 +45,14 @@ def tarred(*members: tarfile.TarInfo | tuple[str, bytes], mode: str = "w:gz") ->
     return buffer.getvalue()
 
 
+def packed(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
 def special(name: str, kind: bytes, link: str = "") -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, link
@@ -56,6 +66,18 @@ def zip_with_mode(name: str, mode: int, content: bytes) -> bytes:
         info.external_attr = mode << 16
         archive.writestr(info, content)
     return buffer.getvalue()
+
+
+@pytest.mark.parametrize("make", [lambda *f: tarred(*f, mode="w:bz2"), lambda *f: packed(dict(f))])
+def test_what_unpacks_to_far_more_than_pictures_can_is_refused_whatever_the_limit(
+    tmp_path: Path, monkeypatch, make
+) -> None:
+    monkeypatch.setattr(unpack, "_SMALL", 1 << 20)
+    with pytest.raises(ArchiveError, match="bytes, more than the"):
+        unpack_archive(write(tmp_path / "x.zip", make(("a.png", bytes(9 << 20)))), tmp_path / "set", 10**12)
+    assert [p.name for p in tmp_path.iterdir()] == ["x.zip"]
+    noise = np.random.default_rng(0).bytes(2 << 20)
+    assert unpack_archive(write(tmp_path / "x.zip", make(("a.png", noise))), tmp_path / "set", 10**12).is_dir()
 
 
 @pytest.mark.parametrize(
