@@ -139,6 +139,12 @@ def build(out: Path) -> list[Path]:
     return [wheel, sdist]
 
 
+def pinned_torch(root: Path) -> str:
+    """Return what pip is asked for where nobody names another build of torch."""
+    (pin,) = re.findall(r"(?m)^torch==[^ ;\n]+", (root / "constraints.txt").read_text(encoding="utf-8"))
+    return pin
+
+
 def source_digest() -> str:
     """Return a digest of all tracked files as they are now: what the built files are made from."""
     listed = call(["git", "ls-files", "-z"]).split("\0")
@@ -205,8 +211,7 @@ def release(options: argparse.Namespace) -> None:
         state = {"source": digest, "files": [str(path) for path in build(options.out)], "tried": {}}
         _keep(record, state)
     print("\n".join(state["files"]))
-    pinned = re.search(r"(?m)^torch==[^ ;]+", (ROOT / "constraints.txt").read_text(encoding="utf-8"))
-    torch = options.torch or (pinned[0] if pinned else "torch")
+    torch = options.torch or pinned_torch(ROOT)
     pythons = interpreters(options.python)
     for name in options.python:
         if name not in pythons:

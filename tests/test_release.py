@@ -87,6 +87,12 @@ def test_zenodo_and_citation_name_the_same_makers() -> None:
     assert set(citation["keywords"]) == set(zenodo["keywords"])
 
 
+def test_torch_is_asked_for_by_its_pin_alone(tmp_path: Path) -> None:
+    (tmp_path / "constraints.txt").write_text("a==1\ntorch==2.5.0 ; python_version > '3'\ntorchmetrics==1\nz==1 ; a\n")
+    assert release.pinned_torch(tmp_path) == "torch==2.5.0"
+    assert re.fullmatch(r"torch==[\d.]+", release.pinned_torch(ROOT))
+
+
 # --- going on ---
 
 
