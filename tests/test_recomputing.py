@@ -108,6 +108,17 @@ def test_the_second_run_is_of_the_first_runs_parameters():
     assert len(runs) == 3  # the plain one, and two of the other
 
 
+@pytest.mark.parametrize(("when", "grads", "times"), [(True, True, 2), (False, True, 1), (True, False, 1)])
+def test_a_module_runs_twice_only_where_that_is_asked_for_and_gradients_are_too(when, grads, times):
+    module, runs = nn.Sequential(nn.Linear(3, 3, dtype=torch.float64), nn.Tanh()), []
+    module.register_forward_pre_hook(lambda *_: runs.append(1))
+    with torch.set_grad_enabled(grads):
+        y = recompute(module, images(2, 3), when=when)
+    if grads:
+        y.sum().backward()
+    assert len(runs) == times
+
+
 def test_saved_bytes_fall():
     """At paper size, counted on the meta device: gates are a third of what a step keeps."""
     with torch.device("meta"):
