@@ -57,7 +57,7 @@ def confirm(listing: Listing) -> None:
             f"such as {first.rainy} and {first.clean}; look at them"
         )
     files = np.array([str(pair.clean) for pair in pairs], object)
-    sample, seen = sampled(np.flatnonzero(known & ~wrong & ~unequal)), []
+    sample, seen = sampled(np.flatnonzero(known & ~wrong & ~unequal).tolist()), []
     for i in sample:
         j = int(np.where(files == files[i], -1, clean @ rainy[i]).argmax())
         if clean[j] @ rainy[i] >= SAME and files[j] != files[i] and not _copies((pairs[i].clean, pairs[j].clean)):
@@ -233,7 +233,7 @@ def unpaired(root: Path, photos: Sequence[Photo]) -> list[str]:
         ValueError: most of a sample of them differ by streaks of rain.
     """
     likest, scores = nearest(looks([photo.picture for photo in photos], strict=False).hashes)
-    found = [(photos[i].picture, photos[likest[i]].picture) for i in np.flatnonzero(scores >= SAME)]
+    found = [(photos[i].picture, photos[likest[i]].picture) for i in np.flatnonzero(scores >= SAME).tolist()]
     sample = [pair for pair in sampled(found) if not _copies(pair)]
     if not sample or 2 * len(found) < len(photos) or 2 * len(sample) < len(sampled(found)):
         return []
