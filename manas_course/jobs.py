@@ -6,6 +6,7 @@ it again while it runs, and continues it where it was stopped.
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -19,14 +20,15 @@ from manas_lite import draw
 from manas_lite.data import open_split
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.space import SearchSpace
-from manas_lite.runs.progress import headless
 from manas_lite.runs.record import MANIFEST, BusyError, read_json, read_log, run_path, write_json
 from manas_lite.runs.settings import parse, to_dict
 from manas_lite.training.retraining import RetrainResult, retrain
 from manas_lite.training.schedules import RetrainSettings, SearchSettings
 from manas_lite.training.searching import SearchResult, search
 
-__all__ = ["Background"]
+__all__ = ["HEADLESS", "Background", "headless"]
+
+HEADLESS = "MANAS_LITE_HEADLESS"  # set by the runner of notebooks and by tests
 
 JOB = "job.json"
 LOCK = ".job.lock"  # held by the process as long as it lives, whichever kernel started it
@@ -34,6 +36,11 @@ PROGRAM = (  # the lock first: what else is imported takes seconds
     f"import filelock, sys; lock = filelock.FileLock(sys.argv[2]); lock.acquire(); from {__name__} import main; main()"
 )
 CURVES = {"search": draw.search_curves, "retrain": draw.training_curves}
+
+
+def headless() -> bool:
+    """Tell whether a notebook runs with no one looking: live bars, curves and widgets then give way to static ones."""
+    return bool(os.environ.get(HEADLESS))
 
 
 @dataclass

@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from manas_course.jobs import Background
+from manas_course.jobs import Background, headless
 from manas_lite.compute.runtime import pick_device
 from manas_lite.photos.images import read_image
 from manas_lite.runs import environment
-from manas_lite.runs.progress import headless
 from manas_lite.runs.record import plain
 
 __all__ = [

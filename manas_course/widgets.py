@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from manas_course.illustrations import phase_plane
+from manas_course.jobs import headless
 from manas_course.toy import descend
 from manas_lite import draw
 from manas_lite.draw.style import BLUE, Drawing, styled
@@ -30,7 +31,7 @@ from manas_lite.networks.ops import OPERATIONS
 from manas_lite.networks.space import SearchSpace
 from manas_lite.photos.images import to_array, to_tensor
 from manas_lite.rain import add_rain, rain_streaks
-from manas_lite.runs.progress import headless, live_notebook
+from manas_lite.runs.progress import live_notebook
 
 __all__ = [
     "Interactive",

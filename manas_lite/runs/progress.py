@@ -1,6 +1,5 @@
 """One progress bar for long work: a bar where somebody watches, a plain line per stretch where nobody does."""
 
-import os
 import sys
 import time
 
@@ -12,14 +11,6 @@ def live_notebook() -> bool:
     shell = sys.modules.get("IPython")
     instance = shell.get_ipython() if shell is not None else None
     return instance is not None and hasattr(instance, "kernel")
-
-
-HEADLESS = "MANAS_LITE_HEADLESS"  # set by the runner of notebooks and by tests
-
-
-def headless() -> bool:
-    """Tell whether a notebook runs with no one looking: live bars, curves and widgets then give way to static ones."""
-    return bool(os.environ.get(HEADLESS))
 
 
 class Progress:

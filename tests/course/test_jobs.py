@@ -12,8 +12,8 @@ from filelock import FileLock
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from manas_course import jobs, support
+from manas_course.jobs import HEADLESS
 from manas_lite import Genotype, RetrainSettings, SearchSettings, SearchSpace
-from manas_lite.runs.progress import HEADLESS
 from manas_lite.runs.record import MANIFEST, BusyError, read_json
 
 SPACE = SearchSpace((4, 8), modules_per_cell=1, stem="unshuffle", norm="none", residual=True)

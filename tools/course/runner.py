@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from manas_course.checks.base import CHECK
+from manas_course.jobs import HEADLESS
 from manas_course.support import METRICS, device_name
 from manas_lite.runs.arguments import import_file
-from manas_lite.runs.progress import HEADLESS
 from manas_lite.runs.record import write_json
 from tools.course import sources
 from tools.course.contents import Notebook, preset
