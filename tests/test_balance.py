@@ -135,8 +135,8 @@ def test_a_search_with_all_switches_goes_on_where_it_was_cut(tmp_path, monkeypat
     whole = search(tiny.SPACE, split, settings, runs_dir=tmp_path / "whole", progress=False)
     save = Loop.save
 
-    def cut(self: Loop, done: int, probe: torch.Tensor) -> None:
-        save(self, done, probe)
+    def cut(self: Loop, done: int, probe: torch.Tensor, **ended: bool) -> None:
+        save(self, done, probe, **ended)
         if done == 8:
             raise KeyboardInterrupt
 

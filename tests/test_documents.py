@@ -76,7 +76,7 @@ COMPUTE = Compute(tiny.COMPUTE)
 
 def resume(path: Path) -> int:
     """Take a checkpoint over as a run of 20 steps does, and go on: one step more."""
-    run = SimpleNamespace(path=path.parent, manifest={}, truncate_log=lambda step: None, saved_step=0)
+    run = SimpleNamespace(path=path.parent, manifest={}, truncate_log=lambda step, ended: None, saved_step=0)
     footprint = StepFootprint(tiny.SPACE, 1, 16, 1, tiny.GENOTYPE)
     training = SimpleNamespace(total=20, compute=COMPUTE, footprint=footprint, kind="t", show=False)
     net, optimizer = trained()

@@ -7,7 +7,9 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import tiny
@@ -25,6 +27,7 @@ from manas_lite.networks.nets import SuperNet
 from manas_lite.photos.images import write_image
 from manas_lite.runs import checkpoint as checkpoints
 from manas_lite.runs.record import read_log
+from manas_lite.training import loop
 from manas_lite.training.loop import DivergedError, step_footprint
 from manas_lite.training.retraining import retrain
 from manas_lite.training.searching import search
@@ -285,6 +288,38 @@ def test_two_processes_are_one(split, tmp_path, case):
     assert read_log(tmp_path / "parts") == parts[0][2]
     names = {path.name for path in (tmp_path / "whole").iterdir()}
     assert {path.name for path in (tmp_path / "parts").iterdir()} == names
+
+
+def _retrain_at_two_speeds(split, folder, seconds):
+    """Retrain where a step takes this process another time than the others; return the steps and times of its saves."""
+    now, saves = [0.0], []
+    step, save = loop.weight_step, loop.Loop.save
+
+    def slow_step(*args, processes, **kwargs):
+        now[0] += seconds[processes.rank]
+        return step(*args, processes=processes, **kwargs)
+
+    def noted_save(self, done, probe, **ended):
+        saves.append((done, now[0]))
+        save(self, done, probe, **ended)
+
+    with (
+        mock.patch.object(loop, "time", SimpleNamespace(monotonic=lambda: now[0])),
+        mock.patch.dict(retrain.__globals__, {"weight_step": slow_step}),
+        mock.patch.object(loop.Loop, "save", noted_save),
+    ):
+        retrain(tiny.GENOTYPE, split, replace(RETRAIN, epochs=1, steps=24), runs_dir=folder, name="r", progress=False)
+    return saves
+
+
+@forks
+@pytest.mark.parametrize("seconds", [(100.0, 1.0), (1.0, 100.0), (20.0, 30.0), (0.001, 0.001)])
+def test_processes_of_other_speeds_save_at_the_same_steps_in_time(split, tmp_path, seconds):
+    first, second = together(2, _retrain_at_two_speeds, split, tmp_path, seconds)
+    assert [done for done, _ in first] == [done for done, _ in second]
+    times = [0.0, *(moment for _, moment in first)]
+    assert max(b - a for a, b in pairwise(times)) <= 300.0
+    assert len(first) <= 2 + 24 * seconds[0] / 100.0  # not at every step
 
 
 @forks

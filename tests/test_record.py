@@ -160,6 +160,17 @@ def test_a_truncated_log_equals_the_uninterrupted_one(tmp_path):
         assert run.read_log() == []
 
 
+def test_the_record_of_an_epoch_that_was_not_ended_is_dropped_and_its_step_stays(tmp_path):
+    with RunDirectory(tmp_path, RECORD) as run:
+        for kind, step in (("step", 0), ("step", 1), ("epoch", 1), ("step", 2), ("step", 3), ("epoch", 3), ("step", 4)):
+            run.log({"kind": kind, "step": step})
+        run.truncate_log(4, ended=False)
+        assert [(r["kind"], r["step"]) for r in run.read_log()][3:] == [("step", 2), ("step", 3)]
+        run.truncate_log(4, ended=False)
+        run.truncate_log(2)
+        assert [(r["kind"], r["step"]) for r in run.read_log()] == [("step", 0), ("step", 1), ("epoch", 1)]
+
+
 def test_a_torn_last_line_is_left_out_and_repaired(tmp_path):
     with RunDirectory(tmp_path, RECORD) as run:
         run.log({"step": 0})

@@ -97,6 +97,86 @@ def test_no_more_than_five_minutes_of_steps_lie_between_two_saves(split, tmp_pat
     assert seconds > 100 or len(set(during)) <= 2 + 10 * seconds / (loop.SAVE_EVERY - seconds)  # not at every step
 
 
+@pytest.mark.parametrize("place", ["measured", "reported"])
+@pytest.mark.parametrize("what", ["retrain", "search", "paths"])
+def test_a_run_that_is_cut_at_the_end_of_an_epoch_repeats_no_step(split, tmp_path, monkeypatch, what, place):
+    """Cut in each epoch's eigenvalue or validation, or after it, before the run is saved again."""
+    run(what, split, tmp_path, "whole")
+    taken, armed = [], [True]
+    plain = loop.weight_step
+    for module in (demo.retrain.__globals__, searching.__dict__):
+        monkeypatch.setitem(module, "weight_step", lambda *a, **k: (taken.append(1), plain(*a, **k))[1])
+
+    def cutting(holder, name, when):
+        work = getattr(holder, name)
+
+        def once(*args, **kwargs):
+            if when == "before" and armed[0]:
+                raise Cut
+            done = work(*args, **kwargs)
+            if armed[0]:
+                raise Cut
+            return done
+
+        monkeypatch.setattr(holder, name, once)
+
+    if place == "reported" or what == "paths":
+        cutting(loop.Loop, "report", "after")
+    else:
+        cutting(
+            *{"retrain": (demo.retrain.__globals__["_Retraining"], "_score"), "search": (searching, "report")}[what],
+            "before",
+        )
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+    for epoch in (1, 2):
+        armed[0] = True
+        for _ in range(2):  # and again: what was cut once can be cut there again
+            with pytest.raises(Cut):
+                run(what, split, tmp_path)
+            assert kept(tmp_path / "cut") == 5 * epoch
+            assert len(taken) == 5 * epoch
+        if epoch == 1:
+            armed[0] = False
+            with cut_at(0), pytest.raises(Cut):  # the end alone is made up for, then the next epoch begins
+                run(what, split, tmp_path)
+            del taken[5:]
+    armed[0] = False
+    run(what, split, tmp_path)
+    assert len(taken) == 10
+    expected, found = facts(tmp_path / "whole"), facts(tmp_path / "cut")
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name] == value, name
+
+
+@pytest.mark.parametrize(("seconds", "before"), [(1.0, False), (11.0, False), (12.0, True), (60.0, True)])
+def test_a_run_is_saved_before_the_end_of_a_long_epoch(split, tmp_path, monkeypatch, seconds, before):
+    """Five steps of so many seconds; at most a minute is unsaved when the validation begins."""
+    now, events = [0.0], []
+    plain_step, plain_write, plain_score = (
+        loop.weight_step,
+        checkpoint.write,
+        demo.retrain.__globals__["validation_psnr"],
+    )
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+
+    def slow_step(*args, **kwargs):
+        now[0] += seconds
+        return plain_step(*args, **kwargs)
+
+    monkeypatch.setitem(demo.retrain.__globals__, "weight_step", slow_step)
+    monkeypatch.setattr(loop.checkpoint, "write", lambda *a, **k: (events.append(now[0]), plain_write(*a, **k)))
+    score = lambda *a: (events.append("validation"), plain_score(*a))[1]  # noqa: E731
+    monkeypatch.setitem(demo.retrain.__globals__, "validation_psnr", score)
+    run("retrain", split, tmp_path)
+    validated = [k for k, event in enumerate(events) if event == "validation"]
+    assert len(validated) == 2
+    for epoch, k in enumerate(validated, start=1):
+        saved = [event for event in events[:k] if event != "validation"]
+        assert 5 * epoch * seconds - (saved[-1] if saved else 0.0) < 60.0
+        assert (saved[-1:] == [5 * epoch * seconds]) == before
+
+
 @pytest.mark.parametrize("discretize", ["argmax", "perturbation"])
 def test_what_the_end_of_a_search_has_scored_is_not_scored_again(split, tmp_path, monkeypatch, discretize):
     """Evolution over paths, and perturbation: hundreds of scores after the last step of a search."""
@@ -338,6 +418,13 @@ def test_rates_beyond_float32_are_refused(value):
     for name in ("weight_rate", "weight_rate_end", "arch_rate", "weight_decay", "arch_decay"):
         with pytest.raises(ValueError, match=f"{name} is .*: it must be at most"):
             SearchSettings(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["threads", "workers"])
+def test_more_threads_than_any_machine_has_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name} is 100000: it must be at most 1024"):
+        replace(tiny.COMPUTE, **{name: 100_000})
+    assert getattr(replace(tiny.COMPUTE, **{name: 64}), name) == 64
 
 
 def test_seeds_beyond_a_generators_are_refused():

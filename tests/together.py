@@ -92,8 +92,8 @@ def cut_after(step: int) -> Iterator[None]:
 
     save = Loop.save
 
-    def cut(self, done, probe):
-        save(self, done, probe)
+    def cut(self, done, probe, **ended):
+        save(self, done, probe, **ended)
         if done == step:
             raise Cut
 

@@ -53,6 +53,7 @@ class ComputeSettings:
         check(self)
         must_be(self, "above", 0, "picture_gib")
         must_be(self, "at least", 0, "threads", "workers")
+        must_be(self, "at most", 1024, "threads", "workers")  # OpenMP ends the process where it cannot start so many
         if self.compile and self.recompute != "none":
             raise ValueError(f"compile and recompute={self.recompute!r} exclude each other: leave one of them out")
 

@@ -228,11 +228,19 @@ class RunDirectory:
         if time.monotonic() - self._saved > MANIFEST_EVERY:
             self._save_manifest()
 
-    def truncate_log(self, step: int) -> None:
-        """Drop the records of `step` and later: a run that continues at `step` writes them again."""
+    def truncate_log(self, step: int, ended: bool = True) -> None:
+        """Drop the records of `step` and later: a run that continues at `step` writes them again.
+
+        Where the epoch before `step` is not `ended`, its record is dropped too.
+        """
         self._close_log()
-        if any(record["step"] >= step for record in self.read_log()):
-            self._keep_lines(lambda line: json.loads(line)["step"] < step)
+        first = (step, False) if ended else (step - 1, True)
+
+        def early(record: dict[str, Any]) -> bool:
+            return (record["step"], record.get("kind") == "epoch") < first
+
+        if not all(map(early, self.read_log())):
+            self._keep_lines(lambda line: early(json.loads(line)))
 
     def read_log(self) -> list[dict[str, Any]]:
         """Return all records so far."""

@@ -43,8 +43,8 @@ LOG_EVERY = 10
 """Steps between two writes of the log."""
 
 SAVE_EVERY = 240.0
-"""The most seconds of steps between two saves of a run, unless one step takes longer. What is done at the end of an
-epoch is not cut into parts."""
+"""The most seconds of steps between two saves of a run, unless one step takes longer. The end of an epoch, with its
+eigenvalue or its validation, is not cut into parts: when it begins, at most a quarter of these seconds is unsaved."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class _Saved:
     step: int
     memory: dict[str, Any]
     state: dict[str, dict[str, Any]]
+    ended: bool = True  # False: the last step ended an epoch, and what follows an epoch is not done
 
 
 class DivergedError(RuntimeError):
@@ -155,10 +156,11 @@ class Training:
         return self.loss(outputs.float().unflatten(0, batch.rainy.shape[:2]), batch.clean, epoch=epoch)
 
     @torch.no_grad()
-    def save(self, step: int, epoch: int, batch: SceneBatch, loop: "Loop") -> None:
-        """Save the run as it is after a step, if the loss of the step's batch is finite."""
+    def save(self, step: int, epoch: int, batch: SceneBatch, loop: "Loop", *, ended: bool = True) -> None:
+        """Save the run as it is after a step, if the loss of the step's batch is finite; see `Loop.save`."""
         self.net.eval()
-        loop.save(step + 1, self.image_loss(batch, epoch)[0])
+        loop.save(step + 1, self.image_loss(batch, epoch)[0], ended=ended)
+        self.net.train()
 
 
 def settings_record(settings: Settings) -> dict[str, Any]:
@@ -235,6 +237,7 @@ class Loop:
         self.training = training
         self.processes = compute.processes
         self.kept_at = self.asked_at = time.monotonic()
+        self.unasked, self.meeting, self.first = 0, 1, 0
         self.state = {"scaler": compute.scaler, **state} if compute.scaler.is_enabled() else dict(state)
         self.identity, self.path = identity, run.path / CHECKPOINT
         self.pending: list[tuple[int, dict[str, Tensor]]] = []
@@ -259,7 +262,7 @@ class Loop:
         tensors, meta = found
         with about(self.path, checkpoint.CheckpointError):
             kept = document(_Saved, meta, "its header")
-            if not 0 <= kept.step <= self.total:
+            if not (not kept.ended) <= kept.step <= self.total:
                 raise ValueError(f"it is of step {kept.step}, and the run has {self.total}: delete it to start again")
             self.saved = document(type(self.saved), kept.memory, "its memory")
             for name, holder in self.state.items():
@@ -268,18 +271,20 @@ class Loop:
                 if name not in kept.state:
                     raise ValueError(f"it lacks the state of {name}: delete it to start again")
                 checkpoint.restore(holder, tensors.get(name, {}), kept.state[name])
-        self.run.truncate_log(kept.step)
-        self.run.saved_step = kept.step
+        self.run.truncate_log(kept.step, ended=kept.ended)
+        self.run.saved_step, self.first = kept.step, kept.step - (not kept.ended)
         return kept.step
 
     def __iter__(self) -> Iterator[int]:
-        log_to = self.training.log_to if self.processes.first and self.start < self.total else None
+        """Yield the steps to do. Before `start` comes the last step done, where the end of its epoch alone is left."""
+        log_to = self.training.log_to if self.processes.first and self.first < self.total else None
         with self.progress, followed(log_to, self.run.path, self.start) as self.tell:
-            for step in range(self.start, self.total):
+            for step in range(self.first, self.total):
                 yield step
                 if len(self.pending) >= LOG_EVERY:
                     self.flush()
-                self.progress.step()
+                if step >= self.start:
+                    self.progress.step()
             self.flush()
 
     def log(self, step: int, terms: Mapping[str, Tensor]) -> None:
@@ -322,21 +327,36 @@ class Loop:
         facts = {name: value for name in shown if (value := record.get(name)) is not None}
         self.progress.say("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items()))
 
-    def due(self) -> bool:
-        """Tell whether the run should be saved within an epoch, the same in all processes."""
-        if self.processes.count > 1 and self.pending:  # ask at the writes of the log, where all of them meet anyway
-            return False
-        now, before = time.monotonic(), self.asked_at
-        self.asked_at = now
-        return self.processes.ask_first(lambda: now - self.kept_at + (now - before) > SAVE_EVERY)  # as long once more
+    def due(self, ending: bool = False) -> bool:
+        """Tell whether the run should be saved within an epoch, the same in all processes.
 
-    def save(self, done: int, probe: Tensor) -> None:
+        Several processes ask the first one as seldom as the time of a step allows, since each question is a message.
+
+        Args:
+            ending: the epoch's last step is done, and its end is about to begin.
+        """
+        now = time.monotonic()
+        left = SAVE_EVERY - (now - self.kept_at)
+        if ending:
+            return self.processes.ask_first(lambda: left <= 0.75 * SAVE_EVERY)
+        self.unasked += 1
+        if self.unasked < self.meeting:
+            return False
+        step = max((now - self.asked_at) / self.unasked, 1e-9)
+        most = LOG_EVERY if self.processes.count > 1 else 1
+        steps = int(min((left if left >= step else SAVE_EVERY) / step, most))  # that fit in before the next question
+        due, self.meeting = self.processes.ask_first(lambda: (left < step, max(1, steps)))
+        self.asked_at, self.unasked = now, 0
+        return due
+
+    def save(self, done: int, probe: Tensor, *, ended: bool = True) -> None:
         """Write a checkpoint after `done` steps, atomically; what was logged so far is on disk first.
 
         Args:
             done: the number of steps that are done.
             probe: a loss of the weights as they are now. The harm of an update shows only in the loss after it, and
                 weights without a finite loss must not replace the last good checkpoint.
+            ended: False where the last of these steps ended an epoch, and what follows an epoch is not done.
 
         Raises:
             DivergedError: where the probe is not finite.
@@ -345,13 +365,14 @@ class Loop:
         self.processes.average([probe])
         if not math.isfinite(float(probe)):
             raise self._diverged(f"the loss after the update became {float(probe)}", done - 1)
-        self.kept_at, self.run.saved_step = time.monotonic(), done
+        self.run.saved_step, self.unasked = done, 0
+        self.kept_at = self.asked_at = time.monotonic()
         if not self.processes.first:
             return
         tensors, plain = {}, {}
         for name, holder in self.state.items():
             tensors[name], plain[name] = checkpoint.dump(holder)
-        meta = {"step": done, "memory": asdict(self.saved), "state": plain}
+        meta = {"step": done, "memory": asdict(self.saved), "state": plain} | ({} if ended else {"ended": False})
         checkpoint.write(self.path, tensors, meta, identity=self.identity)
 
 

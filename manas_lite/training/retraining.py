@@ -161,12 +161,13 @@ class _Retraining(Training):
             if self.start is not None and loop.start == 0:
                 loop.saved.best_psnr = self._score()
             batches = training_batches(
-                split.train, settings, seed=settings.seed, start=loop.start, processes=self.processes
+                split.train, settings, seed=settings.seed, start=loop.first, processes=self.processes
             )
             for step in loop:
                 epoch = step // settings.steps
                 batch = next(batches).to(self.compute.device)
-                loop.log(step, self._step(step, epoch, batch))
+                if step >= loop.start:
+                    loop.log(step, self._step(step, epoch, batch))
                 if (step + 1) % settings.steps == 0:
                     self._end_epoch(step, epoch, batch, loop)
                 elif loop.due():
@@ -194,6 +195,8 @@ class _Retraining(Training):
     def _end_epoch(self, step: int, epoch: int, batch: SceneBatch, loop: Loop) -> None:
         """Score the network, keep it where it is the best so far, and save the run, each as often as it is due."""
         settings, saved, last = self.settings, loop.saved, step + 1 == self.total
+        if loop.due(ending=True):
+            self.save(step, epoch, batch, loop, ended=False)
         if (epoch + 1) % settings.validate_every == 0 or last:
             score = self._score()
             if score > saved.best_psnr:

@@ -195,12 +195,15 @@ class _Search(Training):
             self._take_over(loop.saved, loop.path)
             done = loop.start
             if loop.saved.stopped is None:
-                weight_batches = self._batches("weights", loop.start)
+                weight_batches = self._batches("weights", loop.first)
                 arch_batches = self._batches("architecture", max(loop.start, settings.warmup * settings.steps))
                 for step in loop:
                     epoch = step // settings.steps
                     train = next(weight_batches).to(self.compute.device)
-                    loop.log(step, self._step(step, epoch, train, arch_batches))
+                    if step >= loop.start:
+                        loop.log(step, self._step(step, epoch, train, arch_batches))
+                    else:
+                        self._prepare(step)
                     done = step + 1
                     if done % settings.steps == 0:
                         self._end_epoch(step, epoch, train, loop)
@@ -222,14 +225,8 @@ class _Search(Training):
 
     def _step(self, step: int, epoch: int, train: SceneBatch, arch_batches: Iterator[SceneBatch]) -> dict[str, Tensor]:
         """Take an architecture step, if the warm-up is over, then a weight step; return their terms for the log."""
-        settings = self.settings
-        self.net.train()
-        set_rate(self.weight_optimizer, cosine(step, self.total, settings.weight_rate, settings.weight_rate_end))
-        arch_terms: dict[str, Tensor] = {}
-        if self.by_paths:
-            walk(self.net, draw_path(self.space, settings.seed, step, fair=settings.strategy == "fair-paths"))
-        else:
-            self._relax(step)
+        settings, arch_terms = self.settings, dict[str, Tensor]()
+        self._prepare(step)
         if epoch >= settings.warmup and not self.by_paths:
             arch_terms = self._architecture_step(epoch, train, next(arch_batches).to(self.compute.device))
         terms = weight_step(
@@ -242,6 +239,16 @@ class _Search(Training):
             processes=self.processes,
         )
         return terms | arch_terms
+
+    def _prepare(self, step: int) -> None:
+        """Set a step's learning rate, and its path or its relaxation."""
+        settings = self.settings
+        self.net.train()
+        set_rate(self.weight_optimizer, cosine(step, self.total, settings.weight_rate, settings.weight_rate_end))
+        if self.by_paths:
+            walk(self.net, draw_path(self.space, settings.seed, step, fair=settings.strategy == "fair-paths"))
+        else:
+            self._relax(step)
 
     def _relax(self, step: int) -> None:
         """Set this step's temperature and noise, which are functions of (seed, step)."""
@@ -307,6 +314,8 @@ class _Search(Training):
     def _end_epoch(self, step: int, epoch: int, train: SceneBatch, loop: Loop) -> None:
         """Report the epoch, look for a collapse, and save the run, each as often as it is due."""
         settings, saved = self.settings, loop.saved
+        if loop.due(ending=True):
+            self.save(step, epoch, train, loop, ended=False)
         record: dict[str, Any] = {"epoch": epoch, **report(self.net, self.costs), "eigenvalue": None}
         for name, norms in zip(("alpha_gradient", "beta_gradient"), zip(*self.norms, strict=True), strict=False):
             record[name] = float(torch.stack(norms).mean())
@@ -326,10 +335,10 @@ class _Search(Training):
         if saved.stopped or (epoch + 1) % settings.checkpoint_every == 0 or step + 1 == self.total or loop.due():
             self.save(step, epoch, train, loop)
 
-    def save(self, step: int, epoch: int, batch: SceneBatch, loop: Loop) -> None:
+    def save(self, step: int, epoch: int, batch: SceneBatch, loop: Loop, *, ended: bool = True) -> None:
         loop.saved.balance = self.balance.dump()
         loop.saved.norms = [[float(norm) for norm in pair] for pair in self.norms]
-        super().save(step, epoch, batch, loop)
+        super().save(step, epoch, batch, loop, ended=ended)
 
     def _followed(self, record: dict[str, Any]) -> dict[str, Any]:
         """Return what only those who follow the search are told: the weights by name, and two drawings."""
