@@ -38,10 +38,10 @@ class Size:
         return [(r.to(device), c.to(device)) for r, c in zip(rainy, clean, strict=True)]
 
 
-def compute(precision: str = "fp32") -> Compute:
+def compute(precision: str = "fp32", *, search: bool = False) -> Compute:
     """The device of this run, at the threads that are set, with the processes that were launched."""
     settings = ComputeSettings(precision=precision, threads=torch.get_num_threads())  # type: ignore[arg-type]
-    return Compute(settings, together=True)
+    return Compute(settings, search=search, together=True)
 
 
 # --- steps: each function makes a network and returns what one step is ---
@@ -58,12 +58,13 @@ def search_textbook(size: Size) -> Callable[[], Any]:
 
 
 def search_kit(size: Size, checkpoint: str = "none", precision: str = "fp32", **options: Any) -> Callable[[], Any]:
-    runtime = compute(precision)
+    runtime = compute(precision, search=True)
     net: SuperNet = runtime.prepare(SuperNet(size.space, **options).train())
     net.set_recompute(checkpoint)  # type: ignore[arg-type]
     net.resample(torch.Generator().manual_seed(0))
-    sgd = torch.optim.SGD(net.weight_parameters(), 2e-3, 0.9, weight_decay=3e-4)
-    adam = torch.optim.Adam(net.arch_parameters(), 3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
+    fused = runtime.fused
+    sgd = torch.optim.SGD(net.weight_parameters(), 2e-3, 0.9, weight_decay=3e-4, fused=fused)
+    adam = torch.optim.Adam(net.arch_parameters(), 3e-4, betas=(0.5, 0.999), weight_decay=1e-3, fused=fused)
     train, val = size.batches(runtime.device, 2)
     return lambda: kit.search_step(net, sgd, adam, train, val, runtime)
 
@@ -85,7 +86,7 @@ def retrain_kit(size: Size, checkpoint: str = "none", precision: str = "fp32") -
     runtime = compute(precision)
     net = runtime.prepare(DerainNet(genotype_of(size.space)).train())
     net.set_recompute(checkpoint)  # type: ignore[arg-type]
-    adam = torch.optim.Adam(net.parameters(), 1e-3)
+    adam = torch.optim.Adam(net.parameters(), 1e-3, fused=runtime.fused)
     (batch,) = size.batches(runtime.device, 1)
     return lambda: kit.retraining_step(net, adam, batch, runtime)
 

@@ -67,6 +67,20 @@ def test_targets_are_judged_on_the_papers_size(tmp_path):
     ]
 
 
+def test_what_became_of_each_test_is_kept(tmp_path):
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\n"
+        "def test_good(): pass\n"
+        "def test_bad(): raise RuntimeError('no kernel image')\n"
+        "@pytest.mark.skip(reason='no device')\n"
+        "def test_left_out(): pass\n"
+    )
+    found = gpu.outcomes(600, str(tmp_path))
+    assert (found["ok"], found["passed"]) == (False, ["test_good"])
+    assert found["failed"] == ["test_bad: RuntimeError: no kernel image"]
+    assert found["skipped"] == ["test_left_out: no device"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("part", [part for part in gpu.PARTS if part != "tests"])
 def test_every_part_runs_without_a_gpu(part, tmp_path):
