@@ -250,7 +250,7 @@ def fetch(
             if isinstance(error, HubError):
                 _raise_if_full(error)
             extra = ": pip install 'manas_lite[data]'" if getattr(error, "name", None) else ""
-            failures.append(f"{name}: {error}{extra}")
+            failures.append(f"{name}: {str(error).removeprefix(f'{name}: ')}{extra}")
             if arrived:  # or it would be resumed, or taken for right
                 part.unlink(missing_ok=True)
                 path.unlink(missing_ok=True)

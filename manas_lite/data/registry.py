@@ -142,7 +142,7 @@ def manual_steps(chosen: DataSet, root: Path) -> str:
         steps.append(f"Open {link} in a browser, choose Download all, and unpack what arrives.")
     if not chosen.archives:
         steps += [f"{chosen.manual} (All below {root}.)", f"{run} check {root / chosen.folder}"]
-    counts = ", ".join(f"{count:,} {part}" for part, count in chosen.pairs.items()) or "number not known"
+    counts = ", ".join(f"{count:,} {part}" for part, count in chosen.pairs.items()) or "an unknown number of"
     lines = [f"{chosen.title}: {counts} pairs. Licence: {chosen.licence}.", f"Cite: {chosen.citation}."]
     return "\n".join(lines + [f"  {i}. {step}" for i, step in enumerate(steps, start=1)])
 

@@ -13,11 +13,12 @@ from manas_lite.runs.checkpoint import sha256_of
 from manas_lite.runs.documents import one_line
 
 _ADDRESS = re.compile(r"([\w.-]+/[\w.-]+)(?:@([^@#\s]+))?(?:#([0-9a-f]{64}))?", re.ASCII)
+_UNREACHED = "the hub cannot be reached, and no copy is kept here: connect to the network"
 _ADVICE = {  # by the name of an error's class
     "GatedRepoError": "its owner asks for consent first: open its page in a browser, then run `hf auth login`",
     "RepositoryNotFoundError": "there is no such repository, or it is private: check the name, or run `hf auth login`",
     "RevisionNotFoundError": "there is no such revision: take a commit, tag or branch of that repository",
-    "LocalEntryNotFoundError": "the hub cannot be reached, and no copy is kept here: connect to the network",
+    **dict.fromkeys(("LocalEntryNotFoundError", "ConnectError", "ConnectionError"), _UNREACHED),
 }
 
 

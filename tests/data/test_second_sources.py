@@ -174,7 +174,7 @@ def test_a_wrong_repository_is_told_and_the_next_source_asked(
 ) -> None:
     pinned(hub, pictures())
     root = tables(f'hub = "{repository}"')
-    with pytest.raises(DownloadError, match=rf"(?s)hub:o/.*{told}.*By hand:"):
+    with pytest.raises(DownloadError, match=rf"(?s)\n  - hub:{repository}: [a-z ]*{told}.*By hand:"):
         get("tiny", progress=False)
     url = server.on("/tiny.zip", serve(zipped(pictures())))
     tables(f'hub = "{repository}"\nmirrors = ["{url}"]')
