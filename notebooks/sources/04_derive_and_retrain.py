@@ -412,8 +412,8 @@ pictures.bars(
 )
 
 # %% [markdown]
-# **What you should see.** The retrained networks are far ahead: some 4 dB in the package's run (26.47 against 22.42 and
-# 22.37). Do not read this as the price of sharing weights. Much of it is budget: the supernet's weights had fewer steps, on
+# **What you should see.** From `teach` size on, the retrained networks are far ahead: some 4 dB in the package's run (26.47
+# against 22.42 and 22.37). Do not read this as the price of sharing weights. Much of it is budget: the supernet's weights had fewer steps, on
 # half of the scenes, and the best epochs of the retrained networks were picked on these very pictures. What it does show is
 # that three honest measurements of *one* search lie 4 dB apart. A supernet's PSNR, mixed or inherited, says little about
 # what its network is worth. So architectures are compared *retrained*, and a report says which of the three it prints.
