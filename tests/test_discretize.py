@@ -188,6 +188,26 @@ def test_erratum_18_perturbation_never_keeps_a_banned_none():
     assert set(perturbation(allowed, loss)[0].edges) == {"none"}
 
 
+def test_noise_of_the_last_step_does_not_decide():
+    """Every loss is of weights that are the softmax of the logits, whatever noise the search drew last."""
+    net = SuperNet(SMALL, relaxation=Relaxation("gumbel", temperature=0.7))
+    net.resample(torch.Generator().manual_seed(0))
+    noisy = [weights.clone() for weights in net.weights()]
+    asked = []
+
+    def loss(net: SuperNet) -> Tensor:
+        asked.append(1)
+        for weights, logits in zip(net.weights(), net.arch_parameters(), strict=True):
+            torch.testing.assert_close(weights, torch.softmax(logits / 0.7, -1))
+        return torch.zeros(())
+
+    perturbation(net, loss)
+    assert len(asked) == net.alpha.numel() + net.beta.numel()
+    for weights, before, logits in zip(net.weights(), noisy, net.arch_parameters(), strict=True):
+        assert torch.equal(weights, before)  # and the noise is back
+        assert not torch.allclose(weights, torch.softmax(logits / 0.7, -1))
+
+
 # --- BatchNorm statistics ---
 
 
