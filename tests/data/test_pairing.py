@@ -185,6 +185,8 @@ def test_pairs_that_no_name_tells_apart_are_no_photographs(tmp_path: Path, first
     )
     assert "layout='photos'" in message
     assert len(quiet(tmp_path, "photos").photos) == 17
+    stated = ":".join(Path(name).stem[-1] for name in (first, second))
+    assert twins(quiet(tmp_path, stated)) == {(first.format(i), second.format(i)) for i in range(6)}
 
 
 def test_photographs_of_the_same_scenes_without_streaks_are_told(tmp_path: Path) -> None:
