@@ -118,6 +118,8 @@ maps = [
     for i, w in enumerate(space.channels)
 ]
 halves = [x[:, : x.shape[1] // space.groups].contiguous() for x in maps]
+
+# %%
 module_ms = {
     name: milliseconds(MODULES[name](space.channels, space.norm).eval(), maps)
     for name in space.modules
@@ -294,11 +296,8 @@ def synflow(net):
     ones = torch.ones(1, 3, 32, 32)
     total = (ones - net(ones)).sum()  # the network subtracts what it finds from its input
     grads = torch.autograd.grad(total, list(net.parameters()))
-    return (
-        sum((p * g).abs().sum() for p, g in zip(net.parameters(), grads, strict=True))
-        .log()
-        .item()
-    )
+    carried = [(p * g).abs().sum() for p, g in zip(net.parameters(), grads, strict=True)]
+    return sum(carried).log().item()
 
 
 # %%
@@ -531,25 +530,15 @@ figure
 
 # %%
 limits = np.quantile(cost, np.linspace(0.05, 1.0, 8))
-few = min(20, replays)
-found = {
-    "drawn blindly": [],
-    "most parameters that fit": [],
-    "random search": [],
-    "evolution": [],
-}
-size_of = bench.scores("parameters")[:, 0]
+few, size_of = min(20, replays), bench.scores("parameters")[:, 0]
+ways = {"random search": micro_bench.random_search, "evolution": micro_bench.evolution}
+found = {name: [] for name in ("drawn blindly", "most parameters that fit", *ways)}
 for limit in limits:
     open_ = cost <= limit
-    n = min(trainings, int(open_.sum()))
+    n, largest = min(trainings, int(open_.sum())), np.where(open_, size_of, 0).argmax()
     found["drawn blindly"].append(gains.mean(1)[open_].mean())
-    found["most parameters that fit"].append(
-        gains.mean(1)[np.where(open_, size_of, 0).argmax()]
-    )
-    for name, way in (
-        ("random search", micro_bench.random_search),
-        ("evolution", micro_bench.evolution),
-    ):
+    found["most parameters that fit"].append(gains.mean(1)[largest])
+    for name, way in ways.items():
         traces = [way(bench, seed + k, n, within=open_) for k in range(few)]
         found[name].append(np.mean([micro_bench.gain(bench, t)[-1] for t in traces]))
 
