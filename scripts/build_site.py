@@ -165,6 +165,9 @@ def assemble(source: Path, copies: Mapping[str, Path], root: Path = ROOT) -> lis
     for notebook, language, file in translations.files():
         copy = nbformat.read(copies[notebook.stem], as_version=4)
         shown[translations.path_of(notebook, language)] = translations.apply(file, copy)
+        _carry(
+            notebook.picture_path, source / "figures" / "notebooks" / notebook.picture_path.name
+        )  # its text shows it
     for path, page in shown.items():
         place = f"notebooks/{path.name}"
         _carry(path, source / BLANK / path.name)
