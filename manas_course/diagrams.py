@@ -127,7 +127,12 @@ class Canvas:
 
     def text(self, x: float, y: float, words: str, *, accent: bool = False, size: float = LETTERS, **more: Any) -> None:
         """Write words in the middle of (x, y), unless `ha` or `va` say otherwise."""
-        look = {"ha": "center", "va": "center", "color": self.ink.accent if accent else self.ink.ink, "size": size}
+        look: dict[str, Any] = {
+            "ha": "center",
+            "va": "center",
+            "color": self.ink.accent if accent else self.ink.ink,
+            "size": size,
+        }
         self.axes.text(x, y, words, **(look | {"linespacing": 1.25} | more))
 
     def box(self, x: float, y: float, width: float, height: float, words: str = "", kind: str = "grey") -> Box:
@@ -156,7 +161,8 @@ class Canvas:
 
     def line(self, xs: tuple[float, ...], ys: tuple[float, ...], kind: str = "grey", **more: Any) -> None:
         """Draw a line through points in the colour of a kind's edge."""
-        self.axes.plot(xs, ys, color=self.ink.kinds[kind][1], **({"lw": 1.2, "solid_capstyle": "round"} | more))
+        look: dict[str, Any] = {"lw": 1.2, "solid_capstyle": "round"} | more
+        self.axes.plot(xs, ys, color=self.ink.kinds[kind][1], **look)
 
 
 def _diagram(height: float, alt: str) -> Callable[[Callable[[Canvas], None]], Callable[[], Diagram]]:
@@ -173,7 +179,7 @@ def _diagram(height: float, alt: str) -> Callable[[Callable[[Canvas], None]], Ca
         def diagram() -> Diagram:
             return Diagram(alt, drawn(LIGHT), drawn(DARK))
 
-        del diagram.__wrapped__  # type: ignore[attr-defined]  # it is called without the canvas
+        del diagram.__wrapped__  # it is called without the canvas
         return diagram
 
     return decorate

@@ -228,7 +228,7 @@ def network_within(
     def render(budget: float) -> Figure:
         fits = cost <= budget
         if not fits.any():
-            figure = Drawing(figsize=(7.0, 1.2))
+            figure: Figure = Drawing(figsize=(7.0, 1.2))
             figure.text(0.02, 0.5, f"impossible: no network costs {budget:.4g} {unit}, the least is {cost.min():.4g}")
             return figure
         best = int(np.where(fits, seen, -np.inf).argmax())

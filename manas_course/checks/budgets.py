@@ -1,7 +1,7 @@
 """Checkers about choosing within a budget: what fits, scores without training, a predictor, and packing."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -313,5 +313,5 @@ def knapsack(attempt: Attempt, rng: np.random.Generator) -> None:
     compare(attempt, cases, true, wrong, read=read, hint=joint)
 
 
-def _total(rows: Rows, picks: Sequence[int]) -> float:
+def _total(rows: Rows, picks: Iterable[int]) -> float:
     return sum(row[k] for row, k in zip(rows, picks, strict=True))
