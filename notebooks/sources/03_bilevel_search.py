@@ -154,7 +154,7 @@ diagrams.hypergradients()
 # ## A toy with a known answer
 #
 # slides: One weight, one architecture number, best $a = 1$
-# slides: First order ends elsewhere: it leaves out that $w$ follows
+# slides: First order takes $w$ as if it stood still
 #
 # One weight, one architecture number (the example of the DARTS paper), from $w = -2$, $a = 2$:
 #
