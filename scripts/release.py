@@ -34,7 +34,7 @@ folder = pathlib.Path(manas_lite.__file__).parent
 assert folder.is_relative_to(sys.prefix), f"{folder} is not in the environment {sys.prefix}"
 photo = sorted((folder / "assets" / "photos").glob("*.jpg"))[0]
 from manas_lite.__main__ import main
-assert main(["derain", str(photo), "derained.png"]) in (0, None)
+assert main(["derain", str(photo), "derained.png", "--overwrite"]) in (0, None)
 before, after = (np.asarray(Image.open(path).convert("RGB"), dtype=float) for path in (photo, "derained.png"))
 assert before.shape == after.shape, (before.shape, after.shape)
 change = np.abs(before - after).mean()
