@@ -60,9 +60,8 @@ def install_and_test(which: str) -> dict[str, str]:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         check=True,
     )
-    listed = subprocess.run(
-        [*uv, "pip", "list", "--python", str(place), "--format", "json"], check=True, capture_output=True, encoding="utf-8"
-    )
+    command = [*uv, "pip", "list", "--python", str(place), "--format", "json"]
+    listed = subprocess.run(command, check=True, capture_output=True, encoding="utf-8")
     versions = {name_of(entry["name"]): entry["version"] for entry in json.loads(listed.stdout)}
     return {name: versions[name] for name in sorted({name_of(line) for line in declared(*EXTRAS)}) if name in versions}
 
