@@ -34,8 +34,9 @@ def train(net: nn.Module, batches: Iterable[SceneBatch], recipe: RetrainSettings
         set_rate(optimizer, cosine(step, total, recipe.rate, recipe.rate_end, recipe.warmup))
 
         def loss_of(part: SceneBatch, epoch: int = step // recipe.steps) -> tuple[Tensor, dict[str, Tensor]]:
-            outputs = net(compute.images(part.rainy)).unflatten(0, part.rainy.shape[:2])
-            return loss(outputs, part.clean, epoch=epoch)
+            with compute.autocast():
+                outputs = net(compute.images(part.rainy))
+            return loss(outputs.float().unflatten(0, part.rainy.shape[:2]), part.clean, epoch=epoch)
 
         weight_step(optimizer, loss_of, batch.to(compute.device), clip=recipe.clip, scaler=compute.scaler)
         average.follow(net, step)

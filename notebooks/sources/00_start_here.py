@@ -208,6 +208,7 @@ checks.padding(my_padding)
 # *Why it matters.* A PSNR alone says as much about the rain as about the network: 30 dB are poor under light rain and
 # splendid under heavy rain. The gain is what the network did.
 
+
 # %% tags=["exercise", "exercise:gain"]
 def my_gain(rainy, derained, clean):
     """What deraining gained, in dB; float arrays (H, W, 3) in [0, 1]."""

@@ -227,8 +227,10 @@ archive = bytes(range(256)) * 4000  # stands for a set of a megabyte
 damaged = bytearray(archive)
 damaged[500_000] ^= 1  # one bit of eight million
 page = b"<!doctype html><title>Google Drive - Quota exceeded</title>"
-for name, body in {"right": archive, "cut": archive[:900_000], "page": page, "damaged": damaged}.items():
-    print(f"{name:<8}{len(body):>10,} bytes   sha256 {hashlib.sha256(body).hexdigest()[:12]}...")
+bodies = {"right": archive, "cut": archive[:900_000], "page": page, "damaged": damaged}
+for name, body in bodies.items():
+    mark = hashlib.sha256(body).hexdigest()[:12]
+    print(f"{name:<8}{len(body):>10,} bytes   sha256 {mark}...")
 
 # %% [markdown]
 # **What you should see.** Two files of the right size, and only one with the right hash. Since no publisher states one, the
@@ -242,19 +244,23 @@ for name, body in {"right": archive, "cut": archive[:900_000], "page": page, "da
 # have a similarity of 0.65 or more. Here is a leak that we plant ourselves: a training picture, shrunk, cropped, and made
 # darker.
 
+
 # %%
-marks = {
-    part: np.array([signature(s.clean.read()) for s in getattr(split, part)[:40]]).reshape(-1, 576)
-    for part in ("train", "val", "test")
-}
+def marks_of(scenes):
+    return np.array([signature(scene.clean.read()) for scene in scenes[:40]]).reshape(-1, 576)
+
+
+own = marks_of(split.train)
 for part in ("val", "test"):
-    print(f"{part}: {len(similar_pairs(marks[part], marks['train'], SAME))} backgrounds in training, too")
-cropped = Image.fromarray(clean).crop((width // 90, height // 90, width - width // 120, height - height // 80))
+    shared = similar_pairs(marks_of(getattr(split, part)), own, SAME)
+    print(f"{part}: {len(shared)} backgrounds in training, too")
+edges = (width // 90, height // 90, width - width // 120, height - height // 80)
+cropped = Image.fromarray(clean).crop(edges)
 smaller = cropped.resize((240, 160))
 planted = signature(np.uint8(0.8 * np.asarray(smaller)))
-own = [signature(s.clean.read()) for s in scenes[:40]]
+own = marks_of(scenes)
 likeness = sorted((float(planted @ mark) for mark in own), reverse=True)
-print(f"the planted one: {likeness[0]:.2f} alike; the next one {likeness[1]:.2f}; from {SAME} on: the same")
+print(f"the planted one: {likeness[0]:.2f} alike, the next one {likeness[1]:.2f}; same: {SAME}")
 assert likeness[0] > SAME > likeness[1]
 
 # %% [markdown]

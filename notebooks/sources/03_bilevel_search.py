@@ -387,6 +387,7 @@ checks.darts_step(my_darts_step)
 # candidate of an untrained network; when its share climbs towards 1, the search has collapsed, and its loss still
 # falls.
 
+
 # %% tags=["exercise", "exercise:skip_share"]
 def my_skip_share(beta, operations):
     """beta: logits (edges, n); operations: the names of its n columns -> a number in [0, 1]."""

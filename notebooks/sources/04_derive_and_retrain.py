@@ -188,7 +188,8 @@ print(rounded, "(1 undecided, 0 decided, as in 03)")
 
 # %%
 alpha, beta = (weights.detach() for weights in supernet.weights())
-top = {name: w.topk(2, dim=1).values for name, w in (("modules", alpha), ("edges", beta)) if len(w)}
+rows = {"modules": alpha, "edges": beta}
+top = {name: w.topk(2, dim=1).values for name, w in rows.items() if len(w)}
 margin = {name: (best[:, 0] - best[:, 1]).sort().values.tolist() for name, best in top.items()}
 lines = {name: (list(range(1, len(m) + 1)), m) for name, m in margin.items()}
 cut = genotype.space.operations.index("none")
@@ -196,7 +197,8 @@ barred = [row for row in range(len(beta)) if beta[row].argmax() == cut]
 print(f"`none` leads on {len(barred)} of {len(beta)} edges; what was derived there:")
 for row in barred:
     name = genotype.edges[row]
-    print(f"  edge {row}: {name}, weight {beta[row, genotype.space.operations.index(name)]:.3f}")
+    weight = beta[row, genotype.space.operations.index(name)]
+    print(f"  edge {row}: {name}, weight {weight:.3f}")
 pictures.profile(lines, x="decisions, from the narrowest", y="margin", title="how decided?")
 
 # %% [markdown]
@@ -376,6 +378,7 @@ checks.internal_loss(my_internal)
 #
 # *Why it matters.* A genotype looks equally sure of all its choices. Its margins say which of them another seed would
 # overturn, and so which of them you should not write a story about.
+
 
 # %% tags=["exercise", "exercise:margins"]
 def my_margins(logits):

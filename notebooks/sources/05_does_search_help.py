@@ -467,7 +467,7 @@ def alone(share, paths=False, steps=40, rate=0.05):
     x = draws.normal(size=(400, 2))
     good, poor = np.zeros(2), 0.0
     for _ in range(steps):
-        p = float(draws.random() < 0.5) if paths else share  # paths: one candidate a step, in full
+        p = float(draws.random() < 0.5) if paths else share  # paths: one of them, in full
         error = p * (x @ good) + (1 - p) * poor * x[:, 0] - x.sum(1)
         good -= 2 * rate * p * (x.T @ error) / 400
         poor -= 2 * rate * (1 - p) * (x[:, 0] @ error) / 400
@@ -575,6 +575,7 @@ checks.rank_agreement(my_agreement)
 #
 # *Why it matters.* It turns any list of finished trainings into the curve of a random search, without running one. Put
 # it beside your own method.
+
 
 # %% tags=["exercise", "exercise:best_of_n"]
 def my_best_of(values, n):

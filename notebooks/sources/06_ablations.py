@@ -343,6 +343,7 @@ checks.holm(my_holm)
 # *Why it matters.* It is the sum to do before a study. For 0.3 dB it asks for more searches than most articles ever
 # ran.
 
+
 # %% tags=["exercise", "exercise:searches_needed"]
 def my_searches(deviation, difference):
     """Both in dB -> the searches of each arm, a whole number."""

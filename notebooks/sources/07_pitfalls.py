@@ -319,6 +319,7 @@ checks.mutants(my_test)
 # *Why it matters.* Pitfall 3 is this function with one wrong counter, and cost a published search most of its
 # attention choices.
 
+
 # %% tags=["exercise", "exercise:block_rows"]
 def my_rows(cells, edges):
     """cells: branches of each cell, such as [1, 2]; edges: rows of a block -> a list of rows per block."""

@@ -235,6 +235,7 @@ checks.tile_starts(my_starts)
 # *Why it matters.* A network sees less at the edge of a tile than in its middle, so two tiles differ where they meet.
 # Without a mean the picture shows a seam.
 
+
 # %% tags=["exercise", "exercise:stitch"]
 def my_line(tiles, starts, length):
     """tiles: list of arrays; starts: list of whole numbers; length: of the line -> array (length,)."""

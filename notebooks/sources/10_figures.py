@@ -287,6 +287,7 @@ checks.mean_and_deviation(my_summary)
 # *Why it matters.* From 19 dB on, 21 dB look twice as good as 20. The bars of notebook 04 begin so, and say it in
 # their title: decide for yourself whether that is enough.
 
+
 # %% tags=["exercise", "exercise:lie_factor"]
 def my_lie_factor(first, second, start):
     """Two values, and where the axis of the bars starts, below both -> a number."""
