@@ -56,6 +56,7 @@ SPHINX: dict[str, Any] = {
     "exclude_patterns": [f"{BLANK}/*"],
     "root_doc": "index",
     "html_theme": "pydata_sphinx_theme",
+    "html_context": {"default_mode": "auto"},  # dark where the reader's system is
     "html_theme_options": {
         "logo": {"text": "manas_lite"},
         "show_toc_level": 2,
