@@ -1,5 +1,6 @@
 """A shipped model's card: Markdown written from its card.json, and its best and worst picture."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,8 @@ Outputs clamped, not rounded; Y as MATLAB's `rgb2ycbcr`, SSIM with the 11 x 11 G
 pictures. Every picture's values: `results/models/{name}/`. Everything was chosen on validation scenes.
 {opened(card["openings"], next(iter(card["tests"])))}
 
+{on_photographs(card["photographs"])}
+
 A picture of 481 x 321 pixels takes {speed["seconds"]:.2f} s on one thread of this machine's CPU, a network of PReNet's
 shape {speed["prenet_seconds"]:.2f} s (0.169 M parameters; its authors report 66.6 G multiply-adds on 256 x 256).
 
@@ -68,7 +71,7 @@ shape {speed["prenet_seconds"]:.2f} s (0.169 M parameters; its authors report 66
 python scripts/train_models.py {name} --data FOLDER --threads {card["threads"]} --precision {card["precision"]} --ship
 ```
 
-On the clock, beside other work: search {card["search"]["seconds"] / 60:.0f} minutes; retraining
+{started(card)}On the clock, beside other work: search {card["search"]["seconds"] / 60:.0f} minutes; retraining
 {stage(card["retrain"])}{tuned(card)}; {device}, {card["machine"]["date"]}, torch
 {card["machine"]["versions"]["torch"]}, seed {settings["seed"]}. All settings are in card.json; the losses of the first
 100 steps are in `results/models/{name}/first_steps.json`.
@@ -85,6 +88,27 @@ under this kit's synthetic rain (photographs: see LICENCES.md of manas_lite/asse
 The weights may be used like the package (MIT); the training pictures are not redistributed, and their sets ask for
 research use.
 """
+
+
+def on_photographs(found: dict[str, dict[str, float]]) -> str:
+    """What the model does to the bundled photographs under this kit's rain, its failures included."""
+    rains = [name for name in found if name != "dry"]
+    gains = "; ".join(
+        f"{level} {found[level]['mean']:+.1f} (worst {found[level]['worst']:+.1f}; {found[level]['worse']} of "
+        f"{found[level]['n']} end worse than they came)"
+        for level in rains
+    )
+    dry = found["dry"]
+    text = (
+        f"On the {dry['n']} bundled photographs under this kit's rain, dB of PSNR (RGB) gained: {gains}. A dry "
+        f"photograph comes back at {dry['mean']:.1f} dB to itself on average, {dry['worst']:.1f} dB at worst: what "
+        "looks like a streak and is none, such as a thin bright pole, may be smeared."
+    )
+    return textwrap.fill(text, 120, break_on_hyphens=False)
+
+
+def started(card: dict[str, Any]) -> str:
+    return f"The training went on from the weights of {card['start']}. " if card["start"] else ""
 
 
 def header(card: dict[str, Any]) -> str:

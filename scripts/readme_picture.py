@@ -1,6 +1,6 @@
-"""Write figures/readme.jpg: a bundled test photograph, rainy | derained | clean, by the network of a demo run.
+"""Write figures/readme.jpg: a bundled test photograph, rainy | derained | clean, by a network of the package.
 
-make demo && .venv/bin/python scripts/readme_picture.py runs/demo
+.venv/bin/python scripts/readme_picture.py
 """
 
 import argparse
@@ -18,14 +18,14 @@ GAP = 8  # white pixels between the pictures
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="run directory of the demo")
-    parser.add_argument("--level", default="heavy", choices=("light", "medium", "heavy"))
+    parser.add_argument("--model", default="rain-any", help="a shipped model or a run directory")
+    parser.add_argument("--level", default="medium", choices=("light", "medium", "heavy"))
     options = parser.parse_args()
     (scene,) = (scene for scene in open_split("photos").test if scene.name == SCENE)
     rainy, clean = scene.read()
     image = rainy[scene.labels.index(options.level)]
     gap = np.full((len(clean), GAP, 3), 255, np.uint8)
-    row = np.concatenate([image, gap, derain(image, load(options.run)), gap, clean], axis=1)
+    row = np.concatenate([image, gap, derain(image, load(options.model)), gap, clean], axis=1)
     print(write_image(PICTURE, row[: len(row) * 9 // 10]))  # the lowest tenth is asphalt
 
 
