@@ -158,9 +158,7 @@ def tables(tmp_path, monkeypatch):
         with open(folder / name, "a", encoding="utf-8") as file:
             file.write("\n" + BLOCKS[f"data_scripts/sets/{name}"])
     monkeypatch.setattr(registry, "_tables", lambda: folder)
-    registry._table.cache_clear()
-    yield folder
-    registry._table.cache_clear()
+    return folder
 
 
 def test_a_row_of_the_table_is_a_set_that_can_be_got_opened_and_searched_on(tables, here):

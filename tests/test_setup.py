@@ -67,7 +67,7 @@ def test_every_import_of_the_package_is_declared() -> None:
 def test_nothing_is_required_that_the_package_does_not_import() -> None:
     """What the tests alone need is `dev`, and what the course's pages need is `site`. The tools are programs, or are
     imported by those that the package imports."""
-    tools = {"ipykernel", "jupyterlab", "nbclient", "nbval", "onnx", "onnxscript"}
+    tools = {"ipykernel", "jupyterlab", "nbclient", "nbval", "onnx", "onnxscript", "tensorboard"}
     provider = importlib.metadata.packages_distributions()
     imported = set()
     for path in (path for folder in ("manas_lite", "manas_course", "tools") for path in (ROOT / folder).rglob("*.py")):

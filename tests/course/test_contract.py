@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from project import ROOT, tracked_files
 
-from tools.course import contents, parameters, runner, sources, stamping
+from tools.course import contents, parameters, runner, sources, stamping, translations
 
 NOTEBOOKS = contents.notebooks()
 TEXTS = (".md", ".py", ".ipynb", ".yaml", ".yml", ".toml", ".cff", ".txt", ".html", ".js", ".json", "Makefile")
@@ -269,7 +269,8 @@ def test_stripping_removes_what_running_left(tmp_path) -> None:
 
 def test_notebooks_are_tracked_as_they_lie_here() -> None:
     tracked = {name for name in tracked_files() if name.startswith("notebooks/") and name.endswith(".ipynb")}
-    assert {f"notebooks/{notebook.path.name}" for notebook in NOTEBOOKS} == tracked
+    translated = {translations.path_of(notebook, language) for notebook, language, _ in translations.files()}
+    assert {f"notebooks/{path.name}" for path in {notebook.path for notebook in NOTEBOOKS} | translated} == tracked
 
 
 def test_one_command_moves_every_badge_and_set_up_cell(tmp_path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
@@ -288,7 +289,9 @@ def test_one_command_moves_every_badge_and_set_up_cell(tmp_path, monkeypatch: py
     monkeypatch.setattr(contents, "folder", lambda: copy)
     given = ["someone/else", "v1.2", str(wheel)]
     assert main(["stamp", "--repository", *given]) == 0
-    assert len(capsys.readouterr().out.split()) == len(NOTEBOOKS) + len(stamping.ADDRESSED)
+    assert len(capsys.readouterr().out.split()) == len(NOTEBOOKS) + len(list(translations.files())) + len(
+        stamping.ADDRESSED
+    )
     for notebook in contents.notebooks():
         text = notebook.path.read_text(encoding="utf-8")
         assert f"/github/someone/else/blob/v1.2/notebooks/{notebook.path.name}" in text
