@@ -24,7 +24,7 @@ __all__ = ["bullets", "deck", "unfit", "write_slides"]
 
 CHANGING = {"facts", "injected-parameters"}  # cells that differ between runs of one source
 UNSPOKEN = {"facts", "setup", "versions", "kept", "parameters", "injected-parameters", "imports", "check", "record"}
-SKIPPED_SECTIONS = ("## Exercises", "## Summary", "## From files")
+SKIPPED_SECTIONS = ("## Exercises", "## From files")
 BARE = "slides:output-only"
 FOLD = re.compile(r"</?details>|<summary>.*?</summary>")  # the speaker sees what readers unfold
 LONGEST = 14  # lines of printed text that a slide holds
@@ -38,6 +38,7 @@ STYLE = """<style>
 .reveal pre, .reveal pre code, .reveal .highlight { font-size: 24px; line-height: 1.25; white-space: pre-wrap }
 .reveal li { margin: 0.3em 0 } .reveal .jp-RenderedHTMLCommon ul { padding-left: 1em }
 .reveal .jp-RenderedHTMLCommon table { width: 100%; font-size: 24px }
+.reveal .jp-RenderedHTMLCommon td, .reveal .jp-RenderedHTMLCommon th { padding: 0 0.3em; line-height: 1.15 }
 .reveal section.beside.present { display: grid !important; grid-template-columns: 1fr 1.5fr; column-gap: 1em;
   align-content: start }
 .reveal section.beside .head { grid-column: 1 / span 2 }
@@ -172,17 +173,23 @@ class _Deck:
         self.pictured = False  # the section has its picture
         self.place: int | None = None  # where its picture goes: after the few words
         self.spoken: list[str] = []
+        self.folded = False  # within what readers unfold
 
     def prose(self, block: str) -> None:
         """Add a block of text: a heading, a paragraph, a list, a table, a formula."""
-        if block.startswith("**Stop here"):
+        folded = self.folded or block.startswith("<details")
+        self.folded = folded and "</details>" not in block
+        if folded:
+            self.spoken.append(block)
+            return
+        if block.startswith(("**Stop here", "![", "<picture")):  # a picture beside the notebook is not in this one file
             return
         if block.startswith("#"):
             self.say_notes()
             self.heading = "" if block.startswith(SKIPPED_SECTIONS) else block
             self.pictured, self.place = False, None
             self.few = "\n".join(f"* {line}" for line in self.told.get(block, []))
-            self.leads = not self.few
+            self.leads = bool(self.heading) and not self.few
             if self.heading:
                 self.markdown(block, "slide")
             if self.few:
