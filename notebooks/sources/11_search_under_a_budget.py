@@ -382,8 +382,11 @@ for name, values in proxies.items():
 def ridge(x, y, new, strength):
     """Fit y (n,) to rows x (n, columns); return the predictions for the rows `new`."""
     middle = x.mean(0)
-    inner = (x - middle).T @ (x - middle) + strength * np.eye(x.shape[1])
-    weights = np.linalg.solve(inner, (x - middle).T @ (y - y.mean()))
+    centred = (
+        x - middle
+    )  # its columns add up to 0, so that the mean of y falls out of the product below
+    inner = centred.T @ centred + strength * np.eye(x.shape[1])
+    weights = np.linalg.solve(inner, centred.T @ y)
     return y.mean() + (new - middle) @ weights
 
 
@@ -702,8 +705,11 @@ def my_ridge(x, y, new, strength):
     """x (n, columns), y (n,), new (m, columns), strength > 0 -> predictions (m,)."""
     # BEGIN SOLUTION
     middle = x.mean(0)
-    inner = (x - middle).T @ (x - middle) + strength * np.eye(x.shape[1])
-    weights = np.linalg.solve(inner, (x - middle).T @ (y - y.mean()))
+    centred = (
+        x - middle
+    )  # its columns add up to 0, so that the mean of y falls out of the product below
+    inner = centred.T @ centred + strength * np.eye(x.shape[1])
+    weights = np.linalg.solve(inner, centred.T @ y)
     return y.mean() + (new - middle) @ weights
     # END SOLUTION
 
