@@ -102,29 +102,32 @@ class Plain(nn.Module):
 
 
 class Study:
-    """One seed of every arm: its searches, its batches, its networks."""
+    """One seed of every arm: its searches, its batches, its networks. A study of other arms derives from this one."""
+
+    folder, arms, best = RESULTS, ARMS, BEST
+    space, settings, recipe = SPACE, SEARCHES, RECIPE
 
     def __init__(self, split: Split, seed: int, runs: Path) -> None:
         self.split, self.seed, self.runs = split, seed, runs
-        self.compute = Compute(ONE_THREAD)
+        self.compute = Compute(self.recipe.compute)
 
     @cached_property
     def searches(self) -> dict[str, tuple[SearchResult, float]]:
         """What this seed's searches found, and their CPU seconds."""
         return {
             arm: timed_search(
-                SPACE,
+                self.space,
                 self.split,
                 replace(settings, seed=self.seed),
                 runs=self.runs,
-                name=f"arms_{arm.replace(' ', '_')}_{self.seed}",
+                name=f"{self.folder.name}_{arm.replace(' ', '_')}_{self.seed}",
             )
-            for arm, settings in SEARCHES.items()
+            for arm, settings in self.settings.items()
         }
 
     @cached_property
     def batches(self) -> list[SceneBatch]:
-        return list(training_batches(self.split.train, RECIPE, seed=self.seed, start=0))
+        return list(training_batches(self.split.train, self.recipe, seed=self.seed, start=0))
 
     def candidates(self) -> Iterator[Genotype]:
         return (Genotype.random(SPACE, 1000 * self.seed + k) for k in itertools.count())
@@ -145,10 +148,10 @@ class Study:
         else:
             yield DerainNet(getattr(Genotype, arm)(SPACE), seed=self.seed)
 
-    def train(self, net: nn.Module, candidate: int) -> dict[str, Any]:
+    def train(self, arm: str, net: nn.Module, candidate: int) -> dict[str, Any]:
         """Train and score one network: a row of runs.csv, with `images` for images.csv."""
         start = time.process_time()
-        trained = train(net, self.batches, RECIPE, self.compute)
+        trained = train(net, self.batches, self.recipe, self.compute)
         seconds = time.process_time() - start
         measures = {"val": ("psnr",), "test": ("psnr", "ssim")}
         scores = {
@@ -157,6 +160,7 @@ class Study:
         }
         means = {part: result.means() for part, result in scores.items()}
         row = {
+            "arm": arm,
             "seed": self.seed,
             "candidate": candidate,
             "genotype": net.genotype.id if isinstance(net, DerainNet) else "",
@@ -168,12 +172,18 @@ class Study:
             "parameters": count_parameters(net),
             "flops_256": count_flops(trained, torch.zeros(1, 3, 256, 256)),
             "seconds": seconds,
-            **{f"inherited, {arm}": self.inherited(net, arm) for arm in SEARCHES},
-            "val_psnr_rgb": means["val"]["psnr_rgb"],
-            "crop_val_psnr_rgb": self.on_crops(trained),
+            **self.further(arm, net, trained, means["val"]),
         }
         rounded = {key: round(value, 5) if isinstance(value, float) else value for key, value in row.items()}
         return rounded | {"images": {r["scene"]: r["psnr_y"] for r in scores["test"].rows}}
+
+    def further(self, arm: str, net: nn.Module, trained: nn.Module, val: dict[str, float]) -> dict[str, Any]:
+        """The columns of this study alone."""
+        return {
+            **{f"inherited, {searched}": self.inherited(net, searched) for searched in self.settings},
+            "val_psnr_rgb": val["psnr_rgb"],
+            "crop_val_psnr_rgb": self.on_crops(trained),
+        }
 
     def inherited(self, net: nn.Module, arm: str) -> float | str:
         """Validation PSNR (RGB) with the weights of that search's supernet, untrained: what the search could know of
@@ -186,7 +196,7 @@ class Study:
     @torch.inference_mode()
     def on_crops(self, net: nn.Module) -> float:
         """PSNR (RGB) on random crops of the validation pictures, of the training's size."""
-        loader = scene_loader(self.split.val, batch=20, patch=RECIPE.patch, seed=0, steps=8, augment=False)
+        loader = scene_loader(self.split.val, batch=20, patch=self.recipe.patch, seed=0, steps=8, augment=False)
         parts = (batch.to("cpu") for batch in loader)
         return fmean(float(psnr(net(p.rainy.flatten(0, 1)).clamp(0, 1), p.clean, "rgb").mean()) for p in parts)
 
@@ -199,10 +209,10 @@ def three_parts(folder: Path) -> Split:
 
 
 def run_seed(study: Study, bar: Progress) -> None:
-    table, done = RESULTS / "runs.csv", rows(RESULTS / "runs.csv")
-    for arm in ARMS:
+    table, done = study.folder / "runs.csv", rows(study.folder / "runs.csv")
+    for arm in study.arms:
         mine = [row for row in done if row["arm"] == arm and int(row["seed"]) == study.seed]
-        if arm == BEST:  # its candidates are trained as the arm `random`, its first one
+        if arm == study.best:  # its candidates are trained as the arm `random`, its first one
             bar.step()
             continue
         for candidate, net in enumerate(study.networks(arm)):
@@ -210,10 +220,10 @@ def run_seed(study: Study, bar: Progress) -> None:
                 break
             if candidate < len(mine):
                 continue
-            row = {"arm": arm, **study.train(net, candidate)}
+            row = study.train(arm, net, candidate)
             for scene, value in row.pop("images").items():
                 image = {"arm": arm, "seed": study.seed, "candidate": candidate, "scene": scene}
-                append(RESULTS / "images.csv", image | {"psnr_y": round(value, 5)})
+                append(study.folder / "images.csv", image | {"psnr_y": round(value, 5)})
             append(table, row)
             done = rows(table)
         bar.step()
@@ -229,14 +239,14 @@ def budget(study: Study, runs: list[dict[str, str]]) -> float:
     return study.searches["searched"][1] + paid(runs, "searched", study.seed)
 
 
-def results(seeds: int) -> list[dict[str, Any]]:
+def results(seeds: int, study: type[Study] = Study) -> list[dict[str, Any]]:
     """One result an arm and seed, as `manas_course.differences.compare` takes them; best-of-k chosen on validation."""
-    runs, images = rows(RESULTS / "runs.csv"), rows(RESULTS / "images.csv")
+    runs, images = rows(study.folder / "runs.csv"), rows(study.folder / "images.csv")
     found = []
-    for arm, seed in itertools.product(ARMS, range(seeds)):
-        name = "random" if arm == BEST else arm
+    for arm, seed in itertools.product(study.arms, range(seeds)):
+        name = "random" if arm == study.best else arm
         mine = [row for row in runs if row["arm"] == name and int(row["seed"]) == seed]
-        trained = mine if arm == BEST else mine[:1]
+        trained = mine if arm == study.best else mine[:1]
         chosen = max(trained, key=lambda row: float(row["val_psnr_y"]))
         keys = ("arm", "seed", "candidate")
         scored = {i["scene"]: float(i["psnr_y"]) for i in images if all(i[k] == chosen[k] for k in keys)}
@@ -245,9 +255,9 @@ def results(seeds: int) -> list[dict[str, Any]]:
     return found
 
 
-def against_searched(seeds: int) -> list[dict[str, Any]]:
+def against_searched(seeds: int, study: type[Study] = Study) -> list[dict[str, Any]]:
     """Every arm against the searched one."""
-    return compare(results(seeds), "searched")
+    return compare(results(seeds, study), "searched")
 
 
 def question(seeds: int) -> dict[str, list[dict[str, Any]]]:

@@ -18,7 +18,6 @@ where it was cut, refuses rows of another protocol (protocol.json), and writes s
 
 import argparse
 import itertools
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
@@ -26,23 +25,18 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import arms
 import torch
-from arms import Plain, paid, three_parts
-from experiments import ONE_THREAD, append, check_protocol, rows, timed_search, train
+from experiments import ONE_THREAD, check_protocol
 from torch import nn
 
-from manas_course.differences import compare
-from manas_lite import DerainNet, Genotype, RetrainSettings, SearchResult, SearchSettings, SearchSpace, evaluate
-from manas_lite.compute.runtime import Compute
-from manas_lite.data import SceneBatch, Split, scene_loader
-from manas_lite.metrics import psnr
+from manas_lite import DerainNet, Genotype, RetrainSettings, SearchSettings, SearchSpace
 from manas_lite.networks.budget import random_within
-from manas_lite.networks.costs import count_flops, count_parameters, measure_costs
+from manas_lite.networks.costs import measure_costs
 from manas_lite.runs.progress import Progress
 from manas_lite.runs.record import write_json
 from manas_lite.runs.settings import to_dict
 from manas_lite.training.evaluation import validation_psnr
-from manas_lite.training.loop import training_batches
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "equal_flops"
 SPACE = SearchSpace.preset("lite", modules_per_cell=10)
@@ -79,30 +73,11 @@ PROTOCOL = {
 }
 
 
-class Study:
-    """One seed of every arm: its searches, its batches, its networks."""
+class Study(arms.Study):
+    """One seed of every arm of equal FLOPs."""
 
-    def __init__(self, split: Split, seed: int, runs: Path) -> None:
-        self.split, self.seed, self.runs = split, seed, runs
-        self.compute = Compute(RECIPE.compute)
-
-    @cached_property
-    def searches(self) -> dict[str, tuple[SearchResult, float]]:
-        """What this seed's searches found, and their CPU seconds."""
-        return {
-            arm: timed_search(
-                SPACE,
-                self.split,
-                replace(settings, seed=self.seed),
-                runs=self.runs,
-                name=f"equal_flops_{arm.replace(' ', '_')}_{self.seed}",
-            )
-            for arm, settings in SEARCHES.items()
-        }
-
-    @cached_property
-    def batches(self) -> list[SceneBatch]:
-        return list(training_batches(self.split.train, RECIPE, seed=self.seed, start=0))
+    folder, arms, best = RESULTS, ARMS, BEST
+    space, settings, recipe = SPACE, SEARCHES, RECIPE
 
     def networks(self, arm: str) -> Iterator[nn.Module]:
         """What an arm trains, in turn: one network, or the k candidates of random search."""
@@ -113,43 +88,18 @@ class Study:
             for candidate in itertools.count():
                 yield DerainNet(random_within(SPACE, costs, BUDGET, 1000 * self.seed + candidate), seed=self.seed)
         elif arm == "plain":
-            yield Plain.of_cost(BUDGET, seed=self.seed)
+            yield arms.Plain.of_cost(BUDGET, seed=self.seed)
         else:
             yield DerainNet(hand_made(BUDGET), seed=self.seed)
 
-    def train(self, arm: str, net: nn.Module, candidate: int) -> dict[str, Any]:
-        """Train and score one network: a row of runs.csv, with `images` for images.csv."""
-        start = time.process_time()
-        trained = train(net, self.batches, RECIPE, self.compute)
-        seconds = time.process_time() - start
-        measures = {"val": ("psnr",), "test": ("psnr", "ssim")}
-        scores = {
-            part: evaluate(trained, getattr(self.split, part), measures=each, compute=ONE_THREAD)
-            for part, each in measures.items()
-        }
-        means = {part: result.means() for part, result in scores.items()}
-        row = {
-            "seed": self.seed,
-            "candidate": candidate,
-            "genotype": net.genotype.id if isinstance(net, DerainNet) else "",
-            "val_psnr_y": means["val"]["psnr_y"],
-            "psnr_y": means["test"]["psnr_y"],
-            "ssim_y": means["test"]["ssim_y"],
-            "psnr_rgb": means["test"]["psnr_rgb"],
-            "rainy_psnr_y": means["test"]["rainy_psnr_y"],
-            "parameters": count_parameters(net),
-            "flops_256": count_flops(trained, torch.zeros(1, 3, 256, 256)),
-            "seconds": seconds,
-            "val_psnr_rgb": means["val"]["psnr_rgb"],
+    def further(self, arm: str, net: nn.Module, trained: nn.Module, val: dict[str, float]) -> dict[str, Any]:
+        """The columns of this study alone."""
+        return {
+            "val_psnr_rgb": val["psnr_rgb"],
             # Of the gains: a mean of PSNR over crops is above that over whole pictures for any input (Jensen).
-            "crop_gain_less_whole": self.on_crops(trained)
-            - self.rainy_crops
-            - means["val"]["psnr_rgb"]
-            + means["val"]["rainy_psnr_rgb"],
+            "crop_gain_less_whole": self.on_crops(trained) - self.rainy_crops - val["psnr_rgb"] + val["rainy_psnr_rgb"],
             **self.searching(arm),
         }
-        rounded = {key: round(value, 5) if isinstance(value, float) else value for key, value in row.items()}
-        return {"arm": arm, **rounded, "images": {r["scene"]: r["psnr_y"] for r in scores["test"].rows}}
 
     def searching(self, arm: str) -> dict[str, Any]:
         """The CPU seconds of an arm's search, and the validation PSNR (RGB) of its supernet and of the network derived
@@ -167,13 +117,6 @@ class Study:
     def rainy_crops(self) -> float:
         return self.on_crops(nn.Identity())
 
-    @torch.inference_mode()
-    def on_crops(self, net: nn.Module) -> float:
-        """PSNR (RGB) on random crops of the validation pictures, of the training's size."""
-        loader = scene_loader(self.split.val, batch=20, patch=RECIPE.patch, seed=0, steps=8, augment=False)
-        parts = (batch.to("cpu") for batch in loader)
-        return fmean(float(psnr(net(p.rainy.flatten(0, 1)).clamp(0, 1), p.clean, "rgb").mean()) for p in parts)
-
 
 def hand_made(flops: float) -> Genotype:
     """HRNet's pattern with as many modules per cell as come nearest to `flops` on 256 x 256 pixels."""
@@ -182,64 +125,17 @@ def hand_made(flops: float) -> Genotype:
     return min(candidates, key=lambda genotype: abs(genotype.cost("flops") - flops))
 
 
-def run_seed(study: Study, bar: Progress) -> None:
-    table, done = RESULTS / "runs.csv", rows(RESULTS / "runs.csv")
-    for arm in ARMS:
-        mine = [row for row in done if row["arm"] == arm and int(row["seed"]) == study.seed]
-        if arm == BEST:  # its candidates are trained as the arm `random`, its first one
-            bar.step()
-            continue
-        for candidate, net in enumerate(study.networks(arm)):
-            if candidate and (arm != "random" or paid(done, arm, study.seed) >= budget(study, done)):
-                break
-            if candidate < len(mine):
-                continue
-            row = study.train(arm, net, candidate)
-            for scene, value in row.pop("images").items():
-                image = {"arm": arm, "seed": study.seed, "candidate": candidate, "scene": scene}
-                append(RESULTS / "images.csv", image | {"psnr_y": round(value, 5)})
-            append(table, row)
-            done = rows(table)
-        bar.step()
-
-
-def budget(study: Study, runs: list[dict[str, str]]) -> float:
-    """CPU seconds of this seed's search and the training of what it found."""
-    return study.searches["searched"][1] + paid(runs, "searched", study.seed)
-
-
-def results(seeds: int) -> list[dict[str, Any]]:
-    """One result an arm and seed, as `manas_course.differences.compare` takes them; best-of-k chosen on validation."""
-    runs, images = rows(RESULTS / "runs.csv"), rows(RESULTS / "images.csv")
-    found = []
-    for arm, seed in itertools.product(ARMS, range(seeds)):
-        name = "random" if arm == BEST else arm
-        mine = [row for row in runs if row["arm"] == name and int(row["seed"]) == seed]
-        trained = mine if arm == BEST else mine[:1]
-        chosen = max(trained, key=lambda row: float(row["val_psnr_y"]))
-        keys = ("arm", "seed", "candidate")
-        scored = {i["scene"]: float(i["psnr_y"]) for i in images if all(i[k] == chosen[k] for k in keys)}
-        one = {"arm": arm, "search_seed": seed, "retrain_seed": seed, "parameters": float(chosen["parameters"])}
-        found.append(one | {"images": scored, "row": chosen, "trained": trained})
-    return found
-
-
-def against_searched(seeds: int) -> list[dict[str, Any]]:
-    """Every arm against the searched one."""
-    return compare(results(seeds), "searched")
-
-
 def summarise(seeds: int) -> dict[str, Any]:
     """Means per arm, of all seeds that are done."""
-    found = results(seeds)
-    arms: dict[str, dict[str, Any]] = {}
+    found = arms.results(seeds, Study)
+    means: dict[str, dict[str, Any]] = {}
     for arm in ARMS:
         own = [r for r in found if r["arm"] == arm]
         mine, trained = [r["row"] for r in own], [row for r in own for row in r["trained"]]
         values = torch.tensor([float(row["psnr_y"]) for row in mine])
         columns = ("parameters", "flops_256", "seconds", "crop_gain_less_whole")
         spent = [float(row["seconds"]) + float(row["search_seconds"] or 0) for row in trained]
-        arms[arm] = {
+        means[arm] = {
             "n": len(mine),
             "psnr_y": float(values.mean()),
             "deviation": float(values.std(correction=1)) if len(mine) > 1 else None,
@@ -252,8 +148,8 @@ def summarise(seeds: int) -> dict[str, Any]:
         }
         if arm in SEARCHES:
             columns = ("search_seconds", "supernet_val_psnr_rgb", "inherited_val_psnr_rgb", "val_psnr_rgb")
-            arms[arm] |= {key: fmean(float(row[key]) for row in mine) for key in columns}
-    return {"seeds": seeds, "arms": arms}
+            means[arm] |= {key: fmean(float(row[key]) for row in mine) for key in columns}
+    return {"seeds": seeds, "arms": means}
 
 
 def main() -> None:
@@ -263,12 +159,12 @@ def main() -> None:
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     options = parser.parse_args()
     check_protocol(RESULTS / "protocol.json", PROTOCOL)
-    split = three_parts(options.data)
+    split = arms.three_parts(options.data)
     studies = [Study(split, seed, options.runs_dir) for seed in range(options.seeds)]
     with Progress(options.seeds * len(ARMS), "networks") as bar:
         for seed, study in enumerate(studies, 1):
             with study.compute.session():
-                run_seed(study, bar)
+                arms.run_seed(study, bar)
             del study.batches
             write_json(RESULTS / "summary.json", summarise(seed))
 
