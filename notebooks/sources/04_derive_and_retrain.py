@@ -156,7 +156,7 @@ stale = norm.eval()(one)
 norm.reset_running_stats()
 norm.train()(one)
 for name, y in {"statistics of the mixture": stale, "measured anew": norm.eval()(one)}.items():
-    print(f"{name:<26} mean {y.mean():+.1f}, deviation {y.std():.1f}")
+    print(f"{name:<26} mean {y.mean():z.1f}, deviation {y.std():.1f}")  # z: never "-0.0"
 
 # %% [markdown]
 # **What you should see.** With the mixture's statistics the output is shifted and too flat; measured anew it has mean 0 and
