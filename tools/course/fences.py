@@ -56,12 +56,14 @@ def find() -> Fence:
     """Return the first fence that works on this machine; one without walls where none does."""
     for program in ("bwrap", "unshare"):
         fence = Fence(program)
-        if shutil.which(program) and _works(fence):
+        if _works(fence):
             return fence
     return NONE
 
 
 def _works(fence: Fence) -> bool:
+    if not shutil.which(fence.program):
+        return False
     with tempfile.TemporaryDirectory() as folder:
         tried = [sys.executable, "-I", "-c", "import os; open('x', 'w').close(); print(os.listdir('.'))"]
         work = Path(folder).resolve()
