@@ -28,10 +28,11 @@ from manas_lite.rain import add_rain, rain_scene, rain_streaks
 # slides: One clean picture, several rains: a **scene**
 # slides: All of its rains have *one* right answer
 #
-# Pairs of a rainy and a clean photograph of the *same* moment hardly exist: when it rains, it rains. Nearly all
-# training pictures are therefore clean photographs with rain laid over. That has a good side: one background can have
-# many rains, and a network that understood the scene should give the same clean picture for all of them. This is
-# **multi-to-one** training, and a **scene** is its unit.
+# Pairs of a rainy and a clean photograph of the *same* moment hardly exist: nobody can photograph the same moment with
+# and without rain. Nearly all training pictures are therefore clean photographs over which a program has drawn rain.
+# This has a good side. One background can be given many rains, and a network that separates rain from background should
+# return the same clean picture for all of them. Training on all of them together is called **multi-to-one** training.
+# One clean picture with its rainy versions is a **scene**.
 
 # %%
 source = course.fetched(download) if download else course.local(data)
@@ -48,17 +49,18 @@ three = rain_scene(clean, ("light", "medium", "heavy"), seed=seed)
 draw.scene(three)
 
 # %% [markdown]
-# **What you should see.** One wind and three rains around it. From light to heavy the streaks get longer, more, and lie
-# in more layers: far ones thin and many, near ones long, wide and few. The PSNR of light, medium and heavy rain is
-# about 26, 21 and 14 dB (RGB): light is close to the public set Rain100L, medium to Rain800, and heavy some 2 dB milder
-# than Rain100H.
+# **What you should see.** The upper row shows the clean picture and its three rains, the lower row the wind and the
+# streaks alone. All three rains follow one wind, and each differs a little from its angle. From light to heavy the
+# streaks become longer and more numerous, and they lie in more layers: in a far layer they are thin and many, in a near
+# one long, wide and few. Light, medium and heavy rain have a PSNR of about 26, 21 and 14 dB (RGB). So light rain is
+# close to the public set Rain100L and medium rain to Rain800; heavy rain is some 2 dB milder than Rain100H.
 #
 # > **Predict.** A streak crosses a white sky and a dark wall. Where does it change the picture more?
 #
 # <details><summary>Answer: write yours down first, then click</summary>
 #
-# On the dark wall. Against the white sky there is hardly any darkness left that the streak could take away: the
-# formula below has the factor 1 − B.
+# On the dark wall. White cannot become brighter, so a streak changes hardly anything before a white sky. The formula
+# below says the same: there the streak is multiplied by the darkness of the background.
 #
 # </details>
 
@@ -70,12 +72,14 @@ draw.scene(three)
 # slides: Against a bright sky a streak vanishes
 #
 # Light that comes through a streak *adds*, but a pixel cannot be brighter than white. Let B be the background, S the
-# streaks and O the rainy picture, all in [0, 1]. **Screen blending** multiplies the *darkness*, 1 − value:
+# streaks and O the rainy picture, all in [0, 1]. **Screen blending** multiplies the *darkness* of the two, where
+# darkness is 1 − value:
 #
 # $$1 - O = (1 - B)(1 - S) \qquad\text{or}\qquad O = B + S\,(1 - B)$$
 #
-# Against the sky a streak all but vanishes, as it does in nature. Simple addition with clipping looks similar in the
-# dark and wrong in the light.
+# Before a bright sky a streak almost vanishes, as it does in nature. Simple addition, $\min(1, B + S)$, looks similar
+# on dark backgrounds and wrong on bright ones. The next two cells measure by how much a streak changes the picture, for
+# backgrounds of different brightness.
 
 # %%
 height, width = clean.shape[:2]
@@ -104,7 +108,7 @@ pictures.profile(
 
 # %% [markdown]
 # **What you should see.** With screen blending the change falls steadily with the brightness of the background. With
-# addition it stays level until clipping sets in.
+# addition it stays the same, until the sum reaches white and is cut off there.
 #
 # Try the rain yourself:
 
@@ -117,8 +121,9 @@ widgets.rainfall(clean)
 # slides: 30 dB of *what*? RGB or brightness
 # slides: The same pictures, two different numbers
 #
-# "30 dB" means little until one knows of *what*. Two conventions are common: `rgb` compares the three channels, `y` the
-# brightness as MATLAB computes it (16 … 235 of 255). The same pictures score differently, and papers mix them.
+# "30 dB" means little as long as you do not know *what* was compared. Two conventions are common. `rgb` compares the
+# three colour channels. `y` compares the brightness alone, as MATLAB computes it: black is 16 and white is 235, on a
+# scale that ends at 255. The same pictures get different numbers, and papers mix them.
 
 # %%
 rows = {}
@@ -134,9 +139,10 @@ for label, values in rows.items():
     print(f"{label:<8} {rgb:6.2f} dB (RGB)  {y:6.2f} dB (Y)   {y - rgb:+.2f}")
 
 # %% [markdown]
-# **What you should see.** Y is more than 1 dB higher on every row, on the very same pictures. For grey rain most of it
-# is one constant: Y spans 219 levels while the peak stays 255, 20 log₁₀(255/219) = 1.32 dB. Whoever compares a Y figure
-# with an RGB figure finds a "gain" that no network made.
+# **What you should see.** Y is more than 1 dB higher on every row, on the very same pictures. For grey rain most of the
+# difference is one constant. From black to white Y takes only 219 steps, but PSNR is still computed as if there were
+# 255, which adds 20 log₁₀(255/219) = 1.32 dB. Whoever compares a Y figure with an RGB figure finds a "gain" that no
+# network made. The next cell shows the constant alone, on two plain grey pictures.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -151,9 +157,9 @@ print(f"difference {20 * np.log10(255 / 219):.2f} dB")
 # slides: Rains of one scene share the answer
 # slides: Split by **scene**, never by picture
 #
-# Three rains of a scene share one background. If one goes to training and another to the test, the network has seen the
-# answer. Public sets are full of such leaks: of Rain100H's old training pictures, 546 share a background with its
-# test set. What happens if we split *pictures* at random?
+# Three rains of a scene share one background. If one of them goes to training and another to the test, the network has
+# already seen the answer. Such **leaks** are common in public sets: 546 of the old training pictures of Rain100H share
+# their background with a test picture. What happens if we split *pictures* at random?
 
 # %%
 everything = [(f"{s.name}_{label}", s.name) for s in scenes for label in s.labels]
@@ -166,8 +172,9 @@ leaked = len(held_out & trained_on) / len(held_out)
 print(f"{leaked:.0%} of the held-out backgrounds are also trained on")
 
 # %% [markdown]
-# **What you should see.** Nearly all of them, when scenes have several rains. The kit splits by scene, refuses a split
-# that shares a background, and *seals* the test set: reading one of its files during a search is an error.
+# **What you should see.** When scenes have several rains, nearly all backgrounds that were held out are also trained
+# on. For this reason the kit splits by scene, and refuses a split whose parts share a background. It also *seals* the
+# test set during a search: whoever reads one of its files then gets an error. The next cell tries it.
 
 # %%
 with sealed(split.test):
@@ -185,13 +192,15 @@ with sealed(split.test):
 # slides: Size finds a web page, only the hash finds a wrong bit
 # slides: Then the leak report, then the split
 #
-# The bundled photographs fit into a lecture; research is compared on published sets. Rain100L and Rain100H (Yang et al.,
-# 2017), Rain800, DID-MDN and their kin are photographs under rendered rain, some hundred to some ten thousand pairs. Five
-# steps lie between the name of such a set and a number that you may report. This section takes them all.
+# The bundled photographs are few enough for a lecture. Research is compared on published sets. Rain100L and Rain100H
+# (Yang et al., 2017), Rain800, DID-MDN and similar sets are photographs under computed rain, between some hundred and
+# some ten thousand pairs. Five steps lie between the name of such a set and a number that you may report. This section
+# goes through all five.
 #
-# **1. Where is it?** Authors' own pages vanish. What is left are **mirrors**: copies that somebody else keeps, often on a
-# Google Drive, some of them re-packed, renamed, or cut to the test half. A mirror is not the set. It becomes the set once
-# you have checked what arrived. The kit knows the published ones by name; here is what it knows of one of them.
+# **1. Where is it?** The pages of the authors disappear. What is left are **mirrors**: copies that somebody else keeps,
+# often on a Google Drive. Some of them are packed in another way, renamed, or hold the test half only. So you cannot
+# know that a mirror holds the set until you have checked what arrived. The kit knows the published sets by name. The
+# next cell lists them, and then prints what the kit knows of one of them, Rain100L.
 
 # %%
 for each in data_sets().values():
@@ -201,25 +210,28 @@ print()
 print(manual_steps(data_set("rain100l"), data_folder()))
 
 # %% [markdown]
-# **What you should see.** A table of sets, and for Rain100L its licence, its citation, and steps: an address on Google
-# Drive, a folder, a command. *No published checksum* stands there, as for nearly all rain sets: nobody ever said which bytes
-# are the right ones.
+# **What you should see.** First a table of sets. Then, for Rain100L, its licence, its citation and three steps:
+# download from an address on Google Drive, put the file into a folder, run a command. The words *no published checksum*
+# stand there, as for nearly all rain sets: nobody has ever published which bytes are the right ones.
 #
 # **2. Fetch it.** Nothing was downloaded so far, and nothing will be unless you ask. Set `download = "rain100l"` in the
-# parameters and run the notebook again: it fetches that set (through `gdown`, as it lies on a Drive), and everything below
-# uses it. A web address works as well: a lecturer's archive of pairs, say. Bytes arrive in a file called `.part`, a cut line
-# is resumed where it broke, and a second run fetches nothing. On Colab a set is fetched anew each day, unless you
-# set `os.environ["MANAS_LITE_SETS"]` to a folder of your Drive first. Where Google Drive answers that a quota is used up, no
-# program can help: download the file in a browser, put it where the second of the three printed steps says, and run again.
+# parameters and run the notebook again. It then fetches that set (with `gdown`, because the set lies on a Google
+# Drive), and everything below uses it. The web address of an archive of pairs works as well, for example one that your
+# lecturer gives you. As long as a download is not complete, its file is called `.part`. If the connection breaks, the
+# next run continues where it broke; once all has arrived, another run fetches nothing. On Colab a set is fetched anew
+# each day, unless you first set `os.environ["MANAS_LITE_SETS"]` to a folder of your Drive. Sometimes Google Drive
+# answers that a quota is used up. No program can help then: download the file in a browser, put it where the second of
+# the three printed steps says, and run again.
 
 # %%
 print(f"this notebook looks at: {source}")
 print("\n".join(course.receipts()) or "nothing was downloaded so far")
 
 # %% [markdown]
-# **3. Is it whole?** Three faults are common. The line was cut; a *web page* came in place of the file (a quota, a
-# login) and was saved under its name; a byte is wrong. Size finds the first two. Only a **hash** finds the third: a
-# number that is computed from all bytes, and is another one as soon as a single bit differs.
+# **3. Is it whole?** Three faults are common. The connection broke, and the file is too short. A *web page* came in
+# place of the file (it says that a quota is used up, or asks for a login) and was saved under its name. Or a byte is
+# wrong. The size of the file shows the first two faults. Only a **hash** shows the third: a number that is computed
+# from all bytes and changes as soon as a single bit is different.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -233,16 +245,17 @@ for name, body in bodies.items():
     print(f"{name:<8}{len(body):>10,} bytes   sha256 {mark}...")
 
 # %% [markdown]
-# **What you should see.** Two files of the right size, and only one with the right hash. Since no publisher states one, the
-# kit writes down the hash of the first archive that unpacks to the right pictures, and holds every later one against it
-# (*trust on first use*): a mirror that changes overnight is noticed. What you report should name the hash, for "Rain100L"
-# alone has at least two meanings.
+# **What you should see.** Two files have the right size, and only one of them has the right hash. No publisher states
+# the hash of a rain set. So the kit writes down the hash of the first archive that unpacks to the right pictures, and
+# compares every later one with it (*trust on first use*). It notices when a mirror changes. Name the hash in what you
+# report, because "Rain100L" alone has at least two meanings.
 #
-# **4. Does it leak?** Compare every test picture with every training picture, by what they *show*. Names do not help: the
-# same background is `norain-7.png` in one set and `201.jpg` in the next, smaller, cropped and compressed again. The kit
-# reduces a picture to 576 numbers (its edges on a grid of 24 × 24, whatever the light), and two pictures of one background
-# have a similarity of 0.65 or more. Here is a leak that we plant ourselves: a training picture, shrunk, cropped, and made
-# darker.
+# **4. Does it leak?** Compare every test picture with every training picture, by what they *show*. Names do not help:
+# the same background may be `norain-7.png` in one set, and `201.jpg` in the next, where it is smaller, cropped and
+# compressed again. The kit reduces a picture to 576 numbers (its edges on a grid of 24 × 24, whatever the light). From
+# these numbers it computes the similarity of two pictures, at most 1. It is 0.65 or more if they show one background.
+# The next cell compares the parts of the split. It also makes a leak on purpose: it shrinks, crops and darkens a
+# training picture, and looks for it.
 
 
 # %%
@@ -264,13 +277,15 @@ print(f"the planted one: {likeness[0]:.2f} alike, the next one {likeness[1]:.2f}
 assert likeness[0] > SAME > likeness[1]
 
 # %% [markdown]
-# **What you should see.** No leak in the bundled photographs, and the planted one found, far from all others. On whole
-# folders it is one command, `python -m manas_lite.data leaks TRAIN TEST`. Published sets need it: nine pictures of Rain100L
-# occur twice in it, and whoever trains on BSD300 or BSDS500 has seen its backgrounds.
+# **What you should see.** The bundled photographs have no leak. The picture that was changed on purpose is found: it is
+# very similar to its original and to no other picture. For whole folders one command does this:
+# `python -m manas_lite.data leaks TRAIN TEST`. Published sets need it. Nine pictures of Rain100L occur twice in it, and
+# whoever trains on BSD300 or BSDS500 has seen its backgrounds.
 #
-# **5. Split it.** Where a set comes with training and test pictures, its test half stays the test set. What is missing (a
-# validation part, mostly) is taken from the training half, *by background*. Then the counts are printed and compared with
-# what the set should have. This is what the next line has done above, and why `open_split` warns when a number differs.
+# **5. Split it.** If a set comes with training and test pictures, its test half stays the test set. What is missing
+# (most often a validation part) is taken from the training half, *by background*. `open_split` has done this at the top
+# of the notebook. It also counts the pictures, and warns when the set should have another number of them. The next cell
+# prints the number of scenes.
 
 # %%
 print({part: len(getattr(split, part)) for part in ("train", "val", "test")}, "scenes")
@@ -281,8 +296,9 @@ print({part: len(getattr(split, part)) for part in ("train", "val", "test")}, "s
 # slides: A batch holds whole scenes
 # slides: It depends on (seed, step) alone: a cut run continues exactly
 #
-# A batch holds *scenes*: all rains of a scene are cropped and flipped alike, with the one clean patch beside them.
-# What a batch holds depends on (seed, step) alone, so that a run that was cut continues exactly.
+# A batch holds whole *scenes*. All rains of a scene are cropped and flipped in the same way as their one clean patch.
+# What a batch holds depends on the seed and on the number of the step, and on nothing else. So a run that was
+# interrupted continues exactly as if nothing had happened. The next cell makes the same batch twice.
 
 # %%
 loader = scene_loader(scenes, batch=4, patch=64, seed=seed, steps=3)
@@ -298,10 +314,10 @@ assert 0 <= batch.rainy.min() <= batch.rainy.max() <= 1
 #
 # ## Exercises
 #
-# **1. Screen blending**, from the formula above: B and S go in, O comes out. (One line.)
+# **1. Screen blending.** Write the formula above as a function: it takes B and S, and returns O. (One line.)
 #
-# *Why it matters.* Whoever adds streaks instead makes rain that no sky ever showed, and a network learns to remove
-# exactly that.
+# *Why it matters.* Whoever adds the streaks instead makes rain that does not exist in nature, and a network learns to
+# remove exactly that rain.
 
 
 # %% tags=["exercise", "exercise:screen_blend"]
@@ -316,15 +332,15 @@ def my_screen(background, streaks):
 checks.screen_blend(my_screen)
 
 # %% [markdown]
-# **2. PSNR on Y.** MATLAB's luminance of RGB in [0, 1], and the PSNR of two pictures of $n$ pixels with peak 1, are
+# **2. PSNR on Y.** For R, G and B in [0, 1], MATLAB's luminance, and the PSNR of two pictures of $n$ pixels with peak
+# 1, are
 #
 # $$Y = \frac{65.481\,R + 128.553\,G + 24.966\,B + 16}{255}, \qquad
 # \mathrm{PSNR} = -10 \log_{10} \frac1n \sum_{\text{pixels}} (Y_1 - Y_2)^2 .$$
 #
-# Clamp first: a network may leave [0, 1].
+# Before that, clamp `x` to [0, 1], since the output of a network may leave this range.
 #
-# *Why it matters.* Two groups that report "PSNR" in two conventions differ by more than a dB, and many tables mix
-# them.
+# *Why it matters.* For the same pictures the two conventions differ by more than a dB, and many tables mix them.
 
 
 # %% tags=["exercise", "exercise:psnr_y"]
@@ -341,11 +357,11 @@ def my_psnr_y(x, clean):
 checks.psnr_y(my_psnr_y)
 
 # %% [markdown]
-# **3. A split that does not leak.** `share` is the share of *scenes* that go to validation. (A small project: the same
-# seed must give the same split in another process, too.)
+# **3. A split that does not leak.** Split a list of pairs into training and validation pairs, so that all pairs of a
+# scene go to the same side. `share` is the share of *scenes* that go to validation. The same seed must give the same
+# split, in another process, too. (This is a small project.)
 #
-# *Why it matters.* A network that has seen a test picture's background is not tested by it, and its score looks
-# splendid.
+# *Why it matters.* A picture whose background the network has seen does not test it, and the score comes out too good.
 
 
 # %% tags=["exercise", "exercise:split_by_scene"]
@@ -369,7 +385,8 @@ checks.split_by_scene(my_split)
 # slides: Within one level, pictures differ by several dB
 # slides: So compare on the *same* pictures
 #
-# How much harder is each level, and how much do scenes differ? Every point is one rainy picture of the training scenes.
+# How much harder is each level, and how much do scenes differ? Every point is one rainy picture of the training scenes;
+# each level is sorted by PSNR.
 
 # %%
 spread = {label: [value[0] for value in values] for label, values in rows.items()}
@@ -387,15 +404,16 @@ pictures.profile(
 # slides: Which pictures are averaged decides a mean: compare in pairs
 # slides: All of this rain is synthetic
 #
-# The levels lie apart, yet within one level pictures differ by several dB, because bright pictures lose less: a mean
-# over few pictures depends on *which*. Comparisons must use the same pictures, paired. And all of this is synthetic:
-# no drops on the lens, no fog, no splashes. A network that is good here may do little on a real storm (notebook 08).
+# The levels lie apart. But within one level pictures differ by several dB, because rain changes bright pictures less.
+# So a mean over few pictures depends on *which* pictures they are, and networks must be compared on the same pictures,
+# pair by pair. And all of this rain is synthetic: there are no drops on the lens, no fog and no splashes. A network
+# that is good here may do little on a real storm (notebook 08).
 #
 # ## Summary
 #
-# * scene = one clean picture, R rains; screen blending; levels calibrated near public sets.
-# * Name the PSNR convention; split by scene; seal the test set.
-# * A real set: mirror, size and hash, leak report, split, in this order.
+# * A scene is one clean picture with R rains. Rain is laid over it by screen blending, at levels close to public sets.
+# * Name the convention of a PSNR, split by scene, and seal the test set.
+# * A real set takes five steps, in this order: find a mirror, fetch it, check size and hash, look for leaks, split.
 #
 # **Next**: 02 the search space. **Or try** `data = "path/to/your/folder"` of pairs or of clean photographs.
 #

@@ -27,23 +27,23 @@ from manas_lite.networks.modules import FusionModule, ParallelModule
 # **Why several scales.** Rain is near and far at once. A far streak is a few pixels long and thin; a near one is long,
 # wide and blurred. A convolution of 3 × 3 pixels sees a far streak whole, but only a small part of a near one. On a map
 # of half the height and width, the same convolution sees four times the area. A network that works at several
-# resolutions sees both, and it can exchange what each resolution has found. HRNet did this first for poses, CLEARER
-# searched over it for restoring pictures, and MANAS takes over their two modules.
+# resolutions sees both, and it can exchange what each resolution has found. HRNet introduced this for the poses of
+# people, CLEARER searched such networks for restoring pictures, and MANAS takes over their two modules.
 #
 # **Why attention.** Rain covers some pixels and leaves others alone, and it shows in some channels and not in others. A
-# *gate* multiplies a map by numbers between 0 and 1: it lets pass what belongs to the background and holds back what
-# belongs to the rain. Nobody knows beforehand which kind of gate serves best, or where. So the kind of each gate is
-# searched too.
+# *gate* multiplies a map by numbers between 0 and 1. It can let through what belongs to the background, and hold back
+# what belongs to the rain. Nobody knows beforehand which kind of gate serves best, or where. So the kind of each gate
+# is searched too.
 #
 # **Why several rains of one background.** One clean photograph under three rains gives three inputs with *one* right
-# answer. The answers must then agree with each other, and this can be asked for in the loss (the *internal* loss) even
-# where no clean picture tells how good they are. Notebook 01 showed such scenes; 04 trains on them.
+# answer. The three answers must then agree with each other. The loss can ask for this agreement (the *internal* loss),
+# and needs no clean picture for it. Notebook 01 showed such scenes; 04 trains on them.
 #
-# **What the article claims, and what is unknown.** It reports better scores than networks that were designed by hand,
-# and help for detection and segmentation. Its loss weights and the cost of its search are not known to us, and the code
-# that its authors released has faults that change the sizes (see docs/hyperparameters.md). This kit therefore repeats
-# the *method* and claims none of the article's numbers. Whether the search is better than chance is a question that
-# notebooks 05 and 06 put to the test.
+# **What the article claims, and what is unknown.** It reports better scores than those of networks that were designed
+# by hand, and better detection and segmentation on derained pictures. We do not know its loss weights, nor what its
+# search cost. The code that its authors released has faults that change the sizes (see docs/hyperparameters.md). This
+# kit therefore repeats the *method*, and does not claim any number of the article. Notebooks 05 and 06 test whether the
+# search is better than chance.
 #
 # ## A network in lanes
 #
@@ -51,22 +51,25 @@ from manas_lite.networks.modules import FusionModule, ParallelModule
 # slides: Searched: each **module** and each **edge**
 # slides: All else stays as it is
 #
-# The network looks at a picture at several resolutions at once. Each **branch** (a lane) has its own: branch *i* has
-# 1/2ⁱ of the height and of the width, so 1/4ⁱ of the pixels, and usually more channels. Two kinds of place are *not*
-# fixed but **searched**:
+# The network looks at a picture at several resolutions at once. Each resolution has a lane of its own, called a
+# **branch**: branch *i* has 1/2ⁱ of the height and of the width, so 1/4ⁱ of the pixels, and usually more channels. Two
+# kinds of place are *not* fixed but **searched**:
 #
-# * a **module** is either *parallel* (every branch for itself) or *fusion* (every branch hears all the others);
-# * on every **edge** inside an attention block stands one of nine operations.
+# * a **module** is either *parallel* (every branch works for itself) or *fusion* (every branch receives something from
+#   all others);
+# * an **edge** is an arrow inside an attention block, drawn further below; on each edge stands one of nine operations.
 #
-# Everything else (stem, transitions, the last fusion) stays as it is. Here is the trunk at the size that the article uses,
-# with its three cells on two, three and four branches:
+# Everything else stays as it is: the *stem* (the first layers), the *transitions* (each opens one more branch) and the
+# last fusion. Modules are grouped into **cells**. A cell is a transition, some modules one after another, and an
+# attention block on each branch. Here is the network at the size that the article uses, with three cells on two, three
+# and four branches:
 
 # %%
 diagrams.trunk()
 
 # %% [markdown]
-# And here is one network of the space that this notebook looks at, the one that a person might draw: parallel modules with
-# a fusion at the end of each cell, and squeeze-and-excitation everywhere.
+# And here is one network of the space that this notebook looks at. A person might draw it: parallel modules with a
+# fusion module at the end of each cell, and on every edge the operation `SE` (squeeze and excitation, explained below).
 
 # %%
 space = SearchSpace.preset(size)
@@ -76,15 +79,16 @@ draw.architecture(by_hand)
 
 # %% [markdown]
 # **What you should see.** From left to right: the stem, then one cell for each number of branches, each with its
-# modules (P parallel, F fusion) and an attention block on every branch; at the end everything flows into branch 0.
+# modules (P parallel, F fusion) and an attention block on every branch; at the end the last fusion adds all branches to
+# branch 0.
 #
-# > **Predict.** In which kind of module are more parameters, in a parallel or in a fusion one? And is the answer the same
-# > for multiply-adds?
+# > **Predict.** Which kind of module has more parameters, the parallel or the fusion one? And which one needs more
+# > multiply-adds?
 #
 # <details><summary>Answer: write yours down first, then click</summary>
 #
-# The parallel one has several times as many parameters, and in multiply-adds it is ahead by more still. The next cell
-# but one prints both, and the text below it says why.
+# The parallel one has several times as many parameters, and in multiply-adds the distance is larger still. The next
+# code cell prints both, and the text below that cell says why.
 #
 # </details>
 #
@@ -94,21 +98,21 @@ draw.architecture(by_hand)
 # slides: Fusion: every branch hears all the others
 # slides: Same shapes in, same shapes out
 #
-# Both take a list with one tensor a branch and return a new list of the same shapes. That is the whole interface, and
-# why one can stand in for the other.
+# Both kinds of module take a list with one tensor per branch, and return a new list of the same shapes. Nothing else is
+# asked of them, so one can stand in the place of the other.
 #
 # $$P(x)_i = x_i + \mathrm{conv}_3\bigl(\mathrm{relu}(\mathrm{conv}_3(x_i))\bigr)$$
 #
 # $$F(x)_i = x_i + \sum_{j>i} \mathrm{up}_{j-i}\bigl(\mathrm{conv}_1(x_j)\bigr) + \sum_{j<i} \mathrm{down}_{i-j}(x_j)$$
 #
 # Here $x_i$ is the map of branch $i$. The parallel module $P$ is the residual block of ResNet, one for each branch: it
-# adds a correction to what came in, so that doing nothing is easy to learn. The fusion module $F$ adds to each branch
-# what all others have: $\mathrm{up}_k$ repeats each pixel $2^k$ times in both directions, and $\mathrm{down}_k$ is
-# $k$ convolutions of 3 × 3 with stride 2, each of which halves height and width. (Where a space normalises, BatchNorm
-# follows each convolution and a ReLU each sum.)
+# adds a correction to its input. A module that has nothing to do only has to learn a correction of zero. The fusion
+# module $F$ adds to each branch what all others have: $\mathrm{up}_k$ repeats each pixel $2^k$ times in both
+# directions, and $\mathrm{down}_k$ is $k$ convolutions of 3 × 3 with stride 2, each of which halves height and width.
+# (In a space with normalisation, BatchNorm follows each convolution, and a ReLU follows each sum.)
 #
-# In the supernet a place holds both, with weights $p + f = 1$ that are learned: $M(x) = p\,P(x) + f\,F(x)$. Deriving
-# keeps the one of the larger weight.
+# In the supernet, the network that holds all candidates, the place of a module holds both. It mixes them with weights
+# $p + f = 1$ that are learned: $M(x) = p\,P(x) + f\,F(x)$. Deriving keeps the module with the larger weight.
 
 # %%
 widths = space.channels[:2]
@@ -124,9 +128,10 @@ for kind in (ParallelModule, FusionModule):
     assert shapes == [tuple(branch.shape) for branch in x]
 
 # %% [markdown]
-# **What you should see.** The same shapes, and a parallel module several times as large: two 3 × 3 convolutions a branch,
-# where a fusion module has one 1 × 1 for each way up in resolution and a 3 × 3 of stride 2 for each step down. In
-# multiply-adds the two are further apart still: the parallel module works on *every* pixel of the finest branch.
+# **What you should see.** Both modules return the same shapes, and the parallel one has several times as many
+# parameters. It has two 3 × 3 convolutions per branch. The fusion module has one 1 × 1 convolution for each way up to a
+# finer resolution, and one 3 × 3 convolution of stride 2 for each step down. In multiply-adds the two are further apart
+# still, because the parallel module works on *every* pixel of the finest branch.
 #
 # ## An attention block
 #
@@ -134,17 +139,19 @@ for kind in (ParallelModule, FusionModule):
 # slides: $U_0 = o_{00}(F_0), \quad U_1 = o_{10}(F_1) + o_{11}(U_0)$
 # slides: The second group hears what the first has found
 #
-# On every branch of a cell stands an attention block. It cuts the channels into K = 2 groups F₀ and F₁, and its
-# **edges** are the arrows of a small graph. Each edge o is searched, three of them a block:
+# On every branch of a cell stands an attention block. It cuts the channels into K = 2 groups F₀ and F₁. Its **edges**
+# are the arrows of a small graph. On each edge stands one operation $o$, which is searched. With two groups a block has
+# three edges:
 #
 # $$U_0 = o_{00}(F_0), \qquad U_1 = o_{10}(F_1) + o_{11}(U_0)$$
 #
 # $$\mathrm{out} = \mathrm{SE}\bigl(x + \mathrm{project}([\,U_0,\ U_1,\ \mathrm{SE}(F_0 + F_1)\,])\bigr)$$
 #
-# Read it from left to right: the first group is gated. The second group is gated too, and hears the result of the
-# first. With $K$ groups, group $i$ has an edge for itself and one for each group before it, which makes
-# $K(K+1)/2$ edges. The last line, with two 1 × 1 convolutions in `project`, is fixed: it puts the groups together again
-# and adds them to what came in.
+# Read it from left to right. The operation $o_{00}$ is applied to the first group, which gives $U_0$. The operation
+# $o_{10}$ is applied to the second group, and $o_{11}$ to the result $U_0$ of the first; their sum is $U_1$. With $K$
+# groups, group $i$ has one edge for itself and one for each group before it, together $K(K+1)/2$ edges. The last line
+# is fixed: `project` (two 1 × 1 convolutions) puts the groups together again, and the result is added to the input $x$
+# of the block. SE is the operation of that name in the table below.
 
 # %%
 diagrams.attention_block()
@@ -162,12 +169,12 @@ diagrams.attention_block()
 # | `none` | nothing; the gate is 0, a cut | – |
 # | `skip_connect` | nothing; the gate is 1, the identity | – |
 # | `sep_conv_3x3`, `dil_conv_3x3` | the map, 3 × 3 around each pixel (`dil`: every second pixel of 5 × 5) | every channel and pixel |
-# | `sep_conv_3x3_spatial`, `dil_conv_3x3_spatial` | the channels' maximum and mean, two maps, the same way | every pixel |
+# | `sep_conv_3x3_spatial`, `dil_conv_3x3_spatial` | two maps, the maximum and the mean over the channels, with the same windows | every pixel |
 # | `SE` (squeeze and excitation) | the mean of each channel over the map | every channel |
 # | `SE_A_M` | the mean and the maximum of each channel | every channel |
-# | `CBAM` | as `SE_A_M`, then a 7 × 7 on the maps so gated | every channel and pixel |
+# | `CBAM` | the same as `SE_A_M`; then a 7 × 7 convolution on the maximum and the mean over the channels of the gated map | every channel and pixel |
 #
-# What do they cost?
+# The next cell shows how many parameters each of them has.
 
 # %%
 costs = measure_costs(space, "parameters")
@@ -177,15 +184,17 @@ edge_channels = space.channels[space.edge_branch[width_row]] // space.groups
 pictures.bars(edge_costs, title=f"one edge, {edge_channels} channels", unit="parameters")
 
 # %% [markdown]
-# **What you should see.** `none` (a cut) and `skip_connect` (the identity) are free, the spatial gates nearly so: they
-# look at only two maps, the channels' maximum and mean. The separable convolutions cost most.
+# **What you should see.** `none` (a cut) and `skip_connect` (the identity) have no parameters. The spatial gates have
+# very few, because they look at only two maps, the maximum and the mean over the channels. The separable convolutions
+# cost most.
 #
 # Every candidate but `none` multiplies its input by a gate, $o_k(x) = x \cdot g_k(x)$. A mixture of them with weights
 # $w_k = \mathrm{softmax}(\beta)_k$ is therefore one multiplication by a mixture of gates,
 #
 # $$\sum_k w_k\, o_k(x) = x \cdot \sum_k w_k\, g_k(x),$$
 #
-# so that the wide map is multiplied once, not nine times. Play with the weights of four candidates:
+# so that the map with its many channels is multiplied once, and not nine times. Play with the weights of four
+# candidates:
 
 # %%
 widgets.mixer(open_split("photos").test[0].clean.read())
@@ -196,8 +205,8 @@ widgets.mixer(open_split("photos").test[0].clean.read())
 # slides: Every choice goes with every other: numbers multiply
 # slides: `none` may not win: it would cut the network
 #
-# Every choice goes with every other choice. `none` may not win an edge (it would silently cut the network), so eight
-# operations are left.
+# Every choice can be combined with every other choice, so the numbers of candidates are multiplied. `none` may not win
+# an edge, because it would cut the network there without a word. So eight operations are left.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -208,9 +217,9 @@ for name in ("smoke", "teach", "lite", "paper"):
     print(f"{name:<6} channels {each.channels}: {count} = {each.count():.1e} networks")
 
 # %% [markdown]
-# **What you should see.** From a million networks (`smoke`) to 10²⁸. `paper` means the sizes of the code that
-# was released with the article. Trying one network a minute, the `teach` space would take about a billion years: nobody
-# tries them all, and 05 and 06 ask what a search really finds.
+# **What you should see.** The spaces hold between a million networks (`smoke`) and 10²⁸ (`paper`, which has the sizes
+# of the code that was released with the article). If one tried one network per minute, the `teach` space would take
+# about a billion years. So nobody can try them all, and notebooks 05 and 06 ask what a search really finds.
 #
 # **Stop here if short of time**, and do exercise 1.
 #
@@ -219,9 +228,9 @@ for name in ("smoke", "teach", "lite", "paper"):
 # slides: Every candidate, at every place, at once
 # slides: Weights by softmax; at the start nearly equal
 #
-# The **supernet** holds every candidate at every place. A row of numbers, α for a module and β for an edge, becomes
-# weights by softmax, and the place returns the weighted mixture. A search moves these weights, and deriving keeps the
-# strongest candidate of each place:
+# The **supernet** holds every candidate at every place. Each place has a row of numbers, called α for a module and β
+# for an edge. A softmax turns the row into weights, and the place returns the mixture of its candidates with these
+# weights. A search changes the numbers, and deriving keeps the candidate with the largest weight at each place:
 
 # %%
 diagrams.supernet_to_network()
@@ -242,8 +251,9 @@ draw.mixture(alpha, beta, space)
 # slides: All weights on one candidate: the supernet *is* the derived network
 # slides: Much research code fails this test
 #
-# If every row has exactly one weight of 1, the supernet must *be* the derived network: same weights, same output.
-# Much research code fails here (notebook 07 shows how), and then searches one thing and derives another.
+# If every row has one weight of 1 and all others are 0, the supernet must *be* the derived network: it has the same
+# weights and gives the same output. The next cell tests this. Much research code fails here (notebook 07 shows how): it
+# searches one network and derives another.
 
 # %%
 chosen = Genotype.random(space, seed)
@@ -269,7 +279,8 @@ assert gap < 1e-5
 # slides: Price each choice once, then add
 # slides: Cost is known before training; quality is not
 #
-# Some hundred random architectures, priced by adding up the measured cost of each choice. No network is built.
+# The next cell draws a few hundred random architectures. The cost of each is the sum of the costs of its choices, which
+# were measured once. No network is built for it.
 
 # %%
 drawn = [Genotype.random(space, seed + k) for k in range(samples)]
@@ -296,9 +307,10 @@ figure.axes[0].scatter(
 figure
 
 # %% [markdown]
-# **What you should see.** A cloud in which parameters and FLOPs agree only roughly: a module of the last cell has many
-# parameters but works on few pixels. "Small" therefore needs a unit. The method adds an **expected cost** to its loss,
-# and the unit is a setting (`complexity_unit`).
+# **What you should see.** A cloud in which parameters and FLOPs agree only roughly. A module of the last cell, for
+# example, has many parameters but works on few pixels. So whoever calls a network small must say in which unit. The
+# method adds an **expected cost** to its loss: the mean cost of the networks that one draws with the weights as
+# probabilities. Its unit is a setting (`complexity_unit`).
 #
 # Build your own, and watch the price:
 
@@ -308,8 +320,8 @@ widgets.genotype_editor(by_hand)
 # %% [markdown]
 # ## Exercises
 #
-# **1. Count.** A space has `modules` places for a module, each of one of two kinds, and `edges` edges, each with one of the
-# operations. How many architectures does it hold?
+# **1. Count.** A space has `modules` places for a module, each of one of two kinds, and `edges` edges, each with one of
+# the operations. How many architectures does it hold? If `allow_none` is false, `none` may not stand on an edge.
 #
 # *Why it matters.* Whoever knows the size of a space knows what cannot be tried, and how small a share of it any
 # search has seen.
@@ -328,10 +340,12 @@ def my_count(modules, edges, operations, allow_none):
 checks.count_space(my_count)
 
 # %% [markdown]
-# **2. A gated edge.** Write the relaxed edge of this notebook. Every logit must get a gradient.
+# **2. A gated edge.** Write the mixture from *Nine operations, all of them gates* as a function: the softmax of
+# `logits` gives the weights, and `x` is multiplied by the mixture of what the `gates` return. Every logit must get a
+# gradient.
 #
-# *Why it matters.* This line is the whole idea of a differentiable search. An `argmax` or a `.detach()` in it leaves a
-# search that runs and learns nothing.
+# *Why it matters.* This line is the whole idea of a differentiable search. With an `argmax` or a `.detach()` in it, the
+# search runs but learns nothing.
 
 
 # %% tags=["exercise", "exercise:gated_edge"]
@@ -347,11 +361,11 @@ def my_edge(x, gates, logits):
 checks.gated_edge(my_edge)
 
 # %% [markdown]
-# **3. Expected cost.** What will all edges together cost, if each is drawn with its weights as probabilities? A tensor
-# with a gradient, so that a search can be told to be cheap.
+# **3. Expected cost.** Each edge draws its operation with the softmax weights of its row as probabilities. What do all
+# edges together cost on average? Return a tensor with a gradient, so that a search can make it smaller.
 #
-# *Why it matters.* A price that is looked up by position and not by name rewards the wrong operation, and no curve
-# shows it (pitfall 5 of notebook 07).
+# *Why it matters.* If a price is looked up by position and not by name, the search is rewarded for the wrong operation,
+# and no curve shows it (pitfall 5 of notebook 07).
 
 
 # %% tags=["exercise", "exercise:expected_cost"]
@@ -372,14 +386,16 @@ checks.expected_cost(my_expected_cost)
 # slides: Space, size and prices are facts
 # slides: Which network derains *well* is still open
 #
-# The space, its size and its prices are facts; you have checked that supernet and derived network agree where they
-# must. Nothing here says which architecture derains *well*: cost is known before training, quality is not.
+# The space, its size and its costs are facts. You have also checked that the supernet and the derived network agree
+# where they must. Nothing here says which architecture derains *well*: the cost is known before training, the quality
+# is not.
 #
 # ## Summary
 #
-# * Two kinds of module, nine gates; some 6 · 10¹⁴ networks at `teach` size, 10²⁸ at `paper` size.
-# * The supernet mixes all candidates; one-hot rows make it the derived network.
-# * Costs are looked up by name and added; their expectation has a gradient.
+# * The space has two kinds of module and nine gates. It holds some 6 · 10¹⁴ networks at `teach` size, 10²⁸ at `paper`
+#   size.
+# * The supernet mixes all candidates. With a single weight of 1 in each row it is the derived network.
+# * Costs are looked up by name and added. The expected cost has a gradient.
 #
 # **Next**: 03 bilevel search. **Or try** `size = "paper"`, and look where the parameters go.
 #

@@ -6,7 +6,7 @@ size = "teach"  # space and settings to start from: smoke, teach, lite or paper
 seed = 0  # weights, logits, batches and the division of scenes follow from it
 order = "first"  # hypergradient: first, finite-difference or exact
 epochs = 8  # of the search
-steps = 30  # steps an epoch
+steps = 30  # steps per epoch
 complexity_weight = 0.01  # lambda, what cost is worth
 replayed = False  # True: no search here, show the one that the package brings
 
@@ -29,9 +29,9 @@ from manas_lite.runs.record import read_log
 # slides: The search runs in a process of its own
 # slides: Cut it: it continues
 #
-# A search of this size takes minutes. It runs in a process of its own, continues if it was cut, and waits for you at
-# the end of this notebook. With your Drive mounted (the folded cell above) a Colab continues it even on another machine,
-# tomorrow.
+# A search of this size takes minutes. The next cell starts it in a process of its own, and the end of this notebook
+# waits for it. If the search is interrupted, it continues when you run the cell again. On Colab with your Drive mounted
+# (by the folded cell above) this works even on another machine the next day.
 
 # %%
 warmup = min(max(1, epochs // 4), SearchSettings.preset(size).warmup)
@@ -62,20 +62,21 @@ assert not shared
 # slides: Gradients: all candidates at once
 #
 # * **Reinforcement learning** (Zoph and Le, 2017): a controller writes down an architecture, the network is trained to
-#   its end, and its accuracy is the reward. It worked, with hundreds of GPUs for weeks: every trial starts from nothing.
-# * **Evolution** (Real et al., 2019): keep a population, change one choice of a good member, drop the oldest. Simpler,
-#   about as good, and as dear.
+#   its end, and its accuracy is the reward. It worked, but it took hundreds of GPUs for weeks, because every trial
+#   starts from nothing.
+# * **Evolution** (Real et al., 2019): the search keeps a population of architectures, changes one choice of a good
+#   member, and drops the oldest one. It is simpler, about as good, and as expensive.
 # * **One-shot** (Pham et al., 2018; Bender et al., 2018): one *supernet* holds all candidates, and an architecture
-#   borrows its weights from it. A trial now costs seconds. The price: the borrowed weights may rank architectures
-#   wrongly (notebook 05).
+#   borrows its weights from it. A trial now costs seconds. But the borrowed weights may rank architectures wrongly
+#   (notebook 05).
 # * **Differentiable** (DARTS, Liu et al., 2019): mix all candidates with learned weights and descend along the gradient
 #   of the mixture. That is what you see here.
-# * **Under constraints** (MnasNet, ProxylessNAS, 2019; Once-for-All, 2020): time on the phone is part of the goal, as
-#   the price λ and the budget are in this kit.
-# * **Zero-cost** (Mellor et al., 2021; Abdelfattah et al., 2021): score an untrained network in one pass. Fast, and often
-#   little better than counting parameters.
-# * **The doubt** (Li and Talwalkar, 2019; Yu et al., 2020): random search with the same effort is hard to beat. Every
-#   claim since then has to show it; so does this course, in 05 and 06.
+# * **Under constraints** (MnasNet, ProxylessNAS, 2019; Once-for-All, 2020): the time that the network takes on a phone
+#   is a part of the goal. In this kit the weight λ of the cost (below) and the budget (notebook 11) do this.
+# * **Zero-cost** (Mellor et al., 2021; Abdelfattah et al., 2021): an untrained network gets a score in one pass. This
+#   is fast, and often little better than counting parameters.
+# * **The doubt** (Li and Talwalkar, 2019; Yu et al., 2020): random search with the same effort is hard to beat. Since
+#   then, whoever claims that a search is good has to compare it with random search. This course does so, in 05 and 06.
 #
 # ## Two losses, two kinds of numbers
 #
@@ -83,24 +84,25 @@ assert not shared
 # slides: The architecture is judged after them: $\min_a L_{\mathrm{val}}(w^*(a), a)$
 # slides: DARTS follows the weights for *one* step
 #
-# The network's weights $w$ should fit the training scenes. The architecture $a = (\alpha, \beta)$ should be good **once
-# the weights have followed it**, on scenes that the weights have not seen:
+# The network's weights $w$ should fit the training scenes: their loss is $L_{\mathrm{train}}$. The architecture
+# $a = (\alpha, \beta)$ should be good **after the weights have been trained for it**, on scenes that the weights have
+# not seen. The loss on those scenes is $L_{\mathrm{val}}$:
 #
 # $$\min_a\ L_{\mathrm{val}}\bigl(w^*(a),\, a\bigr) \qquad\text{where}\qquad
 # w^*(a) = \arg\min_w\ L_{\mathrm{train}}(w, a)$$
 #
-# This is a *bilevel* problem: one minimisation stands inside another. Why not minimise both with one loss on all scenes?
-# Because then the architecture would be chosen that fits the training scenes best, and a larger network always fits
-# them better. Choosing on other scenes is what validation is for.
+# This is a *bilevel* problem: one minimisation stands inside another. Why not minimise over both with one loss on all
+# scenes? Then the search would choose the architecture that fits the training scenes best, and a larger network always
+# fits them better. To avoid this, the architecture is chosen on other scenes, as in any validation.
 #
-# So the scenes are halved, and two kinds of step take turns:
+# So the training scenes are divided into two halves, and two kinds of step take turns:
 
 # %%
 diagrams.bilevel_loop()
 
 # %% [markdown]
-# Training the weights to the end for every small change of $a$ would take years. **DARTS** takes one step in their
-# place:
+# Training the weights to the end for every small change of $a$ would take years. **DARTS** replaces this training by a
+# single step of gradient descent, with step size $\xi$:
 #
 # $$w' = w - \xi\, \nabla_w L_{\mathrm{train}}(w, a)$$
 #
@@ -127,52 +129,55 @@ diagrams.bilevel_loop()
 #
 # The matrix of second derivatives has as many rows as $a$ has numbers and as many columns as $w$: far too large to
 # write down. But only its product with **one vector** $v$ is needed. Such a product is the derivative of
-# $\nabla_a L_{\mathrm{train}}$ when $w$ moves along $v$, and that can be had in two ways. Differentiate twice (`exact`:
-# the gradient of the number $v^\top \nabla_w L_{\mathrm{train}}$ with respect to $a$). Or compare two points a little
-# ahead of $w$ and behind it (`finite-difference`):
+# $\nabla_a L_{\mathrm{train}}$ when $w$ moves along $v$. There are two ways to compute it. The first is to
+# differentiate twice (`exact`): take the gradient of the number $v^\top \nabla_w L_{\mathrm{train}}$ with respect to
+# $a$. The second is to compare two points, one a little ahead of $w$ and one a little behind it (`finite-difference`):
 #
 # $$\frac{\partial^2 L_{\mathrm{train}}}{\partial a\, \partial w}\, v \approx
 # \frac{\nabla_a L_{\mathrm{train}}(w + \varepsilon v, a) - \nabla_a L_{\mathrm{train}}(w - \varepsilon v, a)}
 # {2\varepsilon}, \qquad \varepsilon = \frac{r}{\lVert v \rVert}$$
 #
-# Dividing the radius $r$ by the length of $v$ makes the two points equally far apart whatever the size of the gradient.
-# **First order** takes $\xi = 0$: the weights stand still, $w' = w$, and the second term is gone.
+# Here $r$ is a small number, the radius. It is divided by the length of $v$, so the two points are always equally far
+# apart, however large the gradient is. **First order** takes $\xi = 0$: the weights stand still, $w' = w$, and the
+# second term is gone.
 #
-# | order | gradient | passes |
+# | order | gradient | passes through the network |
 # |---|---|---|
 # | `first` | $\nabla_a L_{\mathrm{val}}(w, a)$: as if $w$ did not follow | 1 |
-# | `finite-difference` | the formula above, at $w'$ | 4 |
-# | `exact` | the same, its second term by differentiating twice | 2, one of them differentiated twice |
+# | `finite-difference` | both terms, the second by the formula above | 4 |
+# | `exact` | both terms, the second by differentiating twice | 2, one of them differentiated twice |
 
 # %%
 diagrams.hypergradients()
 
 # %% [markdown]
-# On ReLU networks prefer `exact` of the two: two points a finite ε apart may lie on different pieces of the network. The
-# real search unrolls the step of its own optimiser, which need not be plain gradient descent as here.
+# For networks with ReLU, `exact` is the better one of these two. Such a network consists of pieces with kinks between
+# them, and the two points of the finite difference may lie on different pieces. In the real search the one step is a
+# step of the optimiser that trains the weights. It need not be plain gradient descent as here.
 #
 # ## A toy with a known answer
 #
 # slides: One weight, one architecture number, best $a = 1$
 # slides: First order takes $w$ as if it stood still
 #
-# One weight, one architecture number (the example of the DARTS paper), from $w = -2$, $a = 2$:
+# The example of the DARTS paper has one weight $w$ and one architecture number $a$. They start at $w = -2$, $a = 2$:
 #
 # $$L_{\mathrm{train}} = w^2 - 2aw + a^2 \qquad\qquad L_{\mathrm{val}} = aw - 2a + 1$$
 #
-# $L_{\mathrm{train}} = (w - a)^2$, so the best weight is $w^*(a) = a$. Put in, $L_{\mathrm{val}} = a^2 - 2a + 1 = (a - 1)^2$,
-# which is smallest at **a = 1**.
+# $L_{\mathrm{train}} = (w - a)^2$, so the best weight is $w^*(a) = a$. Put into the other loss, this gives
+# $L_{\mathrm{val}} = a^2 - 2a + 1 = (a - 1)^2$, which is smallest at **a = 1**.
 #
-# Do the derivation above once by hand for this toy: $\nabla_w L_{\mathrm{train}} = 2w - 2a$, so
-# $w' = w - \xi(2w - 2a)$ and $\partial w'/\partial a = 2\xi$. With $\nabla_{w'} L_{\mathrm{val}} = a$ the whole gradient
-# is $(w' - 2) + 2\xi a$. The second summand is what first order leaves out.
+# Do the derivation above once by hand for this toy: $\nabla_w L_{\mathrm{train}} = 2w - 2a$, so $w' = w - \xi(2w - 2a)$
+# and $\partial w'/\partial a = 2\xi$. With $\nabla_{w'} L_{\mathrm{val}} = a$ the whole gradient is
+# $(w' - 2) + 2\xi a$. First order leaves out the second term, $2\xi a$.
 #
-# > **Predict.** First order believes that w stands still, so that ∂L_val/∂a = w − 2. Where does it come to rest?
+# > **Predict.** First order assumes that w stands still, so that its gradient is ∂L_val/∂a = w − 2. At which values of
+# > w and a does it stop moving?
 #
 # <details><summary>Answer: write yours down first, then click</summary>
 #
-# It rests where its own gradient is zero: at w = 2. The weight follows a, so a = 2 as well. There L_val is 1, while at
-# (1, 1) it would be 0.
+# It stops where its own gradient is zero: at w = 2. The weight follows a, so a = 2 as well. At this point (2, 2) the
+# loss L_val is 1, while at (1, 1) it is 0.
 #
 # </details>
 
@@ -186,18 +191,19 @@ pictures.phase_plane(paths)
 
 # %% [markdown]
 # **What you should see.** First order ends at (2, 2), where ∂L_val/∂a = w − 2 vanishes although L_val is 1 there and
-# only 0 at the star. The two others end at (1, 1), one upon the other. A cheap gradient can rest at a wrong place: not
-# a matter of learning rate or patience.
+# only 0 at the star. The two others end at (1, 1), and their paths lie on top of each other. So a cheap gradient can
+# stop at a wrong place. A smaller learning rate or more steps would not help.
 #
-# Move ξ: at 0 it is first order again; is there a value that is best?
+# Move ξ with the slider. At ξ = 0 you see first order again. Is there a value that is best?
 
 # %%
 widgets.toy_step()
 
 # %% [markdown]
-# **What you should see.** The path rests where a = 2 / (1 + 2ξ): at 2 for ξ = 0, at 1 for ξ = 0.5, at 2/3 for ξ = 1. The
-# toy flatters ξ = 0.5: L_train is so curved that *one* step of that size lands on w*(a) exactly. On a network no ξ does;
-# one unrolled step is a better guess than none, not the answer, and too large a ξ overshoots.
+# **What you should see.** The path stops where a = 2 / (1 + 2ξ): at 2 for ξ = 0, at 1 for ξ = 0.5, at 2/3 for ξ = 1. So
+# ξ = 0.5 is best here, but this is special to the toy: one step of that size leads exactly to w*(a). For a real network
+# no ξ does that. One step is a better guess than none, but it is not the answer, and with too large a ξ the search goes
+# too far. The next cell prints where the three paths end.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -212,8 +218,9 @@ for path in paths:
 # slides: `(p - n) / 2 * eps` *multiplies* by ε
 # slides: The second-order term is gone, and nothing complains
 #
-# Several public implementations divide like this: `(p - n) / 2 * eps`. Python reads that from left to right, so that
-# it *multiplies* by ε. With a small ε the second-order term is all but gone, and nothing complains.
+# Let `p` and `n` be the gradients $\nabla_a L_{\mathrm{train}}$ at the point ahead and at the point behind. Several
+# public implementations write the finite difference as `(p - n) / 2 * eps`. Python reads that from left to right, so it
+# *multiplies* by ε. With a small ε the second-order term then nearly vanishes, and there is no error message.
 
 
 # %%
@@ -228,27 +235,31 @@ wrong = toy.descend(gradient=buggy, label="finite difference, precedence bug")
 pictures.phase_plane([paths[0], paths[1], wrong])
 
 # %% [markdown]
-# **What you should see.** The buggy path goes straight to where first order ends: more than twice the work, and the wrong
-# answer. Exercise 2 has you write it right.
+# **What you should see.** The buggy path goes straight to where first order ends: it does several times the work of
+# first order, and gives the same wrong answer. In exercise 2 you write the line correctly.
 #
-# **Stop here if short of time**: the search goes on alone.
+# **Stop here if short of time**: the search goes on without you.
 #
 # ## The loss of the architecture
 #
 # slides: **Entropy**: decide, so that deriving loses little
 # slides: **Complexity**: the expected cost, λ times
 #
-# Besides the images' losses, the architecture step has two terms of its own. **Entropy** pushes each weight $p$ to 0 or
-# 1, so that deriving loses little; it is a mean over all $n$ weights of a table of logits:
+# Besides the loss on the images, the architecture step has two terms of its own. **Entropy** pushes each weight $p$
+# towards 0 or 1, so that deriving loses little. It is the mean over all $n$ weights of a table, such as that of α:
 #
 # $$R(\alpha) = \frac1n \sum_p H(p), \qquad H(p) = -\,p \log_{10} p - (1 - p) \log_{10}(1 - p)$$
 #
-# **Complexity** is what the network would cost on average if each place drew its candidate with its weights as
-# probabilities, as a share of the most expensive network, λ times:
+# **Complexity** is the expected cost of notebook 02: what the network would cost on average, if each place drew its
+# candidate with its weights as probabilities. It is a share of the cost of the most expensive network:
 #
 # $$C(\alpha, \beta) = \frac{c_0 + \sum_{\text{places}} \sum_k w_k\, c_k}{c_{\max}}$$
 #
-# Entropy written by hand breaks:
+# Here $c_k$ is the cost of candidate $k$ at a place and $w_k$ its weight, $c_0$ is the cost of everything that is not
+# searched, and $c_{\max}$ the cost of the most expensive network. $C$ enters the loss with the factor λ.
+#
+# If one writes the formula of the entropy into code as it stands, it breaks. The next cell shows where, for two logits
+# with a growing gap between them:
 
 
 # %%
@@ -263,16 +274,17 @@ for gap in (1.0, 10.0, 20.0, 200.0):
     print(f"gap {gap:5.0f}:  by hand {by_hand(logits).sum().item():10.3g}   kit {stable:10.3g}")
 
 # %% [markdown]
-# **What you should see.** From a gap of about 17 on, float32 cannot tell 1 − p from 0: 0 · log 0 is NaN, and the first
-# NaN ends a search. Learned logits do get there.
+# **What you should see.** From a gap of about 17 on, float32 has no number for 1 − p but 0. Then 0 · log 0 is NaN, and
+# the first NaN ends a search. Logits can reach such gaps while a search learns. The kit's own form stays finite.
 #
 # ## The search
 #
 # slides: First the weights alone, then both in turn
 # slides: Watch entropy, skip share, expected cost
 #
-# Now wait for it. Each step first moves α and β on one half of the training scenes, then the weights on the other
-# half; the first epochs, up to the dotted line below, move the weights alone.
+# Now wait for the search that you started. In each step α and β move first, on one half of the training scenes. Then
+# the weights of the network move, on the other half. In the first epochs, up to the dotted line in the figure below,
+# only the weights of the network move.
 
 # %%
 if replayed:
@@ -289,21 +301,30 @@ print(f"{taken} steps; the genotype is {genotype.id}")
 draw.search_curves(log, genotype.space)
 
 # %% [markdown]
-# **What you should see**, from top to bottom, on one axis of steps. The loss falls. α and β lie still until the dotted
-# line and then part. The entropy of the rows (the usual one, scaled to 1; the loss averages yes-or-no entropies instead)
-# falls from 1, undecided, towards 0. Expected cost is pulled down by λ and up by the images' loss: with a small λ it may
-# rise. **Skip share**: watch it. A search in which `skip_connect` takes over has collapsed; the kit stops such a search
-# and keeps the last healthy epoch. The lowest panel, a dot an epoch after the dotted line: the curvature of L_val in the
-# architecture, the one of the largest *size*, with its sign. In long searches a size that keeps growing foretells a
-# collapse (Zela et al.); so short a search says little.
+# **What you should see**, from top to bottom, over the same steps:
 #
-# Play it back: the same network, thickness is weight.
+# * **Loss**: faint for each step, as a line for the running mean. It jumps from step to step, because each step sees
+#   other pictures. Its mean falls slowly.
+# * **α and β**, the next panels. They stand still until the dotted line, and then move apart.
+# * **Shares**, one panel with three kinds of curve:
+#   * *Entropy* of the rows: it falls from 1 (undecided) towards 0 (decided). This is the usual entropy, scaled to 1; the
+#     loss above averages yes-or-no entropies instead.
+#   * *Expected cost*: λ pulls it down, and the loss on the images pulls it up, so with a small λ it may rise. In the
+#     search that comes with the package it rises from 0.75 to 0.94, because all modules become parallel, the more
+#     expensive kind.
+#   * *Skip share*: watch it. A search in which `skip_connect` takes over has collapsed. The kit stops such a search and
+#     keeps the last healthy epoch.
+# * **Curvature**, the lowest panel, with one dot per epoch after the dotted line. The second derivatives of L_val with
+#   respect to the architecture are a matrix, the *Hessian*; the dot is its eigenvalue of the largest size, with its sign. If its size
+#   keeps growing in a long search, a collapse is likely (Zela et al.). In a search as short as this one it says little.
+#
+# The next cell plays the search back, epoch by epoch. A thicker line has a larger weight.
 
 # %%
 widgets.replay(log, genotype.space)
 
 # %% [markdown]
-# And what it derives, an operation an edge:
+# And this is the architecture that the search derives, with one operation on each edge:
 
 # %%
 draw.architecture(genotype)
@@ -314,7 +335,9 @@ draw.architecture(genotype)
 # slides: Largest weight against the second
 # slides: Where they are close, another seed chooses otherwise
 #
-# The largest weight of each row against the second: where they are close, another seed may choose otherwise.
+# How far is the largest weight of a row ahead of the second largest? Where the two are close, another seed may choose
+# otherwise. The next cell takes the mean of this difference, for all modules and for all edges: 1 is fully decided, 0
+# is a tie.
 
 # %%
 last = reports[-1]
@@ -329,11 +352,12 @@ pictures.bars(margins, title="mean margin of the winner over the second", unit="
 # %% [markdown]
 # ## Exercises
 #
-# **1. Entropy that survives.** $H(p) = -p \log_{10} p - (1 - p) \log_{10}(1 - p)$ for each number $p$ of a softmax along
-# the last axis. Its value *and its gradient* must be finite at logits of ±200. `torch.log_softmax` gives log p. What gives
-# log(1 − p)?
+# **1. Entropy that survives.** Compute $H(p) = -p \log_{10} p - (1 - p) \log_{10}(1 - p)$ for each number $p$ of a
+# softmax along the last axis. The values *and their gradients* must be finite at logits of ±200. `torch.log_softmax`
+# gives log p safely. Find an expression for log(1 − p) that is as safe.
 #
-# *Why it matters.* The first NaN ends a search, and this one appears only after hours, when the search has decided.
+# *Why it matters.* The first NaN ends a search. This one appears only when the search has decided, which may be after
+# hours.
 
 
 # %% tags=["exercise", "exercise:binary_entropy"]
@@ -352,16 +376,16 @@ def my_entropy(logits):
 checks.binary_entropy(my_entropy)
 
 # %% [markdown]
-# **2. The DARTS step.** By finite difference, for one weight and one architecture number. `d` holds four functions of
-# (w, a): `d.train_w` is ∂L_train/∂w, and so on. With v = ∂L_val/∂w at w', ε = radius / |v|, p = ∂L_train/∂a at (w + εv)
-# and n = ∂L_train/∂a at (w − εv):
+# **2. The DARTS step.** Write the gradient by finite difference, for one weight and one architecture number. `d` holds
+# four functions of (w, a): `d.train_w` is ∂L_train/∂w, `d.val_a` is ∂L_val/∂a, and so on. Let v = ∂L_val/∂w at w',
+# ε = radius / |v|, p = ∂L_train/∂a at (w + εv) and n = ∂L_train/∂a at (w − εv). Then:
 #
 # ```
 # dL_val/da = [∂L_val/∂a at w'] − ξ (p − n) / (2ε)
 # ```
 #
-# *Why it matters.* Several public implementations have this very line wrong, and train on. You will recognise it at
-# once.
+# *Why it matters.* Several public implementations have a mistake in this line, and their training runs on all the same.
+# After this exercise you will recognise it at once.
 
 
 # %% tags=["exercise", "exercise:darts_step"]
@@ -380,12 +404,12 @@ def my_darts_step(w, a, xi, d, radius):
 checks.darts_step(my_darts_step)
 
 # %% [markdown]
-# **3. The skip share.** The mean weight that `skip_connect` has over all edges: one column of the softmax of β, averaged.
-# (Two lines.)
+# **3. The skip share.** Compute the mean weight of `skip_connect` over all edges: one column of the softmax of β,
+# averaged. (Two lines.)
 #
-# *Why it matters.* It is the alarm of a differentiable search. A skip has no weights to train and so is the best
-# candidate of an untrained network; when its share climbs towards 1, the search has collapsed, and its loss still
-# falls.
+# *Why it matters.* It is the alarm of a differentiable search. A skip has no weights to train, and so is the best
+# candidate as long as the other candidates are untrained. When its share climbs towards 1, the search has collapsed,
+# while its loss still falls.
 
 
 # %% tags=["exercise", "exercise:skip_share"]
@@ -406,15 +430,16 @@ checks.skip_share(my_skip_share)
 # slides: Gradients do decide
 # slides: That the decisions are *good*, no curve here shows
 #
-# Gradients do decide: entropy falls, and weights move away from their start. That the *decisions* are good is not
-# shown by any curve here. One search, one seed, a few hundred steps on 20 photographs: another seed will choose other
-# operations on many edges, and the networks may be equally good. Notebook 04 trains the result, 06 asks the question
-# with seeds.
+# Gradients do decide: the entropy falls, and the weights move away from their start. But no curve here shows that the
+# *decisions* are good. This is one search with one seed and a few hundred steps on 20 photographs. Another seed will
+# choose other operations on many edges, and the networks may be equally good. Notebook 04 trains the result; notebook
+# 06 compares several seeds.
 #
 # ## Summary
 #
-# * Bilevel: the architecture is judged after the weights have followed; first order ignores that they do.
-# * Entropy and cost terms need stable forms; a search is watched by entropy, skip share and cost.
+# * The problem is bilevel: the architecture is judged after the weights have been trained for it. First order ignores
+#   that the weights follow.
+# * The entropy needs a stable form. Watch three numbers of a search: entropy, skip share and expected cost.
 #
 # **Next**: 04 derive and retrain. **Or try** `order = "exact"` with another `name`, or `complexity_weight = 0.1` with a third.
 #

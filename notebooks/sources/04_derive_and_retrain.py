@@ -6,7 +6,7 @@ retrain_name = "searched"  # the first training's name; other settings need anot
 size = "teach"  # retraining settings to start from: smoke, teach, lite or paper
 seed = 0  # initial weights and batches of the retraining
 epochs = 8  # of each retraining
-steps = 100  # steps an epoch
+steps = 100  # steps per epoch
 scored = 4  # validation and test scenes on which networks are judged; 0: all
 
 # %% tags=["imports"]
@@ -27,13 +27,14 @@ from manas_lite.runs.record import write_json
 # %% [markdown]
 # ## From files
 #
-# A search ends with two things on disk. The **genotype** is a small text file: a name for every module and every edge. The
-# **supernet's weights** are large: they hold every candidate at every place, trained together. Which of the two is the
-# *result* of the search? Most articles print the genotype, train it anew, and report that training. This notebook shows why,
-# with one search and three numbers that are often mistaken for one another.
+# A search ends with two things on disk. The **genotype** is a small text file: a name for every module and every edge.
+# The **supernet's weights** are a large file: they hold every candidate at every place, trained together. Which of the
+# two is the *result* of the search? Most articles print the genotype, train its network anew, and report the score of
+# that training. This notebook shows why. It looks at one search, and at three scores of it that are often taken for one
+# another.
 #
-# It starts from these files. On Colab each notebook has a machine of its own, so keep your runs on your Drive: the folded
-# cell above sees to it.
+# The notebook starts from the files that a search has left. On Colab each notebook has a machine of its own, so keep
+# your runs on your Drive: the folded cell above does this.
 
 # %%
 run = course.find_run(runs_dir, search_name, made_by="03", needs="genotype.json")
@@ -54,9 +55,10 @@ draw.architecture(genotype)
 # slides: Multi-to-one against one-to-one
 #
 # The derived network is trained twice, from the same initial weights, on the same number of images a step: once with
-# **multi-to-one** scenes (all rains of a scene together, the internal loss on), once **one-to-one** (every rainy
-# picture on its own). They run one after the other, in processes of their own. The second starts when the first is done,
-# further down: run that cell, and do the exercises meanwhile.
+# **multi-to-one** scenes (all rains of a scene together, with the internal loss), and once **one-to-one** (every rainy
+# picture on its own). The two trainings run one after the other, in processes of their own. The next cell starts the
+# first. A cell further down, under *The trainings*, waits for the first and starts the second: run it, and do the
+# exercises meanwhile.
 
 # %%
 settings = {
@@ -78,36 +80,39 @@ job = course.background(
 # slides: What is left was never trained to work alone
 # slides: Mixed, derived, retrained: three numbers
 #
-# The supernet was trained as a *mixture*. Deriving keeps one candidate a place and throws the others away, so the
-# network that is left has weights that were never trained to work alone. Three ways to judge the same search:
+# The supernet was trained as a *mixture*. Deriving keeps one candidate per place and throws the others away. The
+# network that is left has weights that were never trained to work alone. How much worse it is than the mixture is
+# called the **discretisation gap**. There are three ways to judge the same search:
 #
 # 1. the supernet as it is, all candidates mixed;
 # 2. **derived**, with the weights it inherits;
 # 3. derived and **retrained** from scratch.
 #
-# What can be lost between 1 and 2? Look at one edge. Its candidates are gates, and the supernet multiplies a map $x$ by
-# the mixture of them; deriving puts the winner $k$ in the mixture's place:
+# What can be lost between 1 and 2? Look at one edge. Its candidates are gates $g_j$ with weights $w_j$, and the
+# supernet multiplies a map $x$ by their mixture. Deriving puts the gate $k$ with the largest weight in the place of the
+# mixture:
 #
 # $$x \cdot \sum_j w_j\, g_j(x) \quad\longrightarrow\quad x \cdot g_k(x), \qquad k = \arg\max_j w_j$$
 #
-# Suppose two gates with weights 0.55 and 0.45. One lets everything pass, $g_1 = 1$, the other nothing, $g_2 = 0$. The
-# mixture dims its input to 55 %, and every layer behind it has learned to live with that. After the cut the input comes in
-# full: nearly twice as bright as ever seen in training. With weights of 0.99 and 0.01 it would be 1 % brighter, and nobody
-# would notice. In general, let $e_k$ be the row with a 1 at place $k$. To first order the loss changes by
+# Suppose there are two gates with weights 0.55 and 0.45. One lets everything pass, $g_1 = 1$, the other nothing,
+# $g_2 = 0$. The mixture multiplies its input by 0.55, and every layer behind it has been trained with that. After
+# deriving, the input is multiplied by 1: the values are nearly twice as large as any seen in training. With weights of
+# 0.99 and 0.01 they would be 1 % larger, and that would hardly matter. In general, let $w$ be the row of weights, and
+# $e_k$ the row with a 1 at place $k$ and 0 elsewhere. To first order the loss changes by
 #
 # $$L(e_k) - L(w) \approx \nabla_w L \cdot (e_k - w),$$
 #
-# a product of two factors. The second is small where the row is **decided**. The first is small where the choice does not
-# **matter**. A gap can therefore be small for a good reason, or because nothing was at stake: the number alone does not say
-# which.
+# This is a product of two factors. The second factor is small if the row is **decided**. The first factor is small if
+# the choice does not **matter** for the loss. So a small gap can mean that the search has decided well, or only that
+# the choice was not important. The gap alone does not tell you which.
 #
 # > **Predict.** Order the three by PSNR. Is 2 above or below the rainy input?
 #
 # <details><summary>Answer: write yours down first, then click</summary>
 #
-# Retrained is far ahead. With the search that the package brings: rainy input 20.70 dB, mixed 22.42, derived 22.37,
-# retrained 26.47. Number 2 is above the input there, since that search ended decided; after a search of three epochs
-# it may lie below.
+# The retrained network is far ahead. With the search that the package brings, the rainy input has 20.70 dB, the mixture
+# 22.42, the derived network 22.37, and the retrained one 26.47. There the derived network (number 2) is above the
+# input, because that search ended decided. After a search of three epochs it may be below.
 #
 # </details>
 
@@ -126,25 +131,28 @@ for name, net in (("supernet, mixed", supernet), ("derived, inherited", inherite
 print({name: round(value, 2) for name, value in psnr.items()})
 
 # %% [markdown]
-# **What you should see.** A supernet above the input, and beside it a derived network. The difference of the two is the
-# gap. In the search that comes with the package it is 0.05 dB, next to nothing. The more undecided a search ended, the more
-# is thrown away: try a search with `epochs = 3`, and another `name`, in 03.
+# **What you should see.** The supernet is above the rainy input, and the derived network is close to the supernet.
+# Their difference is the gap. In the search that comes with the package it is 0.05 dB, nearly nothing. The more
+# undecided a search ended, the more is thrown away. To see this, run a search with `epochs = 3` and another `name` in
+# notebook 03.
 #
 # ### Why the statistics are measured anew
 #
 # slides: The running statistics are those of the *mixture*
 # slides: The network that is left has others: measure them again
 #
-# One line above was `update_bn`. **BatchNorm**, where a space has it, keeps a running mean $\mu$ and variance
-# $\sigma^2$ of each channel, and in use it computes
+# One line of the last cell was `update_bn`. **BatchNorm**, in spaces that have it, keeps a running mean $\mu$ and a
+# running variance $\sigma^2$ of each channel. In use it turns a value $z$ into
 #
 # $$y = \gamma\, \frac{z - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta .$$
 #
-# In the supernet $z$ came from a mixture. In the derived network it comes from one candidate, with another mean and another
-# variance, while $\mu$ and $\sigma^2$ are still those of the mixture. The weights may be perfect and the output is off all
-# the same. The cure is cheap: send some training batches through the derived network, change no weight, and let it count
-# again. Whoever forgets it measures the gap of the *statistics* and calls it the gap of the search. A small example, with
-# one channel of a mixture of two candidates:
+# Here $\gamma$ and $\beta$ are two learned numbers per channel (this $\beta$ has nothing to do with the edges), and
+# $\epsilon$ is a tiny constant. In the supernet $z$ came from a mixture. In the derived network it comes from one
+# candidate, with another mean and another variance, while $\mu$ and $\sigma^2$ are still those of the mixture. Even
+# with perfect weights the output is then wrong. The cure is cheap: send some training batches through the derived
+# network, change no weight, and let it measure $\mu$ and $\sigma^2$ again. Whoever forgets this finds a gap that comes
+# from old statistics, and thinks that it comes from the search. Here is a small example, with one channel of a mixture
+# of two candidates:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -159,9 +167,10 @@ for name, y in {"statistics of the mixture": stale, "measured anew": norm.eval()
     print(f"{name:<26} mean {y.mean():z.1f}, deviation {y.std():.1f}")  # z: never "-0.0"
 
 # %% [markdown]
-# **What you should see.** With the mixture's statistics the output is shifted and too flat; measured anew it has mean 0 and
-# deviation 1, as all later layers expect. Most of the kit's own spaces have `norm = "none"` (only `paper` has BatchNorm), so
-# nothing changes there. The call stands here because it must not be forgotten where there is one.
+# **What you should see.** With the mixture's statistics the mean of the output is not 0 and its deviation is below 1.
+# Measured anew, they are 0 and 1, as all later layers expect. Most of the kit's own spaces have `norm = "none"` (only
+# `paper` has BatchNorm), and there the call changes nothing. It stands in this notebook because a space with BatchNorm
+# needs it.
 #
 # ## How decided was it?
 #
@@ -169,7 +178,7 @@ for name, y in {"statistics of the mixture": stale, "measured anew": norm.eval()
 # slides: **Margin**: the largest weight minus the second
 # slides: A large margin is not an *important* decision
 #
-# An entropy near 0 says that *the rows as a whole* are decided. Here it is for modules (α) and edges (β):
+# An entropy near 0 says that the rows are decided *on average*. The next cell prints it for modules (α) and edges (β):
 
 # %%
 entropy = dict(zip(("alpha", "beta"), map(row_entropy, supernet.weights()), strict=True))
@@ -177,14 +186,15 @@ rounded = {symbol: round(value, 3) for symbol, value in entropy.items()}
 print(rounded, "(1 undecided, 0 decided, as in 03)")
 
 # %% [markdown]
-# A mean hides the few rows that are not. The **margin** of a decision is the largest weight of its row minus the second
-# largest,
+# A mean hides the few rows that are not decided. The **margin** of a decision is the largest weight $w_{(1)}$ of its
+# row minus the second largest $w_{(2)}$,
 #
 # $$m = w_{(1)} - w_{(2)} \in [0, 1].$$
 #
-# It is 1 for a decision that nothing can turn, and 0 for a tie, where another seed, another batch or one more epoch would
-# have chosen otherwise. One more thing can go wrong: `none`, the cut, is a candidate of the search but may not be derived.
-# Where `none` has the largest weight, the derived operation is the *second*, and may have had hardly any weight at all.
+# It is 1 if one candidate has all the weight. It is 0 for a tie, where another seed, another batch or one more epoch
+# would have chosen otherwise. One more thing can go wrong. The cut, `none`, is a candidate of the search but may not be
+# derived. Where `none` has the largest weight, the *second* operation is derived, and it may have had hardly any
+# weight.
 
 # %%
 alpha, beta = (weights.detach() for weights in supernet.weights())
@@ -202,12 +212,12 @@ for row in barred:
 pictures.profile(lines, x="decisions, from the narrowest", y="margin", title="how decided?")
 
 # %% [markdown]
-# **What you should see.** A line that starts where the narrowest decision is. In the package's search nearly all margins
-# are close to 1, and yet on some edges what is decided is `none`, so the operation that was derived there is a leftover with a
-# weight of less than a hundredth. The gap is small all the same. Put together with the formula above this says: on those
-# edges the choice of a gate hardly *matters*. Notebook 05 measures exactly this, on 128 trained networks: 0.03 dB between
-# gates, 0.30 dB between patterns of modules. A large margin is thus no sign of an important decision, nor of a right one. It
-# says only that *this* search would hardly have decided otherwise.
+# **What you should see.** The margins, sorted: each line starts at the least decided row. In the package's search
+# nearly all margins are close to 1. But on some edges the winner is `none`, so the operation that was derived there had
+# a weight of less than a hundredth. The gap is small all the same. By the formula above this means: on those edges the
+# choice of a gate hardly *matters*. Notebook 05 measures exactly this, on 128 trained networks: 0.03 dB between gates,
+# 0.30 dB between patterns of modules. So a large margin does not show that a decision is important, nor that it is
+# right. It only says that *this* search would hardly have decided otherwise.
 #
 # ## Multi-to-one, in one forward pass
 #
@@ -215,28 +225,30 @@ pictures.profile(lines, x="decisions, from the narrowest", y="margin", title="ho
 # slides: External loss: be like the clean picture
 # slides: Internal loss: agree with each other
 #
-# B scenes with R rains go through the network as B · R images; they meet only in the loss. It has two parts for the
-# pictures. The **external loss** asks every output $T_k$ to be like the clean picture $Y$: pixel by pixel (the method
-# squares the difference; $|T_k - Y|$ and 0.3 are this kit's), in structure (SSIM, 11 × 11 windows), and smooth (total
-# variation):
+# B scenes with R rains go through the network as B · R images. Only in the loss are the images of a scene brought
+# together. The loss has two parts. The **external loss** asks every output $T_k$ to be like the clean picture $Y$ pixel
+# by pixel, to have the same structure (SSIM, in windows of 11 × 11 pixels), and to be smooth (total variation, TV). A
+# bar is a mean over all pixels and channels:
 #
 # $$L_{\mathrm{ext}} = \frac3R \sum_{k=1}^R \Bigl[\, \overline{|T_k - Y|} + 0.3\,\bigl(1 - \mathrm{SSIM}(T_k, Y)\bigr)
 # \Bigr] + 10^{-4}\, \mathrm{TV}(T)$$
 #
+# (The article squares the difference; $|T_k - Y|$ and the factor 0.3 are choices of this kit.)
+#
 # The **internal loss** asks the $R$ outputs of a scene to agree. It takes the mean squared difference of each of the
-# $P = R(R-1)/2$ pairs; a tenth of it is added from the second epoch on:
+# $P = R(R-1)/2$ pairs. A tenth of it is added to the loss from the second epoch on:
 #
 # $$L_{\mathrm{int}} = \frac3P \sum_{j<k} \overline{(T_j - T_k)^2}$$
 #
-# Why does agreement help? Two outputs can only differ in what is left of the rain, or in background that one of them
-# has lost: the true picture is the same. Where the clean picture says how wrong an output is, the internal loss says
-# which part of the error comes from the rain. It cannot work alone: outputs that are all grey agree perfectly.
+# Why does agreement help? The true picture of all outputs is the same. So two outputs can only differ in rain that is
+# left, or in background that one of them has lost. The external loss says how wrong an output is. The internal loss
+# says which part of the error comes from the rain. It cannot work alone: outputs that are all grey agree perfectly.
 #
-# The sum over pairs looks expensive. It is not: for any numbers $t_1 \dots t_R$ with mean $\bar t$,
+# The sum over pairs looks expensive, but it is not. For any numbers $t_1 \dots t_R$ with mean $\bar t$,
 #
 # $$\sum_{j<k} (t_j - t_k)^2 = R \sum_k (t_k - \bar t)^2,$$
 #
-# so that the pairs are $R^2$ times a variance.
+# so the sum over pairs is $R^2$ times a variance. The next cell computes both.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -249,8 +261,8 @@ print(
 )
 
 # %% [markdown]
-# **What you should see.** The same number twice: the kit computes the pairs as a variance, which costs R images and not
-# R(R−1)/2 pairs. With one rain there is nothing to agree on.
+# **What you should see.** The loop over pairs and the kit give the same number. The kit computes the variance: its cost
+# grows with R, and not with the number of pairs. With one rain there is nothing to compare, and the loss is 0.
 #
 # ## A recipe for training anew
 #
@@ -258,30 +270,34 @@ print(
 # slides: Warm-up, then a cosine, gradients clipped
 # slides: EMA: an average of the last weights
 #
-# Why throw the supernet's weights away? They cost a whole search, and the derived network could simply go on from them. For
-# a product one would. For a *comparison* one must not: a network whose weights were trained inside the supernet for a
-# thousand steps has had a longer training than a random one, and the supernet has trained its favourite more than all others.
-# So whatever is compared starts from fresh weights, with the same number of steps, the same batches and the same recipe.
-# Yu et al. (2020) found that several published searches, judged so, did no better than random ones.
+# Why throw the supernet's weights away? They cost a whole search, and the derived network could simply be trained
+# further from them. In a product one would do this. In a *comparison* one must not. A network whose weights were
+# trained for a thousand steps inside the supernet has had a longer training than a random network. And the supernet has
+# trained the candidates that it prefers more than all others. So every network that is compared starts from fresh
+# weights, and gets the same number of steps, the same batches and the same recipe. Yu et al. (2020) judged several
+# published searches in this way, and found them no better than random ones.
 #
 # The recipe itself has four parts, none of which is special to deraining:
 #
-# * **Warm-up.** Fresh weights give large and wild gradients, and Adam knows nothing yet of their size. The rate rises from 0
-#   over the first steps.
-# * **Cosine.** Then it falls. Large steps explore, small ones settle: from step $t_0$ (the end of the warm-up) to the last one
-#   $T$ the rate is $\eta_t = \tfrac12\,\eta\,\bigl(1 + \cos \pi \tfrac{t - t_0}{T - t_0}\bigr)$.
-# * **Clipping.** A gradient longer than a limit is shortened to it, so that one odd patch cannot throw the weights far away.
+# * **Warm-up.** With fresh weights the gradients are large and change much, and Adam has not yet measured their size.
+#   So the learning rate rises from 0 over the first steps.
+# * **Cosine.** Then the learning rate falls from its highest value $\eta$ to 0. Large steps find a good region, and
+#   small steps settle in it. From step $t_0$ (the end of the warm-up) to the last step $T$ the rate is
+#   $\eta_t = \tfrac12\,\eta\,\bigl(1 + \cos \pi \tfrac{t - t_0}{T - t_0}\bigr)$.
+# * **Clipping.** A gradient longer than a limit is shortened to it, so that one unusual patch cannot move the weights
+#   far.
 # * **EMA.** What is validated and kept is not the weights but a moving average of them.
 #
-# The last deserves a closer look. The weights jump about the valley that they have found, one step to this side, the next
-# to the other. The **exponential moving average** follows behind,
+# The last one needs some words more. At the end of a training the weights $w_t$ still jump around a good point, one
+# step to this side and the next step to the other. The **exponential moving average** (EMA) follows them slowly,
 #
 # $$\bar w_t = d\, \bar w_{t-1} + (1 - d)\, w_t ,$$
 #
-# and a step that lies $k$ steps back counts $d^k$ as much as the newest one: $d = 0.995$ averages over about
-# $1/(1-d) = 200$ steps. If the jumps are independent, the average jumps less by a factor of $\sqrt{(1-d)/(1+d)}$, here 0.05.
-# The gain is that of many small steps at the end without taking them. The price is a delay: an average over 200 steps is of
-# little use in a training of 300, which is why the smallest preset goes without.
+# where the weights of $k$ steps ago count $d^k$ times as much as the newest ones. With $d = 0.995$ it is an average
+# over about $1/(1-d) = 200$ steps. If the jumps are independent, the average jumps less by a factor of
+# $\sqrt{(1-d)/(1+d)}$, here 0.05. This has the same effect as many very small steps at the end. The price is a delay:
+# an average over 200 steps is of little use in a training of 300. For this reason the smallest preset has no EMA. The
+# next two cells check the factor, and draw the learning rate.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -303,9 +319,9 @@ curve = {"learning rate": (total.tolist(), rate.tolist())}
 pictures.profile(curve, x="step", y="learning rate", title="warm-up, then a cosine")
 
 # %% [markdown]
-# **What you should see.** The average jumps twenty times less, as the formula says. And the rate of *this* training: a short
-# rise, and a long fall to zero. The small steps at the end settle what the large ones have found. A training that is stopped
-# half way has not had them, so compare finished trainings only.
+# **What you should see.** The average jumps twenty times less, as the formula says. The learning rate of *this*
+# training has a short rise, and then a long fall to zero. The small steps at the end are a part of the recipe. A
+# training that is stopped half way has not had them, so compare only trainings that were finished.
 #
 # ## The trainings
 #
@@ -328,11 +344,11 @@ draw.training_curves(trained["searched"].log)
 # %% [markdown]
 # ## Exercises, while the second trains
 #
-# **1. Derive.** From logits to names. The columns of α are parallel and fusion, in this order. Where `allow_none` is false,
-# `none` may not win.
+# **1. Derive.** Turn logits into names: each row keeps the candidate with the largest logit. The columns of α are
+# parallel and fusion, in this order. If `allow_none` is false, `none` may not win.
 #
-# *Why it matters.* This is where several published codes read rows that were never searched, or shift every name by
-# one. Nothing complains: a genotype comes out in any case.
+# *Why it matters.* At this point several published codes read rows that were never searched, or shift every name by
+# one. There is no error message: a genotype comes out in any case.
 
 
 # %% tags=["exercise", "exercise:derive"]
@@ -352,11 +368,11 @@ def my_derive(alpha, beta, operations, allow_none):
 checks.derive(my_derive)
 
 # %% [markdown]
-# **2. The internal loss**, for any R: 3/P times the sum over pairs of the mean squared difference, averaged over scenes;
-# 0 for R = 1.
+# **2. The internal loss**, for any R. Compute 3/P times the sum over pairs of the mean squared difference, and average
+# over the scenes. For R = 1 it is 0.
 #
-# *Why it matters.* It is what makes multi-to-one more than a larger batch, and an `.item()` in it switches it off
-# without a word.
+# *Why it matters.* Without this loss multi-to-one would only be a larger batch. An `.item()` in it returns a number
+# without a gradient, and so switches it off without any message.
 
 
 # %% tags=["exercise", "exercise:internal_loss"]
@@ -374,10 +390,11 @@ def my_internal(outputs):
 checks.internal_loss(my_internal)
 
 # %% [markdown]
-# **3. Margins.** From logits to the margin of each decision, as defined above. (Two lines.)
+# **3. Margins.** Turn logits into weights by a softmax, and return the margin of each row, as defined above. (Two
+# lines.)
 #
-# *Why it matters.* A genotype looks equally sure of all its choices. Its margins say which of them another seed would
-# overturn, and so which of them you should not write a story about.
+# *Why it matters.* A genotype does not show how sure each of its choices was. The margins say which choices another
+# seed may change. For these choices you should not invent a reason.
 
 
 # %% tags=["exercise", "exercise:margins"]
@@ -397,7 +414,7 @@ checks.margins(my_margins)
 #
 # slides: All networks side by side, on validation pictures
 #
-# Wait for the second training, and set all networks side by side.
+# The next cell waits for the second training, and compares all networks on the same validation pictures.
 
 # %%
 trained["one_to_one"] = job.wait(live=live)
@@ -415,20 +432,21 @@ pictures.bars(
 )
 
 # %% [markdown]
-# **What you should see.** From `teach` size on, the retrained networks are far ahead: some 4 dB in the package's run (26.47
-# against 22.42 and 22.37). Do not read this as the price of sharing weights. Much of it is budget: the supernet's weights had fewer steps, on
-# half of the scenes, and the best epochs of the retrained networks were picked on these very pictures. What it does show is
-# that three honest measurements of *one* search lie 4 dB apart. A supernet's PSNR, mixed or inherited, says little about
-# what its network is worth. So architectures are compared *retrained*, and a report says which of the three it prints.
+# **What you should see.** From `teach` size on, the retrained networks are far ahead: some 4 dB in the package's run
+# (26.47 against 22.42 and 22.37). This is not only the price of sharing weights. Much of it is training: the weights of
+# the supernet had fewer steps, on half of the scenes, and the best epochs of the retrained networks were picked on
+# these very pictures. But it does show that three honest measurements of *one* search lie 4 dB apart. The PSNR of a
+# supernet, as a mixture or inherited, says little about what its network is worth. So architectures are compared after
+# retraining, and a report must say which of the three numbers it gives.
 #
-# The two ways to train differ too, and either may lead. One run each decides nothing: two seeds of one and the same way
-# differ by as much (06).
+# The two ways to train differ too, and either may be ahead. One run of each decides nothing, because two seeds of the
+# same way differ by as much (06).
 #
 # ## The test, once
 #
 # slides: Chosen first; only then is the test set opened
 #
-# Only now is the test set opened: the networks are chosen.
+# The networks are chosen now. Only at this point is the test set opened.
 
 # %%
 test = split.test[: scored or None]
@@ -445,17 +463,18 @@ draw.comparison(rainy[-1], derain(rainy[-1], trained["searched"].net), clean)
 # slides: Mixture, derived and retrained share a genotype, not a quality
 # slides: Whether multi-to-one helps needs several searches
 #
-# What a mixture, its derived network and that network retrained have in common is the genotype, not the quality: say
-# which of the three a number is of. It does not show that this genotype is better than another, nor that multi-to-one
-# helps: that takes several searches, several retrainings, and an interval (06). Minutes of training on 20 photographs
-# are a demonstration, not a result.
+# The mixture, the derived network and the retrained network have the same genotype, but not the same quality. So say
+# which of the three a number belongs to. This notebook does not show that this genotype is better than another, nor
+# that multi-to-one helps: that takes several searches, several retrainings, and an interval (06). Minutes of training
+# on 20 photographs are a demonstration and not a result.
 #
 # ## Summary
 #
-# * From the mixture to one-hot rows to a retrained network: report which of the three a number is of.
-# * The gap is small where rows are decided, or where the choice does not matter. Margins tell the first, a table of trained
-#   networks (05) the second.
-# * Statistics of BatchNorm are those of the mixture: measure them anew before you judge.
+# * Mixture, derived network and retrained network are three different things: report which of the three a number
+#   belongs to.
+# * The gap is small if the rows are decided, or if the choice does not matter. Margins show the first, a table of
+#   trained networks (05) shows the second.
+# * The statistics of BatchNorm are those of the mixture: measure them anew before you judge a derived network.
 # * One forward pass serves all rains of a scene; the internal loss is a variance.
 # * Validation chooses the network. The test set is opened once, when nothing is chosen any more.
 #

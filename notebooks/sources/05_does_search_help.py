@@ -26,22 +26,25 @@ from manas_lite.data import LeakError
 # slides: Ask what a **random** architecture gives
 # slides: 128 networks, all of them trained
 #
-# A search hands over an architecture, the architecture is trained, the result is good. Did the *search* help? Nobody can
-# say who has not asked what a **random** architecture gives after the same training, and what one finds by drawing a
-# few at random and keeping the best. In several spaces studied in "NAS evaluation is frustratingly hard" that was nearly
-# all there was to find.
+# A search returns an architecture, the architecture is trained, and the result is good. Did the *search* help? To
+# answer this you must know what a **random** architecture reaches after the same training, and what you find if you
+# draw a few at random and keep the best. In several spaces that were studied in "NAS evaluation is frustratingly hard",
+# a search found hardly more than that.
 #
-# The question is expensive: every answer costs many trainings. So they were all done beforehand, in a space small enough to
-# train *whole*: four modules, parallel or fusion, and one of eight gates, the same on all edges. 2⁴ · 8 = 128
-# architectures, each trained alike, with several seeds. Searching is now looking up, and takes seconds.
+# The question is expensive: every answer costs many trainings. So all trainings were done beforehand, in a space small
+# enough to train every network of it. It has four modules, each parallel or fusion, and one of eight gates, the same
+# gate on all edges. These are 2⁴ · 8 = 128 architectures. Each was trained in the same way, with several seeds, and the
+# scores were written into a table. To "train" an architecture here is to look it up in the table, and a whole search
+# takes seconds.
 #
 # > **Predict.** How many of the 128 must you train until the best of them is, on average, among the best ten of all?
 #
 # <details><summary>Answer: write yours down first, then click</summary>
 #
-# Nine, on the table that the package brings: the last line printed under *Random search, exactly*. If you draw n networks
-# blindly, the best of them is on average at the share n/(n + 1) of the ranking; for the best ten of 128 that is a
-# share of 0.92, so about a dozen will do.
+# Nine, on the table that the package brings: see the last line that is printed under *Random search, exactly*. A rule
+# of thumb gives nearly the same. The best of n networks, drawn blindly, lies on average at the share n/(n + 1) of the
+# ranking, counted from the worst. To be among the best ten of 128, this share must be 118/128 = 0.92, and so n is about
+# a dozen.
 #
 # </details>
 
@@ -56,12 +59,12 @@ rainy = facts.get("rainy_val", {}).get("psnr_rgb", np.nan)
 print(f"PSNR (RGB), validation: rainy {rainy:.2f} dB,", end=" ")
 print(f"derained {trained.min():.2f} to {trained.max():.2f} dB")
 if bench.incomplete:
-    print(f"not whole yet and left out (seed: architectures): {bench.incomplete}")
+    print(f"left out, trainings are missing (seed: architectures): {bench.incomplete}")
 assert np.isfinite(trained).all() and trained.shape[0] == 2**4 * 8
 
 # %% [markdown]
-# A lookup gives what a search may know. The test scores are there, but **locked**: as long as anything is still chosen,
-# reading them is an error, not a matter of discipline.
+# The next cell looks up one architecture, and prints all that a search may know of it. The table has test scores as
+# well, but they are **locked**. As long as anything is still being chosen, whoever reads them gets an error.
 
 # %%
 looked_up = bench.query(micro_bench.Architecture("pppf", "SE"), seed=bench.seeds[0])
@@ -77,9 +80,10 @@ except LeakError as error:
 #
 # slides: Zero is what drawing blindly gives
 #
-# Every score counts from the mean of its own training seed: a seed gives all architectures the same patches in the same
-# order and shifts them together. What is left is the **gain over an average architecture**, in dB. Zero is what you get
-# by drawing blindly.
+# A training seed gives all architectures the same patches in the same order. So it moves the scores of all
+# architectures up or down together. To remove this, we subtract from every score the mean of all scores with the same
+# seed. What is left is the **gain over an average architecture**, in dB. Zero is what you get on average by drawing
+# blindly.
 
 # %%
 gains = trained - trained.mean(0)
@@ -98,10 +102,13 @@ rows, columns = field.mean(1).std(), field.mean(0).std()
 print(f"standard deviation: {rows:.3f} dB between patterns, {columns:.3f} dB between gates")
 
 # %% [markdown]
-# **What you should see.** Rows are module patterns (p parallel, f fusion, in order), columns gates. The map has horizontal
-# stripes: from row to row the shade changes, along a row hardly. The last line puts this into numbers, some 0.30 dB between
-# patterns and 0.03 dB between gates. Is even the 0.03 real? Another seed would repaint single fields. The mean of a gate is
-# taken over 16 patterns and all seeds, which makes noise smaller, not zero:
+# **What you should see.** Rows are module patterns (p parallel, f fusion, in order), columns gates. The map has
+# horizontal stripes: the shade changes from row to row, but hardly along a row. The last line that was printed gives
+# this in numbers, some 0.30 dB between patterns and 0.03 dB between gates.
+#
+# Is even the difference of 0.03 dB real? With another seed single fields would have another shade. The mean of a gate
+# is taken over 16 patterns and all seeds. This makes the noise smaller, but not zero. The next cell computes how much
+# is left:
 
 # %%
 noise = micro_bench.spread(trained).noise
@@ -112,18 +119,19 @@ left_rows = noise / np.sqrt(len(micro_bench.GATES) * gains.shape[1])
 print(f"and between patterns: {left_rows:.3f} dB; seen: {rows:.3f} dB")
 
 # %% [markdown]
-# **What to conclude.** *Gates hardly matter here.* Eight kinds of attention, from a plain `skip_connect` to `CBAM`, differ by
-# about as much as chance alone would make equal ones differ. Patterns differ by some eight times what chance would leave, and
-# most of it is one fact: a network of four fusion modules is bad. This is worth more than a winner. A search that spends its effort
-# on 15 edges with eight gates each, and gets the four modules wrong, has lost; one that gets the modules right may choose its
-# gates by cost, or by dice. It also explains notebook 04: on some edges a leftover was derived and the gap was 0.05 dB all the
-# same.
+# **What to conclude.** *Gates hardly matter here.* There are eight kinds of attention, from a plain `skip_connect` to
+# `CBAM`. They differ by about as much as eight equal ones would differ by noise alone. Patterns differ by some eight
+# times what noise would leave, and most of that is one fact: a network of four fusion modules is bad. To know this is
+# worth more than to know one good network. A search that takes great care with 15 edges of eight gates each, and gets
+# the four modules wrong, has lost. A search that gets the modules right may choose its gates by cost, or at random. It
+# also explains notebook 04. On some edges the derived operation had hardly any weight, and still the gap was only 0.05
+# dB.
 #
-# It holds *here*: in this space, for short trainings, with the same gate on all edges. It is a reason to measure in yours, not
-# a law.
+# All this holds *here*: in this space, for short trainings, with the same gate on all edges. In your own space it may
+# be different, so measure it there.
 #
-# Build an architecture and read its score. The table ties all edges to one gate, so use the place *all edges*; anything
-# else is not in it.
+# Build an architecture and read its score. In this table all edges have the same gate, so choose it at the place *all
+# edges*. An architecture with different gates is not in the table.
 
 # %%
 widgets.genotype_editor(micro_bench.genotype_of("pppf", "SE"), table=bench.by_genotype())
@@ -142,24 +150,30 @@ widgets.genotype_editor(micro_bench.genotype_of("pppf", "SE"), table=bench.by_ge
 #
 # $$\tau = \frac{\text{pairs in the same order} - \text{pairs in opposite order}}{\text{all pairs}}$$
 #
-# It is 1 where they always agree, 0 where they agree half of the time, −1 where they never do. With tau you can do a sum in
-# your head: tau = 0.4 means that 70 % of the pairs are in the same order and 30 % are not, since 0.7 − 0.3 = 0.4. So pick any
-# two architectures, let the predictor say which is better, and it is right seven times in ten.
+# It is 1 if they always agree, 0 if they agree on half of the pairs, and −1 if they never agree. From tau you can
+# compute how often. If tau = 0.4, then 70 % of the pairs are in the same order and 30 % are not, since 0.7 − 0.3 = 0.4.
+# A **predictor** is any cheap number that is used to order architectures. Suppose its tau is 0.4. If you take any two
+# architectures, and let the predictor say which one is better, it is right seven times in ten.
 #
-# Why ranks, and not a correlation of the numbers? Because a predictor need not speak in dB. Parameters, FLOPs and
-# the PSNR of borrowed weights have other units and bent scales; a search asks only *which of these two*.
+# Why ranks, and not a correlation of the numbers? Because the numbers of a predictor need not be dB. Parameters, FLOPs
+# and the PSNR with borrowed weights have other units, and need not grow in proportion to the score. A search only asks
+# *which of these two is better*.
 #
-# Tau between two trainings of the *same* architectures is the **noise ceiling**. Think of a score as the sum of what the
-# architecture is worth and of noise, $y = g + e$, with variances $\sigma_g^2$ and $\sigma_e^2$. Two trainings share $g$ and
-# nothing else, and so they correlate by the **reliability**
+# Tau between two trainings of the *same* architectures is called the **noise ceiling**. Why a ceiling? Think of a score
+# $y$ as a sum, $y = g + e$: $g$ is what the architecture is worth and $e$ is noise, with variances $\sigma_g^2$ and
+# $\sigma_e^2$. Two trainings of one architecture share $g$ and nothing else. So their correlation is the
+# **reliability**
 #
 # $$r = \frac{\sigma_g^2}{\sigma_g^2 + \sigma_e^2} .$$
 #
-# With $r = 1$ one training would tell everything; with $r = 0$ training would be dice. A predictor that knew $g$ perfectly
-# would still correlate only by $\sqrt r$ with one training, for the training itself is noisy. Read every tau in the
-# literature with this in mind: a predictor with 0.4 under a ceiling of 0.4 does all that one training does, and the same 0.4
-# under a ceiling of 0.9 does little. A shortcut that reaches the ceiling is as good as training once. Only one without noise
-# of its own, as a count of parameters is, can lie above it.
+# With $r = 1$ one training would tell everything. With $r = 0$ its result would be pure chance. A predictor that knew
+# $g$ perfectly would still have only a correlation of $\sqrt r$ with one training, because the training itself is
+# noisy.
+#
+# So read every tau in the literature together with its ceiling. A predictor with tau 0.4 under a ceiling of 0.4 does as
+# well as one training does. The same 0.4 under a ceiling of 0.9 is little. A cheap predictor that reaches the ceiling
+# is as good as training once. It can be above the ceiling only if it has no noise of its own, such as a count of
+# parameters.
 
 # %%
 spread = micro_bench.spread(trained)
@@ -190,11 +204,11 @@ figures.clouds(
 )
 
 # %% [markdown]
-# **What you should see.** On the left a cloud along the diagonal. If it were a thin line, one training would rank the
-# architectures as well as any other; it is a thick cloud, so one training can be trusted only roughly. Beside it the
-# shortcut: every architecture scored with weights *inherited* from a
-# supernet, without any training of its own, for the supernet that ranks best and for the one that ranks worst. (Mind the
-# axes: each panel has its own scale.) One cloud rises. Does the other one? More on that below.
+# **What you should see.** On the left is a cloud along the diagonal. If it were a thin line, one training would rank
+# the architectures like any other training. It is a thick cloud, so you can trust one training only roughly. The two
+# other clouds show a shortcut: every architecture was scored with weights *inherited* from a supernet, without any
+# training of its own. One cloud is from the supernet that ranks best, one from the supernet that ranks worst. (Each
+# panel has axes of its own.) One cloud rises. Does the other one? A later section returns to this.
 #
 # **Stop here if short of time**, and do exercise 1.
 #
@@ -221,11 +235,13 @@ near = abs(draws.mean() - micro_bench.expected_best(made_up, 2)) < 0.05
 print(f"best of 2, drawn 20000 times: the same within 0.05 dB: {near}")
 
 # %% [markdown]
-# The best of *n* has a flaw: it was picked *for its number*, and part of that number is luck. Its other trainings, which
-# nobody has picked, tell what the architecture is worth.
+# There is a problem with the score of the best of *n*. It was picked *because its number was high*, and a part of that
+# number is luck. The other trainings of the same architecture were not picked, so their mean tells what the
+# architecture is worth.
 #
-# A search here draws *one* training seed and trains everything with it. With a new seed for each training it would
-# compare shifted scores, and choose the luckier seed, not the better architecture.
+# In this notebook a search draws *one* training seed and trains all its architectures with it. With a new seed for each
+# training, the scores would be shifted against each other. The search would then choose the luckier seed, and not the
+# better architecture.
 
 # %%
 random = [micro_bench.random_search(bench, seed + k, trainings) for k in range(repeats)]
@@ -243,9 +259,10 @@ enough = next(
 print(f"the best of {enough}, chosen without noise, is on average as good as the tenth of all")
 
 # %% [markdown]
-# **What you should see.** The left column rises on, the right one soon no more: the first ten trainings bring most of it,
-# and what later ones seem to add is luck. The gap between them is the **winner's curse**. Whoever reports the number by
-# which an architecture was *chosen* reports the left column. Compare the last line with what you predicted.
+# **What you should see.** The left column goes on rising, and the right one soon nearly stops. The first ten trainings
+# bring most of the gain. What later trainings seem to add is mostly luck. The difference between the columns is called
+# the **winner's curse**. Whoever reports the number by which an architecture was *chosen*, reports the left column.
+# Compare the last line with what you predicted.
 #
 # ## Three searches, one budget
 #
@@ -257,16 +274,18 @@ print(f"the best of {enough}, chosen without noise, is on average as good as the
 #   of the best, trains this child, and drops the oldest member (*regularised* evolution). It pays for its trainings, too.
 # * **Gradient search** pays for the supernet first, and then for *one* training: that of the architecture it derives.
 #
-# The gradient searches were run once in this space, one supernet a seed, and recorded epoch by epoch; the other two are
-# replayed on the table. What counts is CPU time **in all**, the search's own share included, and what the choice in hand
-# is worth when trained again: PSNR alone, so that cost has no price in these searches, λ = 0.
+# The gradient searches were run once in this space, one supernet per seed, and recorded epoch by epoch. The other two
+# kinds of search are replayed on the table. They are compared by two numbers. One is the CPU time **in all**, including
+# what the search itself takes. The other is the gain of the architecture that a search holds at that time, when it is
+# trained again. In these searches the cost of a network has no price (λ = 0), so only PSNR counts.
 #
-# > **Predict.** Which line is on top after the gradient search has paid for its supernet?
+# > **Predict.** Which kind of search is best, after the gradient search has paid for its supernet?
 #
 # <details><summary>Answer: write yours down first, then click</summary>
 #
-# Random search and evolution are on top on average. Of the five gradient searches that the package brings, three end
-# above zero, and two at −0.84 dB, which pulls their mean far down. Look at the thin lines, not at the mean alone.
+# On average, random search and evolution are. Of the five gradient searches that the package brings, three end above
+# zero. The other two end at −0.84 dB, and pull the mean of all five far down. So look at the thin lines, and not at the
+# mean alone.
 #
 # </details>
 
@@ -285,10 +304,11 @@ curves = {
 figures.best_so_far(curves, best=mean_gain.max())
 
 # %% [markdown]
-# **What you should see.** Random search starts at zero (one training, drawn blindly) and rises; the band holds eight
-# replays of ten. Gradient search starts late: before its first epoch is over and a network trained, it has nothing. Each
-# thin line is one supernet; where it steps down, the search has changed its mind for the worse. The dotted line is the
-# best mean of the table, and a little too high itself: it, too, was picked.
+# **What you should see.** Random search starts at about zero (one training, drawn blindly) and rises. Eight of ten
+# replays lie within its band. The line of the gradient search starts late, because it has nothing until its first epoch
+# is over and one network is trained. Each thin line is one supernet. Where a thin line steps down, the search has
+# changed its choice for a worse one. The dotted line is the best mean in the table. It is a little too high itself,
+# because it was picked, too.
 
 # %%
 whole = np.mean([trace.seconds[-1] for trace in gradient])
@@ -307,10 +327,12 @@ for each, trace in zip(recorded, gradient, strict=True):
 # slides: Against random search of the *same* computing time
 # slides: Two kinds of chance: supernets and trainings
 #
-# Each supernet's choice against random search that has spent **the same CPU time**. Two kinds of chance count: which
-# supernets were searched (epochs and pictures are no repetitions of them), and how the trainings behind the table
-# happened to go, which all supernets share if they choose the same architecture. Each has its own *t* value, and the
-# interval joins both. (06 does the same with searches and pictures.)
+# The next cell compares the choice of each supernet with random search that has spent **the same CPU time**. Two kinds
+# of chance make the mean difference uncertain. The first is which supernets were searched. (Each supernet counts once:
+# its epochs and its pictures are no repetitions of the search.) The second is how the trainings behind the table
+# happened to go. If several supernets choose the same architecture, they share this second kind. Each kind is estimated
+# separately, with its own quantile of Student's *t*, and the interval joins both. (06 does the same with searches and
+# pictures.)
 
 # %%
 comparison = micro_bench.against(bench, gradient, random)
@@ -324,29 +346,32 @@ own_gain = np.mean([mean_gain[trace.chosen[-1]] for trace in gradient])
 room = mean_gain.max() - (own_gain - comparison.mean)  # what random search leaves to be won
 print(f"choosing the table's best architecture would beat random search by {room:.2f} dB")
 if room < comparison.detectable:
-    print(f"less than the {comparison.detectable:.2f} dB that so few searches would show:")
-    print("with searches that differ as these do, *better* could hardly have come out")
+    print(
+        f"less than {comparison.detectable:.2f} dB, the least that so few searches could show:"
+    )
+    print("searches that vary as these do could hardly have got the verdict better")
 
 # %% [markdown]
-# **What you should see.** *Better* or *worse* where the interval leaves zero out, *equivalent* where the difference is
-# shown to be less than 0.15 dB, else *undecided*. That is an answer, too. It does not mean that the search is as good as
-# chance: it means that so few supernets and trainings could hardly have shown a difference smaller than the number in
-# brackets.
+# **What you should see.** The verdict is *better* or *worse* if the interval does not contain zero. It is *equivalent*
+# if the difference is shown to be less than 0.15 dB. Else it is *undecided*, and that is an answer, too. It does not
+# mean that the search is as good as chance. It means that so few supernets and trainings could hardly have shown a
+# difference smaller than the number in brackets.
 #
 # ### How many supernets would it take?
 #
 # slides: **Power**: how often is a real difference found?
 # slides: $\delta \approx (t_{0.975} + t_{0.8})\, s / \sqrt n$
 #
-# That number can be planned. The **power** of a study is how often it finds a difference that is really there. Let single
-# searches differ by a standard deviation $s$. The mean of $n$ of them varies by $s/\sqrt n$. To be found four times in five at
-# the usual level, a difference must be as large as
+# The number in brackets can be planned before a study. The **power** of a study is how often it finds a difference that
+# is really there. Let single searches differ by a standard deviation $s$. Then the mean of $n$ searches has a standard
+# deviation of $s/\sqrt n$. To be found four times in five, with an interval of 95 %, a difference must be at least
 #
 # $$\delta \approx (t_{0.975} + t_{0.8})\, \frac{s}{\sqrt n},$$
 #
-# where $t_{0.975}$ keeps chance from being taken for an effect, $t_{0.8}$ keeps an effect from being taken for chance, and both
-# are quantiles of Student's $t$ with $n - 1$ degrees of freedom (1.96 + 0.84 = 2.8 for many searches, and much more for few).
-# Half the difference needs four times the searches.
+# Here $t_{0.975}$ and $t_{0.8}$ are quantiles of Student's $t$ with $n - 1$ degrees of freedom. The first makes it rare
+# that chance is taken for an effect, the second makes it rare that an effect is taken for chance. Their sum is 1.96 +
+# 0.84 = 2.8 for many searches, and much larger for few. To find half the difference you need four times as many
+# searches.
 
 # %%
 own_gains = np.array([mean_gain[trace.chosen[-1]] for trace in gradient])
@@ -358,23 +383,24 @@ for n in (5, 10, 20, 40, 80):
     print(f"{n:>3} searches would show {least:.2f} dB{'  <- enough' if least < room else ''}")
 
 # %% [markdown]
-# **What you should see.** So few searches would have shown nothing short of a disaster; the answer *undecided* was certain
-# before the first step was taken. This sum takes half a minute and belongs at the *beginning* of a study. It leaves
-# out the noise of the trainings behind the table, so it is on the kind side.
+# **What you should see.** So few searches could only have shown a very large difference. The answer *undecided* was
+# nearly certain before the first step. This calculation takes half a minute, and belongs at the *beginning* of a study.
+# It leaves out the noise of the trainings behind the table, so the true numbers are somewhat larger.
 #
-# And look at the first line. These are not draws from one bell: some searches find networks among the best, the others
-# one of the worst, and nothing between. A mean and a deviation are poor words for that. Something happens in the bad ones,
-# and the next section asks what.
+# Now look at the first line that was printed. The numbers do not scatter around one value. Some searches find networks
+# among the best, the others find one of the worst, and nothing is in between. A mean and a deviation describe this
+# badly. Something happens in the bad searches, and the next two sections ask what it is.
 #
 # ## Do shared weights rank architectures?
 #
 # slides: Good inside the supernet: good alone?
 # slides: Beside it: just count parameters
 #
-# Gradient search and one-shot methods trust that a candidate that does well *inside the supernet* does well *trained
-# alone*. Here that can be measured, beside two predictors that cost nothing: the number of parameters and of FLOPs. The
-# supernets are those of the gradient searches: their weights were trained in a mixture. (Methods that are called *one-shot*
-# mostly train by drawing one path per step instead; the difference turns out to be important.)
+# Gradient search and one-shot methods trust that a candidate that does well *inside the supernet* also does well when
+# it is *trained alone*. With the table this can be measured. We compare the supernets with two predictors that cost
+# nothing: the number of parameters and the number of FLOPs. The supernets are those of the gradient searches, so their
+# weights were trained in a mixture. (Most methods that are called *one-shot* draw one path per step instead. The next
+# section shows that this is important.)
 
 # %%
 proxies = {
@@ -405,12 +431,13 @@ else:
 
 # %% [markdown]
 # **What you should see.** The grey band is the ceiling with its interval. A predictor that reaches it is as good as
-# training once; one whose interval holds 0 (hollow dot) was not shown to rank anything. A negative tau says that *smaller*
-# networks rank higher: of use only to someone who knew the sign beforehand.
+# training once. A hollow dot marks a predictor whose interval holds 0: it was not shown to rank anything. A negative
+# tau means that architectures with a *higher* predicted number are mostly worse. Such a predictor helps only someone
+# who knew the sign beforehand.
 #
-# The interval of the one-shot scores redraws architectures *and* supernets. Each supernet alone, many architectures make
-# its tau look sure; but it is one supernet, and the next one may rank otherwise. Whoever trains a single supernet cannot
-# know which of them it is.
+# For the interval of the one-shot scores, architectures *and* supernets are redrawn. For each supernet alone only
+# architectures can be redrawn. There are many of them, so the interval is narrow and its tau looks certain. But it is
+# one supernet, and the next one may rank in another way. Whoever trains a single supernet cannot know which kind it is.
 #
 # ## Why a supernet can rank backwards
 #
@@ -418,15 +445,15 @@ else:
 # slides: Alone it counts in full, trained or not
 # slides: Who leads is trained more: the rich get richer
 #
-# A predictor that knows nothing has a tau of 0. Some of these supernets have a clearly *negative* tau: they know something,
-# and say the opposite. How can that happen?
+# A predictor that knows nothing has a tau of about 0. Some of these supernets have a clearly *negative* tau. So they do
+# know something about the architectures, but they rank them in the wrong order. How can that happen?
 
 # %%
 diagrams.weight_sharing()
 
 # %% [markdown]
-# Is that what happened here? Look at what inherited weights are worth, by the number of fusion modules, in the supernet that
-# ranks best and in the one that ranks worst:
+# Did this happen here? The next cell prints the mean PSNR with inherited weights, by the number of fusion modules, for
+# the supernet that ranks best and for the one that ranks worst:
 
 # %%
 print(f"rainy input {rainy:.1f} dB. Mean PSNR with inherited weights, dB:")
@@ -438,9 +465,10 @@ for k in (best_net, worst_net):
 print("trained alone  " + "".join(f"{mean_gain[fusions == c].mean():>+8.2f}" for c in range(5)))
 
 # %% [markdown]
-# **What you should see.** In the supernet that ranks worst, networks of parallel modules reach some 5 dB: not a poor network
-# but a *broken* one, far worse than doing nothing at all. Networks of fusion modules reach 22. Trained alone it is the other
-# way round. And the search derived what looked best to it: four fusion modules, one of the worst choices of the table.
+# **What you should see.** In the supernet that ranks worst, networks of parallel modules reach some 5 dB. This is far
+# worse than the rainy input: these networks are not poor but *broken*. Networks of fusion modules reach 22 dB. If the
+# networks are trained alone, it is the other way round. And the search derived what looked best to it: four fusion
+# modules, one of the worst choices of the table.
 #
 # How do weights get so bad? A module place computes
 #
@@ -450,15 +478,17 @@ print("trained alone  " + "".join(f"{mean_gain[fusions == c].mean():>+8.2f}" for
 #
 # $$\frac{\partial L}{\partial \theta_P} = p\, \frac{\partial L}{\partial M}\, \frac{\partial P}{\partial \theta_P} .$$
 #
-# Let chance, or a few easy first steps, favour fusion: $f = 0.9$, $p = 0.1$. From now on the parallel module learns with a
-# tenth of the gradient. It stays raw, so it helps little, so the architecture step takes more weight from it. At $p = 0.01$
-# whatever it computes is damped a hundredfold; it may be nonsense, and the mixture does not feel it. **The rich get richer.**
-# Then a network is derived or scored, and the parallel module, *whose weight was 0.01, counts in full*. Nothing in training
-# ever asked what it does alone. Its 5 dB say how little it was trained, and nothing of what it could be.
+# Suppose that chance, or a few easy first steps, favour fusion: $f = 0.9$, $p = 0.1$. From now on the parallel module
+# learns with a tenth of the gradient. It stays badly trained, so it helps little, so the architecture step takes more
+# weight from it. At $p = 0.01$ its output is multiplied by 0.01. It may be nonsense, and the mixture hardly changes.
+# **The rich get richer.** Then a network is derived or scored, and the parallel module, *whose weight was 0.01, counts
+# in full*. Nothing in the training ever asked what it does alone. Its 5 dB say how little it was trained. They do not
+# say what it could be.
 #
-# A model with three numbers shows all of it. The target is $y = x_1 + x_2$. The *good* candidate sees both inputs, the *poor*
-# one only the first, so alone and well trained the good one is right and the poor one is not. They are trained as a mixture
-# with fixed weights, and then scored alone, as a supernet scores them.
+# A model with three weights shows all of it. The target is $y = x_1 + x_2$. The *good* candidate sees both inputs and
+# has two weights. The *poor* one sees only $x_1$ and has one weight. So alone and well trained, the good one is right
+# and the poor one is not. The next cell trains both as a mixture with fixed shares, and then scores each of them alone,
+# as a supernet does.
 
 
 # %%
@@ -481,27 +511,34 @@ for share, paths in ((0.9, False), (0.5, False), (0.1, False), (0.5, True)):
     print(f"{name:<22}{good:>15.2f}{poor:>13.2f}   {'right' if good < poor else 'BACKWARDS'}")
 
 # %% [markdown]
-# **What you should see.** Errors, smaller is better. Where the good candidate leads, it is trained and ranked right. Where it
-# has a tenth of the weight it stays half trained, and the ranking turns round. Even the fair mixture, half and half, gives
-# numbers that are not those of networks trained alone: each has learned to be one half of a sum. The last line trains **one path per step**,
-# drawn with equal chance, in full weight. Both candidates learn to stand alone, and their errors are those of networks
-# trained alone. This is what one-shot methods do (Bender et al., 2018; *SPOS*, Guo et al., 2020), and the name for the rest is
-# *co-adaptation*.
+# **What you should see.** The numbers are errors, so smaller is better. Where the good candidate has most of the
+# weight, it is trained, and the ranking is right. Where it has a tenth of the weight it stays half trained, and the
+# ranking turns round. Even the equal mixture does not give the errors of candidates that were trained alone, because
+# each has learned to be one half of a sum. This is called *co-adaptation*. The last line trains **one path per step**:
+# one of the two candidates, drawn with equal chance, and it counts in full. Both candidates learn to work alone, and
+# their errors are those of candidates trained alone. One-shot methods train in this way (Bender et al., 2018; *SPOS*,
+# Guo et al., 2020).
 #
-# What helps, then? Train paths, not mixtures, where the supernet is to *rank*. Keep the two kinds of weights apart for longer
-# (a warm-up in which the architecture stands still). Watch the weights of the modules over the epochs, and stop where they run
-# away. Or leave the supernet's scores alone, and let it hand over a few candidates that are then really trained. And count
-# something for nothing beside it: if the number of parameters ranks better than your supernet, you have paid for noise.
+# What helps, then?
 #
-# A model of three numbers proves nothing about a network; it shows that the mechanism suffices. The picture above shows that
-# what it predicts does happen.
+# * If the supernet is to *rank* architectures, train paths and not mixtures.
+# * Use a longer warm-up, in which the architecture stands still and only the weights of the network are trained.
+# * Watch the weights of the modules over the epochs, and stop the search when one of them runs away.
+# * Do not trust the scores of the supernet: let it propose a few candidates, and really train those.
+# * Always compare it with a predictor that costs nothing. If the number of parameters ranks better than your supernet,
+#   the supernet was not worth its price.
+#
+# A model of three weights proves nothing about a real network. It only shows that this mechanism is enough to turn a
+# ranking round. The numbers above show that the result, a backward ranking with broken parallel modules, does happen in
+# a real supernet.
 #
 # ## The test column, once
 #
 # slides: Everything is chosen; now look, once
 #
-# Everything is chosen now: nothing above will be changed because of what stands here. `final = True` opens the column,
-# and asks whether the answer on validation pictures holds on pictures that no search has seen.
+# Everything is chosen now, and nothing above will be changed after you have seen the test scores. `final = True` opens
+# the column. Then the next cell tells whether the answer on validation pictures also holds on pictures that no search
+# has seen.
 
 # %%
 if final:
@@ -517,10 +554,11 @@ else:
 # %% [markdown]
 # ## Exercises
 #
-# **1. Random search on the table.** The table in this exercise has `table.architectures` (a tuple of names), and
-# `table.val_psnr(name)` trains one of them. You may pay for *n* different ones. (There is a `table.test_psnr(name)`, too.)
+# **1. Random search on the table.** Spend a budget of *n* trainings on random architectures, and return the one to
+# keep. `table.architectures` is a tuple of names, and `table.val_psnr(name)` trains one of them. You may train *n*
+# different ones. (There is a `table.test_psnr(name)`, too.)
 #
-# *Why it matters.* These two lines are the opponent that every search has to beat, and that many articles leave out.
+# *Why it matters.* These two lines are what every search has to beat, and many articles leave them out.
 
 
 # %% tags=["exercise", "exercise:random_search"]
@@ -536,14 +574,18 @@ def my_random_search(table, n, rng):
 checks.random_search(my_random_search)
 
 # %% [markdown]
-# **2. Tau, its ceiling, and a verdict.** `proxy` holds a number an architecture, `scores` a row an architecture and a
-# column a training. Return the mean tau between the proxy and each training, the mean tau over the pairs of trainings,
-# and a word: `"agrees"` or `"disagrees"` where the 95 % interval of the first lies wholly above or below 0,
-# `"undecided"` where it holds 0. For the interval, redraw *architectures* with replacement, some two hundred times. (This is
-# the small project of this notebook.)
+# **2. Tau, its ceiling, and a verdict.** `proxy` holds one number per architecture, a predictor. `scores` has one row
+# per architecture and one column per training. Return three things:
 #
-# *Why it matters.* A tau without a ceiling and without an interval is a number that nobody can judge. You will meet
-# dozens of them.
+# * the mean tau between the proxy and each training;
+# * the ceiling: the mean tau over all pairs of trainings;
+# * a word: `"agrees"` if the 95 % interval of the first number lies wholly above 0, `"disagrees"` if it lies wholly
+#   below 0, `"undecided"` if it contains 0.
+#
+# For the interval, redraw *architectures* with replacement, some two hundred times. (This is the small project of this
+# notebook.)
+#
+# *Why it matters.* Nobody can judge a tau without a ceiling and without an interval, and you will meet dozens of them.
 
 
 # %% tags=["exercise", "exercise:rank_agreement"]
@@ -570,11 +612,11 @@ def my_agreement(proxy, scores, rng):
 checks.rank_agreement(my_agreement)
 
 # %% [markdown]
-# **3. The expected best of n**, by the formula of *Random search, exactly*. `math.comb(n, k)` counts the ways to draw k of n.
-# (One line, once the values are sorted.)
+# **3. The expected best of n.** Write the formula of *Random search, exactly* as a function. `math.comb(n, k)` counts
+# the ways to draw k of n. (One line, once the values are sorted.)
 #
-# *Why it matters.* It turns any list of finished trainings into the curve of a random search, without running one. Put
-# it beside your own method.
+# *Why it matters.* It turns any list of finished trainings into the curve of a random search, without running one. Draw
+# this curve beside that of your own method.
 
 
 # %% tags=["exercise", "exercise:best_of_n"]
@@ -595,23 +637,28 @@ checks.best_of_n(my_best_of)
 # slides: How such a claim is made
 # slides: A tiny space, short trainings, few supernets
 #
-# It shows what a few searches are worth *in this table*, at equal cost, with the uncertainty that belongs to it, and how
-# such a claim is made: random search beside it, total cost on the axis, noise measured, test scores locked.
+# This notebook shows what a few searches are worth *in this table*, at equal cost, and how uncertain that is. It also
+# shows how such a claim is made: compare with random search, count the total cost, measure the noise, and keep the test
+# scores locked.
 #
 # It does not show what the same search finds in the spaces of the other notebooks. The space is **tiny**: four modules,
-# two branches. Its gates are **tied**, while the search relaxes every edge by itself and is cut to one gate afterwards,
-# which the method does not do. Trainings are **short**, the rain is **synthetic**, the photographs are few, and so are
-# seeds and supernets. And replays are not repetitions: 200 random searches on one table all share its noise.
+# two branches. Its gates are **tied**: all edges have the same gate. But the gradient search decides every edge by
+# itself and its result is reduced to one gate afterwards, which the method does not do. Trainings are **short**, the
+# rain is **synthetic**, and there are few photographs, seeds and supernets. And replays are not repetitions: 200 random
+# searches on one table all share the noise of that table.
 #
 # ## Summary
 #
-# * Compare with random search at equal *total* cost, and give what the choice is worth when trained again.
+# * Compare with random search at equal *total* cost. Report what the chosen architecture is worth when it is trained
+#   again.
 # * Here gates hardly matter (0.03 dB between them, as much as noise makes) and patterns do (0.30 dB).
-# * Tau between two trainings is the yardstick of every predictor; tau without an interval is a guess.
-# * In a mixture a module is trained by its weight, and alone it counts in full: a supernet can rank backwards.
-# * The smallest detectable difference belongs beside every *undecided*.
+# * Compare the tau of a predictor with the tau between two trainings. A tau without an interval is a guess.
+# * In a mixture a module is trained in proportion to its weight, but alone it counts in full. So a supernet can rank
+#   backwards.
+# * With every *undecided*, report the smallest difference that could have been found.
 #
-# **Next**: 06 ablations. **Or try** `trainings = 16`, or an evolution with `sample = 8`: greedier, is it better?
+# **Next**: 06 ablations. **Or try** `trainings = 16`, or `sample = 8`. Evolution then keeps closer to its best members:
+# is it better?
 #
 # **References.** A. Yang et al., *NAS evaluation is frustratingly hard*, ICLR 2020, arXiv 1912.12522 · L. Li, A.
 # Talwalkar, *Random search and reproducibility for NAS*, UAI 2019, arXiv 1902.07638 · M. Lindauer, F. Hutter, *Best

@@ -50,20 +50,23 @@ from manas_lite.networks.genotype import Genotype
 # slides: Leave one part out: what was it worth?
 # slides: How far apart do two runs of the *same* thing lie?
 #
-# An **ablation** leaves one part of a method out and asks what it was worth. Each such version is an **arm**. The usual table
-# has one number a row, and prints the larger one bold. This notebook asks first: *how far apart do two runs of the same arm
-# lie?* For if they lie further apart than two arms do, the bold number may be luck.
+# An **ablation** leaves one part of a method out and asks what that part was worth. Each such version of the method
+# is an **arm**. The arm in which nothing is left out is called `full`. The usual table has one number for each arm,
+# and the largest number is printed bold. This notebook asks another question first: *how far apart do two runs of the
+# same arm lie?* If they lie as far apart as two arms do, the bold number may be luck.
 #
-# A trial with small networks found a standard deviation of 0.5 to 0.65 dB between runs that differ in nothing but the seed of
-# the search. A *difference* of two arms holds two such runs, so it varies by $\sqrt2$ times as much, about 0.8 dB (less where a
-# common seed makes the two runs alike). Many published tables report differences smaller than that, from one run each. This
-# notebook plans with 0.55 dB. The runs below show how far they really lie apart.
+# A **run** is one search and the retraining of the network that it found. A trial with small networks found a
+# standard deviation of 0.5 to 0.65 dB between runs that differ only in the seed of the search. A *difference* of two
+# arms compares two runs, so its standard deviation is $\sqrt2$ times as large: about 0.8 dB. (It is smaller where a
+# common seed makes the two runs alike.) Many published tables report smaller differences than that, from one run per
+# arm. This notebook plans with a standard deviation of 0.55 dB. The runs below show how far apart runs really lie.
 #
-# > **Predict.** How many searches would you need to see a difference of 0.3 dB?
+# > **Predict.** The true difference of two arms is 0.3 dB. How many searches does each arm need, so that 4 studies in
+# > 5 find this difference?
 #
 # <details><summary>Answer: write yours down first, then click</summary>
 #
-# Some fifty for each arm. Most people say five. Exercise 3 derives the number.
+# About fifty for each arm. Most people say five. Exercise 3 derives the number.
 #
 # </details>
 
@@ -84,24 +87,30 @@ title = f"power: one arm against full, runs {SEARCH_DEVIATION} dB apart"
 pictures.profile(power, x="true difference, dB", y="how often it is found", title=title)
 
 # %% [markdown]
-# **What you should see.** With two searches an arm, only differences of many dB are found. For 0.3 dB some fifty are needed.
-# The curves show the **power** of a study: how often it finds a difference that is really there. Read them at the height of
-# 0.8, that is 4 times in 5: three searches reach it at about 2.5 dB, ten at about 0.8 dB. All four studies mostly miss a
-# difference of 0.3 dB, and a study that has missed it has not shown that there is none. Whoever compares twelve arms at once
-# must ask more of each: the right column of the table is for the arm with the smallest p, whose test is the strictest (Holm's
-# correction, explained below).
+# **What you should see.** With two searches per arm, a study finds only differences of many dB. To find 0.3 dB it
+# needs about fifty searches per arm. The curves show the **power** of a study: how often it finds a difference that
+# is really there. Look where each curve reaches the height 0.8, that is 4 times in 5: three searches reach it at
+# about 2.5 dB, ten at about 0.8 dB. All four studies mostly miss a difference of 0.3 dB. A study that has missed a
+# difference has not shown that there is none.
+#
+# The right column of the table is for studies that compare twelve arms at once. With twelve comparisons, chance has
+# twelve opportunities to produce a difference. So each arm has to pass a stricter test than one arm alone. The column
+# shows the strictest of these tests, the one for the arm with the smallest p value (Holm's correction, explained
+# below).
 #
 # ## This run: one arm
 #
 # slides: Change settings by parameters alone
 # slides: Give each change a name: its **arm**
 #
-# Five parameters matter: a name for the arm, what it changes, the seed, and how long to train. To leave the internal loss
-# out, write `arm = "no_internal"` and `settings = ["internal_weight=0.0"]`, and run the notebook for each seed that `full`
-# has. `settings` takes every setting of a search, a retraining or a loss, by the name that it has in Python and after
-# `--set`, such as `["rains=2", "fresh_rain=light,heavy"]`. The usual ones also have a line of their own among the parameters;
-# you may change that line instead. On the command line it is `python -m tools.course run 06 -p arm=two_rains -p rains=2`. Always give a
-# changed run a new name in `arm`, for runs are compared by arm and seed. What this run changes in the full method:
+# Five parameters matter: a name for the arm, what it changes, the seed, and the steps of the search and of the
+# retraining. To leave the internal loss out (the agreement between the rains of one scene), write
+# `arm = "no_internal"` and `settings = ["internal_weight=0.0"]`. Then run the notebook once for each seed that `full`
+# has been run with. `settings` takes every setting of a search, a retraining or a loss, by the name that it has in
+# Python and after `--set`, such as `["rains=2", "fresh_rain=light,heavy"]`. The usual settings also have a line of
+# their own among the parameters, and you may change that line instead. On the command line, a run with two rains per
+# scene is `python -m tools.course run 06 -p arm=two_rains -p rains=2`. Always give a changed run a new name in `arm`,
+# because runs are compared by arm and seed. The next cell prints what this run changes in the full method:
 
 # %%
 known = ablation.names()
@@ -127,7 +136,8 @@ print(
 # the rainy input. If you run the notebook again with the same parameters, nothing is computed twice: the result is read from
 # disk. Arms that differ only in the retraining share one search.
 #
-# Many runs are one command; a job array or several Colabs take a shard each:
+# A sweep starts many runs with one command. To share the work among several machines (the tasks of a job array, or
+# several Colabs), give each of them one part, called a shard: `1/4`, `2/4` and so on.
 #
 # ```
 # python -m tools.course sweep arms.yaml --dry-run          # what will it cost?
@@ -135,9 +145,10 @@ print(
 # python -m tools.course sweep arms.yaml --out runs/arms --shard 1/4
 # ```
 #
-# `arms.yaml` (in `notebooks/sweeps`) names thirteen arms. When they are done, set `runs_dir` to the folder `runs/arms/runs` and
-# run this notebook again: it reads them all. On Colab begin with `!pip install 'manas_lite[course]'`, write `!` before each
-# command, let `--out` be a folder of your Drive, and let `runs_dir` be the folder `runs` in it.
+# `arms.yaml` (in `notebooks/sweeps`) names thirteen arms: `full` and twelve others. When all their runs are done, set
+# `runs_dir` to the folder `runs/arms/runs` and run this notebook again: it reads them all. On Colab, first run
+# `!pip install 'manas_lite[course]'` and write `!` before each command. Let `--out` be a folder of your Drive, and
+# let `runs_dir` be the folder `runs` in it.
 #
 # **Stop here if short of time.**
 #
@@ -145,9 +156,11 @@ print(
 #
 # slides: Only runs of one size, budget and pictures compare
 #
-# Results lie in files. Those of one size, one budget and the same pictures can be compared. As long as you have fewer than
-# two arms of your own, the ones that come with the package are shown. They were trained for a shorter time than this
-# notebook does (`scripts/ablations.py` makes them), and serve to learn how such a table is *read*.
+# Each finished run has left a file with its result. Only runs of the same size, with the same numbers of steps and on
+# the same pictures can be compared, and the next cell picks those. If you do not yet have at least two such arms,
+# `full` among them, the cell shows the runs that come with the package. Those were trained for a shorter time than
+# the runs of this notebook (`scripts/ablations.py` makes them). They are there so that you can learn how to *read*
+# such a table.
 
 # %%
 mine = ablation.comparable(ablation.results(where, result["part"]), like=result)
@@ -175,9 +188,10 @@ pooled = np.sqrt(np.mean(spreads)) if spreads else np.nan
 print(f"standard deviation of the runs of one arm, pooled over arms: {pooled:.2f} dB")
 
 # %% [markdown]
-# **What you should see.** Runs of *one* arm differ, too. Compare the last line with the gaps between the arms' means. The means
-# alone would already make a table with bold numbers. The last line may be smaller than the 0.55 dB that we planned with: a
-# few short runs may lie close together by chance, or because little was trained. Plan with the larger of the two.
+# **What you should see.** Runs of *one* arm differ, too. Compare the last line with the gaps between the means of the
+# arms. The means alone would be enough for a table with bold numbers, but only the last line tells how large a gap
+# may be by chance. The last line may be smaller than the 0.55 dB that we planned with: a few short runs may lie close
+# together by chance, or because they were trained so little. Plan with the larger of the two numbers.
 #
 # ## What the differences are worth
 #
@@ -185,33 +199,42 @@ print(f"standard deviation of the runs of one arm, pooled over arms: {pooled:.2f
 # slides: Two kinds of chance: searches and pictures
 # slides: An interval, and what could have been seen
 #
-# Every arm is compared with `full` on the same seeds and the same pictures (**paired**). A difference between two means
-# then still depends on chance, and on chance of **two kinds**:
+# Every arm is compared with `full` on the same seeds and the same pictures: the comparison is **paired**. A mean
+# difference still depends on chance, and on **two kinds** of chance:
 #
-# * **Which searches** were run. Another seed finds another network. A hundred pictures of one network are still one run.
-# * **Which pictures** were scored. Another picture may suit one of the two arms better. If ten networks agree on twelve
-#   pictures, that says nothing about the thirteenth picture.
+# * **Which searches** were run. Another seed finds another network. A hundred pictures that are derained by one
+#   network are still one run.
+# * **Which pictures** were scored. Another picture may suit one of the two arms better. If ten networks agree on
+#   twelve pictures, that says nothing about the thirteenth picture.
 #
-# More values of one kind do not help against the other kind. So each kind has a *t* test of its own: one over the means of
-# the searches, one over the means of the pictures. A *t* test allows for how few values there are. Three searches that all
-# prefer the same arm decide nothing: even without any effect this happens once in four times. The two errors, $e_s$ of the
-# searches and $e_p$ of the pictures, are independent, and so they add like the sides of a right angle:
+# More pictures do not reduce the chance that lies in the searches, and more searches do not reduce the chance that
+# lies in the pictures. So each kind has a *t* test of its own: one test uses the mean difference of each search, the
+# other the mean difference of each picture. A *t* test takes into account how few values there are. For example,
+# three searches that all prefer the same arm decide nothing: even without any effect, this happens once in four times
+# ($2 \cdot 0.5^3$). Each test has a standard error of the mean difference: $e_s$ for the searches and $e_p$ for the
+# pictures. The two errors count as independent, so they add like the two short sides of a right triangle:
 #
 # $$\text{half the interval} = \sqrt{(t_s\, e_s)^2 + (t_p\, e_p)^2}$$
 #
-# Here $t_s$ and $t_p$ are the quantiles of the two *t* tests. p is the level at which the interval just reaches zero. The
-# interval is never too narrow. Where both kinds count alike it is somewhat wider than it would have to be.
+# Here $t_s$ and $t_p$ are the quantiles of Student's *t* distribution that belong to the two tests. (Some noise is
+# contained in both errors. The code counts it only once: `manas_course/chance.py` has the exact formula.) The p value
+# comes from the same interval: p = 0.05 means that the 95 % interval just touches zero, and p = 0.01 that the 99 %
+# interval does. The interval is never too narrow. Where both kinds of chance are about equally large, it is somewhat
+# wider than it would have to be.
 #
-# Twelve arms are twelve chances to be wrong. So the p values are corrected for their number, by **Holm**'s rule (exercise 2).
-# The interval is each arm's own and is not corrected.
+# With twelve arms there are twelve opportunities to be wrong. So the p values are corrected for the number of arms,
+# by **Holm**'s rule (exercise 2). The intervals are not corrected: each one is printed as if its arm were the only
+# one.
 #
-# The verdict has four words:
+# A comparison ends in one of four verdicts:
 #
 # * *better* or *worse*: the corrected p is at most 0.05.
-# * *equivalent*: two one-sided tests show that the difference is smaller than a margin, one that you call too small to
-#   matter. A large p alone does not show that. It may only say that little was measured.
-# * *undecided*: none of these. The column *detectable* says which difference this many searches and pictures, spread like
-#   these, would find 4 times in 5 at Holm's strictest step (5 % divided by the number of arms).
+# * *equivalent*: the difference is shown to be smaller than a margin. The margin is a difference that you call too
+#   small to matter, and two one-sided tests show this. A large p alone does not show it: p is also large where little
+#   was measured.
+# * *undecided*: none of these. Then look at the column *detectable*. It is the difference that a study like this one
+#   would find 4 times in 5: with as many searches and pictures, which vary as much as these do, and with the
+#   strictest test of Holm's rule (5 % divided by the number of arms).
 
 # %%
 rows = differences.compare(found, margin=MARGIN)
@@ -234,16 +257,19 @@ draw.save(forest, where / "ablation" / "forest.png", also=("pdf",))
 forest
 
 # %% [markdown]
-# **What you should see.** Each arm has a dot and an interval, and behind them a grey band as wide as *detectable*. True
-# differences inside the band are mostly missed. A band that is wider than the picture ends in an arrow, with its size beside
-# it. *Undecided* with a wide band does not mean "no effect". It says how far this study is from an answer. Some intervals
-# leave zero out while their arm is *undecided*: that would be enough if this were the only arm, and is not enough for the
-# smallest p of many. Among the shipped runs, look at `no_pixel`: its searches agree to a tenth of a dB and its twelve
-# pictures do not. Only the second kind of chance shows that.
+# **What you should see.** Each arm has a dot, an interval, and behind them a grey band as wide as *detectable*. This
+# study mostly misses true differences that lie inside the band. A band that is wider than the picture ends in an
+# arrow, with its size beside it. *Undecided* with a wide band does not mean "no effect". It shows how far this study
+# is from an answer. There are intervals that do not contain zero although the verdict is *undecided*. Such an
+# interval would decide the question if this were the only arm. It does not, because the corrected p is too large when
+# twelve arms are compared. Among the shipped runs, look at `no_pixel`: its three searches agree to about a tenth of a
+# dB, but the differences of its twelve pictures lie far apart. Only the second kind of chance, the pictures, shows
+# that.
 #
-# Two arms change more than their names say. `random` draws networks that are larger than those of a search that pays for
-# cost (compare the parameters beside the names). `one_to_one` has no internal loss either: a single rain has nothing to agree
-# with.
+# Two arms change more than their names say. `random` draws architectures at random. The networks are larger than
+# those of a search, because a search pays for parameters (compare the parameters beside the names). `one_to_one`
+# trains with each rainy picture on its own. It therefore has no internal loss either: a single rain has nothing that
+# it could agree with.
 
 # %%
 about = f"{data if usable else 'photos'}, {len(found[0]['images'])} {found[0]['part']} pictures"
@@ -256,8 +282,10 @@ print(differences.latex(rows, caption)[:160], "...")
 print(f"also: {runs_csv.name}, {images_csv.name}, forest.png, forest.pdf")
 
 # %% [markdown]
-# There is another way to an interval, the **bootstrap**, which exercise 1 asks for. It draws again what was drawn by
-# chance, in the same order: first searches, then pictures within each of them.
+# There is another way to an interval, the **bootstrap**, and exercise 1 asks for it. It imitates chance. From the
+# searches that were run, it draws the same number again, *with repetition*, so that some searches come twice and
+# others not at all. Then it draws pictures in the same way, and takes the mean. Some hundred such means show how far
+# the mean could have moved. In the drawing, pictures are drawn anew for each search:
 
 # %%
 diagrams.nested_bootstrap()
@@ -272,7 +300,8 @@ trained = map(Genotype.load, (where / "ablation").glob(f"{arm}-*/genotype.json")
 draw.architecture(next(genotype for genotype in trained if genotype.id == result["genotype"]))
 
 # %% [markdown]
-# A check that the statistics compute what they say, on made-up differences of known size:
+# The next cell checks that the statistics compute what they should. It uses made-up differences whose true mean, 1.0
+# dB, is known:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -285,13 +314,16 @@ print("Holm:", [round(x, 3) for x in differences.holm_adjusted([0.01, 0.04, 0.03
 # %% [markdown]
 # ## Exercises
 #
-# **1. An interval that is honest.** `differences` holds one row per search and one column per picture. Return the 2.5 % and
-# 97.5 % quantiles of some hundred resampled means. (This is the **bootstrap**, another way to an interval. The checker
-# simulates studies whose true mean it knows. It is content when four intervals in five hold that mean: with few searches a
-# bootstrap falls short of 95 %, and for this reason the table above uses *t* tests. This is the small project of this
-# notebook.)
+# **1. An interval that is honest.** `differences` holds one row per search and one column per picture. Resample them
+# as described above: draw searches with repetition, draw pictures with repetition, take the mean of all drawn values,
+# and repeat this some hundred times. Return the 2.5 % and the 97.5 % quantile of these means. You may draw the
+# pictures for each search anew, as in the drawing, or once for all searches, as the answer below does. The checker
+# accepts both. It simulates studies whose true mean it knows, and asks that at least four intervals in five contain
+# this mean. It does not ask for 95 %, because a bootstrap of a few searches falls short of that. This is also why the
+# table above uses *t* tests. (This is the small project of this notebook.)
 #
-# *Why it matters.* Intervals that count every picture as a run are the usual ones, and are several times too narrow.
+# *Why it matters.* Most intervals that one sees count every picture as a run of its own. Such intervals are several
+# times too narrow.
 
 
 # %% tags=["exercise", "exercise:nested_bootstrap"]
@@ -312,11 +344,14 @@ def my_interval(differences, rng):
 checks.nested_bootstrap(my_interval)
 
 # %% [markdown]
-# **2. Holm's correction.** Sort the n p values. Compare the smallest with level/n, the next with level/(n − 1), and so on to
-# the last, which is compared with the level itself. A p value holds where it is no larger than its limit. Stop at the first
-# one that fails: it and all after it do not hold.
+# **2. Holm's correction.** There are n p values. Sort them from small to large. Compare the smallest one with
+# level/n, the next one with level/(n − 1), and so on. The largest one is compared with the level itself. A p value
+# that is not larger than its limit is significant. Stop at the first p value that is larger than its limit: neither
+# this one nor any after it is significant. Return `True` (significant) or `False` for each p value, in the order in
+# which they were given.
 #
-# *Why it matters.* Of twelve arms that do nothing, at least one is "significant" at 5 % in nearly every second study.
+# *Why it matters.* Suppose that twelve arms change nothing at all. Without the correction, at least one of them is
+# "significant" at 5 % in nearly every second study: $1 - 0.95^{12} = 0.46$.
 
 
 # %% tags=["exercise", "exercise:holm"]
@@ -336,11 +371,13 @@ def my_holm(p, level):
 checks.holm(my_holm)
 
 # %% [markdown]
-# **3. How many searches?** Runs of one arm differ by a standard deviation of `deviation` dB. How many searches does each arm
-# need, so that 4 studies in 5 find a true difference of `difference` dB? Take 1.96 + 0.84 = 2.8 for the two quantiles, as for
-# many searches: the mean of n differences must lie 2.8 of its standard errors from zero. (One line, and a rounding.)
+# **3. How many searches?** Runs of one arm have a standard deviation of `deviation` dB. The true difference of two
+# arms is `difference` dB. How many searches does each arm need, so that 4 studies in 5 find it? With many searches
+# the quantiles are those of the normal distribution: 1.96 for a test at 5 %, and 0.84 for "4 times in 5". Together
+# this asks that the true difference is 1.96 + 0.84 = 2.8 standard errors of the mean of n differences. (One line,
+# rounded up. Remember that each difference holds two runs.)
 #
-# *Why it matters.* It is the sum to do before a study. For 0.3 dB it asks for more searches than most articles ever
+# *Why it matters.* Do this calculation before a study. For 0.3 dB it asks for more searches than most articles ever
 # ran.
 
 
@@ -362,15 +399,16 @@ checks.searches_needed(my_searches)
 # slides: *Undecided* is not *useless*: these runs could not see it
 # slides: A verdict holds for this size, data and budget
 #
-# It shows how to ask, and what an answer costs. Arms are chosen on **validation** scenes; `final = True` opens the test set,
-# once. An undecided arm is not a useless part: these runs could not see its worth. A decided arm is decided for this size,
-# these pictures and this budget.
+# This notebook shows how to ask what a part is worth, and what an answer costs. Arms are chosen on **validation**
+# scenes. Only when they are chosen, `final = True` opens the test set, and this should be done once. If an arm is
+# undecided, its part is not shown to be useless: these runs could not see what it is worth. If an arm is decided, the
+# verdict holds for this size, these pictures and this number of steps.
 #
 # ## Summary
 #
-# * Searches and pictures are two kinds of chance, and neither stands for the other. Compare on the same seeds and pictures,
-#   test both kinds, correct for the number of arms, and say which difference you could have found.
-# * *Equivalent* has to be shown. *Undecided* is not *equivalent*.
+# * Searches and pictures are two kinds of chance, and neither can replace the other. Compare on the same seeds and
+#   pictures, test both kinds, correct for the number of arms, and say which difference you could have found.
+# * *Equivalent* has to be shown. *Undecided* does not mean *equivalent*.
 #
 # **Next**: 07 pitfalls. **Or try** `arm = "no_internal"` and `settings = ["internal_weight=0.0"]`, with the seeds that
 # `full` has.

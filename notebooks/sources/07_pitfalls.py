@@ -24,16 +24,18 @@ from manas_lite.compute.runtime import Compute, ComputeSettings
 # slides: It runs, its loss falls, and it is wrong
 # slides: The bug, its effect, the test that catches it
 #
-# Research code runs, prints falling losses, and is wrong. The eight pitfalls here, or close relatives of them, were found
-# in released code of architecture search for restoration, this method's included; every example below was written anew and is as small as
-# it can be. For each: **the bug**, **its effect**, **the test** that would have caught it. None of them raises an
-# error.
+# Research code can run, print a loss that falls, and still be wrong. Eight such pitfalls stand here. They, or close
+# relatives of them, were found in released code of architecture search for restoration, the code of this method
+# included. Every example below was written anew and is as small as it can be. For each pitfall you see **the bug**,
+# **its effect**, and **the test** that would have caught it. None of the bugs raises an error.
 #
-# > **Predict.** Which of these would you notice from the training curve alone? Count at the end.
+# > **Predict.** How many of the eight would you notice from the training curve alone? Write a number down, and count
+# > at the end.
 #
 # <details><summary>Answer: write yours down first, then click</summary>
 #
-# None of the eight. Each leaves a loss that falls; the seventh even makes the best score rise without any training.
+# None of the eight. With each of them the loss still falls. The seventh even makes the best score rise without any
+# training.
 #
 # </details>
 #
@@ -42,8 +44,9 @@ from manas_lite.compute.runtime import Compute, ComputeSettings
 # slides: A module writes into its input list
 # slides: The next one reads results for inputs
 #
-# A module gets a list of branches and writes its results back into it. The next module then reads results instead of
-# inputs.
+# At each place of the supernet, the parallel module P and the fusion module F get the same list of branches $x$.
+# Their results are mixed with two weights, here 0.5 and 0.5. Suppose that P writes its results back into the list
+# that it was given. Then F, which runs next, reads the results of P where it should read the inputs.
 
 # %%
 torch.manual_seed(seed)
@@ -65,17 +68,21 @@ print(f"the mixture changes by {(good[0] - bad[0]).abs().mean() / good[0].abs().
 print(f"test: input unchanged? {all(a is b for a, b in zip(shared, x, strict=True))}")
 
 # %% [markdown]
-# **What you should see.** `careless` computes what the good module computes; only the list is another afterwards. The
-# supernet searches p·P(x) + f·F(**P(x)**), and the derived network computes something else.
-# **The test**: after a forward pass every tensor of the input list is the same object, with the same values.
+# **What you should see.** `careless` returns what the good module returns. But afterwards the caller's list holds
+# other tensors than before. So the supernet is searched with p·P(x) + f·F(**P(x)**), where p·P(x) + f·F(x) was meant.
+# In a derived network only one of the two modules is left, and F gets x. What is derived is not what was searched.
+#
+# **The test**: after a forward pass, every tensor of the input list is the same object as before, with the same
+# values.
 #
 # ## 2. Logits used as weights
 #
 # slides: Numbers near 0, used raw: the places are off
 # slides: Take the softmax everywhere, or nowhere
 #
-# The architecture numbers start near 0. Used *raw* in the forward pass, while the regulariser and the final decision
-# take their softmax, they all but switch the searched places off.
+# The architecture numbers α and β are logits, and they start near 0. The regulariser and the final decision take
+# their softmax. Suppose that the forward pass uses the logits *as they are*. Then it multiplies the output of each
+# searched place by numbers near 0, which all but switches the place off.
 
 # %%
 logits = 1e-3 * torch.randn(9, generator=torch.Generator().manual_seed(seed))
@@ -86,16 +93,18 @@ print(f"too weak by a factor of {soft.abs().mean() / raw.abs().mean():.0f}")
 print(f"test: rows sum to 1?  raw {logits.sum():.4f}  softmax {logits.softmax(0).sum():.4f}")
 
 # %% [markdown]
-# **What you should see.** Two orders of magnitude. The network learns around it: the loss still falls. **The test**:
-# weights that the forward pass uses are positive and sum to 1.
+# **What you should see.** With raw logits the output is more than a hundred times too weak. The other weights of a
+# network can learn to make up for it, so the loss still falls. **The test**: the weights that the forward pass uses
+# are positive and sum to 1.
 #
 # ## 3. Deriving from other rows than were searched
 #
 # slides: Nine blocks, three rows each
 # slides: Counting stages instead of blocks reads the wrong rows
 #
-# Nine attention blocks have three rows of β each. Derivation code that moves on by *stage* and not by *block* reads the
-# same rows again and again.
+# At the released sizes there are nine attention blocks, in three stages of two, three and four blocks (the code calls
+# the stages `cells`). Each block has three rows of β. Code that derives a network must move on by three rows after
+# each *block*. If it moves on after each *stage* only, all blocks of a stage read the same rows.
 
 # %%
 space = SearchSpace()  # the released sizes: 27 rows
@@ -108,14 +117,17 @@ print(f"{right} of 9 blocks got the operations that were searched for them")
 print(f"rows never read: {27 - 3 * len(set(stage_of))} of 27")
 
 # %% [markdown]
-# **What you should see.** One block in nine. A search of a hundred GPU-hours, and two thirds of its attention choices are
-# thrown away unread. **The test**: a supernet with one-hot rows equals the derived network (notebook 02 runs it).
+# **What you should see.** Only one block of nine, the first, gets the operations that were searched for it. Imagine
+# that the search had taken a hundred GPU-hours: two thirds of its attention choices would be thrown away unread.
+# **The test**: a supernet whose rows are one-hot gives the same output as the derived network (notebook 02 runs this
+# test).
 #
 # ## 4. Parameters that nothing trains
 #
 # slides: Modules that no forward pass reaches
 #
-# A channel count passed where a number of modules was meant builds modules that no forward pass reaches.
+# Suppose that a function is given the number of channels where it expects the number of modules. Then it builds many
+# modules that no forward pass ever reaches.
 
 
 # %%
@@ -138,15 +150,18 @@ for modules in (4, 128):
     print(f"{modules:>3} modules: {total:>6,} parameters, {idle:>6,} without a gradient")
 
 # %% [markdown]
-# **What you should see.** Almost all parameters idle; in the released code, 80 million instead of 13. The loss cannot
-# tell. **The test**: after one backward pass every parameter has a gradient.
+# **What you should see.** With 128 modules, almost all parameters have no gradient. In the released code it is 80
+# million parameters instead of 13 million. The loss shows nothing of it, because unused modules have no part in it.
+# **The test**: after one backward pass, every parameter has a gradient.
 #
 # ## 5. Prices in another order than the operations
 #
 # slides: Prices shuffled: expensive operations are rewarded
 #
-# The complexity loss multiplies weights by a table of costs. If that table is in another order, dear operations are
-# rewarded.
+# The complexity loss multiplies the weights of the operations by a table of their costs. If that table is in another
+# order than the operations, the loss can reward expensive operations. The next two cells compare two such tables: one
+# in the order of the operations ("by name"), and one in the order of the alphabet, which is read as if it had the
+# order of the operations ("by position").
 
 # %%
 names = [name for name in OPERATIONS if name != "none"]
@@ -172,17 +187,21 @@ pictures.bars(
 )
 
 # %% [markdown]
-# **What you should see.** With prices by name the cost goes to almost nothing; by position the search settles on CBAM,
-# which the table calls free: the true cost stays near the mean of all operations, where it began, and goes on to CBAM's.
-# **The test**: one-hot weights cost what the built network really has, for every operation.
+# **What you should see.** With prices by name, the search chooses `skip_connect`, which is free, and the expected
+# cost falls to almost nothing. With prices by position, the search prefers CBAM, because the wrong table calls CBAM
+# free. The true expected cost hardly falls. It began at the mean of all operations, 221 parameters, and it is about
+# 204 after the 100 steps. With more steps it would go to the 248 of CBAM.
+#
+# **The test**: for every operation, a one-hot row of weights costs what the built network really has.
 #
 # ## 6. The targets of other scenes
 #
 # slides: `repeat` is not `repeat_interleave`
 # slides: The shapes agree; the scenes do not
 #
-# Outputs come scene by scene (scene 0 rain 0, scene 0 rain 1, …). Their targets must be repeated the same way;
-# `repeat` repeats the whole batch instead, and nothing complains: the shapes agree.
+# Suppose that each scene has R rains. The outputs come scene by scene: scene 0 rain 0, scene 0 rain 1, and so on. The
+# clean pictures, which are their targets, must be repeated in the same order. But `repeat` repeats the whole batch,
+# scene 0, scene 1, and so on, and then begins again. Nothing complains, because the shapes agree.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -195,9 +214,10 @@ for rains in (1, 3):
     )
 
 # %% [markdown]
-# **What you should see.** With R = 1 all is well, which is why a quick test passes; with R = 3 most outputs are pulled
-# towards *another photograph*. (A relative of the released fault, which took wrong groups of three and met its own target
-# once in 48.) The network learns a blur, slowly, and the loss falls.
+# **What you should see.** With R = 1 everything is right, and this is why a quick test passes. With R = 3 most
+# outputs are pulled towards *another photograph*. (The fault in the released code was a relative of this one. It took
+# wrong groups of three, and 1 output of 48 met its own target.) A network that is trained in this way slowly learns a
+# blur, and its loss falls.
 #
 # **Stop here if short of time.**
 #
@@ -206,8 +226,8 @@ for rains in (1, 3):
 # slides: One network, many scores
 # slides: Noise chooses the best epoch
 #
-# If "validation" draws new crops each time, noise chooses the best epoch. Here is *one* network, not trained any
-# further, validated again and again:
+# Suppose that "validation" cuts new random crops each time, and that the epoch with the best score is kept. Then
+# chance chooses the epoch. The next cell takes *one* network, trains it no further, and validates it again and again:
 
 # %%
 net = load(course.find_run(runs_dir, "searched", made_by="04", needs="weights.safetensors"))
@@ -231,15 +251,17 @@ pictures.profile(
 )
 
 # %% [markdown]
-# **What you should see.** A "best so far" that rises although *nothing is learned*. Whoever keeps the best of such epochs
-# reports luck. **The test**: validate twice, get the same number. The kit scores fixed whole pictures.
+# **What you should see.** The "best so far" rises although *nothing is learned*. Whoever keeps the best of such
+# epochs reports luck. **The test**: validate twice, and get the same number. This kit scores whole pictures, and
+# always the same ones.
 #
 # ## 8. Scoring what no screen can show
 #
 # slides: Outputs leave [0, 1]: clamp before scoring
 #
-# A network's output may leave [0, 1]. Scored unclamped it loses dB that no one would see. (The opposite, dB that are not
-# there, comes with the wrong range of Y: notebook 01.)
+# The output of a network may leave [0, 1]. A screen shows such a value as 0 or as 1. If the output is scored without
+# clamping it first, it loses dB that nobody can see. (The opposite mistake, a PSNR that is too high, comes with the
+# wrong range of Y: notebook 01.)
 
 # %%
 clean = val[0].clean.read() / 255
@@ -255,7 +277,8 @@ scores = {
 print({name: round(float(value), 2) for name, value in scores.items()})
 
 # %% [markdown]
-# **What you should see.** The same picture, two numbers. **The test**: an output of 1.5 and one of 1.0 score alike.
+# **What you should see.** The same picture gets two numbers, and the clamped one is higher. **The test**: an output
+# of 1.5 and an output of 1.0 get the same score.
 #
 # ## Exercises
 #
@@ -277,14 +300,22 @@ def my_targets(clean, rains):
 checks.pairing(my_targets)
 
 # %% [markdown]
-# **2. Write a test.** `make` is a class like `FusionModule`: `make((4, 8, 16), "batch").eval()` builds a module, which
-# maps a list of three branches to a list of three. Your function must raise `AssertionError` for a faulty module and pass a
-# good one. For branch i that is relu(x_i + Σ_{j≠i} path_{j→i}(x_j)); paths from coarser branches (j > i) are still to be
-# enlarged 2^(j−i) times, those from finer ones shrink by themselves; and the list that was given stays as it was. The
-# checker brings some twenty faulty modules. `module.paths["1to0"]` is the path from branch 1 to branch 0, and
-# `nn.functional.interpolate(y, scale_factor=2.0)` enlarges. (This is the small project of this notebook.)
+# **2. Write a test.** Your function gets `make`, a class like `FusionModule`. `make((4, 8, 16), "batch").eval()`
+# builds a module for three branches of 4, 8 and 16 channels. The module maps a list of three tensors to a list of
+# three tensors. Each branch has half the height and half the width of the branch before it. Your function must raise
+# `AssertionError` if the module is faulty, and must return without an error if it is good. A good module does two
+# things:
 #
-# *Why it matters.* A test is worth what it fails on. Few people have ever tried theirs on a module that is wrong.
+# * Its output i is $\mathrm{relu}\bigl(x_i + \sum_{j \ne i} \mathrm{path}_{j \to i}(x_j)\bigr)$.
+#   `module.paths["1to0"]` is the path from branch 1 to branch 0, and so on. A path from a finer branch (j < i) makes
+#   the tensor smaller by itself. A path from a coarser branch (j > i) does not change the size, so its result must
+#   still be enlarged $2^{j-i}$ times. `nn.functional.interpolate(y, scale_factor=2.0)` enlarges y twice.
+# * It leaves the list that it was given, and the tensors in it, as they were.
+#
+# The checker brings more than twenty faulty modules. (This is the small project of this notebook.)
+#
+# *Why it matters.* A test is useful only if it fails for wrong code. Few people have ever tried their tests on a
+# module that is wrong.
 
 
 # %% tags=["exercise", "exercise:mutants"]
@@ -313,10 +344,12 @@ def my_test(make):
 checks.mutants(my_test)
 
 # %% [markdown]
-# **3. Whose rows are these?** Every branch of every cell has an attention block, and every block has `edges` rows of β.
-# Blocks follow each other by cell, and within a cell by branch. Which rows belong to which block?
+# **3. Whose rows are these?** Every branch of every cell has an attention block, and every block has `edges` rows of
+# β. The blocks follow each other cell by cell, and within a cell branch by branch. Return for each block, in this
+# order, the list of its row numbers, counted from 0. For example, `cells = [1, 2]` means three blocks: one in the
+# first cell and two in the second.
 #
-# *Why it matters.* Pitfall 3 is this function with one wrong counter, and cost a published search most of its
+# *Why it matters.* Pitfall 3 is this function with one wrong counter. It cost a published search most of its
 # attention choices.
 
 
@@ -337,14 +370,16 @@ checks.block_rows(my_rows)
 # slides: Eight faults, a short test for each
 # slides: A ninth may be there
 #
-# Eight faults that leave the curve falling, and a test of a few lines for each. It does not show how much each cost the
-# published numbers: that would take the original runs. And a code base that passes these tests may hold a ninth.
+# This notebook shows eight faults that leave the training curve falling, and for each a test of a few lines. It does
+# not show how much each fault cost the published numbers: that would take the original runs. And code that passes all
+# eight tests may contain a ninth fault.
 #
 # ## Summary
 #
-# * Test identities (one-hot supernet = derived network), invariants (inputs unchanged, rows sum to 1), and twice the
-#   same (validation).
-# * Small R, few branches and equal widths hide mistakes: test with unequal ones.
+# * Test identities (a one-hot supernet equals the derived network), invariants (inputs stay unchanged, rows sum to
+#   1), and repetition (validating twice gives the same score).
+# * A single rain, few branches and branches of equal width hide mistakes. Test with several rains and with unequal
+#   widths.
 #
 # **Next**: 08 your own photos. **Or try** to plant a ninth bug in a copy of `modules.py`, and see whether `make test`
 # finds it.

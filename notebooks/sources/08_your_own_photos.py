@@ -25,9 +25,10 @@ from manas_lite.rain import add_fog, add_rain
 # slides: It has learned synthetic streaks
 # slides: Not drops on the lens, fog, splashes or snow
 #
-# The network has learned from **synthetic streaks**. It may take streaks off your photograph. It was never shown drops
-# on a lens, fog, splashes, or snow, and will do little about them; on some pictures it does nothing that you can see,
-# on some it softens what looks like rain and is not: fences, hair, grass. This notebook shows those failures too.
+# The network has learned from **synthetic streaks**. It may take streaks off your photograph. It was never shown
+# drops on a lens, fog, splashes or snow, and it will do little about them. On some pictures it does nothing that you
+# can see. On others it softens things that look like rain and are not: fences, hair, grass. This notebook shows such
+# failures too.
 #
 # > **Predict.** On which kind of damage does it help most: streaks, fog, drops on the lens, camera noise?
 #
@@ -42,9 +43,10 @@ from manas_lite.rain import add_fog, add_rain
 #
 # slides: Any size, grey, 16 bits, turned: it becomes upright RGB
 #
-# Give a path in the parameters cell. Or, in a live notebook: run the next cell, choose a file, wait for its name to
-# appear, and *then* run the cells below (again, if you ran all of them). Any size, greyscale, transparent, 16-bit or
-# rotated by its camera: it becomes an upright RGB picture.
+# Give the path of a picture in the parameters cell. In a live notebook you can also upload one: run the next cell,
+# choose a file, wait until its name appears, and *then* run the cells below. (If you have run all cells already, run
+# those below once more.) The picture may have any size. It may be grey, transparent, 16-bit or rotated by its camera:
+# it becomes an upright RGB picture.
 
 # %%
 own = course.runs_folder(runs_dir) / network
@@ -85,9 +87,10 @@ print(
 widgets.before_after(rainy, result)
 
 # %% [markdown]
-# **What you should see.** Left of the line the photograph, right of it the result; drag the line in a live notebook. If
-# both halves look alike, the network did little: that happens. Below, what it took away, brightened as a
-# whole, up to ten times.
+# **What you should see.** Left of the line is the photograph, and right of it the result. In a live notebook you can
+# drag the line. If both halves look alike, the network did little: that happens. The next cell shows what the network
+# took away: the brighter a pixel, the more it changed. The whole picture is brightened, up to ten times, so that
+# small changes can be seen.
 
 # %%
 taken = np.abs(rainy.astype(float) - result).mean(2)
@@ -106,8 +109,9 @@ else:
 #
 # slides: Padded by reflection, cropped back
 #
-# The network halves its input several times; sides that do not fit are padded by reflection and cropped back. Even one
-# pixel works:
+# The network halves the height and the width of its input several times. Where a side cannot be halved that often,
+# the picture is first made larger: its pixels are mirrored at the edge (padded by reflection). The result is cropped
+# back to the old size. Even a picture of one pixel works, and a grey one stays grey:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -126,7 +130,8 @@ print("grey", grey.shape, "->", derain(grey, net).shape)
 # slides: Four kinds of damage, equally strong
 # slides: What does the network gain on each?
 #
-# Four kinds of damage on the same clean photographs, each of which leaves 19 to 25 dB. What does the network gain on each?
+# The next cells put four kinds of damage on the same two clean photographs. Each kind is about equally strong: the
+# damaged pictures have a PSNR of 19 to 25 dB. How many dB does the network gain on each kind?
 
 
 # %%
@@ -174,8 +179,9 @@ pictures.bars(
 )
 
 # %% [markdown]
-# **What you should see.** A clear gain on streaks, and on the others next to nothing or a loss: the network changes what
-# it should have left alone. A tool is worth what it was trained for.
+# **What you should see.** A clear gain on streaks. On the three others the gain is next to nothing, or it is a loss:
+# there the network changes what it should have left alone. It helps against the damage that it was trained on, and
+# not against others. The next cell shows the kind on which it does worst.
 
 # %%
 kind = min(gains, key=gains.get)
@@ -187,9 +193,12 @@ draw.comparison(worst, derain(worst, net), target)
 # %% [markdown]
 # ## Exercises
 #
-# **1. Strength.** Blend rainy and derained; beyond 1 is allowed, and bytes must not overflow.
+# **1. Strength.** Blend the rainy and the derained picture. At s = 0 the result is the rainy picture, at s = 1 the
+# derained one, and between them it changes evenly. s may also be larger than 1: then go on in the same direction.
+# Round to whole numbers, and let nothing leave the range from 0 to 255.
 #
-# *Why it matters.* Bytes count from 0 to 255 and then begin again. A white sky with black specks is the usual sign.
+# *Why it matters.* A byte counts from 0 to 255 and then begins again at 0. White sky with black specks is the usual
+# sign of this mistake.
 
 
 # %% tags=["exercise", "exercise:strength"]
@@ -205,11 +214,12 @@ def my_strength(rainy, derained, s):
 checks.strength(my_strength)
 
 # %% [markdown]
-# **2. Tiles.** A picture too large for memory is cut into tiles that overlap. Along one side: where do they start? The
-# first at 0, the last one ends exactly at the edge, neighbours share at least `overlap` pixels, as few tiles as
-# possible. One tile is enough where the picture is smaller.
+# **2. Tiles.** A picture that is too large for memory is cut into tiles that overlap. Look at one side of it,
+# `length` pixels long. Return where the tiles of `tile` pixels start. The first tile starts at 0, and the last one
+# ends exactly at the edge. Neighbours share at least `overlap` pixels. There are as few tiles as possible. If the
+# picture is smaller than a tile, one tile that starts at 0 is enough.
 #
-# *Why it matters.* The last pixels of a row are what such code forgets, and nobody looks there.
+# *Why it matters.* Code for tiles often forgets the last pixels of a row, and nobody looks there.
 
 
 # %% tags=["exercise", "exercise:tile_starts"]
@@ -228,12 +238,12 @@ def my_starts(length, tile, overlap):
 checks.tile_starts(my_starts)
 
 # %% [markdown]
-# **3. Put the tiles together.** The other half of exercise 2, along one line of pixels: each tile holds its result for the
-# pixels from its start on. Where several tiles overlap, take the mean of all of them. (A small project: three or more tiles
-# may hold the same pixel.)
+# **3. Put the tiles together.** This is the other half of exercise 2, along one line of pixels. `tiles[k]` holds the
+# results for the pixels from `starts[k]` on. Where several tiles hold the same pixel, take the mean of all of them.
+# (A small project: three or more tiles may hold the same pixel.)
 #
-# *Why it matters.* A network sees less at the edge of a tile than in its middle, so two tiles differ where they meet.
-# Without a mean the picture shows a seam.
+# *Why it matters.* At the edge of a tile a network sees less of the surroundings than in the middle. So the results
+# of two tiles differ where the tiles meet. Without a mean, the picture shows a seam.
 
 
 # %% tags=["exercise", "exercise:stitch"]
@@ -257,13 +267,14 @@ checks.stitch(my_line)
 # slides: A gain on synthetic streaks promises nothing for yours
 # slides: Judge by several pairs of eyes, or by a task
 #
-# One network on a few pictures. A gain on synthetic streaks is no promise for your photograph, where no clean picture
-# exists to measure against: there, only eyes (several pairs, not told which is which) or a task can judge. Notebook 09
-# asks a detector and a segmenter.
+# This was one network on a few pictures. A gain on synthetic streaks is no promise for your photograph. There is no
+# clean version of it to measure against. So only people can judge it (several of them, who are not told which picture
+# is which), or a task. Notebook 09 asks a detector and a segmenter.
 #
 # ## Summary
 #
-# * Any size and kind of picture; strength; export. Streaks, not drops, fog or noise.
+# * The kit derains pictures of any size and kind, at a strength that you choose, and writes the result to a file. It
+#   helps against streaks, and not against drops, fog or noise.
 #
 # **Next**: 09 after deraining. **Or try** your own rainy photographs, and keep the ones on which it fails.
 #

@@ -37,22 +37,24 @@ from manas_lite.photos.folders import pictures_in
 # slides: Nobody wants decibels: a car wants to see pedestrians
 # slides: A **fixed** model looks at rainy, derained, clean
 #
-# Decibels say how near a picture is to the clean one. Nobody wants decibels: a car wants to see pedestrians. So a
-# **fixed** model, trained elsewhere and never again, looks at the rainy, the derained and the clean picture. Three
-# judges sit here: a detector, a segmenter, and two scores that need no clean picture.
+# Decibels say how near a picture is to the clean one. But nobody needs decibels for their own sake: a car, for
+# example, needs to see pedestrians. So this notebook asks models that look at the picture next. They are **fixed**:
+# they were trained elsewhere, and nothing here changes them. They look at the rainy, the derained and the clean
+# picture. There are three kinds of judges: a detector, a segmenter, and two scores that need no clean picture.
 #
 # > **Predict.** Of the objects that a detector finds on clean photographs, which share does it still find under heavy
 # > rain? And after deraining: half of what was lost, nearly all, or hardly anything?
 #
 # <details><summary>Answer: write yours down first, then click</summary>
 #
-# The bars below say it, with intervals. Read the intervals first: six photographs hold few objects, so a share that
-# seems large may be undecided.
+# In the stored detections, under heavy rain: 38 % are still found in the rain, and 83 % after deraining. That is more
+# than two thirds of what was lost. The first bars below show it. Read the intervals beside them, too: six photographs
+# hold few objects, so that a difference that seems large may still be undecided.
 #
 # </details>
 #
-# Only the six **test** photographs are used. The package's network has seen none of the bundled ones; one of your own from
-# notebook 04 was trained on twenty of them.
+# Only the six **test** photographs are used. The network of the package has seen none of the bundled photographs. A
+# network of your own from notebook 04 was trained on the twenty others.
 
 # %%
 own = course.runs_folder(runs_dir) / network
@@ -76,15 +78,18 @@ a, b = np.array([[0, 0, 10, 10]]), np.array([[5, 0, 15, 10]])
 print("half a box apart: IoU", boxes.iou(a, b).round(3))
 
 # %% [markdown]
-# **What you should see.** People's own marks, by name. Two boxes that share half of each overlap by only a third: the
-# **union** is larger than either.
+# **What you should see.** The objects that people marked by hand on the first two photographs. The last line is an
+# example of **IoU**, the intersection over union of two boxes. The two boxes are equally large, and one is shifted by
+# half its width. Their intersection is half a box, and their union is one and a half boxes. So their IoU is only one
+# third.
 #
 # ## Detection
 #
 # slides: Of what it finds on the clean picture, how much is left?
 #
-# The detector gives boxes, categories and scores. Where it is missing, the detections that the package brings are
-# used: those after `rain-any`.
+# The detector gives boxes, each with a category and a score from 0 to 1. If the detector is not installed, stored
+# detections that come with the package are used. They were made with an earlier training of `rain-any`, whatever
+# `network` names.
 
 # %%
 if detector:
@@ -100,11 +105,14 @@ drawn = [
 Image.fromarray(contact_sheet([(one.name, drawn)], list(three), width=300))
 
 # %% [markdown]
-# **What you should see.** Rainy, derained, clean, with the boxes of at least 0.5. Look for what is lost on the left, and
-# for what deraining brings back, and for what it does not.
+# **What you should see.** From left to right the rainy, the derained and the clean picture, with all boxes whose
+# score is at least 0.5. Look for objects that are lost on the left. Which of them does deraining bring back, and
+# which not?
 #
-# **Consistency**: the clean picture's detections are taken for true. *Recall* is the share of them that is found again,
-# *precision* the share of what is found that the clean picture has too. Neither says that the detector is right.
+# **Consistency** takes the detections on the clean picture as if they were true. *Recall* is the share of them that
+# is found again. *Precision* is the share of the new detections that the clean picture has too. *Confidence lost*
+# says by how much the score of a clean detection falls on average; one that is not found again loses its whole score.
+# None of the three says that the detector is right.
 
 # %%
 kept = {v: [] for v in ("rainy", "derained")}
@@ -123,15 +131,19 @@ for v, each in kept.items():
 pictures.bars({**recall, "clean": 1.0}, title=f"found again under {level} rain", unit="recall")
 
 # %% [markdown]
-# **What you should see.** A large loss under heavy rain; deraining gives much of it back. The brackets say how far recall
-# would move with other photographs like these six. They are wide: here they lie apart, under lighter rain they overlap
-# (try `level`). Six photographs prove little; the table below holds 26.
+# **What you should see.** Heavy rain costs a large part of the recall, and deraining gives much of it back. The
+# brackets say how far recall would move with other photographs like these six. They are wide. Under heavy rain the
+# two intervals lie apart, and under lighter rain they overlap (try `level`). Six photographs prove little. The table
+# below holds 26.
 #
 # ## Accuracy is another question
 #
 # slides: Against the true boxes: average precision
 #
-# Against the **true boxes**, *average precision* (AP) is what one reports: AP@50 counts boxes that overlap by half.
+# The detector may be wrong on the clean picture, too. **Accuracy** compares its detections with the **true boxes**,
+# those that people marked. The usual measure is *average precision* (AP): for each category the mean of the precision
+# over all levels of recall, and then the mean over the categories. AP@50 counts a detection as right if its IoU with
+# a true box is at least 0.5. The table was made with an earlier training of `rain-any`.
 
 # %%
 table = protocol.read_table()
@@ -141,8 +153,9 @@ for row in rows:
     print(f"  {row.level:<7}{row.version:<18}{row.value:6.3f}  [{row.low:.3f}, {row.high:.3f}]")
 
 # %% [markdown]
-# **What you should see.** Even on clean photographs AP is far from 1: this detector is small. Rain costs it more the
-# heavier it is, and the rows `derained - rainy` say what deraining is worth, with the pictures paired.
+# **What you should see.** Even on clean photographs AP is far from 1, because this detector is small. The heavier the
+# rain, the more AP it costs. The rows `derained - rainy` say what deraining is worth: they are differences on the
+# same photographs (paired).
 #
 # **Stop here if short of time.**
 #
@@ -150,8 +163,9 @@ for row in rows:
 #
 # slides: The class of each pixel; mIoU is a mean over classes
 #
-# A small segmenter, trained by this kit on clean pictures, names the class of each pixel. **mIoU** is the mean over
-# classes of intersection over union.
+# A segmenter names the class of each pixel. This one is small, and this kit trained it on clean pictures. The IoU of
+# a class divides the number of pixels that have this class both in truth and in the prediction by the number of
+# pixels that have it in at least one of the two. **mIoU** is the mean of the IoU over the classes.
 
 # %%
 data = masks.bundled_masks()
@@ -174,25 +188,28 @@ truth = draw_classes(three["clean"], photo.truth(), data.classes)
 Image.fromarray(contact_sheet([(photo.name, [*tinted, truth])], [*three, "true"], width=240))
 
 # %% [markdown]
-# **What you should see.** A poor segmenter: twenty training photographs are few. What counts is the *difference* between
-# the three bars, not their height. Derained even above clean, and under light rain the rainy pictures are best: so much
-# for differences of this size on six photographs. With the CamVid set, `python -m manas_course.downstream --street FOLDER`
-# trains one on streets.
+# **What you should see.** The segmenter is poor, because twenty training photographs are few. What counts is the
+# *difference* between the three bars, not their height. With `rain-any`, the derained bar is about as high as the
+# clean one. But do not trust this much: under light rain the *rainy* pictures get a higher mIoU than the clean ones
+# (try `level`), and rain cannot really help. Differences of this size on six photographs may be luck. If you have the
+# CamVid set, `python -m manas_course.downstream --street FOLDER` trains a segmenter on streets.
 #
 # ## Scores without truth
 #
 # slides: NIQE and PIQE judge a picture alone
 # slides: Do they agree with the truth, where it is known?
 #
-# For real rain no clean picture exists. **NIQE** and **PIQE** judge a picture alone; lower is better. Do they agree
-# with the truth where it is known?
+# For real rain no clean picture exists. **NIQE** and **PIQE** judge a picture alone, and for both of them lower is
+# better. NIQE measures how far the statistics of a picture are from those of good photographs. PIQE counts blocks of
+# the picture that look noisy or distorted. Do these scores agree with the truth where it is known?
 #
-# > **Predict.** Order clean, rainy and derained by NIQE.
+# > **Predict.** Order clean, rainy and derained, first by NIQE and then by PIQE.
 #
 # <details><summary>Answer: write yours down first, then click</summary>
 #
-# Derained is best, then clean, then rainy. A score that prefers a processed picture to the truth rewards smoothness,
-# not truth.
+# With `rain-any` under heavy rain, NIQE says: clean is best, derained follows closely, and rainy is far behind. PIQE
+# says: derained is best by far, then rainy, and the clean pictures are *last*. A score that prefers a rainy picture
+# to the clean one does not measure what we want to know.
 #
 # </details>
 
@@ -210,15 +227,18 @@ pictures.scatter(
 )
 
 # %% [markdown]
-# **What you should see.** Both like the *derained* pictures best, better than the clean ones that they are meant to be:
-# deraining smooths, and smoothness is rewarded. Remember it where such a score is all that is reported.
+# **What you should see.** The two judges disagree. NIQE puts the derained pictures close to the clean ones. PIQE
+# likes the derained pictures much better than the clean ones, which are the truth that they should come near to, and
+# it even puts the rainy pictures before the clean ones. Deraining smooths a picture, and PIQE rewards smoothness.
+# Remember this where an article reports such a score alone.
 #
 # ## Real rain
 #
 # slides: Trained on synthetic rain: often little, on real rain
 #
-# Models trained on synthetic rain often do little on real rain, or smooth what was no rain. Name a folder in `real` and
-# look. Otherwise: what `rain-any` did on 44 real photographs that may not be shown here.
+# Models that were trained on synthetic rain often do little on real rain, or they smooth what was no rain. Name a
+# folder of your own photographs in `real`, and look at the results. Otherwise the next cell prints what an earlier
+# training of `rain-any` did on 44 real photographs, which may not be shown here.
 
 # %%
 if real:
@@ -235,16 +255,20 @@ else:
 shown
 
 # %% [markdown]
-# **What you should see.** A small *change*: about 3 of 255 levels, where heavy synthetic rain saw 38. The judges do not
-# agree on what it was worth: NIQE sees no difference, PIQE an improvement, and you know what either is worth. So look at
-# pictures, many of them, before and after. That is the honest state of models trained on synthetic rain.
+# **What you should see.** (If `real` is empty.) The row *change* says by how much the network changed a pixel, on
+# average: about 3 of 255 levels. That is little: the same network changed 38 levels under heavy synthetic rain (a row
+# of the table that is not printed here). The judges do not agree on what the change was worth: NIQE sees no
+# difference, and PIQE sees an improvement. You have just seen how much either of them can be trusted. So look at
+# pictures, many of them, before and after. More cannot honestly be said here about a model that was trained on
+# synthetic rain.
 #
 # ## Exercises
 #
-# **1. Overlap.** Intersection over union of two boxes (left, top, right, bottom). The boxes may also lie apart: then it is 0.
+# **1. Overlap.** Write the intersection over union (IoU) of two boxes. A box is (left, top, right, bottom). The two
+# boxes may also lie apart: then the IoU is 0.
 #
-# *Why it matters.* Every score of a detector rests on it. Two boxes that do not touch in either direction have a
-# *positive* product of two negative sides.
+# *Why it matters.* Every score of a detector rests on the IoU. If two boxes lie apart in both directions, both sides
+# of their "intersection" are negative numbers, and the product of these is *positive*.
 
 
 # %% tags=["exercise", "exercise:box_iou"]
@@ -263,12 +287,13 @@ def my_iou(a, b):
 checks.box_iou(my_iou)
 
 # %% [markdown]
-# **2. Consistency.** How many of the clean picture's detections were found again? One counts when some detection of the
-# same label overlaps it by at least half. (Real matching also lets each detection serve only once; here boxes of
-# different objects never overlap.)
+# **2. Consistency.** How many of the clean picture's detections were found again? A detection was found again if
+# `found` holds one of the same label whose IoU with it is at least 0.5. You may use `boxes.iou`, which takes two
+# boxes and returns a matrix with one number. (Real matching uses each detection only once. You need not: boxes of
+# different objects never overlap here.)
 #
-# *Why it matters.* Consistency needs no labels made by hand, so it can be measured on any film. It is not accuracy: a
-# detector may be wrong twice alike.
+# *Why it matters.* Consistency needs no labels made by hand, so it can be measured on any film. But it is not
+# accuracy: a detector may make the same mistake on both pictures.
 
 
 # %% tags=["exercise", "exercise:consistent"]
@@ -287,11 +312,11 @@ def my_count(clean, found):
 checks.consistent(my_count)
 
 # %% [markdown]
-# **3. mIoU.** From a matrix of counts, row: true class, column: predicted. A class that is neither true nor predicted
-# anywhere is left out.
+# **3. mIoU.** The matrix counts pixels: the row is the true class, and the column is the predicted class. Return the
+# mean of the IoU over the classes. Leave out a class that is neither true nor predicted anywhere.
 #
-# *Why it matters.* A class that is absent counts as 0 in some codes, as 1 in others, and a mean over few pictures
-# moves by ten points.
+# *Why it matters.* Some code counts a class that is absent as 0, some counts it as 1. With ten classes this alone
+# moves the mean by ten points.
 
 
 # %% tags=["exercise", "exercise:mean_iou"]
@@ -313,16 +338,18 @@ checks.mean_iou(my_miou)
 # slides: Heavy rain costs a detector most; deraining gives much back
 # slides: Six photographs, one seed, one network
 #
-# Heavy rain costs a detector most of what it sees, and deraining gives much of it back: on **six** photographs, under
-# **synthetic** rain of one seed, with **one** deraining network, which was trained on rain of the same making (on other
-# pictures). The detector was trained on these
-# very photographs (clean), which flatters it. Recall against the clean picture is consistency, not truth. And a
-# detector trained on rain might need no deraining at all: that comparison is missing here.
+# Heavy rain costs a detector most of what it sees, and deraining gives much of it back. This was seen on **six**
+# photographs, under **synthetic** rain of one seed, with **one** deraining network. That network was trained on rain
+# that was made in the same way (on other pictures). The detector was trained on these very photographs (clean), so
+# its results here are better than elsewhere. Recall against the clean picture is consistency, not truth. And a
+# detector that is trained on rain might need no deraining at all: that comparison is missing here.
 #
 # ## Summary
 #
-# * A fixed judge on rainy, derained and clean pictures; intervals over pictures; paired differences.
-# * Consistency is not accuracy. No-reference scores are a last resort. Look at real rain yourself.
+# * Let a fixed judge look at the rainy, the derained and the clean pictures. Give intervals over pictures, and
+#   compare the same pictures in pairs.
+# * Consistency is not accuracy. Use scores without truth only where there is nothing better. Look at real rain
+#   yourself.
 #
 # **Next**: 10 figures. **Or try** `python -m manas_course.downstream --help`: your own boxes, streets and rainy
 # photographs.

@@ -24,16 +24,17 @@ from manas_lite.runs.record import read_json, read_log
 # slides: One command, one year later, by someone else
 # slides: Files in, figures and their numbers out
 #
-# A figure in a report should be rebuilt by one command from the files that the runs left, a year later, by someone else.
-# This notebook trains nothing and evaluates nothing: it reads `genotype.json`, `log.jsonl`, `metrics.json` and the
-# results of ablations, and writes every figure with the numbers behind it.
+# Someone else should be able to rebuild every figure of a report a year later, by one command, from the files that
+# the runs left. This notebook trains nothing and evaluates nothing. It reads `genotype.json`, `log.jsonl`,
+# `metrics.json` and the results of ablations. It writes every figure, and the numbers behind it beside it.
 #
-# > **Predict.** Which of the figures below would change if you ran the search again with another seed?
+# > **Predict.** The figures below are numbered from 1 to 6. Which of them would change if you ran the search again
+# > with another seed?
 #
 # <details><summary>Answer: write yours down first, then click</summary>
 #
-# Those of the search, of the training and of the ablation: 3, 4 and 5. The scene, the toy and the table are functions
-# of files that no new search changes.
+# Figures 3, 4 and 5: those of the search, of the training and of the ablation. The scene, the toy and the table (1, 2
+# and 6) are made from a photograph, a formula and a file of the package, and a new search changes none of these.
 #
 # </details>
 
@@ -64,12 +65,14 @@ clean = open_split("photos").test[0].clean.read()
 keep(draw.scene(rain_scene(clean, seed=0)), "scene")
 
 # %% [markdown]
-# **What you should see.** The same picture as everywhere: rain is a function of its seed, so this figure needs no file
-# but the photograph.
+# **What you should see.** The same picture as on every other machine. The rain follows from its seed, so this figure
+# needs no file but the photograph.
 #
 # ## 2. The toy, three orders
 #
 # slides: Where each order of gradient ends
+#
+# This is the toy of notebook 03: one weight w, one architecture number a, and three ways to take the gradient.
 
 # %%
 paths = [toy.descend("first"), toy.descend("finite-difference"), toy.descend("exact")]
@@ -85,6 +88,9 @@ for path in paths:
 # ## 3. The search, on one time axis
 #
 # slides: Losses, entropy, weights: one axis
+#
+# The next three cells draw the search of notebook 03: its curves, its weights at the end, and the network that it
+# derives.
 
 # %%
 log, genotype = read_log(search_run), Genotype.load(search_run / "genotype.json")
@@ -101,12 +107,17 @@ keep(draw.mixture(last["alpha"], last["beta"], genotype.space), "relaxed")
 keep(draw.architecture(genotype), "derived")
 
 # %% [markdown]
-# **What you should see.** Three views of one file: weights over time, weights at the end, and what argmax keeps of them.
-# The thick lines of the second are the names of the third.
+# **What you should see.** Three views of one search: the weights over time, the weights at the end, and what argmax
+# keeps of them. In the second figure a thick line is a large weight. The third figure names the operation of the
+# thickest line at each place (`none` left out, because it may not win).
 #
 # ## 4. The training
 #
 # slides: Loss and validation PSNR
+#
+# The first figure shows the training of notebook 04. The second one shows the PSNR of its networks: the rainy input,
+# the supernet, the derived network with the weights of the supernet (the difference of these two is the gap), and the
+# retrained network.
 
 # %%
 training = read_log(trained_run)
@@ -131,7 +142,8 @@ else:
 #
 # slides: Differences with intervals
 #
-# Your own arms where there are two or more; else those that come with the package (short trainings, for reading only).
+# If you have at least two arms of your own, `full` among them, the figures show those. Otherwise they show the arms
+# that come with the package. These were trained for a short time, and serve only to learn how to read such a figure.
 
 # %%
 mine = ablation.comparable(ablation.results(course.runs_folder(runs_dir)))
@@ -162,13 +174,15 @@ keep(
 )
 
 # %% [markdown]
-# **What you should see.** One point an arm. Before you read a trend: the seeds of one arm spread, too (06 prints each run).
+# **What you should see.** Each arm is one point. Before you see a trend in the points, remember that the seeds of one
+# arm lie apart, too (notebook 06 prints each run).
 #
 # ## 6. The table, and three searches on it
 #
 # slides: 128 networks, three searches
 #
-# The table of notebook 05 is such a file, too.
+# The table of notebook 05 is a file as well: 128 architectures, each trained with several seeds. So its figures can
+# be rebuilt, too.
 
 # %%
 bench = micro_bench.load()
@@ -186,9 +200,9 @@ keep(
 )
 
 # %% [markdown]
-# Cost and quality of the same architectures. Which of them would one take? With two aims there is rarely *one* best: the
-# **Pareto front** holds the architectures that no other beats in cost and quality at once. All others are poor bargains:
-# something as cheap is better, or something as good is cheaper.
+# The next figure shows cost and quality of the same architectures. Which of them would you take? With two aims there
+# is rarely *one* best. An architecture is beaten by another one that is as cheap and better, or as good and cheaper,
+# or better in both. The **Pareto front** holds the architectures that no other one beats.
 
 # %%
 cost, quality = bench.scores("parameters")[:, 0], gains.ravel()
@@ -201,8 +215,9 @@ keep(
 )
 
 # %% [markdown]
-# **What you should see.** A line that steps up, and most architectures below it. Its members were picked for their scores,
-# the luckiest of neighbours each: with other training seeds some of them would be others. Exercise 1 asks for the front.
+# **What you should see.** The front is a line that steps up, and most architectures lie below it. The members of the
+# front were picked for their scores, and a part of a high score is luck. With other training seeds, some of them
+# would be others. Exercise 1 asks for the front.
 
 # %%
 traces = {
@@ -221,9 +236,10 @@ for kind in ("random search", "evolution"):
 keep(figures.best_so_far(curves, best=gains.max()), "searches", rows)
 
 # %% [markdown]
-# **What you should see.** What each kind of search holds after how much computing. The numbers beside it compare at equal
-# cost, where the curves are not cut alike, and have their intervals: the curves alone decide nothing. And the answer to the first question: with another seed the scene, the toy and the table would be the same; all that comes from
-# your runs would not.
+# **What you should see.** The curves show what each kind of search has found after how much computing. The curves
+# alone decide nothing. The numbers that decide are in the file beside the figure, `searches.csv`: the difference at
+# equal total cost, its interval and its verdict. You can now check your answer to the first question: with another
+# seed the scene, the toy and the table would be the same, and all that comes from your runs would not.
 #
 # ## What was written
 #
@@ -237,11 +253,12 @@ for path in written:
 # %% [markdown]
 # ## Exercises
 #
-# **1. The front.** Of networks (cost, quality), which are beaten by none? Another one beats a point if it is no dearer
-# *and* no worse, and not equal in both.
+# **1. The front.** `points` are networks, each with a cost and a quality. Return the indices of those that no other
+# point beats. A point is beaten by one that costs no more *and* is no worse, and that differs from it in at least one
+# of the two.
 #
-# *Why it matters.* With two aims there is rarely one best network. A table that prints one of them bold has made a
-# choice for its reader.
+# *Why it matters.* With two aims there is rarely one best network. A table that prints one of them bold has already
+# chosen for its reader.
 
 
 # %% tags=["exercise", "exercise:pareto_front"]
@@ -260,10 +277,12 @@ def my_front(points):
 checks.pareto_front(my_front)
 
 # %% [markdown]
-# **2. As many digits as are known.** The sample standard deviation (n − 1) to *one* significant digit, the mean to the
-# same place: `"24.6 ± 0.5"`, `"25 ± 3"`.
+# **2. As many digits as are known.** Return mean and standard deviation as a text: `"24.6 ± 0.5"`, or `"25 ± 3"`.
+# Take the sample standard deviation (divide by n − 1). Round it to *one* significant digit, and round the mean to the
+# same place. So a deviation of 23 becomes 20, and the mean is then rounded to tens.
 #
-# *Why it matters.* A third decimal after half a decibel of noise says that nobody has looked at the noise.
+# *Why it matters.* Half a decibel of noise makes the third decimal of a mean meaningless. Whoever prints it has not
+# looked at the noise.
 
 
 # %% tags=["exercise", "exercise:mean_and_deviation"]
@@ -281,11 +300,12 @@ def my_summary(values):
 checks.mean_and_deviation(my_summary)
 
 # %% [markdown]
-# **3. The lie factor** (E. Tufte). Bars that do not begin at 0 make a change look larger than it is. A change is
-# (second − first) / first. Return the change of the *heights of the bars* divided by the change of the *values*.
+# **3. The lie factor** (E. Tufte). Bars that do not begin at 0 make a change look larger than it is. The change from
+# a first to a second number is (second − first) / first. Return the change of the *heights of the bars*, divided by
+# the change of the *values*. A bar reaches from `start` up to its value.
 #
-# *Why it matters.* From 19 dB on, 21 dB look twice as good as 20. The bars of notebook 04 begin so, and say it in
-# their title: decide for yourself whether that is enough.
+# *Why it matters.* If bars begin at 19 dB, the bar of 21 dB is twice as high as the bar of 20 dB. The bars of
+# notebook 04 begin in this way, and say it in their title. Decide for yourself whether that is enough.
 
 
 # %% tags=["exercise", "exercise:lie_factor"]
@@ -307,12 +327,12 @@ checks.lie_factor(my_lie_factor)
 # slides: Figures follow from files
 # slides: A picture of three runs is still three runs
 #
-# That the figures follow from the files. Whether the files deserve a figure, notebook 06 decides: a picture of three
-# runs is still three runs.
+# This notebook shows that the figures follow from the files. It does not show whether the results deserve a figure:
+# notebook 06 is about that. A picture of three runs is still three runs.
 #
 # ## Summary
 #
-# * Every figure from files, with its numbers beside it; PNG to look at, PDF to print.
+# * Make every figure from files, and write its numbers beside it. Use PNG for the screen and PDF for print.
 #
 # **Next**: 11 search under a budget, or your own report. **Or try** `formats = ["pdf"]`, and `figures_dir` in the folder of your report.
 #

@@ -38,27 +38,28 @@ from manas_course.micro_bench import figures
 # slides: $\max_a Q(a)$ subject to $C(a) \le B$
 # slides: A price λ is a guess; a **budget** is kept
 #
-# Nobody asks for *the best network*. They ask for the best network **that runs on this camera**, or **within 10
-# milliseconds a frame**, or **within a third of what we have now**. Written down, with an architecture $a$, its quality
-# $Q$ (PSNR after training, in dB) and its cost $C$:
+# A user does not ask for *the best network*. A user asks for the best network **that runs on this camera**, or
+# **within 10 milliseconds per frame**, or **within a third of what we have now**. Written as a formula, with an
+# architecture $a$, its quality $Q$ (PSNR after training, in dB), its cost $C$ and the budget $B$:
 #
 # $$\max_a\ Q(a) \qquad\text{subject to}\qquad C(a) \le B$$
 #
-# Notebook 03 put a *price* on cost instead: it minimised $L(a) + \lambda\, C(a)$. That is simpler for gradients, because
-# everything stands in one loss. But nobody knows beforehand which λ leads to 10 milliseconds. One searches, looks at the
-# cost, changes λ, and searches again. A **budget** is a promise that is kept.
+# Notebook 03 put a *price* on cost instead: it minimised $L(a) + \lambda\, C(a)$. That is simpler for gradients,
+# because everything stands in one loss. But nobody knows beforehand which λ leads to 10 milliseconds. So one
+# searches, looks at the cost, changes λ, and searches again. With a **budget** one states the limit once, and every
+# network that is found keeps it.
 #
-# This notebook goes the whole way: measure cost, ask whether the budget is possible, rank networks without training
-# them, learn to predict their quality from a few trained ones, search at equal total cost, and hand over a network. All
-# of it runs on the table of notebook 05: 128 architectures, each trained with several seeds. So every answer can be
-# checked, and nothing has to be trained here.
+# This notebook goes the whole way. It measures cost, and asks whether the budget is possible at all. It ranks
+# networks without training them, and learns to predict the quality of all networks from a few trained ones. It
+# searches at equal total cost, and hands over a network. All of this uses the table of notebook 05: 128
+# architectures, each trained with several seeds. So every answer can be checked, and nothing has to be trained here.
 #
 # > **Predict.** An attention gate such as `CBAM` adds hardly any multiply-adds. Does it also add hardly any *time*?
 #
 # <details><summary>Answer: write yours down first, then click</summary>
 #
-# No. Gates with a tenth or a hundredth of a module's multiply-adds take a much larger share of its time, for each is
-# many small operations. The measurement below prints both units.
+# No. A gate has a tenth or a hundredth of the multiply-adds of a module, and takes a much larger share of its time,
+# because it consists of many small operations. The measurement below prints both units.
 #
 # </details>
 
@@ -82,10 +83,13 @@ assert unit in ("multiply-adds", "milliseconds"), "unit: one of these two"
 # from $c$ to $d$ channels takes $k^2\, c\, d$ of them for each pixel. **Milliseconds** say how long one waits. The first
 # two are counted, and they are the same everywhere. The third must be measured, and it is different on every machine.
 #
-# Are milliseconds not simply multiply-adds divided by speed? Only where calculating is what takes the time. A gate reads
-# a map, takes a mean, multiplies the map and writes it back: few calculations, but much memory is moved, and each small
-# step has to be started. Let us measure, on one thread, with the processor's own clock: it stands still while other
-# programs run. What is left of them can only make a pass *slower*, so the fastest of several is nearest to the truth.
+# Is the time not simply the number of multiply-adds, divided by the speed of the machine? Only where the calculation
+# itself takes most of the time. A gate reads a map, takes a mean, multiplies the map and writes it back. These are
+# few calculations, but much memory is moved, and each small step has to be started.
+#
+# Let us measure, on one thread. The clock counts only the processor time of this thread: it stands still while other
+# programs run. Other programs can still disturb a pass, but they can only make it *slower*. So the fastest of several
+# passes is nearest to the truth.
 
 
 # %%
@@ -101,14 +105,15 @@ def milliseconds(module, *inputs):
 
 
 # %% [markdown]
-# Timing every network of a large space is hopeless: 10¹⁴ networks. But a network is a sum of its places, so perhaps its
-# time is nearly the sum of theirs:
+# A large space holds 10¹⁴ networks, and nobody can time them all. But a network consists of places, and at each place
+# one candidate is chosen. So perhaps the time of the network is nearly the sum of the times of its places:
 #
 # $$T(a) \approx t_0 + \sum_{\text{places } p} t_p(a_p)$$
 #
-# There are only a few *different* places: a module on two branches, an edge on branch 0 or 1. So measure each candidate
-# once, alone, and look the rest up. Here is that table. Hardware-aware searches such as ProxylessNAS and FBNet use the
-# same idea.
+# Here $T(a)$ is the time of the whole network, $t_p(a_p)$ is the time of the candidate $a_p$ that is chosen at place
+# $p$, and $t_0$ is the time of everything that is the same in all networks. There are only a few *different* places:
+# a module on two branches, an edge on branch 0 or on branch 1. So it is enough to measure each candidate once, alone.
+# The next cells make such a table. Hardware-aware searches such as ProxylessNAS and FBNet use the same idea.
 
 # %%
 space, threads = micro_bench.SPACE, torch.get_num_threads()
@@ -143,13 +148,14 @@ for k, name in enumerate(space.operations):
     print(f"edge   {name:<40}{edge_ms[0][k]:>9.2f}{flops.edges[0, k] / 2e6:>19.2f}")
 
 # %% [markdown]
-# **What you should see.** The *parallel* module costs more than the *fusion* module in both units. Now compare the last
-# lines: gates with a tenth or a hundredth of a module's multiply-adds take a much larger share of its time. Was your
-# guess right? Whoever counts multiply-adds alone will choose gates that he then has to wait for.
+# **What you should see.** The *parallel* module costs more than the *fusion* module in both units. Now look at the
+# gates in the last lines. They have a tenth or a hundredth of the multiply-adds of a module, and take a much larger
+# share of its time. Was your guess right? If you count multiply-adds alone, you will choose gates that look free, and
+# then wait for them.
 #
-# Does the sum hold? Time some whole networks. What a network takes besides its choices, $t_0$, is the same for all: the
-# stem, the transitions and the fixed part of the attention blocks. The first half of the timed networks estimates it,
-# the other half checks it.
+# Does the sum hold? Let us time some whole networks. $t_0$ is still unknown: it is the time of the stem, the
+# transitions and the fixed part of the attention blocks. The first half of the timed networks is used to estimate it,
+# and the other half to check the sum.
 
 # %%
 edges = torch.tensor([edge_ms[i] for i in space.edge_branch], dtype=torch.float64)
@@ -169,10 +175,11 @@ print(
 print(f"the sum is off by {np.median(error):.0%} (median of {len(error)} other networks)")
 
 # %% [markdown]
-# **What you should see.** An error of some per cent on a quiet machine, more on a busy one. A table of some thirty
-# measurements stands in for millions of networks. It is a model all the same: measure the network that you choose.
+# **What you should see.** An error of some per cent on a quiet machine, and more on a busy one. A table of twenty
+# measurements can replace the timing of millions of networks. But it is only a model. So measure the network that you
+# choose in the end.
 #
-# From here on `costs` is in the unit that you chose, and so is the budget.
+# From here on, `costs` and the budget are in the unit that you chose in the parameters.
 
 # %%
 full = measure_costs(space, "flops")  # at 256 x 256, as the kit states FLOPs
@@ -196,13 +203,15 @@ if not fits.any():
 # slides: Is the cheapest network cheap enough?
 # slides: Among those that fit, is one good enough? Ask with intervals
 #
-# The first question of a project, and it comes before any search. It has two halves. *Cost*: the cheapest network of a
-# space is the sum of the cheapest choice at each place. If that is above the budget, no search will help: the space must
-# change. *Quality*: is there a network within the budget that reaches the dB that somebody wants?
+# This is the first question of a project, and it comes before any search. It has two halves. *Cost*: the cheapest
+# network of a space is the sum of the cheapest choices at all places. If its cost is above the budget, no search will
+# help, and the space must change. *Quality*: is there a network within the budget that reaches a given PSNR, the
+# target?
 #
-# The second half has a trap. Among 128 measured means, some are high by luck alone. So ask each network with its
-# *interval*, widened for 128 questions at once (Bonferroni: each may err with probability 5 % / 128). Then the answer
-# can be *yes*, *no*, or *the trainings cannot tell*.
+# The second half has a trap. Among the means of 128 architectures, some are high by luck alone. So each architecture
+# is judged by its *interval*. The intervals are made wider, because 128 questions are asked at once (Bonferroni: each
+# interval may be wrong with a probability of 5 % / 128). Then the answer can be *yes*, *no*, or *the trainings cannot
+# tell*.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -236,9 +245,10 @@ for limit in (0.8 * low, 1.2 * low, middle, cost.max()):
         print(f"{limit:7.1f} {label}, {target:.2f} dB: {possible(limit, target)}")
 
 # %% [markdown]
-# **What you should see.** Clear answers at the ends, and a broad band where the trainings cannot tell: with a noise of
-# more than 0.2 dB and four trainings each, a wish that is 0.3 dB above or below what was measured stays open. Whoever
-# answers it with a plain yes has looked at the luckiest of 128 numbers.
+# **What you should see.** Very low budgets and very high targets get a clear answer. Between them there are pairs for
+# which the trainings cannot tell. The noise is more than 0.2 dB and there are four trainings each, so a target that
+# lies 0.3 dB above or below a measured mean cannot be decided. Whoever answers with a plain yes has looked at the
+# luckiest of 128 numbers.
 #
 # **Stop here if short of time**, and do exercise 1.
 #
@@ -248,28 +258,33 @@ for limit in (0.8 * low, 1.2 * low, middle, cost.max()):
 # slides: Gradient norm, SynFlow, NASWOT
 # slides: Beside them: just count parameters
 #
-# Training is dear. Can one see at an *untrained* network how good it will be? Such a score is called a **zero-cost
-# proxy**: it takes one or two passes, at the initial weights $\theta$. Three well-known ones:
+# Training is expensive. Can one see from an *untrained* network how good it will be? A score that tries this is
+# called a **zero-cost proxy**. It takes one or two passes with the initial weights $\theta$. Here are three
+# well-known ones:
 #
-# **Gradient norm** (Abdelfattah et al., 2021). How strongly does the loss of one batch pull at the weights? The sum over
-# all parameter tensors $\theta_l$:
+# **Gradient norm** (Abdelfattah et al., 2021). How strongly does the loss $L$ of one batch pull at the weights? The
+# score is the sum, over all parameter tensors $\theta_l$, of the length of the gradient:
 #
 # $$S_{\mathrm{grad}} = \sum_l \Bigl\lVert \frac{\partial L}{\partial \theta_l} \Bigr\rVert_2$$
 #
-# **SynFlow** (Tanaka et al., 2020) needs no data at all. Make every weight positive, feed a picture of ones, and let $R$
-# be the sum of the outputs. Each weight counts as much as it carries to $R$. It is large where many strong paths lead
+# **SynFlow** (Tanaka et al., 2020) needs no data at all. Make every weight positive, feed a picture of ones
+# ($\mathbf 1$), and let $R$ be the sum of the outputs. The network with positive weights is $f_{|\theta|}$. Each
+# single weight $\theta_i$ counts by how much it contributes to $R$. The score is large where many strong paths lead
 # through the network:
 #
 # $$S_{\mathrm{syn}} = \sum_i \Bigl| \theta_i\, \frac{\partial R}{\partial \theta_i} \Bigr|, \qquad R = \mathbf 1^\top f_{|\theta|}(\mathbf 1)$$
 #
-# **NASWOT** (Mellor et al., 2021) asks whether the network tells pictures apart. For each picture $i$ write down which
-# ReLUs are on, a long code $c_i$ of 0 and 1. Let $d(c_i, c_j)$ be the number of places in which two codes differ, and
-# $N$ their length. Pictures with different codes can be treated differently:
+# **NASWOT** (Mellor et al., 2021) asks whether the network tells pictures apart. For each picture $i$ of a batch,
+# write down which ReLUs are on: a long code $c_i$ of 0 and 1. Let $N$ be the length of a code, and $d(c_i, c_j)$ the
+# number of places in which two codes differ. Then $K_{ij}$ counts the places in which they agree. The less the codes
+# of different pictures agree, the more differently the network can treat these pictures, and the larger is the
+# determinant of $K$:
 #
 # $$S_{\mathrm{wot}} = \log \lvert \det K \rvert, \qquad K_{ij} = N - d(c_i, c_j)$$
 #
-# In this kit the last convolution starts at zero, so that training begins at the identity. Then no gradient passes it,
-# and the first two scores would see the last layer alone. So it is drawn at random here, as all others are.
+# In this kit the last convolution starts at zero, so that an untrained network returns its input unchanged. Then no
+# gradient passes this convolution, and the first two scores would see the last layer alone. So for this experiment
+# its weights are drawn at random, like all others.
 
 # %%
 split, rng = open_split("photos"), np.random.default_rng(seed)
@@ -342,14 +357,16 @@ shown = {name: (found.tau, found.low, found.high) for name, found in agreements.
 figures.agreements(shown, (ceiling.tau, ceiling.low, ceiling.high))
 
 # %% [markdown]
-# **What you should see.** Kendall's tau of each score with single trainings, with a 95 % interval (notebook 05 explains
-# both; the grey band is what one training is worth as a prediction of another). SynFlow and NASWOT do rank these
-# networks. But **counting parameters** ranks them as well or better, and it needs no pass at all. The gradient norm was
-# not shown to rank anything here.
+# **What you should see.** Kendall's tau between each score and single trainings, with a 95 % interval. (Notebook 05
+# explains tau. It is 1 where two rankings agree on all pairs of networks, and 0 where they agree on half of them. The
+# grey band shows how well one training of all networks predicts another one.) SynFlow and NASWOT do rank these
+# networks. But **counting parameters** ranks them as well or better, and it needs no pass at all. For the gradient
+# norm, no agreement was shown.
 #
-# This is no accident of a small table. Larger studies find the same: many proxies are counting size in disguise, and a
-# proxy has to be compared with *counting* before it is compared with nothing. Within a budget it matters even more. There
-# all candidates have nearly the same size, and a score that sees size alone has nothing left to say:
+# This is not a special case of a small table. Larger studies find the same: many proxies measure little more than
+# size. So compare a proxy with *counting* first. Within a budget this matters even more. There all candidates have
+# nearly the same size, and a score that sees only size has little left to say. The next cell looks only at networks
+# of middling cost:
 
 # %%
 near = np.abs(cost[chosen] - np.median(cost)) <= np.quantile(
@@ -360,22 +377,28 @@ for name, values in proxies.items():
     print(f"{name:<15} {micro_bench.agreement(values[near], trained[chosen][near])}")
 
 # %% [markdown]
+# **What you should see.** (With multiply-adds as the unit.) All values of tau are small now. Counting still agrees a
+# little with the trainings. For none of the three proxies an agreement was shown.
+#
 # ## An accuracy predictor
 #
 # slides: Train some, learn from them what the others reach
 # slides: Ridge regression on the choices, one column for each
 #
-# The other way to save trainings: train *some* networks, and **learn** from them what the others will reach. An
-# architecture becomes a row of zeros and ones, one column for each choice (one-hot): is module 1 parallel? is the gate
-# `SE`? With such rows $X$ and scores $y$, **ridge regression** fits one number for each choice:
+# There is another way to save trainings: train *some* networks, and **learn** from them what the others will reach.
+# An architecture becomes a row of zeros and ones, with one column for each choice (one-hot): is module 1 parallel? is
+# the gate `SE`? and so on. Let $X$ be the matrix of such rows, and $y$ the scores of the trained networks. **Ridge
+# regression** fits one number per choice, the vector $w$:
 #
 # $$w = \arg\min_w\ \lVert y - \bar y - (X - \bar X)\, w \rVert^2 + \mu\, \lVert w \rVert^2
 # = \bigl(\tilde X^\top \tilde X + \mu I\bigr)^{-1} \tilde X^\top \tilde y$$
 #
-# with $\tilde X = X - \bar X$ and $\tilde y = y - \bar y$. The term with $\mu$ keeps the numbers small. It is needed:
-# the columns of one-hot rows add up to 1, so without it the equation has no unique answer, and ten networks would be
-# fitted exactly, noise and all. Twelve numbers are a modest model: it believes that choices *add*. Larger spaces use a
-# small network instead (Once-for-All: three layers); with a hundred rows the line is hard to beat.
+# Here $\bar X$ and $\bar y$ are the means over the trained networks, $\tilde X = X - \bar X$ and
+# $\tilde y = y - \bar y$. The term with $\mu$ keeps the numbers small. It is needed for two reasons. The columns of
+# the gates add up to 1 in each row, so that without this term the equation has no unique answer. And ten networks
+# would be fitted exactly, with all their noise. This is a simple model of twelve numbers: it assumes that the effects
+# of choices *add*. Larger spaces use a small neural network instead (Once-for-All: three layers). With only a hundred
+# rows, the linear model is hard to beat.
 
 
 # %%
@@ -397,7 +420,7 @@ print("for example", bench.architectures[1], "becomes", hot[1].astype(int).tolis
 
 # %% [markdown]
 # > **Predict.** How many of the 128 networks must be trained until the predictor ranks the *others* as well as one
-# > training of each would?
+# > training of each of the others would rank them?
 #
 # <details><summary>Answer: write yours down first, then click</summary>
 #
@@ -405,9 +428,10 @@ print("for example", bench.architectures[1], "becomes", hot[1].astype(int).tolis
 #
 # </details>
 #
-# How good is it? That may be asked only of networks that it has **not** seen. So draw $n$ networks, fit to one training
-# of each, and rank the held-out rest, against trainings with *other* seeds. Repeat with other draws. This is its
-# **learning curve**.
+# How good is the predictor? It must be judged only on networks that it has **not** seen. So draw $n$ networks, and
+# fit the predictor to one training of each. Then let it rank all other networks, and compare this ranking with
+# trainings of them that used *other* seeds. Repeat this with other draws. The result for each $n$ is the **learning
+# curve**.
 
 # %%
 sizes, curve = (6, 12, 24, 48, 96), []
@@ -439,26 +463,29 @@ pictures.profile(
 )
 
 # %% [markdown]
-# **What you should see.** The curve rises fast, then slowly. With some 24 trainings the predictor ranks the hundred
-# others about as well as one training of *each of them* would: the noise of single trainings is averaged away, because
-# every choice occurs in many networks. And again counting parameters is hard to beat in this table, because here larger
-# is mostly better. (Would the two together be better still? That is worth trying: `np.hstack([hot, cost[:, None]])`.)
+# **What you should see.** The curve rises fast, then slowly. With about 24 trainings the predictor ranks the hundred
+# other networks about as well as one training of *each of them* would. Again, counting parameters is hard to beat in
+# this table, because here larger networks are mostly better: its line lies above the whole curve. (Would the two
+# together be better still? That is worth trying: `np.hstack([hot, cost[:, None]])`.)
 #
 # ## Three searches within one budget
 #
 # slides: What costs too much is never trained
 # slides: Random, evolution, gradients: equal **total** cost
 #
-# Now search, with the budget as a *rule*: what costs too much is never trained. Cost is known before training, so that
-# refusing is free.
+# Now search, with the budget as a *rule*: a network that costs too much is never trained. Cost is known before
+# training, so refusing a network costs nothing.
 #
 # * **Random search** draws among the networks that fit.
-# * **Evolution** changes a child in one more choice, until it fits.
-# * **Gradient search** was recorded without a budget (notebook 05). When it hands over a network that costs too much, take
-#   the nearest one that fits: as few choices changed as possible, and of equally near ones the one that uses most of the
-#   budget. (The kit's own search does this better: see the end of this notebook.)
+# * **Evolution** changes one choice of a good network, as in notebook 05. If the result costs too much, it changes
+#   one more choice, until the network fits.
+# * **Gradient search** was recorded without a budget (notebook 05). If it hands over a network that costs too much,
+#   we take the nearest network that fits: the one with the fewest changed choices, and among equally near ones the
+#   one that uses most of the budget. (The own search of this kit keeps to a budget in a better way: see the end of
+#   this notebook.)
 #
-# As in notebook 05, total cost counts, the supernet's share included, and what a choice is worth when trained again.
+# As in notebook 05, the searches are compared at equal total cost, and the training of the supernet is a part of this
+# cost. What counts is the gain that a choice has when it is trained again with other seeds.
 
 # %%
 paid = min(trainings, int(fits.sum()))
@@ -493,18 +520,20 @@ for name, baseline in (("random search", random), ("evolution", evolved)):
 print(f"a network drawn blindly within the budget: {inside.mean():+.2f} dB")
 
 # %% [markdown]
-# **What you should see.** The same picture as in 05, inside a smaller space. The dotted line is the best of those that
-# fit. A verdict stands in the last lines: *better*, *worse*, *equivalent*, or *undecided* with what could have been seen.
-# With a small budget, few networks fit, and one can simply train them all: then no search is needed.
+# **What you should see.** The same picture as in notebook 05, inside a smaller space. The dotted line is the best of
+# the networks that fit. The last lines give a verdict: *better*, *worse*, *equivalent*, or *undecided* together with
+# the difference that could have been seen. If the budget is small, few networks fit, and one can simply train them
+# all: then no search is needed.
 #
 # ## The trade-off curve
 #
 # slides: One budget is one point; a project wants the curve
 # slides: Half of the seeds choose, the other half judges
 #
-# One budget is one point. A whole project wants the **curve**: what is each further million worth? It ends the
-# notebook, so draw it for all ways at once. *Seen* decides here with the first half of the training seeds, and the other
-# half judges. This is honest: nobody is judged by the numbers that he chose by.
+# One budget gives one point. A whole project wants the **curve**: what does each further million bring? First the
+# front: the networks that no other one beats in cost and quality at once. They are chosen by their scores with the
+# first half of the training seeds (`seen`), and judged by their scores with the other half (`judged`). This is fair,
+# because no network is judged by the same numbers that it was chosen by.
 
 # %%
 cut = len(bench.seeds) // 2
@@ -524,12 +553,14 @@ print(
 figure
 
 # %% [markdown]
-# **What you should see.** The front steps up: no other network is as good and as cheap. The crosses are the same networks
-# after *other* trainings: most have fallen. They were picked because they were high, and a part of that was luck. A front
-# in an article is a row of winners, and each of them has the winner's curse.
+# **What you should see.** The front steps up: no other network is as good and as cheap. The crosses are the same
+# networks, judged by their *other* trainings, and most of them lie lower. The networks were chosen because their
+# scores were high, and a part of these scores was luck. This is the winner's curse of notebook 05, and it holds for
+# the fronts in articles as well.
 #
-# Now the ways to choose, budget by budget. Note what they cost: random search and evolution train anew **for each
-# budget**. The predictor trains its networks **once** and answers for all budgets. Counting parameters trains nothing.
+# Now compare all ways to choose, budget by budget. Note what they cost. Random search and evolution train networks
+# anew **for each budget**. The predictor trains its networks **once** and answers for all budgets. Counting
+# parameters trains nothing.
 
 # %%
 limits = np.quantile(cost, np.linspace(0.05, 1.0, 8))
@@ -557,7 +588,8 @@ for k in range(few):
 found[f"predictor, {trainings} trainings for all budgets"] = worth.mean(0)
 
 # %% [markdown]
-# And, as a yardstick, the best of the whole table. Each half of the seeds chooses once, and the other half judges.
+# For comparison, the next cell adds the best network of the whole table. Half of the seeds choose it, and the other
+# half judges it. This is done for every way to halve the seeds, and the mean is taken.
 
 # %%
 halves = list(itertools.combinations(range(trained.shape[1]), cut))
@@ -572,18 +604,20 @@ pictures.profile(
 )
 
 # %% [markdown]
-# **What you should see.** All curves rise with the budget, and they flatten: the last millions buy little. The distance
-# from *drawn blindly* is what each way is worth. The predictor pays for one search and serves all budgets: this is why
-# hardware-aware methods such as Once-for-All train once and then specialise for many devices. Differences of less than
-# about 0.1 dB between the curves are noise of the table: even *the table's best* is not always on top.
+# **What you should see.** All curves rise with the budget, and then become flat: the last millions bring little. The
+# distance from *drawn blindly* is what each way of choosing is worth. The predictor pays once and serves all budgets.
+# For the same reason, hardware-aware methods such as Once-for-All train once, and then choose a network for each of
+# many devices. Differences of less than about 0.1 dB between the curves are noise of the table: even *the table's
+# best* is not always on top.
 #
 # ## Your budget
 #
 # slides: Enter a budget, take a network home
 #
-# Enter a budget, and take your network home: its drawing, its cost, and what PSNR to expect. It is chosen by the first
-# half of the training seeds, and its PSNR comes from the other half. The ± is the error of that mean. Your own training
-# of it would scatter around it by the noise above.
+# Enter a budget, and take your network home: its drawing, its cost, and the PSNR to expect. It is chosen by the first
+# half of the training seeds, and its PSNR comes from the other half. The number after ± is the standard error of this
+# PSNR, which is a mean. If you train the network once yourself, your PSNR will differ more from it, because one
+# training has all the noise. The last line printed below says how much.
 #
 # In a live notebook, move the slider. Without one, set the parameter `budget` and run again:
 # `python -m tools.course run 11 -p budget=150`.
@@ -602,18 +636,20 @@ print(
 widgets.network_within(genotypes, cost, seen, level + judged, error, budget=budget, unit=label)
 
 # %% [markdown]
-# **What you should see.** A network in lanes, as in notebook 02, under the budget that you set. Lower the budget: first
-# single modules change from parallel to fusion, then nothing fits any more.
+# **What you should see.** A network in lanes, as in notebook 02, that keeps the budget that you set. Lower the
+# budget: first single modules change from parallel to fusion, and in the end no network fits any more.
 #
 # ### The same without a table
 #
 # slides: Scores add, costs add: a **knapsack**
 # slides: Packed exactly, in a space far too large to list
 #
-# A space of 10¹⁴ networks has no table. But a sum of scores under a sum of costs is a **knapsack**, and dynamic
-# programming packs it exactly. That is what `search --budget flops=...` of this kit does with the learned α and β
-# (`manas_lite/networks/budget.py`). Here it packs the ridge predictor's numbers, with a free gate on each edge:
-# 2⁴ · 8⁶ = 4 million networks, of which the table holds 128.
+# There is no table for a space of 10¹⁴ networks. But if scores add and costs add, choosing the best network is a
+# **knapsack** problem: take one candidate at each place, so that the sum of the scores is as large as possible and
+# the sum of the costs stays within the limit. Dynamic programming solves it without trying all networks.
+# `search --budget flops=...` of this kit does this with the learned α and β (`manas_lite/networks/budget.py`). Here
+# the scores are the numbers of the ridge predictor, and each edge may have its own gate. That makes 2⁴ · 8⁶ = 4
+# million networks, of which the table holds 128.
 
 # %%
 columns = np.eye(hot.shape[1])
@@ -628,17 +664,21 @@ print(f"packed: {costs.of(packed.modules, packed.edges) / size:.1f} of {budget:g
 draw.architecture(packed)
 
 # %% [markdown]
-# **What you should see.** A network that uses the budget nearly to its end. As the scores only add up, the best gate is
-# the same everywhere, unless the budget forces a cheaper one somewhere. Is the network good? Nobody has trained it. The
-# predictor was fitted to networks with *equal* gates; where they differ, it is believed outside of what it has seen. A
-# budget that is kept is a fact; a predicted PSNR is a guess until it is trained.
+# **What you should see.** A network that uses the budget nearly to its end. `best_within` has a rule of its own for
+# this: it takes the best network among those that use at least 97 % of the budget. If there is none, it takes the
+# most expensive network that fits, whatever its scores are. This happens at 200 million multiply-adds: the printed
+# cost is less than 97 % of the budget.
+#
+# Is the network good? Nobody has trained it. The predictor was fitted to networks with *equal* gates on all edges.
+# Where the gates differ, it has to guess about something that it has never seen. That the network keeps the budget is
+# certain. Its PSNR is a guess until it is trained.
 #
 # ## The test column, once
 #
 # slides: Everything is chosen; now look, once
 #
-# Everything is chosen now. `final = True` opens the test scores, and asks whether your network is as good on pictures
-# that no choice has seen.
+# Everything is chosen now. `final = True` opens the test scores. They say whether your network is as good on pictures
+# that no choice has used.
 
 # %%
 if final:
@@ -655,11 +695,11 @@ else:
 # %% [markdown]
 # ## Exercises
 #
-# **1. The best that fits.** Return the index of the best network within the budget, of equally good ones the cheaper, and
-# `None` where nothing fits.
+# **1. The best that fits.** Among the networks that cost at most the budget, return the index of the one with the
+# highest PSNR. If two are equally good, return the cheaper one. If none fits, return `None`.
 #
-# *Why it matters.* Every deployment ends with this line, and *impossible* must not be answered with some network all the
-# same.
+# *Why it matters.* Every deployment ends with this line. If the budget is impossible, the answer must be `None`, and
+# not some network all the same.
 
 
 # %% tags=["exercise", "exercise:best_that_fits"]
@@ -675,10 +715,11 @@ def my_best(psnr, cost, budget):
 checks.best_that_fits(my_best)
 
 # %% [markdown]
-# **2. NASWOT from codes.** From the ReLU codes of some pictures, the log of the absolute determinant of $K$ (see above).
+# **2. NASWOT from codes.** Given the ReLU codes of some pictures, one row per picture, return the logarithm of the
+# absolute determinant of $K$ (see above: $K_{ij}$ counts the places in which codes $i$ and $j$ agree).
 #
-# *Why it matters.* A zero-cost score is only as good as its code. A wrong count still gives a number for every network, and
-# nothing complains.
+# *Why it matters.* A zero-cost score is only as good as the program that computes it. A wrong count still gives a
+# number for every network, and nothing complains.
 
 
 # %% tags=["exercise", "exercise:naswot"]
@@ -694,10 +735,11 @@ def my_naswot(codes):
 checks.naswot(my_naswot)
 
 # %% [markdown]
-# **3. The predictor.** Ridge regression with an intercept that is *not* made small: a shift of all scores must shift all
-# predictions alike.
+# **3. The predictor.** Write ridge regression as above, with `strength` for $\mu$: fit it to the rows `x` with their
+# scores `y`, and return the predictions for the rows `new`. Only the numbers $w$ are kept small, not the mean: if all
+# scores are shifted by a number, all predictions must shift by the same number.
 #
-# *Why it matters.* With these few lines the quality of a hundred networks is predicted from two dozen trained ones.
+# *Why it matters.* These few lines predict the quality of a hundred networks from two dozen trained ones.
 
 
 # %% tags=["exercise", "exercise:ridge"]
@@ -718,11 +760,12 @@ def my_ridge(x, y, new, strength):
 checks.ridge(my_ridge)
 
 # %% [markdown]
-# **4. Pack the knapsack** (a small project). Each place of a network has several candidates, with a score and a cost each.
-# Choose one candidate at each place, so that the total score is largest and the total cost at most the limit; `None` where
-# nothing fits. The spaces of the check are small: you may try everything.
+# **4. Pack the knapsack** (a small project). Each place of a network has several candidates, and each candidate has a
+# score and a cost. Choose one candidate at each place, so that the total cost is at most `limit` and the total score
+# is as large as possible. Return `None` if nothing fits. The spaces of the checker are small: you may try everything.
 #
-# *Why it matters.* This is the step from a table to a space without one: here a budget is kept by construction, with no λ.
+# *Why it matters.* With this step one can search a space that has no table. The budget is kept for sure, and no λ is
+# needed.
 
 
 # %% tags=["exercise", "exercise:knapsack"]
@@ -748,20 +791,22 @@ checks.knapsack(my_packing)
 # slides: A goal becomes a search, at equal cost, judged by trainings that chose nothing
 # slides: Milliseconds here are not milliseconds elsewhere
 #
-# It shows how a goal becomes a search: a budget that is kept, cost that is measured, a predictor that is tested on what
-# it has not seen, and ways compared at equal total cost, judged by trainings that chose nothing.
+# This notebook shows how a goal becomes a search: a budget that is kept, and a cost that is measured. The predictor
+# was tested on networks that it had not seen. The ways to choose were compared at equal total cost, and judged by
+# trainings that had chosen nothing.
 #
-# It does not show that milliseconds here are milliseconds elsewhere: on a GPU small operations wait for their start, on
-# a phone memory decides. It does not show which proxy is best: one space, in which size decides most, with one batch.
-# The gradient searches knew nothing of the budget when they ran. And all of it stands on one table, whose noise all ways
-# share.
+# It does not show that milliseconds here are milliseconds elsewhere. On a GPU, small operations wait for their start;
+# on a phone, memory decides. It does not show which proxy is best: there was one space, in which size decides most,
+# and one batch. The gradient searches did not know the budget when they ran. And everything rests on one table, so
+# all ways of choosing share its noise.
 #
 # ## Summary
 #
-# * A budget is a constraint; a price λ is a guess. Ask first whether the budget is possible.
-# * Multiply-adds are not time. Measure each candidate once, add up, and check the sum.
+# * A budget is a limit that is kept. With a price λ one has to guess which cost it leads to. Ask first whether the
+#   budget is possible.
+# * Multiply-adds are not time. Measure each candidate once, add the times up, and check the sum.
 # * Compare every proxy with counting parameters, and every predictor on networks that it has not seen.
-# * A front is a row of winners: train them again before you believe them.
+# * The networks on a front were picked because their scores were high. Train them again before you believe them.
 #
 # **Next**: your own space. **Or try** `unit = "milliseconds"` with `budget = 8`, or `trainings = 12`.
 #

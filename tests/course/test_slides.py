@@ -116,7 +116,7 @@ def test_what_is_for_slides_stands_on_them_and_not_in_the_notebook() -> None:
     said = "\n".join(
         cell.source for cell, kind in zip(cells[start:end], kinds[start:end], strict=True) if kind == "notes"
     )
-    assert "Both take a list with one tensor a branch" in said  # the paragraph is for the speaker
+    assert "Both kinds of module take a list with one tensor per branch" in said  # the paragraph is for the speaker
     assert r"\mathrm{down}_{i-j}" in said
 
 
@@ -164,14 +164,14 @@ def test_the_answer_comes_after_the_question() -> None:
     notebook = contents.find("03")
     cells = slides.deck(notebook, executed(notebook)).cells
     kinds = [cell.metadata.slideshow.slide_type for cell in cells]
-    asked = next(k for k, cell in enumerate(cells) if "Where does it come" in cell.source)
+    asked = next(k for k, cell in enumerate(cells) if "does it stop moving?" in cell.source)
     assert cells[asked].source.startswith("> **Predict")
     assert kinds[asked] == "slide"
     answer = kinds.index("slide", asked + 1)
     assert cells[answer].source == "## A toy with a known answer"  # again, with the picture that answers
     assert cells[answer + 2].get("outputs")
     said = "".join(cells[k].source for k in range(asked, answer) if kinds[k] == "notes")
-    assert "It rests where its own gradient is zero" in said
+    assert "It stops where its own gradient is zero" in said
     assert "<details>" not in said
 
 

@@ -75,7 +75,7 @@ def replace(path: Path, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("sources/00_start_here.py", "# * search → derive → retrain;", "# * search, derive, retrain;"),
+        ("sources/00_start_here.py", "# * The course searches, derives", "# * This course searches, derives"),
         ("sources/00_start_here.py", "Fill the blanks:", "Fill all blanks:"),
         ("course.yaml", "a first derained photograph within a minute", "a first derained photograph at once"),
         ("course.yaml", "judge** the result in dB", "judge** the result in decibels"),
