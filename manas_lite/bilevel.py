@@ -32,6 +32,7 @@ Loss = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
 Gradients = Sequence[Tensor | None]  # None: the loss did not reach that tensor, so an optimiser skips it
 Step = Callable[[Sequence[Tensor], Gradients], tuple[Tensor, ...]]
 Order = Literal["first", "finite-difference", "exact"]
+ArchLoss = Callable[[Sequence[Tensor]], Tensor]  # a scalar function of the architecture alone
 
 
 # --- hypergradients ---
@@ -108,8 +109,8 @@ def _finite_difference(
     fixed = [w.detach() for w in weights]
 
     val = val_loss(step(fixed, gradients), arch)
-    direct_and_v = _gradients(val, [*arch, *(gradients[i] for i in used)])
-    direct, v = direct_and_v[: len(arch)], direct_and_v[len(arch) :]
+    found = _gradients(val, [*arch, *(gradients[i] for i in used)])
+    direct, v = found[: len(arch)], found[len(arch) :]
 
     # Where v = 0 the two sides below are equal and the term is 0, however large epsilon is.
     epsilon = radius / _norm(v).clamp_min(torch.finfo(train.dtype).tiny)
@@ -127,9 +128,6 @@ def _finite_difference(
 # --- virtual optimiser steps ---
 
 
-Update = Callable[[Tensor, Tensor, dict[str, Any], dict[str, Any]], Tensor]  # (w, gradient, group, state) -> new w
-
-
 def virtual_step(optimizer: torch.optim.Optimizer, clip: float | None = None) -> Step:
     """Return the next step of `optimizer` as a differentiable function (weights, gradients) -> new weights.
 
@@ -142,67 +140,21 @@ def virtual_step(optimizer: torch.optim.Optimizer, clip: float | None = None) ->
     difference everywhere: prefer `exact` with Adam.
 
     Args:
-        optimizer: SGD, Adam or AdamW.
+        optimizer: SGD, Adam or AdamW; ValueError for another one.
         clip: largest norm of all gradients together; None does not clip.
-
-    Raises:
-        ValueError: for another optimiser.
     """
-    if isinstance(optimizer, torch.optim.SGD):
-        return virtual_sgd(optimizer, clip)
-    if isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
-        return virtual_adam(optimizer, clip)
-    raise ValueError(f"no virtual step for {type(optimizer).__name__}: use SGD, Adam or AdamW")
-
-
-def virtual_sgd(optimizer: torch.optim.SGD, clip: float | None = None) -> Step:
-    """Return the `virtual_step` of SGD: momentum (its first step included), dampening, Nesterov, weight decay."""
-
-    def update(w: Tensor, g: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Tensor:
-        if group["weight_decay"]:
-            g = g + group["weight_decay"] * w
-        if momentum := group["momentum"]:
-            buffer = state.get("momentum_buffer")
-            average = g if buffer is None else momentum * buffer + (1 - group["dampening"]) * g
-            g = g + momentum * average if group["nesterov"] else average
-        return w - group["lr"] * g
-
-    return _virtual(optimizer, clip, update)
-
-
-def virtual_adam(optimizer: torch.optim.Adam | torch.optim.AdamW, clip: float | None = None) -> Step:
-    """Return the `virtual_step` of Adam and AdamW: bias correction, weight decay of either kind, AMSGrad."""
-
-    def update(w: Tensor, g: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Tensor:
-        beta1, beta2 = group["betas"]
-        decay = group["weight_decay"]
-        if isinstance(optimizer, torch.optim.AdamW) or group.get("decoupled_weight_decay", False):
-            w = w * (1 - group["lr"] * decay)
-        elif decay:
-            g = g + decay * w
-        age = state["step"] + 1
-        # Out of place, unlike torch's own step: the derivative flows through the new averages as far as they hold g.
-        mean = beta1 * state.get("exp_avg", 0.0) + (1 - beta1) * g
-        square = beta2 * state.get("exp_avg_sq", 0.0) + (1 - beta2) * g * g
-        largest = torch.maximum(state.get("max_exp_avg_sq", square), square) if group["amsgrad"] else square
-        # The square root has an infinite slope at 0, and infinity times its zero gradient would be NaN. The inner
-        # `where` keeps 0 away from it, the outer one puts 0 back, with slope 0.
-        positive = largest > 0
-        root = torch.where(positive, torch.where(positive, largest, 1.0).sqrt(), 0.0)
-        denominator = root / (1 - beta2**age) ** 0.5 + group["eps"]
-        return w - group["lr"] / (1 - beta1**age) * mean / denominator
-
-    return _virtual(optimizer, clip, update)
-
-
-def _virtual(optimizer: torch.optim.Optimizer, clip: float | None, update: Update) -> Step:
-    """Return a step that clips, and applies `update` to each weight of the optimiser that has a gradient."""
-    owners = [
-        (p, dict(group), dict(optimizer.state.get(p, {}))) for group in optimizer.param_groups for p in group["params"]
-    ]
-    for _, _, state in owners:
-        state["step"] = float(state.get("step", 0))  # an age in float32 would blur the bias correction
-    shapes = [p.shape for p, _, _ in owners]
+    known = {torch.optim.SGD: _sgd, torch.optim.AdamW: _adam, torch.optim.Adam: _adam}
+    update = next((update for kind, update in known.items() if isinstance(optimizer, kind)), None)
+    if update is None:
+        raise ValueError(f"no virtual step for {type(optimizer).__name__}: use SGD, Adam or AdamW")
+    decoupled = isinstance(optimizer, torch.optim.AdamW)
+    owners = []
+    for group in optimizer.param_groups:
+        for weight in group["params"]:
+            state = dict(optimizer.state.get(weight, {}))
+            state["step"] = float(state.get("step", 0))  # an age in float32 would blur the bias correction
+            owners.append((weight.shape, {"decoupled_weight_decay": decoupled, **group}, state))
+    shapes = [shape for shape, _, _ in owners]
 
     def step(weights: Sequence[Tensor], gradients: Gradients) -> tuple[Tensor, ...]:
         if [w.shape for w in weights] != shapes or len(gradients) != len(weights):
@@ -214,22 +166,54 @@ def _virtual(optimizer: torch.optim.Optimizer, clip: float | None, update: Updat
             norm = _norm([g.detach() for g in gradients if g is not None])
             factor = (clip / (norm + 1e-6)).clamp(max=1.0)  # as in clip_grad_norm_
             gradients = [None if g is None else g * factor for g in gradients]
-        new = []
-        for w, g, (_, group, state) in zip(weights, gradients, owners, strict=True):
-            new.append(w if g is None else update(w, -g if group["maximize"] else g, group, state))
-        return tuple(new)
+        return tuple(
+            w if g is None else update(w, -g if group["maximize"] else g, group, state)
+            for w, g, (_, group, state) in zip(weights, gradients, owners, strict=True)
+        )
 
     return step
+
+
+virtual_sgd = virtual_adam = virtual_step  # for who wants to name the optimiser
+
+
+def _sgd(w: Tensor, g: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Tensor:
+    """Return w after a step of SGD: momentum (its first step included), dampening, Nesterov, weight decay."""
+    if group["weight_decay"]:
+        g = g + group["weight_decay"] * w
+    if momentum := group["momentum"]:
+        buffer = state.get("momentum_buffer")
+        average = g if buffer is None else momentum * buffer + (1 - group["dampening"]) * g
+        g = g + momentum * average if group["nesterov"] else average
+    return w - group["lr"] * g
+
+
+def _adam(w: Tensor, g: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Tensor:
+    """Return w after a step of Adam or AdamW: bias correction, weight decay of either kind, AMSGrad."""
+    beta1, beta2 = group["betas"]
+    decay = group["weight_decay"]
+    if group["decoupled_weight_decay"]:
+        w = w * (1 - group["lr"] * decay)
+    elif decay:
+        g = g + decay * w
+    age = state["step"] + 1
+    # Out of place, unlike torch's own step: the derivative flows through the new averages as far as they hold g.
+    mean = beta1 * state.get("exp_avg", 0.0) + (1 - beta1) * g
+    square = beta2 * state.get("exp_avg_sq", 0.0) + (1 - beta2) * g * g
+    largest = torch.maximum(state.get("max_exp_avg_sq", square), square) if group["amsgrad"] else square
+    # The square root has an infinite slope at 0, and infinity times its zero gradient would be NaN. The inner
+    # `where` keeps 0 away from it, the outer one puts 0 back, with slope 0.
+    positive = largest > 0
+    root = torch.where(positive, torch.where(positive, largest, 1.0).sqrt(), 0.0)
+    denominator = root / (1 - beta2**age) ** 0.5 + group["eps"]
+    return w - group["lr"] / (1 - beta1**age) * mean / denominator
 
 
 # --- losses from modules ---
 
 
 def functional_loss(
-    module: nn.Module,
-    objective: Callable[[Any], Tensor],
-    weights: Sequence[nn.Parameter],
-    arch: Sequence[nn.Parameter],
+    module: nn.Module, objective: Callable[[Any], Tensor], weights: Sequence[Tensor], arch: Sequence[Tensor]
 ) -> Loss:
     """Make a pure loss(weights, arch) of a module: `objective(module)` with those tensors in the parameters' place.
 
@@ -240,10 +224,7 @@ def functional_loss(
     Args:
         module: the network.
         objective: a scalar of the module, such as `lambda net: mse(net(rainy), clean) + regularise(net.alpha)`.
-        weights, arch: parameters of the module, in the order in which the loss takes them.
-
-    Raises:
-        ValueError: where a parameter of `weights` or `arch` is not the module's.
+        weights, arch: parameters of the module itself (else ValueError), in the order in which the loss takes them.
     """
     names = {id(p): name for name, p in module.named_parameters()}
     if any(id(p) not in names for p in (*weights, *arch)):
@@ -265,8 +246,7 @@ class _Objective(nn.Module):
 
     def __init__(self, module: nn.Module, objective: Callable[[Any], Tensor]) -> None:
         super().__init__()
-        self.module = module
-        self.objective = objective
+        self.module, self.objective = module, objective
 
     def forward(self) -> Tensor:
         return self.objective(self.module)
@@ -284,20 +264,14 @@ class Eigenvalue(NamedTuple):
 
 
 def dominant_eigenvalue(
-    loss: Callable[[Sequence[Tensor]], Tensor],
-    arch: Sequence[Tensor],
-    *,
-    iterations: int = 50,
-    tolerance: float = 1e-3,
-    seed: int = 0,
+    loss: ArchLoss, arch: Sequence[Tensor], *, iterations: int = 50, tolerance: float = 1e-3, seed: int = 0
 ) -> Eigenvalue:
     """Return the dominant eigenvalue of the Hessian of loss(arch), by power iteration on Hessian-vector products.
 
     A large or fast growing one foretells a search that collapses (RobustDARTS, Zela et al., ICLR 2020).
 
     Args:
-        loss: a scalar function of `arch`.
-        arch: where the Hessian is taken.
+        loss, arch: a scalar function, and where its Hessian is taken.
         iterations: how many products at most.
         tolerance: the iteration stops when the Rayleigh quotient moves by less than this share of itself.
         seed: draws the vector that the iteration starts from.
@@ -317,7 +291,7 @@ def dominant_eigenvalue(
     return Eigenvalue(value, iterations, False)
 
 
-def architecture_hessian(loss: Callable[[Sequence[Tensor]], Tensor], arch: Sequence[Tensor]) -> Tensor:
+def architecture_hessian(loss: ArchLoss, arch: Sequence[Tensor]) -> Tensor:
     """Return the whole Hessian of loss(arch), (n, n) over the n numbers of `arch` in order, one product per row.
 
     The 267 architecture numbers of the paper's space allow it; `dominant_eigenvalue` is cheaper.
@@ -326,9 +300,7 @@ def architecture_hessian(loss: Callable[[Sequence[Tensor]], Tensor], arch: Seque
     return torch.stack([product(row) for row in torch.eye(len(gradient)).to(gradient)])
 
 
-def _hessian(
-    loss: Callable[[Sequence[Tensor]], Tensor], arch: Sequence[Tensor]
-) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+def _hessian(loss: ArchLoss, arch: Sequence[Tensor]) -> tuple[Callable[[Tensor], Tensor], Tensor]:
     """Return the map of a vector (n,) to the Hessian times it, and the gradient (n,)."""
     arch = _leaves(arch)
     gradient = _flatten(_gradients(loss(arch), arch, create_graph=True))

@@ -33,16 +33,8 @@ from manas_lite.training.retraining import retrain
 from manas_lite.training.schedules import RETRAIN_PRESETS, SEARCH_PRESETS, RetrainSettings, SearchSettings
 from manas_lite.training.searching import SearchResult, search
 
-USER_ERRORS = (
-    ValueError,
-    OSError,
-    LeakError,
-    DivergedError,
-    BusyError,
-    ExportError,
-    ModuleNotFoundError,
-    OutOfMemoryError,  # of a run, which knows what to lower
-)
+RUN_ERRORS = (LeakError, DivergedError, BusyError, OutOfMemoryError)  # the last one knows what to lower
+USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, ExportError, *RUN_ERRORS)
 
 
 def run(command: str, text: str, arguments: Sequence[str]) -> int:
@@ -109,34 +101,20 @@ def _data(options: Namespace) -> Any:
 
 def weights_option(p: Parser, default: str | None = "rain-any") -> None:
     text = "run directory, weights file, shipped model, or hub:OWNER/NAME@REVISION"
-    if default is None:
-        p.add_argument("--weights", required=True, help=text)
-    else:
-        p.add_argument("--weights", default=default, help=f"{text} (default: {default})")
+    shown = f"{text} (default: {default})" if default else text
+    p.add_argument("--weights", required=default is None, default=default, help=shown)
 
 
 def network_options(p: Parser) -> None:
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
     p.add_argument("--threads", type=int, default=0, help="CPU threads (default: chosen by size)")
-    p.add_argument(
-        "--import",
-        action="append",
-        default=[],
-        metavar="FILE",
-        dest="import_files",
-        help="a Python file of yours to run first: it registers operations, modules or loss terms; may be repeated",
-    )
+    text = "a Python file of yours to run first: it registers operations, modules or loss terms; may be repeated"
+    p.add_argument("--import", action="append", default=[], metavar="FILE", dest="import_files", help=text)
 
 
 def _set_option(p: Parser, example: str) -> None:
-    p.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        dest="changes",
-        help=f"change a setting, e.g. {example}; may be repeated; all settings are listed below",
-    )
+    text = f"change a setting, e.g. {example}; may be repeated; all settings are listed below"
+    p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="changes", help=text)
 
 
 def _training_options(p: Parser, name: str, presets: Collection[str], default: str) -> None:
@@ -286,13 +264,11 @@ class EvaluateSettings:
 def _evaluate_options(p: Parser, arguments: Sequence[str]) -> None:
     weights_option(p, default=None)
     _data_option(p)
-    p.add_argument(
-        "--part",
-        choices=("train", "val", "test", "all"),
-        default="test",
-        help="scenes to score (default: test; of a folder that states no parts, the tenth that is kept apart when a "
-        "network is trained on it. `all`: the whole folder, for a network that was not)",
+    text = (
+        "scenes to score (default: test; of a folder that states no parts, the tenth that is kept apart when a "
+        "network is trained on it. `all`: the whole folder, for a network that was not)"
     )
+    p.add_argument("--part", choices=("train", "val", "test", "all"), default="test", help=text)
     p.add_argument("--json", type=Path, help="also write every picture's row to this file")
     _set_option(p, "--set compute.precision=bf16")
     network_options(p)
@@ -326,26 +302,16 @@ def _derain_options(p: Parser, arguments: Sequence[str]) -> None:
     p.add_argument("--overwrite", action="store_true", help="replace existing files, the originals excepted")
     p.add_argument("--in-place", action="store_true", help="replace the originals, which cannot be undone")
     p.add_argument("--strength", type=float, default=1.0, help="0: leave it alone, 1: derain (default), 2: exaggerate")
-    p.add_argument(
-        "--scale",
-        type=float,
-        default=1.0,
-        help="look at a smaller copy, for the large streaks of large pictures: 0.2 for 12 megapixels (default: 1)",
-    )
+    text = "look at a smaller copy, for the large streaks of large pictures: 0.2 for 12 megapixels (default: 1)"
+    p.add_argument("--scale", type=float, default=1.0, help=text)
     p.add_argument("--no-location", action="store_true", help="leave out where a photograph was taken")
-    p.add_argument(
-        "--engine",
-        choices=("torch", "onnx"),
-        default="torch",
-        help="onnx: by ONNX Runtime, 1.3 to 1.6 times as fast on a CPU; each network is exported once before, in about "
-        "20 seconds: worth it from some 200 pictures on; needs the extra `onnx` (default: %(default)s)",
+    text = (
+        "onnx: by ONNX Runtime, 1.3 to 1.6 times as fast on a CPU; each network is exported once before, in about "
+        "20 seconds: worth it from some 200 pictures on; needs the extra `onnx` (default: %(default)s)"
     )
-    p.add_argument(
-        "--precision",
-        choices=get_args(PrecisionName),
-        default="auto",
-        help="bf16: twice as fast on a CPU with AMX, and off by a level of 255 here and there (default: fp32)",
-    )
+    p.add_argument("--engine", choices=("torch", "onnx"), default="torch", help=text)
+    text = "bf16: twice as fast on a CPU with AMX, and off by a level of 255 here and there (default: fp32)"
+    p.add_argument("--precision", choices=get_args(PrecisionName), default="auto", help=text)
     p.add_argument("--sheet", type=Path, help="of a folder: also write a contact sheet, before and after, to this file")
     network_options(p)
 
@@ -420,19 +386,12 @@ def _demo(options: Namespace) -> None:
     compute = compute_settings(options)
     settings = DemoSettings()
     settings = replace(
-        settings,
-        search=replace(settings.search, compute=compute),
-        retrain=replace(settings.retrain, compute=compute),
+        settings, search=replace(settings.search, compute=compute), retrain=replace(settings.retrain, compute=compute)
     )
     own = "demo" if options.data == "photos" else f"demo-{Path(options.data).name}"
     parallel = pick_device(options.device).type == "cpu" and (os.cpu_count() or 1) > 1
-    run_demo(
-        _data(options),
-        settings,
-        runs_dir=options.runs_dir,
-        name=own if options.name is None else options.name,
-        parallel=parallel,
-    )
+    name = own if options.name is None else options.name
+    run_demo(_data(options), settings, runs_dir=options.runs_dir, name=name, parallel=parallel)
 
 
 COMMANDS = {

@@ -1,18 +1,10 @@
 """The loss terms (method section 4): external, internal, architecture regularisation, model complexity.
 
-Notation: a scene has R rainy versions, the network's outputs are T_1 .. T_R, its one clean image is Y.
-Every term is a batched function of tensors that returns a scalar, an average over scenes. The published
-sums are for R = 3. They are scaled by 3/R and by 3/(number of pairs), so that another R changes the data
-and not the scale of the loss.
+Notation: a scene has R rainy versions, the network's outputs are T_1 .. T_R, its one clean image is Y. Every term is a
+function of tensors that returns a scalar, an average over scenes. The published sums are for R = 3. They are scaled by
+3/R and by 3/(number of pairs), so that another R changes the data and not the scale of the loss.
 
-Both registries below are open. A distance of your own is at once a value of the setting `loss.external`, and a
-term of your own has at once the setting `loss.terms.NAME`, its weight:
-
-    @distance("huber")
-    def huber(outputs, target): ...
-
-    @term("edges")
-    def edges(outputs, clean): ...
+You can add distances and terms of your own: see `distance` and `term`.
 """
 
 import math
@@ -29,7 +21,6 @@ from manas_lite.runs.settings import LATER, check, must_be
 CostUnit = Literal["parameters", "flops"]
 
 PUBLISHED_RAINS = 3  # the sums of the paper run over three rainy versions, and so over three pairs
-CHARBONNIER_EPSILON = 1e-3
 
 
 class Costs(Protocol):
@@ -81,7 +72,16 @@ def mean_absolute(outputs: Tensor, target: Tensor) -> Tensor:
 @distance("charbonnier")
 def charbonnier(outputs: Tensor, target: Tensor) -> Tensor:
     """Return the mean of sqrt((T - Y)^2 + 1e-3^2), which is smooth at 0."""
-    return ((outputs - target).square() + CHARBONNIER_EPSILON**2).sqrt().mean()
+    return ((outputs - target).square() + 1e-3**2).sqrt().mean()
+
+
+@distance("log_mse")
+def log_mean_squared(outputs: Tensor, target: Tensor) -> Tensor:
+    """Return the mean over images of ln(MSE + 1e-5), which is PSNR up to sign and unit.
+
+    Heavy rain has a thousand times the squared error of a dry picture. Here a decibel counts alike in both.
+    """
+    return ((outputs - target).square().mean((-3, -2, -1)) + 1e-5).log().mean()
 
 
 @distance("ssim")
@@ -128,23 +128,21 @@ def external(outputs: Tensor, clean: Tensor, *, kind: str = "mse+ssim", tv: floa
     _check_scenes(outputs, clean)
     outputs, clean = _at_least_float32(outputs), _at_least_float32(clean)
     target = clean.unsqueeze(1).expand_as(outputs)  # (B, R, 3, h, w)
-    total = outputs.new_zeros(())
+    loss = outputs.new_zeros(())
     for part in distances_of(kind):
-        total = total + (ssim if part == "ssim" else 1) * DISTANCES[part](outputs, target)
+        loss = loss + (ssim if part == "ssim" else 1) * DISTANCES[part](outputs, target)
     # a mean over the R versions is 1/R of their sum, so 3/R * sum = 3 * mean
-    loss = PUBLISHED_RAINS * total
+    loss = PUBLISHED_RAINS * loss
     return loss + tv * total_variation(outputs) if tv else loss
 
 
 def internal(outputs: Tensor, *, ssim: bool = False) -> Tensor:
     """Return how far the derained versions of one scene lie apart.
 
-        L_int = 3/P * sum_{k<l} MSE(T_k, T_l)          P = R (R - 1) / 2 pairs
+        L_int = 3/P * sum_{k<l} MSE(T_k, T_l) = 6 * mean Var_k(T_k)          P = R (R - 1) / 2 pairs
 
-    averaged over scenes. With R = 1 there is no pair, and the loss is exactly 0.
-
-    The mean squared distance over pairs is twice the unbiased variance over the versions, so the first part
-    costs R images instead of P: L_int = 6 * mean Var_k(T_k).
+    averaged over scenes. The mean squared distance over pairs is twice the unbiased variance over the versions, which
+    costs R images instead of P. With R = 1 there is no pair, and the loss is exactly 0.
 
     Args:
         outputs: (B, R, 3, h, w), the R derained versions of B scenes.
@@ -215,20 +213,12 @@ def architecture_regularisation(
 
         L_arch = weight_alpha * mean H(softmax(alpha)) + weight_beta * mean H(softmax(beta))
 
-    with H = `binary_entropy`.
-
-    Args:
-        alpha_logits: (n_modules, candidate modules); may have no rows.
-        beta_logits: (n_edges, n_operations); may have no rows.
-        weight_alpha, weight_beta: the weights of the two means.
+    with H = `binary_entropy`, alpha (n_modules, candidate modules), beta (n_edges, n_operations). No rows count as 0.
 
     Source: method section 4.
     """
-    terms = [
-        weight * (binary_entropy(logits).mean() if logits.numel() else logits.sum())
-        for weight, logits in ((weight_alpha, alpha_logits), (weight_beta, beta_logits))
-    ]
-    return terms[0] + terms[1]
+    alpha, beta = (binary_entropy(x).mean() if x.numel() else x.sum() for x in (alpha_logits, beta_logits))
+    return weight_alpha * alpha + weight_beta * beta
 
 
 def complexity(alpha_weights: Tensor, beta_weights: Tensor, costs: Costs) -> Tensor:
@@ -249,15 +239,10 @@ def complexity(alpha_weights: Tensor, beta_weights: Tensor, costs: Costs) -> Ten
 
     Source: method section 4.
     """
-    for name, weights, table in (
-        ("alpha", alpha_weights, costs.modules),
-        ("beta", beta_weights, costs.edges),
-    ):
+    for name, weights, table in (("alpha", alpha_weights, costs.modules), ("beta", beta_weights, costs.edges)):
         if weights.shape != table.shape:
-            raise ValueError(
-                f"{name} weights are {tuple(weights.shape)} but their costs {tuple(table.shape)}: "
-                "take the costs from the search space the weights belong to"
-            )
+            shapes = f"{name} weights are {tuple(weights.shape)} but their costs {tuple(table.shape)}"
+            raise ValueError(f"{shapes}: take the costs from the search space the weights belong to")
     modules = (alpha_weights * costs.modules.to(alpha_weights)).sum()
     edges = (beta_weights * costs.edges.to(beta_weights)).sum()
     return (costs.fixed + modules + edges) / costs.largest
@@ -306,13 +291,10 @@ def term(name: str, on: Literal["image", "architecture"] = "image") -> Callable[
 
 @dataclass(frozen=True)
 class LossSettings:
-    """Which terms count, and how much; a weight of 0 switches its term off and does not compute it.
-
-    The defaults are the method's (section 4).
-    """
+    """Which terms count, and how much: the method's (section 4). A term of weight 0 is not computed."""
 
     external: str = "mse+ssim"
-    """Distance to the clean image: some of mse, l1, charbonnier and ssim, joined by +."""
+    """Distance to the clean image: some of mse, l1, charbonnier, log_mse and ssim, joined by +."""
     external_weight: float = 1.0
     """Weight of the external loss."""
     external_ssim: float = 1.0
@@ -341,14 +323,12 @@ class LossSettings:
         distances_of(self.external)
         if unknown := [name for name in self.terms if name not in TERMS]:
             known = f"choose among {', '.join(TERMS)}" if TERMS else "none is registered"
-            raise ValueError(
-                f"unknown loss term {unknown[0]!r}: {known}; import the file that registers one of your own first"
-            )
+            advice = "import the file that registers one of your own first"
+            raise ValueError(f"unknown loss term {unknown[0]!r}: {known}; {advice}")
         weights = [name for name in vars(self) if name.endswith("_weight")]
         must_be(self, "at least", 0, *weights, "tv", "external_ssim", "internal_from")
-        for name, weight in self.terms.items():
-            if weight < 0:
-                raise ValueError(f"terms.{name} is {weight}: it must be at least 0")
+        if negative := [f"terms.{name} is {weight}" for name, weight in self.terms.items() if weight < 0]:
+            raise ValueError(f"{negative[0]}: it must be at least 0")
 
 
 class DerainLoss:
@@ -380,21 +360,15 @@ class DerainLoss:
         return _weighted_sum(terms, outputs)
 
     def architecture(
-        self,
-        alpha_logits: Tensor,
-        beta_logits: Tensor,
-        alpha_weights: Tensor,
-        beta_weights: Tensor,
-        costs: Costs,
+        self, alpha_logits: Tensor, beta_logits: Tensor, alpha_weights: Tensor, beta_weights: Tensor, costs: Costs
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the terms of the architecture alone, for the architecture step.
 
         The logits and `costs` (in `complexity_unit`) are those of `complexity` and `architecture_regularisation`; the
         weights are the logits after the relaxation.
         """
-        return _weighted_sum(
-            self.architecture_terms(alpha_logits, beta_logits, alpha_weights, beta_weights, costs), alpha_logits
-        )
+        terms = self.architecture_terms(alpha_logits, beta_logits, alpha_weights, beta_weights, costs)
+        return _weighted_sum(terms, alpha_logits)
 
     def architecture_terms(
         self, alpha_logits: Tensor, beta_logits: Tensor, alpha_weights: Tensor, beta_weights: Tensor, costs: Costs
@@ -402,28 +376,24 @@ class DerainLoss:
         """Return each term of `architecture` that is on, with its weight, by name."""
         settings = self.settings
         terms: dict[str, tuple[float, Tensor]] = {}
-        if settings.alpha_entropy_weight or settings.beta_entropy_weight:
-            entropy = architecture_regularisation(
-                alpha_logits, beta_logits, settings.alpha_entropy_weight, settings.beta_entropy_weight
-            )
-            terms["regularisation"] = 1.0, entropy
+        entropy_weights = settings.alpha_entropy_weight, settings.beta_entropy_weight
+        if any(entropy_weights):
+            terms["regularisation"] = 1.0, architecture_regularisation(alpha_logits, beta_logits, *entropy_weights)
         if settings.complexity_weight:
             terms["complexity"] = settings.complexity_weight, complexity(alpha_weights, beta_weights, costs)
         return terms | self._registered("architecture", alpha_logits, beta_logits, alpha_weights, beta_weights, costs)
 
     def _registered(self, on: str, *inputs: Any) -> dict[str, tuple[float, Tensor]]:
-        values = {}
-        for name, weight in self.settings.terms.items():
-            if weight and TERMS[name].on == on:
-                value = TERMS[name].function(*inputs)
-                if value.dim():
-                    raise ValueError(f"the loss term {name!r} must return one number, it returned {tuple(value.shape)}")
-                values[name] = weight, value
+        weights = {name: weight for name, weight in self.settings.terms.items() if weight and TERMS[name].on == on}
+        values = {name: (weight, TERMS[name].function(*inputs)) for name, weight in weights.items()}
+        for name, (_, value) in values.items():
+            if value.dim():
+                raise ValueError(f"the loss term {name!r} must return one number, it returned {tuple(value.shape)}")
         return values
 
 
 def _weighted_sum(terms: Mapping[str, tuple[float, Tensor]], like: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    total = (0.0 * like).sum() if not terms else torch.stack([w * value for w, value in terms.values()]).sum()
+    total = torch.stack([w * value for w, value in terms.values()]).sum() if terms else (0.0 * like).sum()
     return total, {name: value.detach() for name, (_, value) in terms.items()}
 
 
@@ -435,10 +405,7 @@ def _at_least_float32(x: Tensor) -> Tensor:
 def _check_scenes(outputs: Tensor, clean: Tensor | None = None) -> None:
     if outputs.dim() != 5 or outputs.shape[2] != 3 or 0 in outputs.shape:
         raise ValueError(f"outputs are {tuple(outputs.shape)}, expected (B, R, 3, h, w): the R versions of B scenes")
-    if clean is not None:
-        expected = (outputs.shape[0], *outputs.shape[2:])
-        if tuple(clean.shape) != expected:
-            raise ValueError(
-                f"clean is {tuple(clean.shape)} but outputs {tuple(outputs.shape)} ask for {expected}: "
-                "one clean image per scene"
-            )
+    expected = (outputs.shape[0], *outputs.shape[2:])
+    if clean is not None and clean.shape != expected:
+        shapes = f"clean is {tuple(clean.shape)} but outputs {tuple(outputs.shape)} ask for {expected}"
+        raise ValueError(f"{shapes}: one clean image per scene")

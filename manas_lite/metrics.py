@@ -20,7 +20,6 @@ CONVENTIONS = ("rgb", "y")
 SSIM_SIDE = 11  # of SSIM's Gaussian, in pixels
 SIGMA = 1.5
 LUMA = (65.481, 128.553, 24.966)  # grey levels of 255; the offset of 16 comes on top
-
 _BLOCK = 64  # output pixels a banded matrix product computes at once
 
 
@@ -82,9 +81,11 @@ def structural_similarity(x: Tensor, y: Tensor, data_range: float = 1.0) -> Tens
         raise ValueError(f"SSIM needs sides of at least {SSIM_SIDE} pixels, got {height} x {width}: use larger crops")
     dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
     x, y = x.to(dtype), y.to(dtype)
-    with _full_precision(x.device.type):
+    # No autocast: it would run the products in half precision, where variances vanish in rounding.
+    autocast_on = torch.is_autocast_enabled(x.device.type)
+    with torch.autocast(x.device.type, enabled=False) if autocast_on else nullcontext():
         moments = torch.stack([x, y, x * x + y * y, x * y])  # SSIM needs v_x + v_y only, never one alone
-        mean_x, mean_y, mean_squares, mean_product = _gaussian_mean(moments)
+        mean_x, mean_y, mean_squares, mean_product = _blur_rows(_blur_rows(moments).mT).mT  # (B, C, H - 10, W - 10)
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     product, squares = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y
     luminance = (2 * product + c1) / (squares + c1)
@@ -107,7 +108,8 @@ def _channels(x: Tensor, y: Tensor, convention: str) -> tuple[Tensor, Tensor]:
         raise ValueError(f"metrics compare RGB images (B, 3, H, W), got {tuple(x.shape)}")
     if not (y.min() >= -1e-6 and y.max() <= 1 + 1e-6):  # NaN fails both
         raise ValueError(f"the second image is the clean one and lies in [0, 1], got {y.min():.4g} to {y.max():.4g}")
-    x, y = (_double(image).clamp(0, 1) for image in (x, y))
+    x, y = (image.cpu() if image.device.type == "mps" else image for image in (x, y))  # Apple GPUs have no float64
+    x, y = x.double().clamp(0, 1), y.double().clamp(0, 1)
     return (luma(x), luma(y)) if convention == "y" else (x, y)
 
 
@@ -120,17 +122,8 @@ def _check_pair(x: Tensor, y: Tensor) -> None:
         raise ValueError(f"expected float images in [0, 1], got {x.dtype} and {y.dtype}: divide by 255?")
 
 
-def _double(image: Tensor) -> Tensor:
-    return (image.cpu() if image.device.type == "mps" else image).double()  # Apple GPUs have no float64
-
-
-def _gaussian_mean(maps: Tensor) -> Tensor:
-    """Return the weighted mean under every whole Gaussian: (..., H, W) -> (..., H - 10, W - 10)."""
-    return _blur_rows(_blur_rows(maps).mT).mT
-
-
 def _blur_rows(maps: Tensor) -> Tensor:
-    """Blur along the columns, (..., H, W) -> (..., H - 10, W).
+    """Return the weighted mean of each 11 neighbours in a column under the Gaussian, (..., H, W) -> (..., H - 10, W).
 
     Blurring is a product with a banded matrix. A matrix over the whole height would be nearly all zeros. Cut into
     blocks of rows, each with the 10 rows that its last ones reach into, the band stays dense: a patch is one product,
@@ -149,10 +142,3 @@ def _band(size: int, like: Tensor) -> Tensor:
     offset = column - column[: size - SSIM_SIDE + 1, None] - SSIM_SIDE // 2
     weights = torch.exp(-offset.square() / (2 * SIGMA**2)) * (offset.abs() <= SSIM_SIDE // 2)
     return weights / weights.sum(dim=1, keepdim=True)
-
-
-def _full_precision(device_type: str) -> torch.autocast | nullcontext[None]:
-    """Switch autocast off: it would run the products in half precision, where variances vanish in rounding."""
-    if torch.is_autocast_enabled(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()

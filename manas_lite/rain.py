@@ -16,6 +16,7 @@ The recipe is this kit's choice, calibrated so that light, medium and heavy rain
     rainy = wild_rain(clean, seed=0)                                 # any rain: what rain-any is trained on
 """
 
+import io
 import math
 import operator
 from collections.abc import Sequence
@@ -41,9 +42,8 @@ MAX_WIND = 30.0  # degrees from the vertical: the range a wind is drawn from
 JITTER = 8.0  # degrees: how far a version's rain leans from its scene's wind
 GUST = 1.5  # degrees: how far a layer leans from its image's rain
 TAPER = 0.5  # share of a streak over which its two ends fade out
-DRY = 0.1  # share of pictures that `wild_rain` leaves as they are
+DRY = 0.25  # share of pictures that `wild_rain` leaves as they are
 ATMOSPHERE = 0.8  # brightness of fog too thick to see through
-
 
 _LAYERS = (1, 2, 4)  # at levels 1, 2 and 3
 _RANGES = np.array(
@@ -137,10 +137,7 @@ def rain_level(level: Level) -> float:
 def rain_streaks(
     height: int, width: int, level: Level, seed: Seed, *, wind: float | None = None
 ) -> tuple[Image, RainParameters]:
-    """Draw the rain alone.
-
-    The same arguments give the same bytes, in any process. Streaks are drawn on a canvas that is larger than the image
-    by one streak, so that those which start outside reach in and the rain is as dense at the edge as in the middle.
+    """Draw the rain alone: the same arguments give the same bytes, in any process.
 
     Args:
         height, width: pixels, at least 1.
@@ -153,8 +150,7 @@ def rain_streaks(
     """
     if height < 1 or width < 1:
         raise ValueError(f"an image has at least one pixel, got {height} x {width}")
-    entropy = _entropy(seed)
-    rng = _generator(entropy)
+    entropy, rng = _random(seed)
     parameters = _draw_parameters(rain_level(level), entropy, _wind(wind, rng), rng)
     return _draw_streaks(height, width, parameters.layers, rng), parameters
 
@@ -214,8 +210,7 @@ def rain_scene(
         raise ValueError(f"jitter is an angle of 0 to 45 degrees, got {jitter}")
     background = _background(clean, depth, fog)
     height, width, _ = background.shape
-    entropy = _entropy(seed)
-    rng = _generator(entropy)
+    entropy, rng = _random(seed)
     wind = _wind(wind, rng)
     streaks, parameters = [], []
     for version, level in enumerate(levels):
@@ -228,24 +223,20 @@ def rain_scene(
 
 
 def wild_rain(clean: NDArray[Any], seed: Seed) -> Image:
-    """Return a picture under rain of any kind, float32 (H, W, 3) in [0, 1]: every quantity is drawn anew.
+    """Return a picture (H, W, 3), uint8 or float in [0, 1], under rain of any kind, float32 in [0, 1].
 
     The named levels are three narrow recipes, and a network that is trained on them alone fails on other rain. Here the
-    number of layers, their angles (one wind, or several at once), lengths, widths, cover and brightness span those of
-    the published sets; streaks are sharp or blurred, lie in mist, and darken what is brighter than they are; what a
-    camera does afterwards (JPEG) follows. One picture in ten stays dry, so that a network learns to leave it alone.
-
-    Args:
-        clean: the picture B (H, W, 3), uint8 or float in [0, 1].
-        seed: as in `rain_streaks`.
+    number of layers, their angles (one wind, or several at once), lengths, widths, cover and brightness are drawn anew,
+    as wide as in the published sets; streaks are sharp or blurred, lie in mist, and darken what is brighter than they
+    are; what a camera does afterwards (JPEG) follows. One picture in four stays dry, so that a network learns to leave
+    it alone.
 
     Source: this kit's choice; scripts/rain_statistics.py compares its statistics with those of real sets.
     """
     from scipy.ndimage import gaussian_filter  # a quarter of a second, which only drawing rain should cost
 
     picture = as_float(clean)
-    entropy = _entropy(seed)
-    rng = _generator(entropy)
+    _, rng = _random(seed)
     if rng.uniform() < DRY:
         return picture
     scale = 2 ** rng.uniform(-0.7, 0.7)  # of the drops in pixels: near and far rain, small and large pictures
@@ -342,18 +333,15 @@ def _background(clean: NDArray[Any], depth: ArrayLike | None, fog: float) -> Ima
     return as_float(clean)
 
 
-def _entropy(seed: Seed) -> tuple[int, ...]:
+def _random(seed: Seed) -> tuple[tuple[int, ...], np.random.Generator]:
+    """Return a seed as a tuple of numbers, and a generator that they seed."""
     try:
         numbers = tuple(map(operator.index, seed if isinstance(seed, Sequence) else (seed,)))
     except TypeError:
         numbers = ()
     if not numbers or min(numbers) < 0:
         raise ValueError(f"a seed is an int >= 0 or a sequence of them, got {seed!r}")
-    return numbers
-
-
-def _generator(entropy: tuple[int, ...]) -> np.random.Generator:
-    return np.random.default_rng((len(entropy), *entropy))  # NumPy pads with zeros: (1,) is not (1, 0)
+    return numbers, np.random.default_rng((len(numbers), *numbers))  # NumPy pads with zeros: (1,) is not (1, 0)
 
 
 def _wind(wind: float | None, rng: np.random.Generator) -> float:
@@ -383,7 +371,11 @@ def _draw_parameters(level: float, seed: tuple[int, ...], angle: float, rng: np.
 
 
 def _draw_streaks(height: int, width: int, layers: tuple[Layer, ...], rng: np.random.Generator) -> Image:
-    """Return Poisson points convolved with line kernels; the layers add up in the Fourier domain."""
+    """Return Poisson points convolved with line kernels; the layers add up in the Fourier domain.
+
+    The canvas is larger than the image by one streak, so that streaks which start outside reach in and the rain is as
+    dense at the edge as in the middle.
+    """
     import scipy.fft  # a quarter of a second, which only drawing rain should cost
 
     kernels = [_line_kernel(layer) for layer in layers]
@@ -407,8 +399,6 @@ def _draw_streaks(height: int, width: int, layers: tuple[Layer, ...], rng: np.ra
 
 def _jpeg(picture: Image, quality: int) -> Image:
     """Return a picture as it comes back from a JPEG file."""
-    import io
-
     from PIL import Image as Pictures
 
     file = io.BytesIO()
@@ -426,5 +416,4 @@ def _line_kernel(layer: Layer) -> Image:
     along = x * math.sin(lean) + y * math.cos(lean)
     across = x * math.cos(lean) - y * math.sin(lean)
     ends = np.clip((half - np.abs(along)) / (TAPER * half), 0, 1)
-    line: Image = (ends * np.exp(-0.5 * (across / sigma) ** 2)).astype(np.float32)
-    return line
+    return (ends * np.exp(-0.5 * (across / sigma) ** 2)).astype(np.float32)

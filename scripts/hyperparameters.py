@@ -124,7 +124,7 @@ RETRAIN = {
     "val_scenes": ("–", "validation scenes scored; the best checkpoint is kept"),
 }
 LOSS = {
-    "external": ("mse+ssim", "`l1` and `charbonnier` are offered beside"),
+    "external": ("mse+ssim", "`l1`, `charbonnier` and `log_mse` are offered beside"),
     "external_weight": ("1", ""),
     "external_ssim": ("1", "weight of 1 - SSIM inside the external loss"),
     "tv": ("0.0001", "weight of the total variation"),

@@ -9,13 +9,13 @@ Test pictures are opened by `ship` alone.
 import argparse
 import itertools
 import math
-import shutil
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,8 +38,9 @@ from manas_lite.compute.runtime import ComputeSettings
 from manas_lite.data import Scene, Split
 from manas_lite.data.opening import photo_scene
 from manas_lite.losses import LossSettings
+from manas_lite.photos.zoo import save_network
 from manas_lite.rain import LEVELS, add_rain
-from manas_lite.runs.checkpoint import sha256_of
+from manas_lite.runs.checkpoint import sha256_of, write_atomic
 from manas_lite.runs.record import read_json, read_log, write_json
 from manas_lite.runs.settings import override
 from manas_lite.training.evaluation import EvaluationResult
@@ -127,7 +128,7 @@ RECIPES = {
     "rain-any": Recipe(
         "Rain of any strength, for photographs that are no test picture of a set.",
         "Trained on Rain100L/train and Rain800's groups of one background, with rain of any kind (`rain.wild_rain`) "
-        "laid over the clean patches; one in ten of those stays dry.",
+        "laid over the clean patches; one in four of those stays dry (one in ten in the first training).",
         mixed,
         RetrainSettings.preset(
             "lite",
@@ -146,12 +147,26 @@ RECIPES = {
             "Rain100L": lambda folder: rain100l(folder).test,
         },
         start="rain-lite",
+        tune=RetrainSettings.preset(
+            "lite",
+            epochs=40,
+            steps=250,
+            rains=1,
+            fresh_rain=("wild", "wild", "light"),
+            batch=2,
+            patch=96,
+            rate=4e-4,
+            warmup=100,
+            val_scenes=16,
+            validate_every=4,
+            loss=LossSettings(external="log_mse", internal_weight=0.0, tv=0.0),
+        ),
     ),
 }
 
 
 def train(name: str, folder: Path, runs: Path, changes: list[str], compute: ComputeSettings) -> Path:
-    """Search and retrain, or whatever of it is not done; returns the run directory."""
+    """Search, retrain and tune, or whatever of it is not done; returns the run directory."""
     recipe = RECIPES[name]
     settings = replace(SEARCH, budget=recipe.budget, compute=replace(compute, precision="auto"))
     found = search(recipe.space, rain100l(folder), settings, runs_dir=runs, name=f"{recipe.searched}-search")
@@ -160,40 +175,37 @@ def train(name: str, folder: Path, runs: Path, changes: list[str], compute: Comp
     trained = retrain(found.genotype, data, own, start=first, runs_dir=runs, name=name)
     if recipe.tune is None:
         return trained.path
-    tune = replace(recipe.tune, compute=replace(compute, precision="auto"))
-    return retrain(found.genotype, data, tune, start=trained.net, runs_dir=runs, name=f"{name}-tuned").path
+    return tuned(name, trained.net, data, runs, compute)
+
+
+def tuned(name: str, net: DerainNet, data: Split, runs: Path, compute: ComputeSettings) -> Path:
+    """The second training of a recipe, from the first one's network; returns the run directory."""
+    tune = RECIPES[name].tune
+    assert tune is not None
+    settings = replace(tune, compute=compute)
+    return retrain(net.genotype, data, settings, start=net, runs_dir=runs, name=f"{name}-tuned").path
 
 
 # --- what is shipped, and what is said of it ---
 
 
 def ship(name: str, folder: Path, runs: Path) -> None:
-    """Copy a finished model into the package, evaluate it on its tests, and write its result files and card."""
-    recipe = RECIPES[name]
-    stages = [runs / name, *([runs / f"{name}-tuned"] if recipe.tune else [])]
-    manifests, logs = [read_json(run / "manifest.json") for run in stages], [read_log(run) for run in stages]
-    run, manifest, command = stages[-1], manifests[-1], manifests[0]["command"]
-    if not all(each["finished"] for each in manifests):
-        raise ValueError(f"{name} is not trained to its end: give the command without --ship first")
-    target, results = MODELS / name, RESULTS / name
-    for directory in (target, results):
-        directory.mkdir(parents=True, exist_ok=True)
-    for file in ("weights.safetensors", "genotype.json"):
-        shutil.copy(run / file, target / file)
-    net, sha256 = load(run), sha256_of(target / "weights.safetensors")
+    """Put a finished model into the package, evaluate it on its tests, and write its result files and card.
+
+    What has no run under `runs` is taken from the model as it was shipped: so it can be tuned, or its card be written
+    anew.
+    """
+    recipe, target, results = RECIPES[name], MODELS / name, RESULTS / name
+    net, trainings = trained(name, runs)
+    save_network(target, net, half=True)
+    write_atomic(target / "genotype.json", net.genotype.to_json().encode())
+    net, sha256 = load(target), sha256_of(target / "weights.safetensors")
     scores = {test: evaluate_twice(net, scenes(folder)) for test, scenes in recipe.tests.items()}
     for test, found in scores.items():
         for kind, result in found.items():
             facts = {"device": result.device, "precision": result.precision}
             write_json(results / f"{test}-{kind}.json", {**facts, "means": result.means(), "rows": result.rows})
-    steps = [[record["train"] for record in log if record["kind"] == "step"] for log in logs]
-    write_json(results / "first_steps.json", steps[0][:100])
-    curves = [[[r["epoch"], round(r["val_psnr_rgb"], 4)] for r in log if r["kind"] == "epoch"] for log in logs]
-    trainings = [
-        {"settings": each["settings"], "seconds": each["seconds"], "steps": len(own), "validation": curve}
-        for each, own, curve in zip(manifests, steps, curves, strict=True)
-    ]
-    searching = read_json(runs / f"{recipe.searched}-search" / "manifest.json")
+    steps = sum(trainings[stage]["steps"] for stage in ("retrain", "tune") if trainings[stage])
     card = {
         "name": name,
         "about": recipe.about,
@@ -201,25 +213,44 @@ def ship(name: str, folder: Path, runs: Path) -> None:
         "genotype": net.genotype.id,
         "parameters": net.genotype.cost(),
         "flops_256": net.genotype.cost("flops"),
-        "search": {"settings": searching["settings"], "seconds": searching["seconds"]},
-        "retrain": trainings[0],
-        "tune": trainings[1] if recipe.tune else None,
-        "best": read_json(run / "metrics.json"),
+        **trainings,
         "tests": {test: {kind: result.means() for kind, result in found.items()} for test, found in scores.items()},
-        "openings": openings(
-            results / "openings.csv", sha256_of(target / "weights.safetensors"), sum(map(len, steps)), scores
-        ),
+        "openings": openings(results / "openings.csv", sha256, steps, scores),
         "photographs": on_photographs(net),
         "speed": beside_prenet(net),
-        "precision": dict(pairwise(command)).get("--precision", "auto"),
-        "threads": manifest["threads"],
         "start": recipe.start,
         "data_note": recipe.data_note,
-        "machine": {key: manifest[key] for key in ("cpu", "gpus", "versions")} | {"date": time.strftime("%Y-%m-%d")},
     }
     write_json(target / "card.json", card)
     pictures(net, target / "pictures.jpg")
     (target / "README.md").write_text(card_text(card), encoding="utf-8")
+
+
+def trained(name: str, runs: Path) -> tuple[DerainNet, dict[str, Any]]:
+    """The network to ship, and what its card says of its search, trainings and machine."""
+    recipe = RECIPES[name]
+    stages = {"retrain": runs / name} | ({"tune": runs / f"{name}-tuned"} if recipe.tune else {})
+    here = {stage: run for stage, run in stages.items() if run.exists()}
+    shipped = len(here) < len(stages) and (MODELS / name / "card.json").exists()
+    facts: dict[str, Any] = {"tune": None} | (read_json(MODELS / name / "card.json") if shipped else {})
+    for stage, run in here.items():
+        manifest, log = read_json(run / "manifest.json"), read_log(run)
+        if not manifest["finished"] or list(stages)[-1] not in here:
+            raise ValueError(f"{name} is not trained to its end: give the command without --ship first")
+        steps = [record["train"] for record in log if record["kind"] == "step"]
+        curve = [[r["epoch"], round(r["val_psnr_rgb"], 4)] for r in log if r["kind"] == "epoch"]
+        named = {key: manifest[key] for key in ("settings", "seconds")}
+        facts[stage] = named | {"steps": len(steps), "validation": curve}
+        facts["best"], facts["threads"] = read_json(run / "metrics.json"), manifest["threads"]
+        facts["precision"] = dict(pairwise(manifest["command"])).get("--precision", "auto")
+        facts["machine"] = {key: manifest[key] for key in ("cpu", "gpus", "versions")}
+        facts["machine"]["date"] = time.strftime("%Y-%m-%d")
+        if stage == "retrain":
+            write_json(RESULTS / name / "first_steps.json", steps[:100])
+            searching = read_json(runs / f"{recipe.searched}-search" / "manifest.json")
+            facts["search"] = {key: searching[key] for key in ("settings", "seconds")}
+    keys = ("search", "retrain", "tune", "best", "precision", "threads", "machine")
+    return load(list(here.values())[-1] if here else name), {key: facts[key] for key in keys}
 
 
 def openings(
@@ -311,13 +342,21 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a retraining setting")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument(
+        "--only",
+        choices=("tune", "ship"),
+        help="go on from the model in the package: the second training alone, or no training and its card anew",
+    )
     parser.add_argument("--ship", action="store_true", help="open the test pictures and put the model in the package")
     parser.add_argument("--precision", default="auto", help="of the training: bf16 halves the time on recent CPUs")
     options = parser.parse_args()
     compute = ComputeSettings(device=options.device, threads=options.threads, precision=options.precision)
-    path = train(options.name, options.data, options.runs_dir, options.set, compute)
-    print(path)
-    if options.ship:
+    if options.only == "tune":
+        data = RECIPES[options.name].data(options.data)
+        print(tuned(options.name, load(options.name), data, options.runs_dir, compute))
+    elif options.only is None:
+        print(train(options.name, options.data, options.runs_dir, options.set, compute))
+    if options.ship or options.only == "ship":
         ship(options.name, options.data, options.runs_dir)
 
 

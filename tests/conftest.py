@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
+
+settings.register_profile("kit", deadline=None)  # a busy machine is no fault
+settings.load_profile("kit")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -40,6 +40,7 @@ def textbook_distance(x: Tensor, y: Tensor, kind: str) -> Tensor:
         "mse": lambda: ((x - y) ** 2).mean(),
         "l1": lambda: (x - y).abs().mean(),
         "charbonnier": lambda: torch.sqrt((x - y) ** 2 + 1e-6).mean(),
+        "log_mse": lambda: torch.log(((x - y) ** 2).mean() + 1e-5),
         "ssim": lambda: 1 - structural_similarity(x[None], y[None], data_range=1.0)[0],
     }
     return sum(parts[part]() for part in kind.split("+"))
@@ -72,7 +73,7 @@ def textbook_entropy(logits: np.ndarray) -> np.ndarray:
     return -p * np.log10(p) - (1 - p) * np.log10(1 - p)
 
 
-KINDS = ["mse+ssim", "mse", "ssim", "l1", "l1+ssim", "charbonnier", "charbonnier+ssim"]
+KINDS = ["mse+ssim", "mse", "ssim", "l1", "l1+ssim", "charbonnier", "charbonnier+ssim", "log_mse"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -296,13 +296,13 @@ def test_wild_rain_is_a_picture_of_any_size(seed, height, width, value):
     assert np.array_equal(rainy, rain.wild_rain(clean, seed))
 
 
-def test_wild_rain_spans_what_the_published_sets_span_and_leaves_a_tenth_dry(photos):
+def test_wild_rain_spans_what_the_published_sets_span_and_leaves_a_quarter_dry(photos):
     """PSNR of Rain100L is about 25 dB (RGB), of Rain800 21, of Rain100H 12: none is outside the drawn rain."""
     clean = photos[0][:96, :96]
     drawn = [rain.wild_rain(clean, (7, k)) for k in range(300)]
     errors = np.array([((each - rain.as_float(clean)) ** 2).mean() for each in drawn])
     dry = errors == 0
-    assert 0.05 < dry.mean() < 0.16
+    assert 0.17 < dry.mean() < 0.33
     psnr = -10 * np.log10(errors[~dry])
     assert (psnr < 13).mean() > 0.03
     assert (psnr > 25).mean() > 0.2

@@ -305,16 +305,16 @@ def test_file_hashes_depend_on_names_sizes_and_contents_alone(tmp_path):
     a, b = tmp_path / "a.png", tmp_path / "sub" / "b.png"
     a.write_bytes(b"one")
     b.write_bytes(b"three")
-    first = hash_files([a, b], tmp_path)
-    assert first == hash_files([str(b), a], tmp_path)
+    first = hash_files([a, b])
+    assert first == hash_files([str(b), a])
     assert (first["files"], first["bytes"]) == (2, 8)
     os.utime(a, (0, 0))
-    assert hash_files([a, b], tmp_path) == first
+    assert hash_files([a, b]) == first
     b.write_bytes(b"thrEe")
-    changed = hash_files([a, b], tmp_path)
+    changed = hash_files([a, b])
     b.write_bytes(b"three")
     b.rename(tmp_path / "sub" / "c.png")
-    renamed = hash_files([a, tmp_path / "sub" / "c.png"], tmp_path)
+    renamed = hash_files([a, tmp_path / "sub" / "c.png"])
     assert len({h["sha256"] for h in (first, changed, renamed)}) == 3
     with pytest.raises(FileNotFoundError):
         hash_files([tmp_path / "absent"])

@@ -166,7 +166,7 @@ def test_overrides_are_cast_by_field():
     )
     assert changed == expected
     assert run == Run("a", arch=Optimiser())
-    assert override(changed, {"weights.clip": "none"}).weights.clip is None
+    assert override(changed, ["weights.clip=none"]).weights.clip is None
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,6 @@ def test_differences_are_listed_by_field():
         Difference("weights.clip", None, 1.0),
     ]
     assert str(found[1]) == "weights.rate 0.01 here, 0.1 there"
-    assert difference(here, there, ignore=["weights", "epochs"]) == []
     assert difference(here, here) == []
 
 

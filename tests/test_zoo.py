@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from project import script
+from safetensors.torch import load_file
 
 from manas_lite import DerainNet, Genotype, SearchSpace, load
 from manas_lite.photos import zoo
@@ -51,6 +53,21 @@ def test_half_a_model_is_refused(shipped):
     folder.mkdir()
     with pytest.raises(FileNotFoundError):
         load("small")
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_half_precision_is_half_a_file_and_rounds_each_weight(tmp_path, norm):
+    net = DerainNet(Genotype.hand_made(replace(SPACE, norm=norm)), seed=3)
+    sizes = {}
+    for half in (False, True):
+        (tmp_path / str(half)).mkdir()
+        zoo.save_network(tmp_path / str(half), net, half=half)
+        sizes[half] = sum(len(v.numpy().tobytes()) for v in load_file(tmp_path / str(half) / zoo.WEIGHTS).values())
+    assert sizes[True] < 0.52 * sizes[False]
+    found = load(tmp_path / "True").state_dict()
+    for name, value in net.state_dict().items():
+        assert found[name].dtype == value.dtype
+        assert torch.equal(found[name], value.half().to(value.dtype))
 
 
 def test_self_ensemble_commutes_with_every_flip_and_turn():

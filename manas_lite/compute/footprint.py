@@ -90,11 +90,6 @@ class StepFootprint:
         """How many pixels are in the network at once: those of all rainy images of one part of the step."""
         return -(-self.batch // self.accumulate) * self.rains * self.patch**2
 
-    @property
-    def kind(self) -> str:
-        """What the step belongs to, for a message."""
-        return "search" if self.genotype is None else "retraining"
-
     def advice(self, limit: int) -> list[str]:
         """List settings to change, each enough on its own to stay within `limit` bytes; none where none is."""
         advice = []
@@ -215,8 +210,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _needs(step: StepFootprint) -> str:
+    kind = "search" if step.genotype is None else "retraining"
     return (
-        f"a {step.kind} step of {step.batch} scenes x {step.rains} rains of {step.patch}x{step.patch} pixels "
+        f"a {kind} step of {step.batch} scenes x {step.rains} rains of {step.patch}x{step.patch} pixels "
         f"needs about {_gib(int(OVERHEAD * step.bytes))}"
     )
 

@@ -8,23 +8,13 @@ from pathlib import Path
 
 import torch
 
+from manas_lite.data import registry
 from manas_lite.data.checking import check, scene_table
 from manas_lite.data.download import DownloadError, get, record
 from manas_lite.data.grouping import group_scenes
 from manas_lite.data.layouts import LAYOUTS, list_folder
 from manas_lite.data.leaks import find_leaks
 from manas_lite.data.listing import Listing
-from manas_lite.data.registry import (
-    DataSet,
-    archive,
-    count_differences,
-    data_folder,
-    data_set,
-    data_sets,
-    list_set,
-    locate,
-    manual_steps,
-)
 from manas_lite.data.similarity import SAME
 from manas_lite.photos.hub import Address
 
@@ -45,12 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _list(options: argparse.Namespace) -> None:
-    base = data_folder(options.root)
+    base = registry.data_folder(options.root)
     head = f"{'name':<16}{'train':>8}{'test':>7}  {'R':<9}{'size':>9}  {'sources':<23}{'official':<10}{'here':<6}"
     print(f"{head}title; licence")
-    for chosen in data_sets().values():
+    for chosen in registry.data_sets().values():
         counts = [f"{chosen.pairs[part]:,}" if part in chosen.pairs else "-" for part in ("train", "test")]
-        items = [archive(name) for name in chosen.archives]
+        items = [registry.archive(name) for name in chosen.archives]
         sizes = [item.size for item in items if item.size]
         size = f"{sum(sizes) / 1e9:.2f} GB" if items and len(sizes) == len(items) else "?"
         loose = any(item.hub and not Address.parse(item.hub).pinned for item in items)
@@ -64,16 +54,16 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _get(options: argparse.Namespace) -> None:
-    chosen, base = data_set(options.name), data_folder(options.root)
+    chosen, base = registry.data_set(options.name), registry.data_folder(options.root)
     if options.manual:
-        print(manual_steps(chosen, base))
+        print(registry.manual_steps(chosen, base))
         return
     if chosen.automatic:
         official = "" if chosen.official else " Not published by its authors."
         print(f"{chosen.title}. Licence: {chosen.licence}.{official}\nCite: {chosen.citation}.", file=sys.stderr)
     from_where = {"given": options.archive, "cache": options.cache, "mirrors": options.mirror}
     where = get(options.name, options.root, progress=not options.quiet, **from_where)
-    for difference in count_differences(chosen, list_set(chosen, base)):
+    for difference in registry.count_differences(chosen, registry.list_set(chosen, base)):
         print(f"warning: {difference}", file=sys.stderr)
     if options.record:
         print(f"recorded in {record(options.name, options.root)}", file=sys.stderr)
@@ -110,11 +100,11 @@ def _tell_problems(listing: Listing) -> None:
         print(f"left out: {path} {reason}", file=sys.stderr)
 
 
-def _listing(path: str, layout: str | None, root: str | None) -> tuple[Listing, DataSet | None]:
+def _listing(path: str, layout: str | None, root: str | None) -> tuple[Listing, registry.DataSet | None]:
     """Return what a folder, or a registered set of that name, holds; and the set."""
-    if not Path(path).exists() and path in data_sets():
-        chosen, _ = locate(path, root)
-        return list_set(chosen, data_folder(root)), chosen
+    if not Path(path).exists() and path in registry.data_sets():
+        chosen, _ = registry.locate(path, root)
+        return registry.list_set(chosen, registry.data_folder(root)), chosen
     return list_folder(path, layout), None
 
 

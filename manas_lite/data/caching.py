@@ -28,10 +28,6 @@ class Cache:
         """Return rainy uint8 (R, H, W, 3) and clean uint8 (H, W, 3), like `Scene.read`. They are not written to."""
         return scene.read()
 
-    def size(self, scene: Scene) -> tuple[int, int]:
-        """Return (height, width) from the header of the clean picture."""
-        return scene.clean.size()
-
 
 class MemoryCache(Cache):
     """A cache that keeps decoded scenes until `limit` bytes are reached, and decodes the rest every time."""

@@ -64,10 +64,7 @@ def audit_listing(listing: Listing, strict: bool = True, progress: bool | None =
                 seen[picture.path] = _readable(picture, report, strict)
         return all(seen[picture.path] for picture in pictures)
 
-    pairs = []
-    for pair in tqdm(listing.pairs, desc="checking pictures", disable=hidden):
-        if usable(pair.clean, pair.rainy):
-            pairs.append(pair)
+    pairs = [p for p in tqdm(listing.pairs, desc="checking pictures", disable=hidden) if usable(p.clean, p.rainy)]
     photos = [p for p in tqdm(listing.photos, desc="checking pictures", disable=hidden) if usable(p.picture)]
     return replace(listing, pairs=pairs, photos=photos, problems=[]), report
 

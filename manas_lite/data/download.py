@@ -14,34 +14,25 @@ import re
 import shutil
 import sys
 import tarfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
+from time import sleep
 from typing import Any
 from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from manas_lite.data.registry import (
-    Archive,
-    archive,
-    count_differences,
-    data_folder,
-    data_set,
-    holds_pictures,
-    list_set,
-    manual_steps,
-    record_archives,
-)
+from manas_lite.data import registry
+from manas_lite.data.registry import Archive
 from manas_lite.data.unpack import ArchiveError, is_archive, unpack_archive
 from manas_lite.photos.hub import Address, HubError, data_files
 from manas_lite.runs.checkpoint import clear_leftovers, sha256_of, write_atomic, write_whole
-from manas_lite.runs.documents import document, read_json
+from manas_lite.runs.documents import document, one_line, read_json
 from manas_lite.runs.settings import plain
 
 ATTEMPTS = 6
@@ -57,7 +48,6 @@ _RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]+/([0-9]+|\*)")
 _NUMBER = re.compile(r"[0-9]{1,18}")  # what str.isdigit takes for one may be none to int
 _VALIDATOR = re.compile(r"(?!W/)[!-~][ -~]*")
 _WEB_PAGE = "an HTML page came instead of the archive (a quota, a login, or a moved file)"
-Wait = Callable[[float], None]
 
 
 @dataclass(frozen=True)
@@ -87,7 +77,6 @@ def get(
     cache: str | os.PathLike[str] | None = None,
     mirrors: Sequence[str] = (),
     progress: bool = True,
-    wait: Wait = time.sleep,
 ) -> Path:
     """Return the folder of a registered set, downloaded and unpacked where it is not there.
 
@@ -102,24 +91,24 @@ def get(
         cache: a class cache, a folder or an address of archives beside their record.json; None takes
             $MANAS_LITE_CLASS_CACHE.
         mirrors: addresses to try first.
-        progress: show bars.
-        wait: pauses for a number of seconds, between attempts.
 
     Raises:
         DownloadError: no source delivers; the message ends in the steps to take by hand.
         ArchiveError: the archive at `given` must not be unpacked, or is of something else.
         ValueError: no set has this name.
     """
-    chosen, base = data_set(name), data_folder(root)
+    chosen, base = registry.data_set(name), registry.data_folder(root)
     where, archives = base / chosen.folder, base / "archives"
 
     def complete() -> bool:
-        return holds_pictures(where) and not count_differences(chosen, list_set(chosen, base))
+        return registry.holds_pictures(where) and not registry.count_differences(
+            chosen, registry.list_set(chosen, base)
+        )
 
     if complete():
         return where
     if not chosen.archives:
-        raise DownloadError(f"{chosen.name} cannot be downloaded automatically.\n{manual_steps(chosen, base)}")
+        raise DownloadError(f"{chosen.name} cannot be downloaded automatically.\n{registry.manual_steps(chosen, base)}")
     if given is not None and len(chosen.archives) != 1:
         raise ValueError(f"{chosen.name} comes in {len(chosen.archives)} archives: put them in {archives}")
     archives.mkdir(parents=True, exist_ok=True)
@@ -134,13 +123,13 @@ def get(
     with alone:
         if complete():  # by the one that was waited for
             return where
-        for item in map(archive, chosen.archives):
+        for item in map(registry.archive, chosen.archives):
             item = replace(item, mirrors=(*mirrors, *item.mirrors))
             into = base / item.into
             inner = where.relative_to(into) if where.is_relative_to(into) else Path()
 
             def look(files: Path, inner: Path = inner) -> None:
-                if not holds_pictures(files / inner):
+                if not registry.holds_pictures(files / inner):
                     raise ArchiveError(
                         f"it unpacks, but holds no folder {chosen.folder} of pictures: it is another archive"
                     )
@@ -152,11 +141,9 @@ def get(
                 unpack(path)
             else:
                 try:
-                    path = fetch(
-                        item, archives, progress=progress, wait=wait, trust=False, use=unpack, cache=str(cache or "")
-                    )
+                    path = fetch(item, archives, progress=progress, trust=False, use=unpack, cache=str(cache or ""))
                 except DownloadError as error:
-                    raise DownloadError(f"{error}\nBy hand:\n{manual_steps(chosen, base)}") from error
+                    raise DownloadError(f"{error}\nBy hand:\n{registry.manual_steps(chosen, base)}") from error
             fetched.append((path, item))
         if complete():  # what is not the set must not become the measure
             for path, item in fetched:
@@ -170,14 +157,14 @@ def record(name: str, root: str | os.PathLike[str] | None = None) -> Path:
     Raises:
         DownloadError: they have not proved right.
     """
-    known, found = _read_record(data_folder(root) / "archives" / "record.json"), {}
-    for each in data_set(name).archives:
+    known, found = _read_record(registry.data_folder(root) / "archives" / "record.json"), {}
+    for each in registry.data_set(name).archives:
         if each not in known:
             raise DownloadError(f"{each} did not prove right yet: get {name}, with all the pairs that it should have")
         found[each] = {"size": known[each].size, "sha256": known[each].sha256}
         if known[each].source.startswith("hub:"):
             found[each]["hub"] = known[each].source.removeprefix("hub:")
-    return record_archives(found)
+    return registry.record_archives(found)
 
 
 def fetch(
@@ -185,7 +172,6 @@ def fetch(
     folder: Path,
     *,
     progress: bool = True,
-    wait: Wait = time.sleep,
     trust: bool = True,
     use: Callable[[Path], object] = Path.stat,
     cache: str = "",
@@ -195,10 +181,7 @@ def fetch(
     An archive that is there, but wrong or damaged, is set aside under another name.
 
     Args:
-        item: what to fetch.
         folder: where it is kept, with the record of what proved right.
-        progress: show bars.
-        wait: pauses for a number of seconds, between attempts.
         trust: record a first download at once. False leaves that to a caller who first looks into it (`remember`).
         use: is called with each archive that seems right, and unpacks it, say; an ArchiveError of it says that this
             one is damaged, and the next source is asked.
@@ -225,17 +208,14 @@ def fetch(
     most = item.size or item.unpacked_limit
     sources: list[tuple[str, Callable[[Path], None]]] = []
     if cache:
-        cached = partial(_fetch_cached, item, cache, progress=progress, wait=wait, most=most)
-        sources.append((f"class cache {cache}", cached))
+        sources.append((f"class cache {cache}", partial(_fetch_cached, item, cache, progress=progress, most=most)))
     if item.hub:  # a revision that was taken once is taken again
         hub = Address.parse(known.source if known and known.source.startswith("hub:") else item.hub)
         sources.append((str(hub), partial(_fetch_hub, hub, skip=item.hub_skip, most=most)))
-    sources += [
-        (url, partial(fetch_url, url, size=item.size, most=most, progress=progress, wait=wait)) for url in item.mirrors
-    ]
+    sources += [(url, partial(fetch_url, url, size=item.size, most=most, progress=progress)) for url in item.mirrors]
     for kind, drive in {"file": item.drive, "folder": item.drive_folder}.items():
         if drive:
-            bring = partial(fetch_drive, drive, progress=progress, wait=wait, most=most, folder=kind == "folder")
+            bring = partial(fetch_drive, drive, progress=progress, most=most, folder=kind == "folder")
             sources.append((f"Drive {kind} {drive}", bring))
     for number, (name, source) in enumerate(sources):
         part = folder / f"{item.name}.{number}.part"  # a part for each source: their bytes must not be mixed
@@ -303,14 +283,14 @@ def remember(path: Path, item: Archive, records: Path, source: str) -> None:
         write_atomic(record_file, json.dumps(plain(known), indent=1).encode())
 
 
-def _fetch_cached(item: Archive, cache: str, part: Path, progress: bool, wait: Wait, most: int) -> None:
+def _fetch_cached(item: Archive, cache: str, part: Path, progress: bool, most: int) -> None:
     """Copy an archive, and the record that it must agree with, from a class cache."""
     records = part.with_name(f"{part.name}.class")
     shutil.rmtree(records, ignore_errors=True)
     records.mkdir()
     for name, to in (("record.json", records / "record.json"), (item.name, part)):
         if "://" in cache:
-            fetch_url(f"{cache.rstrip('/')}/{quote(name)}", to, None, progress and to == part, wait, most)
+            fetch_url(f"{cache.rstrip('/')}/{quote(name)}", to, None, progress and to == part, most)
         elif (Path(cache) / name).is_file():
             shutil.copyfile(Path(cache) / name, to)
         else:
@@ -344,14 +324,7 @@ def _pack(folder: Path, names: Iterable[str], part: Path, source: str) -> None:
     shutil.rmtree(folder)
 
 
-def fetch_url(
-    url: str,
-    part: Path,
-    size: int | None,
-    progress: bool = True,
-    wait: Wait = time.sleep,
-    most: int | None = None,
-) -> None:
+def fetch_url(url: str, part: Path, size: int | None, progress: bool = True, most: int | None = None) -> None:
     """Download a URL to `part`, going on where an earlier attempt was cut.
 
     A line that is cut is taken up again, as long as each attempt brings bytes. 429 and 5xx are waited for, as
@@ -359,11 +332,8 @@ def fetch_url(
     beginning. Bytes are written as they come over the line, whatever coding the server says that they are in.
 
     Args:
-        url: the address.
         part: the file to write.
         size: bytes that the file must have, where known.
-        progress: show a bar.
-        wait: pauses for a number of seconds, between attempts.
         most: bytes that may be written, where `size` is not known.
 
     Raises:
@@ -394,24 +364,15 @@ def fetch_url(
             failures = 0 if after > before else failures + 1
             if failures >= ATTEMPTS:
                 raise DownloadError(f"{reason} ({ATTEMPTS} attempts without a byte; what came is kept in {part.name})")
-            wait(delay)
+            sleep(delay)
 
 
-def fetch_drive(
-    file_id: str,
-    part: Path,
-    progress: bool = True,
-    wait: Wait = time.sleep,
-    most: int | None = None,
-    folder: bool = False,
-) -> None:
+def fetch_drive(file_id: str, part: Path, progress: bool = True, most: int | None = None, folder: bool = False) -> None:
     """Download a Google Drive file by its id with gdown (the arguments that versions 5.2 and 6 share).
 
     Args:
         file_id: the file, or the folder, whose files are packed as a tar. gdown 5 refuses folders of over 50 files.
         part: the file to write.
-        progress: show a bar.
-        wait: pauses for a number of seconds, between attempts.
         most: bytes that may be written. On Windows, which limits no file, more is refused only when it has come.
         folder: the id is that of a folder.
 
@@ -432,9 +393,9 @@ def fetch_drive(
         except Exception as error:  # gdown raises its own classes, requests' and KeyError, by version
             _refuse_beyond(most, home)
             _raise_if_full(error)
-            if type(error).__name__ == "FileURLRetrievalError":
-                raise DownloadError(f"Drive refuses (quota or permission): {_first_line(error)}") from error
-            reason = _first_line(error)
+            reason = f"{type(error).__name__}: {one_line(str(error))}"
+            if reason.startswith("FileURLRetrievalError"):
+                raise DownloadError(f"Drive refuses (quota or permission): {reason}") from error
         else:
             if done and output.exists():
                 _refuse_beyond(None if most is None else most + 1, home)
@@ -448,7 +409,7 @@ def fetch_drive(
             reason = "gdown brought nothing"
         if _bytes_below(home) == before and attempt >= 2:
             break
-        wait(0.5 * 2**attempt)
+        sleep(0.5 * 2**attempt)
     raise DownloadError(f"{reason} (what came is kept in {home.name})")
 
 
@@ -547,10 +508,6 @@ def _raise_if_full(error: BaseException) -> None:
         if isinstance(cause, OSError) and cause.errno in _FULL:
             raise OSError(cause.errno, "the disk is full; what has arrived is kept, so free some space and go on")
         cause = cause.__cause__ or cause.__context__
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _bytes_below(folder: Path) -> int:

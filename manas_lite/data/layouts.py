@@ -13,7 +13,7 @@
 * photographs that show the same scenes as others, in folders or under names that say nothing.
 
 Names only propose. The pictures confirm, one pair at a time (`manas_lite.data.pairing`). Each layout is a function of a
-folder that yields what it found (`Found`); `list_folder` alone puts it together.
+folder that yields what it found; `list_folder` alone puts it together.
 """
 
 import os
@@ -21,23 +21,12 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from manas_lite.data.listing import DataWarning, Found, Listing, Pair, Photo, read_csv, read_index
+from manas_lite.data import pairing
+from manas_lite.data.listing import DataWarning, Listing, Pair, Photo, read_csv, read_index
 from manas_lite.data.matching import level_of, match_names, natural, part_of, role_of, stem_role
-from manas_lite.data.pairing import (
-    Home,
-    alike,
-    clear_side,
-    confirm,
-    look_alikes,
-    rain_votes,
-    sampled,
-    stated_roles,
-    unpaired,
-)
 from manas_lite.data.pictures import Picture
 from manas_lite.data.unpack import DEPTH
 from manas_lite.photos.images import is_hidden
@@ -77,14 +66,14 @@ def list_folder(folder: str | os.PathLike[str], layout: str | None = None) -> Li
     listing = Listing(root)
     tabled = layout in (None, "csv") and table.is_file()
     for found in [read_csv(table)] if tabled else _walk(root, root, layout, set(root.resolve().parents)):
-        for name in ("pairs", "photos", "problems", "notes", "remarks"):
-            getattr(listing, name).extend(getattr(found, name))
-        if found.layout and found.layout not in listing.layouts:
-            listing.layouts.append(found.layout)
-        listing.named &= found.named
+        listing.add(found)
     if layout is None:
         _pair_photos(listing)
-    listing.photos = [photo for photo in listing.photos if not _of_masks(photo, root)]
+    listing.photos = [
+        photo
+        for photo in listing.photos
+        if (home := photo.picture.path.parent) == root or not _NO_PHOTOS.search(home.name)
+    ]
     listing.layouts = [name for name in listing.layouts if name != "photos" or listing.photos]
     used = {picture.path for pair in listing.pairs for picture in (pair.clean, pair.rainy)}
     beside = listing.photos if used else []
@@ -99,8 +88,9 @@ def list_folder(folder: str | os.PathLike[str], layout: str | None = None) -> Li
         first = beside[0].picture
         listing.notes.append(f"{root}: {len(beside)} picture(s) beside the pairs are not used, such as {first}")
         listing.photos = []
-    confirm(listing)
-    rain_in_clean, _, count = rain_votes([(pair.clean, pair.rainy) for pair in sampled(listing.pairs)])
+    pairing.confirm(listing)
+    sample = pairing.sampled(listing.pairs)
+    rain_in_clean, _, count = pairing.rain_votes([(pair.clean, pair.rainy) for pair in sample])
     if 2 * rain_in_clean > count:
         listing.notes.append(
             f"{root}: {rain_in_clean} of {count} sampled pairs show rain where they should be clean, so rain and clean "
@@ -115,7 +105,7 @@ def list_patterns(folder: Path, rainy: str, clean: str) -> Listing:
     """Return the pairs below a folder whose names fit two regular expressions; other pictures are not used.
 
     Args:
-        folder: the folder.
+        folder: where the paths begin.
         rainy: finds, in the path of a rainy picture below the folder, groups by name. Those that `clean` has too must
             be the same in the clean picture's path. The group `part` names a part, and what is left is the label.
         clean: the same of clean pictures. The group `frame` need not agree where a scene has one clean picture alone.
@@ -139,7 +129,7 @@ def list_patterns(folder: Path, rainy: str, clean: str) -> Listing:
             listing.pairs.append(Pair(Picture(twin), Picture(path), background, label or path.stem, part))
     if not (listing.pairs or listing.problems):
         raise ValueError(f"{folder}: no picture is named as those of this set are (rainy: {rainy}; clean: {clean})")
-    confirm(listing)
+    pairing.confirm(listing)
     return listing
 
 
@@ -157,39 +147,32 @@ class Folder(NamedTuple):
         """Names of the folders from the root to this one."""
         return self.path.relative_to(self.root).parts
 
-    def without(self, used: frozenset[Path]) -> "Folder":
+    def without(self, used: set[Path]) -> "Folder":
         """Return the folder without what a layout has taken."""
         folders, images = ([p for p in paths if p not in used] for paths in (self.folders, self.images))
         return self._replace(folders=folders, images=images)
 
 
-class Side(NamedTuple):
-    """The rainy or the clean pictures of a layout: files below a folder."""
-
-    home: Path
-    files: Sequence[Path]
-
-    def by_name(self) -> dict[str, Path]:
-        """Return the files by their paths from `home`."""
-        return {path.relative_to(self.home).as_posix(): path for path in self.files}
+Side = tuple[Path, Sequence[Path]]
+"""The rainy or the clean pictures of a layout: a folder, and files below it."""
 
 
-def _walk(root: Path, path: Path, layout: str | None, seen: set[Path]) -> Iterator[Found]:
+def _walk(root: Path, path: Path, layout: str | None, seen: set[Path]) -> Iterator[Listing]:
     """Yield what a folder and those below it hold; `seen` is where a link must not lead again, parents included."""
     if path.resolve() in seen:
-        yield Found(notes=[f"{path} leads to a folder that is read already, or that holds it, and is not followed"])
+        yield Listing(notes=[f"{path} leads to a folder that is read already, or that holds it, and is not followed"])
         return
     if len(path.relative_to(root).parts) > DEPTH:
-        yield Found(notes=[f"{path} lies more than {DEPTH} folders deep, and is not read"])
+        yield Listing(notes=[f"{path} lies more than {DEPTH} folders deep, and is not read"])
         return
     seen.add(path.resolve())
     children = sorted((p for p in path.iterdir() if not is_hidden(p.name)), key=lambda p: natural(p.name))
     folders = [p for p in children if p.is_dir()]
     odd = [p for p in folders if p.suffix.lower() in PHOTOGRAPHS]
-    yield Found(problems=[(str(child), "is a folder named like an image") for child in odd])
+    yield Listing(problems=[(str(child), "is a folder named like an image") for child in odd])
     texts = [p for p in children if p.suffix.lower() == ".txt" and p.is_file()]
     images = [p for p in children if _is_image(p)]
-    folder = Folder(root, path, texts, folders, images).without(frozenset(odd))
+    folder = Folder(root, path, texts, folders, images).without(set(odd))
     for names, match in _ORDER.items():
         if layout is None or layout in names or (":" in layout and names[0] in ("folders", "flat")):
             for found in match(folder, layout):
@@ -202,17 +185,18 @@ def _walk(root: Path, path: Path, layout: str | None, seen: set[Path]) -> Iterat
 # --- the layouts: each yields what it finds in a folder; `stated` is the layout that the user named, or None ---
 
 
-def _index_files(folder: Folder, stated: str | None) -> Iterator[Found]:
+def _index_files(folder: Folder, stated: str | None) -> Iterator[Listing]:
     """Yield the pairs of all index files, test.txt and train.txt; then nothing else of the folder is used."""
-    found = [read_index(text, folder.above) for text in folder.texts]
-    yield from (replace(one, pairs=[]) for one in found)
-    pairs = [pair for one in found for pair in one.pairs]
-    if pairs:  # train_small.txt may repeat lines of train.txt
-        used = frozenset(folder.folders + folder.images)
-        yield Found("index", list(dict.fromkeys(pairs)), named=False, used=used)
+    found = Listing()
+    for text in folder.texts:
+        found.add(read_index(text, folder.above))
+    found.pairs = list(dict.fromkeys(found.pairs))  # train_small.txt may repeat lines of train.txt
+    if found.pairs:
+        found.used = {*folder.folders, *folder.images}
+    yield found
 
 
-def _sibling_folders(folder: Folder, stated: str | None) -> Iterator[Found]:
+def _sibling_folders(folder: Folder, stated: str | None) -> Iterator[Listing]:
     """Yield the pairs of sibling folders by their names, or of one such folder and the pictures beside it."""
     roles: dict[str, dict[str, Path]] = {}
     second: dict[Path, Path] = {}  # a folder whose role another one has already
@@ -222,19 +206,17 @@ def _sibling_folders(folder: Folder, stated: str | None) -> Iterator[Found]:
             taken = roles.setdefault(part, {}).setdefault(kind, child)
             if taken != child:
                 second[child] = taken
-    images, used = folder.images, set()
+    images, used = folder.images, set[Path]()
     for part, homes in roles.items():
-        sides = {
-            kind: Side(homes[kind], _images_below(homes[kind])) if kind in homes else Side(folder.path, images)
-            for kind in ("rainy", "clean")
-        }
-        if not sides["rainy"].files or not sides["clean"].files:
+        sides: dict[str, Side] = {"rainy": (folder.path, images), "clean": (folder.path, images)}
+        sides |= {kind: (home, _images_below(home)) for kind, home in homes.items()}
+        if not all(files for _, files in sides.values()):
             continue
         claimed = [*homes.values()]
         if len(homes) == 1:  # the pictures beside the folder: as clean ones norain-* if any is called so
             dry = [p for p in images if stem_role(p.stem, stated) == "clean"]
             if "rainy" in homes and dry:
-                sides["clean"] = Side(folder.path, dry)
+                sides["clean"] = folder.path, dry
             claimed += images
             images = []
         used |= set(claimed)
@@ -242,10 +224,10 @@ def _sibling_folders(folder: Folder, stated: str | None) -> Iterator[Found]:
     for child, taken in second.items():
         if taken in used and _images_below(child) and not _NO_PHOTOS.search(child.name):
             problem = (str(child), f"holds pictures of the same kind as {taken}, which is used")
-            yield Found(problems=[problem], used=frozenset([child]))
+            yield Listing(problems=[problem], used={child})
 
 
-def _one_folder(folder: Folder, stated: str | None) -> Iterator[Found]:
+def _one_folder(folder: Folder, stated: str | None) -> Iterator[Listing]:
     """Yield the pairs among the files of one folder, by their names; then all of its files are used."""
     roles = {p: stem_role(p.stem, stated) for p in folder.images}
     rainy, clean = ([p for p, role in roles.items() if role == kind] for kind in ("rainy", "clean"))
@@ -254,15 +236,15 @@ def _one_folder(folder: Folder, stated: str | None) -> Iterator[Found]:
         clean = [p for p in folder.images if re.fullmatch(r"\d+", p.stem)]
         rainy = [p for p in folder.images if re.fullmatch(r"\d+_\d+", p.stem)]
     if rainy and clean:
-        found = _matched("flat", folder, Side(folder.path, rainy), Side(folder.path, clean), "", folder.images)
-        if numbers and stated is None and not alike([(pair.clean, pair.rainy) for pair in found.pairs]):
+        found = _matched("flat", folder, (folder.path, rainy), (folder.path, clean), "", folder.images)
+        if numbers and stated is None and not pairing.alike([(pair.clean, pair.rainy) for pair in found.pairs]):
             return  # photographs with numbers for names
         yield found
         reason = "is called neither rainy nor clean, as the pictures beside it are"
-        yield Found(problems=[(str(path), reason) for path in sorted(set(folder.images) - {*rainy, *clean})])
+        yield Listing(problems=[(str(path), reason) for path in sorted(set(folder.images) - {*rainy, *clean})])
 
 
-def _side_by_side(folder: Folder, stated: str | None) -> Iterator[Found]:
+def _side_by_side(folder: Folder, stated: str | None) -> Iterator[Listing]:
     """Yield the pairs whose two pictures stand in one file."""
     order, remarks = (stated, []) if stated else _order_of_halves(folder)
     if not folder.images or order is None:
@@ -275,17 +257,18 @@ def _side_by_side(folder: Folder, stated: str | None) -> Iterator[Found]:
         named &= level is not None
         halves = Picture(image, clean), Picture(image, rainy)  # type: ignore[arg-type]
         pairs.append(Pair(*halves, background, level or image.stem, part_of(inside.parent.parts)))
-    yield Found(order, pairs, remarks=remarks, named=named, used=frozenset(folder.images))
+    yield Listing(layouts=[order], pairs=pairs, remarks=remarks, named=named, used=set(folder.images))
 
 
-def _photographs(folder: Folder, stated: str | None) -> Iterator[Found]:
+def _photographs(folder: Folder, stated: str | None) -> Iterator[Listing]:
     """Yield the pictures that stand alone. Those in folders of masks or labels are dropped unless they are paired."""
     if folder.images:
         part, above = part_of(folder.above), PurePosixPath(*folder.above)
-        yield Found("photos", photos=[Photo(Picture(p), str(above / p.stem), part) for p in folder.images])
+        photos = [Photo(Picture(p), str(above / p.stem), part) for p in folder.images]
+        yield Listing(layouts=["photos"], photos=photos)
 
 
-_ORDER: dict[tuple[str, ...], Callable[[Folder, str | None], Iterator[Found]]] = {
+_ORDER: dict[tuple[str, ...], Callable[[Folder, str | None], Iterator[Listing]]] = {
     ("index",): _index_files,
     ("folders",): _sibling_folders,
     ("flat",): _one_folder,
@@ -294,12 +277,14 @@ _ORDER: dict[tuple[str, ...], Callable[[Folder, str | None], Iterator[Found]]] =
 }
 
 
-def _matched(layout: str, folder: Folder, rainy: Side, clean: Side, part: str, used: Sequence[Path]) -> Found:
+def _matched(layout: str, folder: Folder, rainy: Side, clean: Side, part: str, used: Sequence[Path]) -> Listing:
     """Return the pairs of two sides whose names match, and as problems the files without a twin.
 
     `part` is what the names of the sides' folders say: rain_train/1 and rain_test/1 are two backgrounds.
     """
-    rainy_files, clean_files = rainy.by_name(), clean.by_name()
+    rainy_files, clean_files = (
+        {path.relative_to(home).as_posix(): path for path in files} for home, files in (rainy, clean)
+    )
     matches = match_names(list(rainy_files), list(clean_files))
     if layout == "flat" and len(clean_files) == 1:  # a folder for each scene
         matches = dict.fromkeys(rainy_files, *clean_files)
@@ -311,21 +296,21 @@ def _matched(layout: str, folder: Folder, rainy: Side, clean: Side, part: str, u
         own_part = part_of((*above, *inside.parent.parts))
         pictures = Picture(clean_files[twin]), Picture(rainy_files[name])
         pairs.append(Pair(*pictures, background, level or inside.stem, own_part))
-    problems = [(str(p), f"has no clean twin in {clean.home}") for n, p in rainy_files.items() if n not in matches]
+    problems = [(str(p), f"has no clean twin in {clean[0]}") for n, p in rainy_files.items() if n not in matches]
     lonely = sorted(set(clean_files) - set(matches.values()))
-    problems += [(str(clean_files[name]), f"has no rainy version in {rainy.home}") for name in lonely]
+    problems += [(str(clean_files[name]), f"has no rainy version in {rainy[0]}") for name in lonely]
     rains = Counter(matches.values()).values()
     several = 2 * sum(count > 1 for count in rains) > len(rains)  # most backgrounds: one odd name decides nothing
-    return Found(layout, pairs, problems=problems, named=several, used=frozenset(used))
+    return Listing(layouts=[layout], pairs=pairs, problems=problems, named=several, used=set(used))
 
 
 def _order_of_halves(folder: Folder) -> tuple[str | None, list[str]]:
     """Return "clean-left" or "rain-left" where the halves of most sampled pictures look alike, and how sure that is."""
-    halves = [(Picture(image, "left"), Picture(image, "right")) for image in sampled(folder.images)]
-    if not alike(halves):
+    halves = [(Picture(image, "left"), Picture(image, "right")) for image in pairing.sampled(folder.images)]
+    if not pairing.alike(halves):
         return None, []
-    left, right, count = rain_votes(halves)
-    side = clear_side(left, right, count)
+    left, right, count = pairing.rain_votes(halves)
+    side = pairing.clear_side(left, right, count)
     if side is None:
         raise ValueError(
             f"{folder.path}: two pictures stand side by side in each file, and their streaks do not say for sure which "
@@ -340,30 +325,26 @@ def _order_of_halves(folder: Folder) -> tuple[str | None, list[str]]:
 def _pair_photos(listing: Listing) -> None:
     """Turn those photographs into pairs that show the same scenes as others, under names that say nothing."""
     root = listing.root
-    homes, edges = look_alikes(root, listing.photos)
+    homes, edges = pairing.look_alikes(root, listing.photos)
     if not edges:
-        listing.remarks += unpaired(root, listing.photos) if listing.photos and not listing.pairs else []
+        listing.remarks += pairing.unpaired(root, listing.photos) if listing.photos and not listing.pairs else []
         return
-    files: dict[Home, list[Path]] = {}
+    files: dict[pairing.Home, list[Path]] = {}
     for home, photo in zip(homes, listing.photos, strict=True):
         files.setdefault(home, []).append(photo.picture.path)
     for clean in dict.fromkeys(edge[1] for edge in edges):
         rainy = [edge[0] for edge in edges if edge[1] == clean]
         away = [name for name in clean.folder.parts if name in rainy[0].folder.parts]  # a/gt/train beside a/data/train
         folder = Folder(root, root.joinpath(*away), [], [], [])
-        rainy_side = Side(root, [path for home in rainy for path in files[home]])
-        found = _matched("folders", folder, rainy_side, Side(root / clean.folder, files[clean]), "", [])
-        listing.pairs += found.pairs
-        listing.problems += found.problems
-        listing.named &= found.named
+        rainy_side = root, [path for home in rainy for path in files[home]]
+        listing.add(_matched("folders", folder, rainy_side, (root / clean.folder, files[clean]), "", []))
     for rain, clean, why in edges:
         listing.remarks.append(
             f"{root}: {rain} and {clean} show the same scenes, and are taken for rainy and clean: {why}; "
-            f"layout='{stated_roles(rain, clean)}' states it"
+            f"layout='{pairing.stated_roles(rain, clean)}' states it"
         )
     paired = {home for edge in edges for home in edge[:2]}
     listing.photos = [photo for home, photo in zip(homes, listing.photos, strict=True) if home not in paired]
-    listing.layouts.append("folders")
 
 
 def _left_out(listing: Listing, used: set[Path]) -> str:
@@ -388,11 +369,6 @@ def _left_out(listing: Listing, used: set[Path]) -> str:
         first = next(iter(foreign.values()))[0]
         listing.remarks.append(f"{listing.root}: files of these endings are not read: {counts}, such as {first}")
     return "".join(f", but {len(paths)} {ending}" for ending, paths in sorted(endings.items()))
-
-
-def _of_masks(photo: Photo, root: Path) -> bool:
-    folder = photo.picture.path.parent
-    return folder != root and bool(_NO_PHOTOS.search(folder.name))
 
 
 def _is_binary(path: Path) -> bool:

@@ -44,8 +44,6 @@ def find_leaks(
     """Compare every test picture with every training picture.
 
     Args:
-        train: folder or listing of what is trained on.
-        test: folder or listing of what is tested on.
         threshold: similarity that counts, in (0, 1].
         progress: show bars; None: from 500 pictures on.
     """

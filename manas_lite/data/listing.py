@@ -5,7 +5,7 @@ import io
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from manas_lite.data.matching import part_of
@@ -42,9 +42,9 @@ class Photo:
 
 @dataclass
 class Listing:
-    """What a folder holds."""
+    """What a folder holds, or what one layout found in it."""
 
-    root: Path
+    root: Path = Path()
     """The folder, or the folder of the table."""
     layouts: list[str] = field(default_factory=list)
     """The layouts that were found, each once."""
@@ -60,24 +60,18 @@ class Listing:
     """Pictures in hidden and system folders, and hidden pictures. They are no data, and only `check` counts them."""
     named: bool = True
     """Whether the set itself says which pairs share a background."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """What one layout found in one folder; the other fields are those of `Listing`."""
-
-    layout: str | None = None
-    pairs: list[Pair] = field(default_factory=list)
-    photos: list[Photo] = field(default_factory=list)
-    problems: list[tuple[str, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
-    named: bool = True
-    used: frozenset[Path] = frozenset()
+    used: set[Path] = field(default_factory=set)
     """Files and folders that no other layout may take."""
 
+    def add(self, found: "Listing") -> None:
+        """Add what a layout found."""
+        for name in ("pairs", "photos", "problems", "notes", "remarks"):
+            getattr(self, name).extend(getattr(found, name))
+        self.layouts += [name for name in found.layouts if name not in self.layouts]
+        self.named &= found.named
 
-def read_csv(table: Path) -> Found:
+
+def read_csv(table: Path) -> Listing:
     """Return the pairs of a CSV with columns rainy, clean and optionally scene or background, part, label.
 
     Raises:
@@ -118,13 +112,14 @@ def read_csv(table: Path) -> Found:
         part = part_of([row["part"]]) if row.get("part") else part_of(inside.parent.parts)
         background = row[scene_column] if scene_column else str(PurePosixPath(_posix(row["clean"])).with_suffix(""))
         rows.append((where, Pair(clean, rainy, background, row.get("label") or inside.stem, part)))
-    found = _consistent(rows)
-    return replace(found, layout="csv", problems=problems + found.problems, named=scene_column is not None)
+    found = Listing(layouts=["csv"], problems=problems, named=scene_column is not None)
+    _add_rows(found, rows)
+    return found
 
 
-def _consistent(rows: Iterable[tuple[str, Pair]]) -> Found:
-    """Return the pairs of (place, pair), each once; a picture that is rainy here and clean there is a problem."""
-    found, roles, first = Found(), dict[Picture, tuple[str, str]](), dict[tuple[Picture, Picture], str]()
+def _add_rows(found: Listing, rows: Iterable[tuple[str, Pair]]) -> None:
+    """Add the pairs of (place, pair), each once; a picture that is rainy here and clean there is a problem."""
+    roles, first = dict[Picture, tuple[str, str]](), dict[tuple[Picture, Picture], str]()
     for where, pair in rows:
         if before := first.get((pair.rainy, pair.clean)):
             found.notes.append(f"{where} repeats {before}; the pair is counted once")
@@ -138,7 +133,6 @@ def _consistent(rows: Iterable[tuple[str, Pair]]) -> Found:
                 break
         else:
             found.pairs.append(pair)
-    return found
 
 
 def _picture(folder: Path, text: str) -> Picture | None:
@@ -162,20 +156,16 @@ def _posix(text: str) -> str:
     return text.strip(" \"'").replace("\\", "/")
 
 
-def read_index(text: Path, above: tuple[str, ...]) -> Found:
+def read_index(text: Path, above: tuple[str, ...]) -> Listing:
     """Return the pairs of a text file with lines "rainy clean"; nothing where the file is no such index.
 
     Names may hold spaces: of all ways to divide a line, the one counts whose two files are there. A text is an index
     if half of its lines name such files. A text is told of if every line ends like a picture's name, or if most lines
-    hold two such words.
-
-    Args:
-        text: the file.
-        above: names of the folders between the root of the set and the file.
+    hold two such words. `above` are the names of the folders between the root of the set and the file.
     """
-    rows, odd = [], []
+    rows, odd, found = [], [], Listing()
     if text.stat().st_size > LARGEST:
-        return Found()
+        return found
     content = text.read_text("utf-8-sig", errors="replace")
     lines = [(n, line.strip()) for n, line in enumerate(content.splitlines(), start=1) if line.strip()]
     for number, line in lines:
@@ -194,9 +184,10 @@ def read_index(text: Path, above: tuple[str, ...]) -> Found:
         else:
             odd.append((where, "names no two pictures that are there; expected: rainy, a space, clean"))
     if rows and len(rows) >= len(odd):
-        found = _consistent(rows)
-        return replace(found, layout="index", problems=odd + found.problems, named=False)
+        found = Listing(layouts=["index"], problems=odd, named=False)
+        _add_rows(found, rows)
+        return found
     named = [[_is_named(word) for word in re.split(r"[\s,;|]+", line)] for _, line in lines]
     if lines and (all(words[-1] for words in named) or 2 * sum(sum(words) > 1 for words in named) > len(lines)):
-        return Found(notes=[f"{text} looks like an index of pairs, but {odd[0][0]} {odd[0][1]}; it is not used"])
-    return Found()
+        found.notes.append(f"{text} looks like an index of pairs, but {odd[0][0]} {odd[0][1]}; it is not used")
+    return found

@@ -36,8 +36,8 @@ class SceneBatch(NamedTuple):
         To a GPU they travel from pinned memory, while the caller goes on.
         """
         pinned = torch.device(device).type == "cuda"
-        there = ((part.pin_memory() if pinned else part).to(device, non_blocking=True) for part in self)
-        return SceneBatch(*map(_unit, there))
+        there = [(part.pin_memory() if pinned else part).to(device, non_blocking=True) for part in self]
+        return SceneBatch(*(part.float().div_(255) if part.dtype == torch.uint8 else part for part in there))
 
 
 def scene_loader(
@@ -130,7 +130,7 @@ class PatchDataset(Dataset):
                 f"a batch needs at least one rainy version, got rains={self.rains} and no fresh_rain levels"
             )
         for scene in self.scenes:
-            height, width = self.cache.size(scene)
+            height, width = scene.clean.size()
             if min(height, width) < self.patch:
                 raise ValueError(
                     f"scene {scene.name!r} ({scene.clean}) is {width}x{height} pixels, smaller than a "
@@ -181,7 +181,3 @@ def _turn(image: np.ndarray, flip_rows: int, flip_columns: int, turns: int) -> n
     if flip_columns:
         image = np.flip(image, -2)
     return np.rot90(image, turns, axes=(-3, -2))
-
-
-def _unit(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.float().div_(255) if tensor.dtype == torch.uint8 else tensor

@@ -23,9 +23,7 @@ _PART_WORD = re.compile(r"(?:^|[^a-z])(train|val|test)")
 def role_of(folder: str, stated: str | None = None) -> tuple[str, str] | None:
     """Return ("rainy" or "clean", the part in its name or "") for a folder name, or None where it says neither.
 
-    Args:
-        folder: the name of a folder.
-        stated: where the user says it, "RAINY:CLEAN", the names of the rainy and of the clean folders.
+    Where the user states it, `stated` is "RAINY:CLEAN", the names of the rainy and of the clean folders.
 
     Example:
         >>> role_of("rain"), role_of("label_val"), role_of("Rain100L")
@@ -105,18 +103,16 @@ def match_names(rainy: Sequence[str], clean: Sequence[str]) -> dict[str, str]:
     show one scene is asked of the pictures (`manas_lite.data.pairing`).
     """
     exact = {_without_ending(name): name for name in clean}
-    local = _unique((((folder, key), name) for name in clean for folder, key in [_split(name)]))
+    local = _unique((_split(name), name) for name in clean)
     anywhere = _unique((_split(name)[1], name) for name in clean)
     numbered = _unique((_numbers(name), name) for name in clean if _numbers(name))
     pairs = {}
     for name in rainy:
         folder, key = _split(name)
-        twin = exact.get(_without_ending(name)) or local.get((folder, key)) or anywhere.get(key)
-        if twin is None:
-            cuts = [match.start() for match in re.finditer(r"[-_ ]", key)][::-1]
-            candidates = (local.get((folder, key[:cut])) or anywhere.get(key[:cut]) for cut in cuts)
-            twin = next((candidate for candidate in candidates if candidate), None) or numbered.get(_numbers(name))
-        if twin is not None:
+        ends = [len(key), *(match.start() for match in reversed([*re.finditer(r"[-_ ]", key)]))]
+        by_key = [local.get((folder, key[:end])) or anywhere.get(key[:end]) for end in ends]
+        twins = [exact.get(_without_ending(name)), *by_key, numbered.get(_numbers(name))]
+        if twin := next(filter(None, twins), None):
             pairs[name] = twin
     return pairs
 

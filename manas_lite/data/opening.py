@@ -126,12 +126,7 @@ def _photo_parts(listing: Listing, levels: Sequence[str | float]) -> Parts:
 def _split_parts(parts: Parts, seed: int, look: bool, name: str, registered: bool = False) -> Split:
     """Keep the parts that a set has and carve the missing ones from training, by background.
 
-    Args:
-        parts: the scenes by part.
-        seed: draws what is carved.
-        look: compare backgrounds by perceptual hash, not only by name.
-        name: stands in warnings.
-        registered: the scenes are of a registered set.
+    Backgrounds are compared by name, and with `look` also by perceptual hash.
     """
     train = parts.get("train", ()) + parts.get(None, ())
     if not train and set(parts) == {"test"} and registered:

@@ -7,7 +7,7 @@ except where two pictures of a set show one background.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -126,26 +126,19 @@ def rain_votes(pairs: Iterable[tuple[Picture, Picture]]) -> tuple[int, int, int]
     Clear streaks decide. Faint ones decide where the brightness agrees, which never decides alone.
     """
     votes = []
-    for first, second in _read(pairs):
+    for pair in pairs:
+        try:
+            images = [picture.read() for picture in pair]
+        except (ImageError, OSError):
+            continue
+        top, left = (max(0, side - _WINDOW) // 2 for side in images[0].shape[:2])
+        first, second = (image[top : top + _WINDOW, left : left + _WINDOW] for image in images)  # the middle
         if first.shape == second.shape:
             score = streaks(first, second)
             brighter = 1 if rainy_half(first, second) == "right" else -1
             decided = abs(score) > 0.2 or (abs(score) > 0.05 and score * brighter > 0)
             votes.append(np.sign(score) * decided)
     return votes.count(-1), votes.count(1), len(votes)
-
-
-def _read(pairs: Iterable[tuple[Picture, Picture]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the middle windows of both pictures of each pair that can be read."""
-    for pair in pairs:
-        try:
-            images = [picture.read() for picture in pair]
-        except (ImageError, OSError):
-            continue
-        height, width = images[0].shape[:2]
-        top, left = max(0, height - _WINDOW) // 2, max(0, width - _WINDOW) // 2
-        first, second = (image[top : top + _WINDOW, left : left + _WINDOW] for image in images)
-        yield first, second
 
 
 def sampled(items: Sequence[Any]) -> Sequence[Any]:
@@ -168,8 +161,7 @@ class Home(NamedTuple):
         return f"{self.folder}/{self.words}*" if self.words else str(self.folder)
 
 
-def homes_of(root: Path, photos: Sequence[Photo]) -> list[Home]:
-    """Return the home of each photograph."""
+def _homes(root: Path, photos: Sequence[Photo]) -> list[Home]:
     whole = [Home(PurePosixPath(p.picture.path.parent.relative_to(root)), "") for p in photos]
     words = [Home(home.folder, re.sub(r"\d+", "", p.picture.path.stem)) for home, p in zip(whole, photos, strict=True)]
     sizes, kinds = Counter(whole), Counter(home.folder for home in set(words))
@@ -185,7 +177,7 @@ def look_alikes(root: Path, photos: Sequence[Photo]) -> tuple[list[Home], list[t
     Raises:
         ValueError: two homes show the same scenes, and neither names nor pictures say which is the rainy one.
     """
-    homes = homes_of(root, photos)
+    homes = _homes(root, photos)
     members: dict[Home, list[int]] = {}
     for i, home in enumerate(homes):
         members.setdefault(home, []).append(i)
@@ -273,10 +265,8 @@ def _rainy_side(first: Home, second: Home, found: Sequence[tuple[Picture, Pictur
     """Return 0 or 1, the place of the rainy one of two homes, and why; None where names and pictures do not agree."""
     one, two, count = rain_votes(found)
     seen = clear_side(one, two, count)
-    roles = role_beside(str(first), str(second)), role_beside(str(second), str(first))
-    named = {("rainy", "clean"): 0, ("clean", "rainy"): 1, ("rainy", None): 0, (None, "clean"): 0}.get(
-        roles, 1 if roles in ((None, "rainy"), ("clean", None)) else None
-    )
+    role, other = role_beside(str(first), str(second)), role_beside(str(second), str(first))
+    named = None if role == other else int(role == "clean" or other == "rainy")  # one of the two names is enough
     if named is not None and seen not in (None, named):
         return None, ""
     votes = f"{max(one, two)} of {count} sampled pairs show streaks there"

@@ -34,25 +34,24 @@ class Scene:
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         """Return rainy uint8 (R, H, W, 3) and clean uint8 (H, W, 3); raise ImageError where sizes differ."""
         clean = self.clean.read()
-        versions = [self._version(picture, clean) for picture in self.rainy]
-        for picture, version in zip(self.rainy, versions, strict=True):
+        versions = []
+        for picture in self.rainy:
+            if isinstance(picture, RainyPicture) and picture.clean == self.clean:
+                version = picture.render(clean)  # rain over this very background need not decode it again
+            else:
+                version = picture.read()
             if version.shape != clean.shape:
                 (rainy_height, rainy_width), (height, width) = version.shape[:2], clean.shape[:2]
                 raise ImageError(
                     f"scene {self.name!r}: {picture} is {rainy_width}x{rainy_height} but its clean picture "
                     f"{self.clean} is {width}x{height}; a pair must have one size, so check that both belong together"
                 )
+            versions.append(version)
         return np.stack(versions), clean
 
     def files(self) -> tuple[Path, ...]:
         """Return every file that reading this scene opens, each once."""
         return tuple(dict.fromkeys(file for p in (self.clean, *self.rainy) for file in p.files()))
-
-    def _version(self, picture: AnyPicture, clean: np.ndarray) -> np.ndarray:
-        # Rain over this very background need not decode it again.
-        if isinstance(picture, RainyPicture) and picture.clean == self.clean:
-            return picture.render(clean)
-        return picture.read()
 
 
 def sealed(scenes: Iterable[Scene]) -> AbstractContextManager[None]:

@@ -58,7 +58,6 @@ def looks(pictures: Sequence[Picture], progress: bool | None = None, strict: boo
     Each file is decoded once, until its size or its time of change differs: what was seen is kept in `cache_file`.
 
     Args:
-        pictures: the pictures.
         progress: show a bar; None shows it from 500 pictures on.
         strict: True raises ImageError or OSError for a picture that cannot be read. False leaves its rows zero.
     """
@@ -146,18 +145,12 @@ def nearest(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def clusters(count: int, links: Iterable[tuple[int, int]]) -> list[list[int]]:
     """Divide 0..count-1 into the connected groups of `links`; return them by first member, each sorted."""
-    parent = list(range(count))
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
 
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    for i, j in links:
-        low, high = sorted((root(i), root(j)))
-        parent[high] = low
+    ends = np.array([*links], int).reshape(-1, 2)
+    _, group_of = connected_components(coo_matrix((np.ones(len(ends)), ends.T), (count, count)), directed=False)
     groups: dict[int, list[int]] = {}
-    for i in range(count):
-        groups.setdefault(root(i), []).append(i)
+    for i, group in enumerate(group_of.tolist()):
+        groups.setdefault(group, []).append(i)
     return list(groups.values())

@@ -95,8 +95,7 @@ def split_scenes(
 
     Args:
         seed: draws the order.
-        val: share of the backgrounds in [0, 1) for validation; one above 0 gets at least one background.
-        test: share of the backgrounds in [0, 1) for test; one above 0 gets at least one background.
+        val, test: shares of the backgrounds, in [0, 1); one above 0 gets at least one background.
         backgrounds: scene name -> name of its background, for scenes that must stay together under several names.
 
     Raises:

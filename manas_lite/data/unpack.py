@@ -82,10 +82,8 @@ def unpack_archive(
     a killed process left beside it is removed.
 
     Args:
-        path: the archive.
         into: the folder to fill; files that are there already stay, or are replaced by those of the same name.
         limit: bytes that the members may hold in all; fewer of an archive that is much smaller.
-        progress: show a bar.
         look: is called with the folder of what was unpacked, before anything is moved; an error of it refuses the lot.
 
     Raises:
@@ -254,13 +252,9 @@ def _copy(source: IO[bytes], file: IO[bytes], member: _Member) -> None:
 
 
 def _move_all(source: Path, into: Path) -> None:
-    """Move the tree, merging with folders that are there: two archives may fill one."""
-    if not into.exists():
+    """Move a file or a tree, merging with folders that are there: two archives may fill one."""
+    if not (source.is_dir() and into.is_dir()):
         os.replace(source, into)
         return
     for child in sorted(source.iterdir()):
-        target = into / child.name
-        if child.is_dir() and target.is_dir():
-            _move_all(child, target)
-        else:
-            os.replace(child, target)
+        _move_all(child, into / child.name)

@@ -34,15 +34,7 @@ _HOMES = {
     "training_curves": "curves",
 }
 
-__all__ = [
-    "architecture",
-    "comparison",
-    "mixture",
-    "save",
-    "scene",
-    "search_curves",
-    "training_curves",
-]
+__all__ = ["architecture", "comparison", "mixture", "save", "scene", "search_curves", "training_curves"]
 
 
 def __getattr__(name: str) -> Any:  # PEP 562: called for names that are not here yet

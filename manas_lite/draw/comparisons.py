@@ -39,7 +39,9 @@ def comparison(rainy: Any, derained: Any, clean: Any, crop: Crop | None = None, 
         "what was taken: |rainy − derained|": _distance(pictures["rainy"], pictures["derained"]),
     }
     rain = next(iter(residuals.values()))
-    top, left, tall, wide = crop = _strongest(rain) if crop is None else _checked(crop, height, width)
+    top, left, tall, wide = crop = _strongest(rain) if crop is None else crop
+    if min(top, left) < 0 or min(tall, wide) < 1 or top + tall > height or left + wide > width:
+        raise ValueError(f"crop {crop} (top, left, height, width) leaves the picture of {height} x {width}")
 
     wide_in = 2.9 if width >= height else 2.3
     ratios = [height / width, tall / wide, height / width]
@@ -102,13 +104,6 @@ def _picture(value: Any) -> np.ndarray:
     if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all() or array.max() > 2:
         raise ValueError("a picture is uint8, or finite floats in [0, 1]: divide by 255?")
     return np.clip(array.astype(np.float64), 0, 1)
-
-
-def _checked(crop: Crop, height: int, width: int) -> Crop:
-    top, left, tall, wide = crop
-    if min(top, left) < 0 or min(tall, wide) < 1 or top + tall > height or left + wide > width:
-        raise ValueError(f"crop {crop} (top, left, height, width) leaves the picture of {height} x {width}")
-    return crop
 
 
 def _strongest(rain: np.ndarray) -> Crop:

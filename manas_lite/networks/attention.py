@@ -38,8 +38,7 @@ class EdgeSlot(nn.Module):
         self.candidates = nn.ModuleDict({name: OPERATIONS[name](channels, norm) for name in names})
         # A sum of gates is as large as its largest gate. Gates of one number, then per channel, then per pixel, are
         # added in this order, so that the sum grows to a whole map (B, c, H, W) as late as it can.
-        gates = self.gates
-        self.order = sorted(range(len(gates)), key=lambda k: gates[k].extent)
+        self.order = sorted(range(len(names)), key=lambda k: self.gates[k].extent)
 
     @property
     def gates(self) -> list[Gate]:
@@ -51,10 +50,7 @@ class EdgeSlot(nn.Module):
     ) -> Tensor:
         """Map x (B, c, H, W) to its mixture, of the same shape; one candidate alone needs no weights.
 
-        Args:
-            x: the maps.
-            weights: one per candidate, or None for those that are not computed.
-            window, pooled: see `describe`.
+        `window` and `pooled` are those of `describe`.
         """
         gates = self.gates
         if weights is None:
@@ -76,7 +72,6 @@ class AttentionBlock(nn.Module):
 
     window: int | None = None
     """Side in pixels of this branch of the window that the gates pool over (see `ops.spatial_mean`); None: the map."""
-
     recompute = "none"
     """See `Backbone.set_recompute`."""
 
@@ -86,11 +81,8 @@ class AttentionBlock(nn.Module):
         self.groups = groups
         self.edges = nn.ModuleList(EdgeSlot(choice, width, norm) for choice in names)
         self.shared = SqueezeExciteGate(width, reduction=4)
-        join, mix = (
-            conv_norm(width * (groups + 1), channels, 1, norm),
-            conv_norm(channels, channels, 1, norm, last=True),
-        )
-        self.project = nn.Sequential(join, nn.ReLU(), mix)
+        join = conv_norm(width * (groups + 1), channels, 1, norm)
+        self.project = nn.Sequential(join, nn.ReLU(), conv_norm(channels, channels, 1, norm, last=True))
         self.recalibrate = SqueezeExciteGate(channels, reduction=16)
 
     def forward(self, x: Tensor, rows: Sequence[Row | None] | None = None) -> Tensor:

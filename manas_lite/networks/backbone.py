@@ -24,8 +24,7 @@ class Cell(nn.Module):
     Args:
         space: the sizes.
         before, widths: channels of each branch before the cell, and in it.
-        modules: names of the candidates of each module.
-        blocks: for each attention block, names of the candidates of each of its edges.
+        modules, blocks: names of the candidates of each module, and of each edge of each attention block.
     """
 
     recompute = "none"
@@ -65,8 +64,7 @@ class Backbone(nn.Module):
 
     Args:
         space: the sizes.
-        modules: names of the candidates of each searched module, one entry per row of alpha.
-        edges: names of the candidates of each searched edge, one entry per row of beta.
+        modules, edges: names of the candidates of each searched place: an entry per row of alpha, and of beta.
     """
 
     recompute = "none"
@@ -86,10 +84,7 @@ class Backbone(nn.Module):
             nn.init.zeros_(self.head.weight)  # training starts at the identity
 
     def mixture(self) -> tuple[list, list]:
-        """Return the weights of each cell's modules and attention edges, as `SearchSpace.by_cell` groups them.
-
-        They are None in a derived network, which has nothing to mix.
-        """
+        """Return the weights of modules and edges as `SearchSpace.by_cell` groups them; None: there is no mixture."""
         return self.space.by_cell([None] * len(self.space.module_branches), [None] * len(self.space.edge_branch))
 
     def forward(self, rainy: Tensor) -> Tensor:

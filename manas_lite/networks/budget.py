@@ -27,9 +27,8 @@ def best_within(space: SearchSpace, alpha: Tensor, beta: Tensor, costs: Costs, l
     Where no architecture of the space lies in that range, the most expensive one under the limit is returned.
 
     Args:
-        space: the space.
+        space, costs: the space, and what each of its choices costs, in any unit.
         alpha, beta: logits, (modules, candidate modules) and (edges, operations). What may not win is left out.
-        costs: what each choice costs, in any unit.
         limit: the most that the network may cost, in that unit.
 
     Raises:
@@ -38,16 +37,12 @@ def best_within(space: SearchSpace, alpha: Tensor, beta: Tensor, costs: Costs, l
     Source: this kit's choice; the knapsack is that of Dudzinski & Walukiewicz, EJOR 1987.
     """
     barred = torch.tensor([name not in space.choices for name in space.operations])
-    scores = [
-        *torch.log_softmax(alpha.detach().double().cpu(), 1).numpy(),
-        *torch.log_softmax(beta.detach().double().cpu().masked_fill(barred, -torch.inf), 1).numpy(),
-    ]
+    alpha, beta = alpha.detach().double().cpu(), beta.detach().double().cpu().masked_fill(barred, -torch.inf)
+    scores = [*torch.log_softmax(alpha, 1).numpy(), *torch.log_softmax(beta, 1).numpy()]
     prices = [*costs.modules.numpy(), *costs.edges.numpy()]
     if (cheapest := lowest_cost(space, costs)) > limit:
-        raise ValueError(
-            f"no network of this space costs {limit:,.4g} {costs.unit} or less: the cheapest costs {cheapest:,.4g}, "
-            f"the most expensive {costs.largest:,.4g}"
-        )
+        costing = f"the cheapest costs {cheapest:,.4g}, the most expensive {costs.largest:,.4g}"
+        raise ValueError(f"no network of this space costs {limit:,.4g} {costs.unit} or less: {costing}")
     unit, size = (limit - costs.fixed) / GRID or 1.0, GRID + len(scores) + 1
     # After each place, for every rounded cost: the largest score that reaches it, what that choice truly costs, and the
     # candidate taken last. Rounding errs by half a unit per place, which the true cost makes good in the end.
@@ -93,19 +88,16 @@ def random_within(space: SearchSpace, costs: Costs, limit: float, seed: int) -> 
     Without a limit these are uniform draws. Under one, draws lean neither to modules nor to edges of their own.
     """
     generator = np.random.default_rng(seed)
-    shapes = (costs.modules.shape, costs.edges.shape)
-    alpha, beta = (torch.from_numpy(generator.gumbel(size=tuple(shape))) for shape in shapes)
+    alpha, beta = (torch.from_numpy(generator.gumbel(size=tuple(t.shape))) for t in (costs.modules, costs.edges))
     return best_within(space, alpha, beta, costs, limit)
 
 
 def front(
     space: SearchSpace, alpha: Tensor, beta: Tensor, costs: Costs, count: int = 8
 ) -> list[tuple[float, Genotype]]:
-    """Return (cost, architecture) for budgets spread evenly from the cheapest to the most expensive network.
+    """Return (cost, architecture) for `count` budgets spread evenly from the cheapest to the most expensive network.
 
-    Args:
-        space, alpha, beta, costs: as in `best_within`.
-        count: how many budgets; equal architectures are listed once.
+    The arguments are those of `best_within`. Equal architectures are listed once.
     """
     limits = np.linspace(lowest_cost(space, costs) * (1 + SLACK), costs.largest, count)
     found = {best_within(space, alpha, beta, costs, float(limit)): None for limit in limits}

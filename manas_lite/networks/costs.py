@@ -72,10 +72,7 @@ def measure_costs(space: SearchSpace, unit: str = "parameters", size: tuple[int,
     Args:
         space: the space.
         unit: `parameters`, or `flops` of one image, a multiply-add counted as two.
-        size: height and width of that image, multiples of `space.multiple`.
-
-    Raises:
-        ValueError: for another unit or size.
+        size: height and width of that image; ValueError unless both are multiples of `space.multiple`.
 
     Example:
     >>> costs = measure_costs(SearchSpace.preset("smoke"), "parameters")

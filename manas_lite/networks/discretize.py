@@ -16,11 +16,7 @@ def perturbation(supernet: SuperNet, loss: Callable[[SuperNet], Tensor]) -> tupl
 
     A candidate is removed by giving its row's weight to the others in proportion, one row at a time. Rows are decided
     independently: the fine-tuning between decisions is left out. Weights are taken by softmax, without Gumbel noise,
-    and the supernet's logits and relaxation are restored exactly.
-
-    Args:
-        supernet: the network that was searched.
-        loss: maps the supernet to a scalar on held-out batches.
+    and the supernet's logits and relaxation are restored exactly. `loss` is a scalar on held-out batches.
 
     Returns:
         The genotype, and the losses after removal, in the shapes of alpha and beta.
@@ -43,5 +39,5 @@ def perturbation(supernet: SuperNet, loss: Callable[[SuperNet], Tensor]) -> tupl
             logits.copy_(before)
             supernet.relaxation = relaxation
         scores.append(score)
-    genotype = Genotype.from_logits(supernet.space, *scores)
-    return genotype, scores[0], scores[1]
+    alpha, beta = scores
+    return Genotype.from_logits(supernet.space, alpha, beta), alpha, beta

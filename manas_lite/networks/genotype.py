@@ -35,11 +35,9 @@ class Genotype:
 
     def __post_init__(self) -> None:
         check(self)
-        places = (
-            ("modules", self.modules, len(self.space.module_branches), self.space.modules),
-            ("edges", self.edges, len(self.space.edge_branch), self.space.operations),
-        )
-        for field, names, count, known in places:
+        modules = "modules", self.modules, len(self.space.module_branches), self.space.modules
+        edges = "edges", self.edges, len(self.space.edge_branch), self.space.operations
+        for field, names, count, known in (modules, edges):
             if len(names) != count:
                 raise ValueError(f"the space has {count} searched {field}, the genotype {len(names)}")
             for name in names:
@@ -50,10 +48,8 @@ class Genotype:
     def from_logits(cls, space: SearchSpace, alpha: Tensor, beta: Tensor) -> "Genotype":
         """Return the choices of the largest logit in each row (method section 3).
 
-        Args:
-            space: the space of the supernet.
-            alpha: (modules, candidate modules), the logits of the modules.
-            beta: (edges, operations), the logits of the edges. `none` can win only where the space allows it.
+        The logits are alpha (modules, candidate modules) and beta (edges, operations). `none` can win only where the
+        space allows it.
         """
         banned = torch.tensor([name not in space.choices for name in space.operations], device=beta.device)
         modules = tuple(space.modules[k] for k in alpha.argmax(1).tolist())
@@ -70,10 +66,7 @@ class Genotype:
 
     @classmethod
     def hand_made(cls, space: SearchSpace, edge: str = "SE") -> "Genotype":
-        """Return what one would build by hand: HRNet's pattern, and squeeze-and-excitation on every edge.
-
-        Each cell has parallel modules, and a fusion at its end.
-        """
+        """Return what one would build by hand: in each cell parallel modules and a fusion last, as in HRNet, and SE."""
         return cls._repeated(space, ["parallel"] * (space.modules_per_cell - 1) + ["fusion"], edge)
 
     @classmethod
@@ -111,10 +104,8 @@ class Genotype:
         if not isinstance(document, Mapping) or document.get("format") != FORMAT:
             raise ValueError(f"not a genotype: expected JSON with format {FORMAT!r}")
         if (version := document.get("version")) != VERSION:
-            raise ValueError(
-                f"genotype version {version}: this package reads version {VERSION}; a later one was written by a later "
-                "manas_lite, so update it"
-            )
+            later = "a later one was written by a later manas_lite, so update it"
+            raise ValueError(f"genotype version {version}: this package reads version {VERSION}; {later}")
         choices = {name: document[name] for name in ("space", "modules", "edges") if name in document}
         if "space" in choices:
             choices["space"] = SearchSpace.from_dict(choices["space"])

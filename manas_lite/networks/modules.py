@@ -2,12 +2,7 @@
 
 A module takes the list of branch maps (branch i at 1/2^i of the working resolution) and returns a new list; none
 writes into the list that it was given. The published modules are HRNet's (Sun et al., CVPR 2019), searched over in
-CLEARER (Gou et al., NeurIPS 2020). A module of your own is a class that is made as `Module(widths, norm)`:
-
-    @searched_module("shuffle")
-    class ShuffleModule(nn.Module): ...
-
-    space = SearchSpace.preset("smoke", modules=("parallel", "fusion", "shuffle"))
+CLEARER (Gou et al., NeurIPS 2020). For a module of your own, see `searched_module`.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,10 +33,7 @@ def after_sum(norm: str) -> nn.Module:
 
 
 def conv_norm(inputs: int, outputs: int, kernel: int, norm: str, stride: int = 1, last: bool = False) -> nn.Sequential:
-    """Make a convolution, with a bias only where no normalisation follows, and a normalisation.
-
-    `last` marks the end of a residual path (see RESIDUAL_GAIN).
-    """
+    """Make a convolution and a normalisation (for `none` a bias); `last` ends a residual path, see RESIDUAL_GAIN."""
     conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=norm == "none")
     if last and norm == "none":
         conv.weight.data.mul_(RESIDUAL_GAIN)
@@ -203,13 +195,10 @@ class ModuleSlot(nn.Module):
             return next(iter(modules))(x)
         total: Branches = []
         for w, module in zip(weights, modules, strict=True):
-            if w is not None:
-                outputs = module(x)
-                total = (
-                    [torch.addcmul(t, w, y) for t, y in zip(total, outputs, strict=True)]
-                    if total
-                    else [w * y for y in outputs]
-                )
+            if w is not None and not total:
+                total = [w * y for y in module(x)]
+            elif w is not None:
+                total = [torch.addcmul(t, w, y) for t, y in zip(total, module(x), strict=True)]
         return total
 
 

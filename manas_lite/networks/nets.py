@@ -18,8 +18,7 @@ class SuperNet(Backbone):
     `weight_parameters()` are disjoint and together complete.
 
     Args:
-        space: the search space.
-        seed: fixes the initial weights.
+        space, seed: the search space, and what fixes the initial weights.
         arch_seed: fixes the initial logits, which are drawn from 1e-3 N(0, 1); None takes `seed`.
         relaxation: how logits become weights; None takes the softmax.
         masked: give no weight to what may not win (`none`, unless the space allows it). The published network mixes it
@@ -89,7 +88,6 @@ class SuperNet(Backbone):
         return self.relaxation.weights(alpha, alpha_noise), self.relaxation.weights(beta, beta_noise)
 
     def mixture(self) -> tuple[list, list]:
-        """Return the weights of each cell's modules and attention edges, as `SearchSpace.by_cell` groups them."""
         alpha, beta = ([self.relaxation.chosen(row) for row in rows.unbind()] for rows in self.weights())
         return self.space.by_cell(alpha, beta)
 

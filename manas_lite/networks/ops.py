@@ -5,13 +5,7 @@ Every operation multiplies its input by a gate, so that a mixture of nine multip
     o_k(x) = x * gate_k(x)        sum_k w_k o_k(x) = x * sum_k w_k gate_k(x)
 
 The operations are AutoLA's (Ma et al., NeurIPS 2020); their sizes are those of MANAS. Batch normalisation inside a
-gate has no affine parameters, except in CBAM. An operation of your own is a `Gate` with a name, in any file that is
-imported before the space is made:
-
-    @operation("ECA")
-    class EfficientGate(Gate): ...
-
-    space = SearchSpace.preset("smoke", operations=(*PUBLISHED_OPERATIONS, "ECA"))
+gate has no affine parameters, except in CBAM. For an operation of your own, see `operation`.
 """
 
 import math
@@ -117,25 +111,24 @@ def channel_profile(x: Tensor) -> Tensor:
 class Gate(nn.Module):
     """A candidate operation `x -> x * gate(x)` on maps (B, c, H, W), made as `Gate(channels, norm)`.
 
-    A gate reads the mean and the peak over the map from `seen` and never pools over x itself: large pictures are
-    derained in tiles, and x may be one of them.
+    The gate is sigmoid(body(x)), unless a class defines another. It reads the mean and the peak over the map from
+    `seen` and never pools over x itself: large pictures are derained in tiles, and x may be one of them.
     """
 
     needs: frozenset[str] = frozenset()
     """The descriptors that `gate` reads: some of `mean`, `peak` and `profile`."""
-
     extent = 3
     """Size of what `gate` returns: 0 for one number, 1 for a number per channel, 2 for one per pixel, 3 for both."""
-
     reach: int | None = None
     """How many pixels away the gate reads, for tiles. None stands for the sum over its convolutions."""
+    body: nn.Module
 
     def __init__(self, channels: int, norm: str = "batch") -> None:
         super().__init__()
 
     def gate(self, x: Tensor, seen: Descriptors) -> Tensor:
         """Return the gate of x (B, c, H, W), in any shape that broadcasts to it."""
-        raise NotImplementedError
+        return torch.sigmoid(self.body(x))
 
     def add(self, total: Tensor, weight: Tensor, x: Tensor, seen: Descriptors) -> Tensor:
         """Return total + weight * gate(x), in one pass over the map."""
@@ -155,8 +148,7 @@ OPERATIONS: dict[str, type[Gate]] = {}
 def operation(name: str) -> Callable[[C], C]:
     """Register the `Gate` below under a name, by which spaces, genotypes, costs and drawings then know it.
 
-    A space finds an operation when it is made. A program that opens a genotype with an operation of your own must
-    therefore import the file that registers it first.
+    Import the file that registers an operation of your own before you make a space or open a genotype that names it.
 
     Raises:
         ValueError: where the name belongs to another class already, and where `needs` names no descriptor.
@@ -247,9 +239,6 @@ class SeparableGate(Gate):
         super().__init__(channels, norm)
         self.body = separable_twice(channels, channels, norm)
 
-    def gate(self, x: Tensor, seen: Descriptors) -> Tensor:
-        return torch.sigmoid(self.body(x))
-
 
 @operation("dil_conv_3x3")
 class DilatedGate(Gate):
@@ -259,16 +248,12 @@ class DilatedGate(Gate):
         super().__init__(channels, norm)
         self.body = nn.Sequential(separable(channels, channels, 2), norm_layer(norm, channels, affine=False))
 
-    def gate(self, x: Tensor, seen: Descriptors) -> Tensor:
-        return torch.sigmoid(self.body(x))
-
 
 class SpatialGate(Gate):
     """Base of the gates sigmoid(body(profile)), which are a number per pixel."""
 
     needs = frozenset({"profile"})
     extent = 2
-    body: nn.Sequential
 
     def gate(self, x: Tensor, seen: Descriptors) -> Tensor:
         return torch.sigmoid(self.body(seen.profile))

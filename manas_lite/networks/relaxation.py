@@ -33,11 +33,9 @@ class Relaxation:
             raise ValueError(f"temperature is {self.temperature}: it must be above 0")
 
     def weights(self, logits: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Return weights (n, k), each row summing to 1.
+        """Return weights (n, k), each row summing to 1, of logits (n, k): n places with k candidates.
 
-        Args:
-            logits: (n, k), n places with k candidates.
-            noise: (n, k), read by `gumbel` only; None (a forward pass outside search) adds nothing.
+        `gumbel` adds noise (n, k); None (a forward pass outside search) adds nothing.
         """
         if self.kind == "gumbel" and noise is not None:
             logits = logits + noise

@@ -1,9 +1,4 @@
-"""The search space: its sizes, its candidates, its presets, and how many architectures it holds.
-
-space = SearchSpace.preset("lite")
-space.count()                        # architectures
-measure_costs(space, "flops").edges  # what each choice costs, by name: see costs.py
-"""
+"""The search space: its sizes, its candidates, its presets, and how many architectures it holds."""
 
 import hashlib
 import json
@@ -80,24 +75,16 @@ class SearchSpace:
         blocks = sum(self.cells) * self.attention
         places = self.modules_per_cell * len(self.cells) + blocks * edge_count(self.groups)
         if places > MOST_PLACES:
-            raise ValueError(
-                f"modules_per_cell={self.modules_per_cell} and groups={self.groups} make {places:,} searched places: "
-                f"at most {MOST_PLACES:,} can be held"
-            )
+            made = f"modules_per_cell={self.modules_per_cell} and groups={self.groups} make {places:,} searched places"
+            raise ValueError(f"{made}: at most {MOST_PLACES:,} can be held")
         weights = 9 * self.modules_per_cell * sum(width**2 for n in self.cells for width in self.channels[:n])
         if weights > MOST_WEIGHTS:
-            raise ValueError(
-                f"channels={self.channels} make {weights:,} weights or more: at most {MOST_WEIGHTS:,.0f} can be held"
-            )
+            made = f"channels={self.channels} make {weights:,} weights or more"
+            raise ValueError(f"{made}: at most {MOST_WEIGHTS:,.0f} can be held")
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> "SearchSpace":
-        """Return the space called `smoke`, `teach`, `lite` or `paper`, with `changes` to its fields.
-
-        Example:
-        >>> SearchSpace.preset("paper").channels
-        (32, 64, 128, 256)
-        """
+        """Return the space called `smoke`, `teach`, `lite` or `paper`, with `changes` to its fields."""
         return from_preset(PRESETS, name, changes)
 
     @property

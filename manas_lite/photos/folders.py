@@ -61,14 +61,12 @@ def derain_folder(
     """Derain every picture directly in `folder` into `output`, which is made where it is missing, under its own name.
 
     A picture that cannot be read, or needs more memory than there is, or whose result is there already, is left out
-    and counted; `complain` is told why; the others are done. `say` is told how long it will take beforehand. The same
-    call after one that was killed does the rest, and ends as one call would.
+    and counted; the others are done. The same call after one that was killed does the rest, and ends as one call would.
 
     Args:
         folder: the folder of pictures. Hidden files are left out.
         output: the folder for the results. Where it is `folder` itself, `in_place` must be set.
-        net: the network.
-        say: is told each file that is written.
+        say: is told how long it will take, and each file that is written.
         complain: is told each picture that is left out, and why.
         sheet: also write a contact sheet, before and after, to this file; numbered ones for more than SHEET pictures.
         options: those of `derain`.

@@ -91,10 +91,8 @@ def data_files(address: Address, folder: Path, skip: Sequence[str], most: int) -
     """Download the repository of a data set, of at most `most` bytes; return its commit and the names of its files.
 
     Args:
-        address: the repository.
         folder: where the files go; what is there already is not fetched again.
         skip: patterns of files to leave out.
-        most: bytes that they may have in all.
 
     Raises:
         HubError: the hub does not deliver, or a file has not the hash that the commit states for it: the sha256 of a

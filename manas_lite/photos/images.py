@@ -149,11 +149,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 
 def conversions(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Return what `read_image` converts in a file, found in its header alone.
-
-    Returns:
-        Any of rotated, greyscale, palette, CMYK, transparency and 16-bit; empty for plain 8-bit RGB.
-    """
+    """Return which of rotated, greyscale, palette, CMYK, transparency and 16-bit a file is, by its header alone."""
     with opened(path) as image:
         found = {
             "rotated": _orientation(image, path) in _TURNS,
@@ -229,17 +225,6 @@ def to_array(tensor: torch.Tensor) -> np.ndarray:
 
 
 @contextmanager
-def refusing(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn whatever a decoder raises inside the block over a broken file into an ImageError that names the file."""
-    try:
-        yield
-    except (ImageError, FileNotFoundError, MemoryError):
-        raise
-    except Exception as error:  # decoders let slip whatever their arithmetic on broken bytes raises
-        raise ImageError(f"{path}: cannot be decoded ({_reason(error)}); copy or download it again") from error
-
-
-@contextmanager
 def opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     """Open a file as a PIL image that is not decoded yet, and close it after the block.
 
@@ -247,7 +232,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     ImageError. Of several pictures in a HEIC file, the one that it calls the primary is opened.
     """
     path = Path(path)
-    with refusing(path):
+    try:
         if path.is_dir():
             raise ImageError(f"{path}: is a folder, not an image file")
         if not path.exists():
@@ -274,6 +259,10 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
             if frames > 1 and image.format not in ("MPO", "HEIF"):
                 raise ImageError(f"{path}: holds {frames} frames; save the one you mean as a PNG")
             yield image
+    except (ImageError, FileNotFoundError, MemoryError):
+        raise
+    except Exception as error:  # decoders let slip whatever their arithmetic on broken bytes raises
+        raise ImageError(f"{path}: cannot be decoded ({_reason(error)}); copy or download it again") from error
 
 
 def heif(path: str | os.PathLike[str]) -> Any:

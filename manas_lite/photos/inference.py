@@ -17,16 +17,9 @@ from torch.nn import functional as F
 from manas_lite.compute.footprint import bytes_per_pixel
 from manas_lite.compute.runtime import Compute, ComputeSettings
 from manas_lite.networks.backbone import Backbone
+from manas_lite.photos import photographs
 from manas_lite.photos.folding import fold
 from manas_lite.photos.onnx_export import OnnxNet
-from manas_lite.photos.photographs import (
-    Photograph,
-    check_writable,
-    from_pil,
-    open_photograph,
-    save_photograph,
-    to_pil,
-)
 from manas_lite.photos.tiling import derain_tiled
 
 Picture = TypeVar("Picture", str, Path, Image.Image, np.ndarray)
@@ -44,10 +37,8 @@ SMALL = 512 * 512
 def derain_batch(net: nn.Module, rainy: Tensor, runtime: Compute) -> Tensor:
     """Return rainy images (B, 3, H, W) in [0, 1] on the runtime's device derained: float32, clamped to [0, 1].
 
-    What the network answers with NaN or infinity is NaN.
-
-    Pictures too large for `picture_gib` go in tiles: equal to the whole-picture result to 1e-4. The network computes
-    in float32 unless the settings name another precision (see ComputeSettings).
+    What the network answers with NaN or infinity is NaN. Pictures too large for `picture_gib` go in tiles: equal to the
+    whole-picture result to 1e-4. The network computes in float32 unless the settings name another precision.
     """
     rainy = rainy.contiguous(memory_format=torch.channels_last)
     with runtime.autocast_pictures():
@@ -117,21 +108,21 @@ def derain(
         raise ValueError(f"scale is {scale}: give a number above 0 and up to 1 (the picture as it is)")
     change = partial(_derain_array, net=net, compute=compute, strength=strength, scale=scale)
 
-    def changed(photo: Photograph) -> Photograph:
+    def changed(photo: photographs.Photograph) -> photographs.Photograph:
         photo = photo if keep_location else photo.without_location()
         return replace(photo, pixels=change(photo.pixels))
 
     if isinstance(image, str | Path):
         target = _target(Path(image), None if output is None else Path(output))
         check_replacing(Path(image), target, overwrite, in_place)
-        derained = changed(open_photograph(image))
+        derained = changed(photographs.open_photograph(image))
         target.parent.mkdir(parents=True, exist_ok=True)
-        save_photograph(target, derained)
+        photographs.save_photograph(target, derained)
         return target if isinstance(image, Path) else str(target)  # type: ignore[return-value]
     if output is not None:
         raise ValueError("output names a file for a picture given by its path; this one was given in memory")
     if isinstance(image, Image.Image):
-        return to_pil(changed(from_pil(image)))
+        return photographs.to_pil(changed(photographs.from_pil(image)))
     if isinstance(image, np.ndarray):
         return change(image)
     raise TypeError(f"expected a path, a PIL image or an array, got {type(image).__name__}")
@@ -146,18 +137,15 @@ def _target(path: Path, output: Path | None) -> Path:
         target = path.with_name(name)
     else:
         target = output / path.name if output.is_dir() else output
-    check_writable(target)
+    photographs.check_writable(target)
     return target
 
 
 def check_replacing(source: Path, target: Path, overwrite: bool, in_place: bool) -> None:
     """Raise FileExistsError where a result would replace a file that it must not replace.
 
-    Args:
-        source: the file that is read, or the folder of such files.
-        target: the file that is written, or the folder for them.
-        overwrite: whether another file than the source may be replaced.
-        in_place: whether the source itself may be replaced.
+    Source and target are files, or folders of them. The source itself is replaced with `in_place` alone, any other
+    file with `overwrite` alone.
     """
     if not target.exists():
         return

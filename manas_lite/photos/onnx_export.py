@@ -94,9 +94,8 @@ class OnnxNet(nn.Module):
         windows = [getattr(module, "window", None) for module in net.modules()]
         facts = metadata.version("manas_lite"), fingerprint(net), repr(net), windows
         name = hashlib.sha256(repr(facts).encode()).hexdigest()
-        file = (
-            Path(os.environ.get("MANAS_LITE_CACHE") or Path.home() / ".cache" / "manas_lite") / "onnx" / f"{name}.onnx"
-        )
+        cache = Path(os.environ.get("MANAS_LITE_CACHE") or Path.home() / ".cache" / "manas_lite")
+        file = cache / "onnx" / f"{name}.onnx"
         if not file.exists():
             print(f"exporting the network to {file}, once: about 20 seconds", file=sys.stderr)
             export_onnx(net, file)

@@ -217,10 +217,7 @@ def _camera_data(image: Image.Image) -> bytes | None:
     Pillow takes every tag of a TIFF for EXIF: of those, the ones that say nothing of its layout are returned.
     """
     try:
-        own = images.exif_of(image)
-        for block in {_EXIF, _GPS} & set(own):
-            own.get_ifd(block)
-        exif = _exif_from(_with_texts(own).tobytes())  # a copy: the caller's image keeps its own
+        exif = _exif_from(_with_texts(images.exif_of(image)).tobytes())  # a copy: the caller's image keeps its own
         exif.pop(images.ORIENTATION, None)
         if image.format == "TIFF":
             for tag in set(exif) - {*_TEXTS, *_RESOLUTION, _EXIF, _GPS}:

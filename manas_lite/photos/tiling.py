@@ -12,7 +12,7 @@ is another result, as benchmarks/README.md measures.
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -49,58 +49,54 @@ def derain_tiled(net: Backbone, rainy: Tensor, *, tile: int = TILE, carry: bool 
     space, (height, width) = net.space, rainy.shape[2:]
     if tile < space.multiple or tile % space.multiple:
         raise ValueError(f"tile is {tile}: give a multiple of {space.multiple} pixels")
-    tiles, padded = _Tiles(tile, space.multiple), pad_to_multiple(rainy, space.multiple)
+    run = partial(_in_tiles, side=tile, step=space.multiple)
+    padded = pad_to_multiple(rainy, space.multiple)
     if not carry:
-        return tiles.run(lambda x: [net(x[0])], [padded], margin=tile // 2)[0][..., :height, :width]
+        return run(lambda x: [net(x[0])], [padded], margin=tile // 2)[0][..., :height, :width]
     if space.norm == "group":
         raise ValueError("group normalisation reads whole maps, so its networks cannot work in tiles: use norm='none'")
     alpha, beta = net.mixture()
     cells = cast(Sequence[Cell], net.cells)
     # The stem, as wide as four branches, goes with the first transition: its output never exists as a whole.
     # Margins: three 3x3 convolutions; then one on the smallest branch.
-    x = tiles.run(lambda x: cells[0].transition([net.stem(x[0])]), [padded], margin=4 * space.scale)
+    x = run(lambda x: cells[0].transition([net.stem(x[0])]), [padded], margin=4 * space.scale)
     for i, cell in enumerate(cells):
         if i > 0:
-            x = tiles.run(cell.transition, x, margin=2 ** len(x))
+            x = run(cell.transition, x, margin=2 ** len(x))
         for k, slot in enumerate(cell.slots):
             mixed = partial(slot, weights=None if alpha is None else alpha[i][k])
-            x = tiles.run(mixed, x, margin=_reach(slot) * 2 ** (len(x) - 1) + 2)
+            x = run(mixed, x, margin=_reach(slot) * 2 ** (len(x) - 1) + 2)
         for k, block in enumerate(cell.attention):
-            x[k] = _attention(tiles, cast(AttentionBlock, block), x[k], None if beta is None else beta[i][k])
-    out = tiles.run(lambda x: [F.pixel_shuffle(net.head(net.fusion(x)[0]), space.scale)], x, margin=space.head // 2)[0]
+            x[k] = _attention(run, cast(AttentionBlock, block), x[k], None if beta is None else beta[i][k])
+    out = run(lambda x: [F.pixel_shuffle(net.head(net.fusion(x)[0]), space.scale)], x, margin=space.head // 2)[0]
     return rainy - out[..., :height, :width] if space.residual else out[..., :height, :width]
 
 
-class _Tiles(NamedTuple):
-    """Tiles of `side` pixels. Where there are maps of several sizes, sides and margins are multiples of `step`."""
+def _in_tiles(layer: Callable[[Branches], Branches], x: Branches, margin: int, side: int, step: int) -> Branches:
+    """Return layer(x), computed from tiles of its largest input with a margin around them.
 
-    side: int
-    step: int
-
-    def run(self, layer: Callable[[Branches], Branches], x: Branches, margin: int) -> Branches:
-        """Return layer(x), computed from tiles of its largest input with a margin around them.
-
-        Args:
-            layer: a local layer: each output pixel reads inputs at most `margin` pixels away.
-            x: maps (B, C, h, w) of the same picture at sizes that divide one another, the largest first.
-            margin: pixels of the first map.
-        """
-        size = x[0].shape[2:]
-        margin = -(-margin // self.step) * self.step
-        whole: Branches = []
-        for corner in product(*(range(0, length, self.side) for length in size)):
-            inner = [slice(first, min(first + self.side, end)) for first, end in zip(corner, size, strict=True)]
-            outer = [
-                slice(max(0, span.start - margin), min(span.stop + margin, end))
-                for span, end in zip(inner, size, strict=True)
-            ]
-            local = [slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True)]
-            part = layer([_cut(branch, outer, branch.shape[2], size[0]) for branch in x])
-            whole = whole or [_canvas(piece, outer, size) for piece in part]
-            for canvas, piece in zip(whole, part, strict=True):
-                rows = canvas.shape[2]
-                _cut(canvas, inner, rows, size[0])[:] = _cut(piece, local, rows, size[0])
-        return whole
+    Args:
+        layer: a local layer: each output pixel reads inputs at most `margin` pixels away.
+        x: maps (B, C, h, w) of the same picture at sizes that divide one another, the largest first.
+        margin: pixels of the first map.
+        side: pixels of a tile. Where there are maps of several sizes, sides and margins are multiples of `step`.
+    """
+    size = x[0].shape[2:]
+    margin = -(-margin // step) * step
+    whole: Branches = []
+    for corner in product(*(range(0, length, side) for length in size)):
+        inner = [slice(first, min(first + side, end)) for first, end in zip(corner, size, strict=True)]
+        outer = [
+            slice(max(0, span.start - margin), min(span.stop + margin, end))
+            for span, end in zip(inner, size, strict=True)
+        ]
+        local = [slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True)]
+        part = layer([_cut(branch, outer, branch.shape[2], size[0]) for branch in x])
+        whole = whole or [_canvas(piece, outer, size) for piece in part]
+        for canvas, piece in zip(whole, part, strict=True):
+            rows = canvas.shape[2]
+            _cut(canvas, inner, rows, size[0])[:] = _cut(piece, local, rows, size[0])
+    return whole
 
 
 def _cut(x: Tensor, box: Sequence[slice], rows: int, height: int) -> Tensor:
@@ -123,19 +119,19 @@ def _canvas(piece: Tensor, outer: Sequence[slice], size: Sequence[int]) -> Tenso
 # --- attention: gates read the mean and the peak of the whole map ---
 
 
-def _attention(tiles: _Tiles, block: AttentionBlock, x: Tensor, rows: Sequence | None) -> Tensor:
+def _attention(run: Callable[..., Branches], block: AttentionBlock, x: Tensor, rows: Sequence | None) -> Tensor:
     """Return block(x, rows), its nodes one after the other: each is kept whole, since later gates pool over it."""
     if block.window is not None:
         # Gates in a row: a node reads the node before it, each over its window and, at most, a 7x7 convolution.
         margin = (block.groups + 2) * (block.window + 4)
-        return tiles.run(lambda x: [block(x[0], rows)], [x], margin)[0]
+        return run(lambda x: [block(x[0], rows)], [x], margin)[0]
     parts = x.chunk(block.groups, dim=1)
     nodes: list[Tensor] = []
     edge = 0
     for k in range(block.groups):
         total: Tensor | None = None
         for source in (parts[k], *nodes[:k]):
-            out = _edge(tiles, block.edges[edge], source, None if rows is None else rows[edge])
+            out = _edge(run, block.edges[edge], source, None if rows is None else rows[edge])
             total = out if total is None else total.add_(out)
             edge += 1
         nodes.append(cast(Tensor, total))
@@ -146,13 +142,13 @@ def _attention(tiles: _Tiles, block: AttentionBlock, x: Tensor, rows: Sequence |
         summary = sum(x.chunk(block.groups, dim=1)) * shared
         return [x + block.project(torch.cat([*nodes, summary], dim=1))]
 
-    y = tiles.run(project, [x, *nodes], margin=0)[0]
+    y = run(project, [x, *nodes], margin=0)[0]
     return y.mul_(_gate(block.recalibrate, y))
 
 
-def _edge(tiles: _Tiles, edge: nn.Module, x: Tensor, row: Sequence | None) -> Tensor:
+def _edge(run: Callable[..., Branches], edge: nn.Module, x: Tensor, row: Sequence | None) -> Tensor:
     pooled = describe(x, _POOLED)
-    return tiles.run(lambda maps: [edge(maps[0], row, pooled=pooled)], [x], margin=_reach(edge))[0]
+    return run(lambda maps: [edge(maps[0], row, pooled=pooled)], [x], margin=_reach(edge))[0]
 
 
 def _gate(squeeze: SqueezeExciteGate, x: Tensor) -> Tensor:

@@ -79,16 +79,26 @@ def load(name_or_path: str | Path) -> DerainNet:
     with about(file, checkpoint.CheckpointError):
         genotype = Genotype.from_json(document(_Meta, meta, "its description").genotype)
         with torch.device("meta"):  # its names and shapes alone: nothing is built for a file that does not fit
-            checkpoint.check_state(DerainNet(genotype).state_dict(), tensors.get("net"))
-        for name, value in tensors["net"].items():
+            own = DerainNet(genotype).state_dict()
+        weights = _single(tensors.get("net"))
+        checkpoint.check_state(own, weights)
+        for name, value in weights.items():
             if not value.isfinite().all():
                 raise ValueError(f"{name} holds NaN or infinite weights: take an earlier file, or train it again")
     beside = file.with_name("genotype.json")
     if beside.exists() and Genotype.load(beside) != genotype:
         raise checkpoint.CheckpointError(f"{file} was trained for another genotype than {beside}")
     net = DerainNet(genotype)
-    net.load_state_dict(tensors["net"])
+    net.load_state_dict(weights)
     return net.eval()
+
+
+def _single(weights: Any) -> Any:
+    """Return weights with those that a file holds in half precision as float32, and anything else as it is."""
+    if not isinstance(weights, dict):
+        return weights
+    halves = {name for name, value in weights.items() if getattr(value, "dtype", None) == torch.float16}
+    return {name: value.float() if name in halves else value for name, value in weights.items()}
 
 
 def _check_card(folder: Path, stated: str | None, advice: str) -> None:
@@ -113,9 +123,11 @@ def fingerprint(net: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def save_network(directory: Path, net: DerainNet) -> None:
-    """Write weights.safetensors, which holds the genotype too, into a directory."""
-    save_tensors(directory / WEIGHTS, net.state_dict(), kind="network", genotype=net.genotype)
+def save_network(directory: Path, net: DerainNet, *, half: bool = False) -> None:
+    """Write weights.safetensors, which holds the genotype too, into a directory; `half`: as float16, half the bytes."""
+    state = net.state_dict().items()
+    tensors = {name: value.half() if half and value.is_floating_point() else value for name, value in state}
+    save_tensors(directory / WEIGHTS, tensors, kind="network", genotype=net.genotype)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, kind: str, genotype: Genotype) -> None:

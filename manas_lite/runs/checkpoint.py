@@ -69,7 +69,6 @@ def write(
     """Write a checkpoint, atomically: a process killed or a disk filled meanwhile leaves the file from before.
 
     Args:
-        path: the file; its folder must exist.
         tensors: nested dicts of tensors, on any device. Keys are strings without `/`.
         meta: what JSON can hold (tuples come back as lists), kept in the file's header.
         identity: what the checkpoint belongs to, such as a genotype's id; `read` can ask for it.
@@ -87,7 +86,6 @@ def read(path: str | Path, *, identity: str | None = None) -> tuple[dict[str, An
     """Read a checkpoint as (tensors, meta): the nested dicts that were written, tensors on the CPU.
 
     Args:
-        path: the file.
         identity: what the checkpoint must belong to; None takes any.
 
     Raises:
@@ -112,8 +110,11 @@ def read(path: str | Path, *, identity: str | None = None) -> tuple[dict[str, An
     if identity is not None and header.identity != identity:
         text = f"{path} belongs to {header.identity or 'nothing named'}, expected {identity}: load it with the genotype"
         raise CheckpointError(one_line(f"{text} or space it was made with, or use another run directory"))
+    nested: dict[str, Any] = {}
     with about(path, CheckpointError):
-        return _unflatten(flat, header.empty), header.meta
+        for name, value in [*flat.items(), *((name, {}) for name in header.empty)]:
+            _put(nested, name.split("/"), value)
+    return nested, header.meta
 
 
 def write_atomic(path: str | Path, data: bytes | memoryview) -> None:
@@ -212,13 +213,6 @@ def _flatten(tensors: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
 
     walk(tensors, "")
     return flat, empty
-
-
-def _unflatten(flat: Mapping[str, Tensor], empty: list[str]) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
-    for name, value in [*flat.items(), *((name, {}) for name in empty)]:
-        _put(nested, name.split("/"), value)
-    return nested
 
 
 def _put(nested: dict[str, Any], path: Sequence[str], value: Any) -> None:

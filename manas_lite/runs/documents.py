@@ -46,12 +46,7 @@ def first_few(items: Sequence[str]) -> str:
 
 
 def read_bytes(path: str | Path, most: int = LARGEST) -> bytes:
-    """Return the contents of a file; ValueError where it is no regular file (a pipe, a device) or larger than `most`.
-
-    Args:
-        path: the file.
-        most: the most bytes.
-    """
+    """Return a file's contents; ValueError where it is no regular file (a pipe, a device) or has over `most` bytes."""
     path = Path(path)
     if path.exists() and not path.is_file() and not path.is_dir():
         raise ValueError(f"{path} is no regular file but a pipe or a device: name a file")
@@ -89,13 +84,11 @@ def _items(node: dict[str, Any] | list[Any]) -> Any:
 
 def read_json(path: str | Path) -> Any:
     """Return what a JSON file holds; ValueError names a file that is none."""
-    path = Path(path)
-    fault = f"{path} is no JSON"
+    data = read_bytes(path)
     try:
-        return decode(read_bytes(path), fault)
+        return decode(data, f"{Path(path)} is no JSON")
     except ValueError as error:
-        advice = ": restore it, or delete it to start again" if str(error).startswith(fault) else ""
-        raise ValueError(f"{error}{advice}") from None
+        raise ValueError(f"{error}: restore it, or delete it to start again") from None
 
 
 def document(
@@ -104,8 +97,6 @@ def document(
     """Return a decoded document as the dataclass that states its fields.
 
     Args:
-        kind: the dataclass.
-        value: the decoded document.
         place: the file, and the place in it, for messages.
         newest: the latest version that can be read, for documents that state theirs in `format`.
         more: let the document hold other fields too; they are not checked.

@@ -324,21 +324,18 @@ def look_at(paths: Iterable[str | Path], known: DataTable) -> DataTable:
     """Return sizes, times and hashes of files. Those whose size and times are as in `known` are not read again."""
     found = {}
     for path in map(Path, paths):
-        stat, before = path.stat(), known.files.get(str(path.absolute()))
+        stat, facts = path.stat(), known.files.get(str(path.absolute()))
         marks = stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
-        same = before is not None and before[:3] == marks
-        found[str(path.absolute())] = before if before is not None and same else (*marks, sha256_of(path))
+        if facts is None or facts[:3] != marks:
+            facts = (*marks, sha256_of(path))
+        found[str(path.absolute())] = facts
     return DataTable(found)
 
 
-def hash_files(
-    paths: Iterable[str | Path], root: str | Path | None = None, table: DataTable | None = None
-) -> dict[str, Any]:
-    """Return one sha256 over the names, sizes and contents of files, in any order.
+def hash_files(paths: Iterable[str | Path], table: DataTable | None = None) -> dict[str, Any]:
+    """Return one sha256 over the names (without folders), sizes and contents of files, in any order.
 
     Args:
-        paths: the files.
-        root: a folder that names are relative to; None takes the files' own names without their folders.
         table: what `look_at` found, with these files among it; None looks at them now.
 
     Returns:
@@ -348,8 +345,8 @@ def hash_files(
     files = (look_at(every, DataTable()) if table is None else table).files
     entries = []
     for path in every:
-        name, (size, *_, digest) = path.relative_to(root).as_posix() if root else path.name, files[str(path.absolute())]
-        entries.append((name, size, digest))
+        size, *_, digest = files[str(path.absolute())]
+        entries.append((path.name, size, digest))
     total = hashlib.sha256(json.dumps(sorted(entries)).encode()).hexdigest()
     return {"sha256": total, "files": len(entries), "bytes": sum(size for _, size, _ in entries)}
 

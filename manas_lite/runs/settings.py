@@ -17,7 +17,7 @@ import textwrap
 import types
 import typing
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -69,19 +69,14 @@ def parse(cls: type[T], mapping: Mapping[str, Any], *, where: str = "", text: bo
         return cls(**values)
 
 
-def override(settings: T, assignments: Iterable[str] | Mapping[str, str]) -> T:
+def override(settings: T, assignments: Iterable[str]) -> T:
     """Return new settings with some values replaced, from texts as after `--set`: `["sgd.rate=1e-3", "seed=2"]`.
 
-    Args:
-        settings: a settings dataclass; it stays as it is.
-        assignments: texts "name=value", or a mapping of such names to texts. Each value is read as the type of the
-            field that it is for. Dots lead into nested settings and into dicts.
+    Each value is read as the type of the field that it is for. Dots lead into nested settings and into dicts.
 
     Raises:
         ValueError: for an unknown name, a value of another type, or a text without "=".
     """
-    if isinstance(assignments, Mapping):
-        assignments = [f"{key}={value}" for key, value in assignments.items()]
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals:
@@ -102,12 +97,10 @@ def check(settings: Any) -> None:
 
 
 def must_be(settings: Any, relation: str, limit: float, *names: str) -> None:
-    """Raise ValueError at the first of these settings that is a number on the wrong side of a limit.
+    """Raise ValueError at the first of the named settings that is a number on the wrong side of a limit.
 
     Args:
-        settings: a settings dataclass.
         relation: `at least`, `at most` or `above`.
-        limit: the limit.
         names: fields that hold a number, or None, which always passes.
     """
     for name in names:
@@ -176,11 +169,9 @@ class Described(NamedTuple):
 
 
 def describe(settings: Any, where: str = "") -> list[Described]:
-    """List every setting of a dataclass, nested ones dotted, with the docstring that stands under its field.
+    """List every setting of a dataclass, its value as the default, with the docstring that stands under its field.
 
-    Args:
-        settings: a settings dataclass. Its values are the defaults that are shown.
-        where: prefix of the names.
+    Nested names are dotted, and `where` is the prefix of all.
     """
     hints, fields = _fields(type(settings))
     texts = _field_docstrings(type(settings))
@@ -232,18 +223,14 @@ class Difference(NamedTuple):
 ABSENT = "absent"
 
 
-def difference(here: Any, there: Any, *, ignore: Sequence[str] = ()) -> list[Difference]:
-    """List the fields in which two settings differ, nested ones dotted.
-
-    Args:
-        here, there: dataclasses, or the dicts made from them.
-        ignore: dotted fields to leave out; naming a group leaves out all of it.
+def difference(here: Any, there: Any) -> list[Difference]:
+    """List the fields in which two settings, dataclasses or the dicts made from them, differ; nested ones are dotted.
 
     Example:
     >>> [str(d) for d in difference({"sgd": {"rate": 0.01}}, {"sgd": {"rate": 0.1}})]
     ['sgd.rate 0.01 here, 0.1 there']
     """
-    return list(_differences("", plain(here), plain(there), set(ignore)))
+    return list(_differences("", plain(here), plain(there)))
 
 
 # --- reading one value ---
@@ -385,12 +372,10 @@ def _current(cls: type, key: Any, where: str = "") -> str:
     return key
 
 
-def _differences(where: str, here: Any, there: Any, ignore: set[str]) -> Iterator[Difference]:
-    if where in ignore:
-        return
+def _differences(where: str, here: Any, there: Any) -> Iterator[Difference]:
     if isinstance(here, dict) and isinstance(there, dict):
         for key in {**here, **there}:
-            yield from _differences(dotted(where, key), here.get(key, ABSENT), there.get(key, ABSENT), ignore)
+            yield from _differences(dotted(where, key), here.get(key, ABSENT), there.get(key, ABSENT))
     elif here != there or isinstance(here, bool) != isinstance(there, bool):
         yield Difference(where, here, there)
 

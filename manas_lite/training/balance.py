@@ -61,16 +61,12 @@ class Balance:
             for name, part in {"image": image, **parts}.items()
             for k, group in enumerate(GROUPS)
         }
-        if self.price_share is None or PRICE not in parts:
-            return list(gradients), sizes
-        for k, (total, price) in enumerate(zip(gradients, parts[PRICE], strict=True)):
-            total += (self._factor(k, price) - 1) * price
+        if self.price_share is not None and PRICE in parts:
+            for total, price, mean in zip(gradients, parts[PRICE], self.mean, strict=True):
+                pull = torch.linalg.vector_norm(mean) / (1 - DECAY**self.steps)  # the mean began at 0
+                size = torch.linalg.vector_norm(price).clamp_min(torch.finfo(price.dtype).tiny)
+                total += (self.price_share * pull / size - 1) * price
         return list(gradients), sizes
-
-    def _factor(self, k: int, price: Tensor) -> Tensor:
-        """Return what to multiply the price's gradient by."""
-        pull = torch.linalg.vector_norm(self.mean[k]) / (1 - DECAY**self.steps)  # the mean began at 0
-        return self.price_share * pull / torch.linalg.vector_norm(price).clamp_min(torch.finfo(price.dtype).tiny)
 
     def _gradient(self, term: Tensor) -> list[Tensor]:
         if not term.requires_grad:

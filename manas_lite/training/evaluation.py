@@ -109,34 +109,32 @@ def evaluate(
 
     Raises:
         ValueError: for no scenes, an unknown measure or convention, a `window` for a network whose gates do not take
-            one, a picture smaller than SSIM's 11 x 11, or a device that is not there.
-        ImageError: a ValueError, for a file that is no picture.
+            one, a picture smaller than SSIM's 11 x 11, a file that is no picture, or a device that is not there.
         torch.OutOfMemoryError: for a picture that is too large. What `data.open_split` raises passes through.
     """
     _check_names("measures", measures, tuple(MEASURES))
     _check_names("conventions", conventions, CONVENTIONS)
-    if window is not None and not isinstance(net, Backbone):
-        raise ValueError(
-            f"window is for a DerainNet or SuperNet, this is a {type(net).__name__}: leave window out, or call "
-            f"pool_locally({window}) on the network inside it"
-        )
+    if window is not None:
+        if not isinstance(net, Backbone):
+            raise ValueError(
+                f"window is for a DerainNet or SuperNet, this is a {type(net).__name__}: leave window out, or call "
+                f"pool_locally({window}) on the network inside it"
+            )
+        net = copy.deepcopy(net)
+        net.pool_locally(window)
     runtime = Compute(compute or ComputeSettings())
     scenes = list(open_split(scenes).test if isinstance(scenes, Split | str | Path) else scenes)
     if not scenes:
         raise ValueError("no scenes to evaluate on: the list is empty")
-    if isinstance(net, Backbone) and window is not None:
-        net = copy.deepcopy(net)
-        net.pool_locally(window)
     net = borrowed(net, runtime)
     rows = []
     with runtime.session(), Progress(sum(len(s.rainy) for s in scenes), "evaluate", show=progress) as bar:
         for scene in scenes:
             rainy, clean = scene.read()
-            if min(clean.shape[:2]) < SSIM_SIDE and "ssim" in measures:
-                size = f"{clean.shape[1]}x{clean.shape[0]}"
-                raise ValueError(
-                    f"scene {scene.name!r} is {size} pixels, too small for SSIM's {SSIM_SIDE}: leave it out"
-                )
+            height, width, _ = clean.shape
+            if min(height, width) < SSIM_SIDE and "ssim" in measures:
+                size = f"{width}x{height} pixels, too small for SSIM's {SSIM_SIDE}"
+                raise ValueError(f"scene {scene.name!r} is {size}: leave it out")
             target = to_tensor(clean)[None]
             for label, image in zip(scene.labels, rainy, strict=True):
                 source = to_tensor(image)[None]
@@ -207,10 +205,7 @@ def validation_psnr(net: nn.Module, scenes: Sequence[Scene], runtime: Compute) -
 def mean_scores(
     net: nn.Module, scenes: Sequence[Scene], runtime: Compute, measures: Sequence[str] = tuple(MEASURES)
 ) -> dict[str, float]:
-    """Return means (RGB) over the derained whole pictures, of which none counts for more than 100 dB.
-
-    The network must be where the runtime computes.
-    """
+    """Return means (RGB) over whole pictures, each at most 100 dB; the network must be where the runtime computes."""
     was_training = net.training
     net.eval()
     values: dict[str, list[Tensor]] = {measure: [] for measure in measures}

@@ -1,8 +1,7 @@
 """What search and retraining share: one way to set up and open a run, one loop over its steps, one weight step.
 
-A run can be cut at any moment, and the same call continues it exactly. Everything random in a run is a function of
-(seed, step), so a checkpoint holds weights, optimisers, scaler and the number of steps done, and nothing of loaders,
-schedules or generators.
+A run can be cut at any moment, and the same call continues it exactly. Everything random in it is a function of (seed,
+step), so a checkpoint holds weights, optimisers, scaler and the number of steps done, and nothing of the loaders.
 """
 
 import math
@@ -67,12 +66,12 @@ class DivergedError(RuntimeError):
 class Training:
     """What a search and a retraining share: a network on a machine, its data and its loss, and the run that it fills.
 
+    They differ in what a step does, `_step`, and in what ends an epoch, `_end_epoch`.
+
     Args:
         net: the network as it begins; it is moved to the device.
         split: its training scenes are read, its test scenes are sealed.
-        settings: the run's settings.
-        path: the run directory.
-        progress: show a progress bar.
+        settings, path, progress: the run's settings, its directory, and whether to show a progress bar.
 
     Raises:
         ValueError: where the split has nothing to train on, or a batch cannot be shared by the processes.
@@ -84,6 +83,10 @@ class Training:
     net: Any
     log_to: LogTo = None
     """Who is told each record of the run, beside its log."""
+    _step: Any
+    """(step, epoch, batch, *more) -> the terms of a step for the log."""
+    _end_epoch: Any
+    """(step, epoch, loop) -> whether the run stops early."""
 
     def __init__(self, net: Backbone, split: Split, settings: Settings, path: Path, progress: bool) -> None:
         if not split.train:
@@ -97,17 +100,11 @@ class Training:
         self.total = settings.epochs * settings.steps
         self.fast = self.compute.compiled(self.net, self.total)
         self.loss = DerainLoss(settings.loss)
+        self.step_options: dict[str, Any] = {"parts": settings.accumulate, "clip": settings.clip}
+        self.step_options |= {"scaler": self.compute.scaler, "processes": self.processes}
 
     @contextmanager
-    def open(
-        self,
-        record: Mapping[str, Any],
-        scenes: Iterable[Scene],
-        *,
-        state: Mapping[str, checkpoint.Stateful],
-        saved: Any,
-        identity: str,
-    ) -> Iterator["Loop"]:
+    def open(self, record: Mapping[str, Any], scenes: Iterable[Scene], **kept: Any) -> Iterator["Loop"]:
         """Open the run's folder for the length of a `with` block; return the loop over the steps that are left.
 
         Within the block the folder is locked, the test scenes are sealed, the threads are those of the run, and an
@@ -117,7 +114,7 @@ class Training:
             record: what the run is started with, beside its settings; see `RunDirectory`.
             scenes: the scenes that the run reads; their files are hashed, and must be the same when it is continued.
                 A warning is given where another picture of the split has changed.
-            state, saved, identity: see `Loop`.
+            kept: `state`, `saved` and `identity`; see `Loop`.
 
         Raises:
             ValueError: where the folder was started with another record or on other data.
@@ -135,10 +132,38 @@ class Training:
             run.note(compute=self.compute.facts())
             note_data(run, scenes, self.processes, (*split.train, *split.val, *split.test))
             try:
-                yield Loop(run, self, state=state, saved=saved, identity=identity)
+                yield Loop(run, self, **kept)
             except KeyboardInterrupt:
                 stop = f"called again, the {self.kind} in {self.path} goes on from step {run.saved_step}"
                 raise KeyboardInterrupt(stop) from None
+
+    def train(self, loop: "Loop", batches: Iterator[SceneBatch], *more: Any) -> int:
+        """Take the steps that are left, end their epochs, and save the run as often as it is due.
+
+        Return how many steps of the run are done: all, unless it stops early. `more` is passed on to each step.
+        """
+        settings = self.settings
+        for step in loop:
+            epoch, batch = step // settings.steps, next(batches).to(self.compute.device)
+            if step >= loop.start:
+                loop.log(step, self._step(step, epoch, batch, *more))
+            else:  # this step is done, but not the end of its epoch
+                self._prepare(step)
+            due = stop = False
+            if (step + 1) % settings.steps == 0:
+                if loop.due(ending=True):
+                    self.save(step, epoch, batch, loop, ended=False)
+                stop = self._end_epoch(step, epoch, loop)
+                due = stop or (epoch + 1) % settings.checkpoint_every == 0 or step + 1 == self.total
+            if due or loop.due():
+                self.save(step, epoch, batch, loop)
+            if stop:
+                return step + 1
+        return self.total
+
+    def _prepare(self, step: int) -> None:
+        """Set what a step computes with."""
+        self.net.train()
 
     def image_loss(
         self, batch: SceneBatch, epoch: int, *, scaled: bool = False, fast: bool = False
@@ -146,8 +171,7 @@ class Training:
         """Return the loss of the images that the network makes of a batch, and its terms for the log.
 
         Args:
-            batch: the scenes.
-            epoch: which terms count depends on it.
+            batch, epoch: the scenes, and the epoch, which decides which terms count.
             scaled: whether the loss goes through the gradient scaler; see `Compute.autocast`.
             fast: take the compiled network, if there is one. It is for the passes that every step repeats.
         """
@@ -199,10 +223,8 @@ def note_data(
             f"{f'changed since: {first_few(changed)}' if changed else 'it had others'}. Use another name or runs_dir"
         )
     if changed:
-        warnings.warn(
-            f"{run.path}: changed since, in parts that this run does not read: {first_few(changed)}",
-            stacklevel=2,
-        )
+        elsewhere = f"{run.path}: changed since, in parts that this run does not read: {first_few(changed)}"
+        warnings.warn(elsewhere, stacklevel=2)
     if table != known:
         run.write_json(DATA, table)
     run.note(data=now)
@@ -233,9 +255,8 @@ class Loop:
         saved: Any,
         identity: str,
     ) -> None:
-        self.run, self.total, self.saved, compute = run, training.total, saved, training.compute
-        self.training = training
-        self.processes = compute.processes
+        self.run, self.training, self.total, self.saved = run, training, training.total, saved
+        compute, self.processes = training.compute, training.compute.processes
         self.kept_at = self.asked_at = time.monotonic()
         self.unasked, self.meeting, self.first = 0, 1, 0
         self.state = {"scaler": compute.scaler, **state} if compute.scaler.is_enabled() else dict(state)
@@ -476,10 +497,8 @@ def training_batches(
     batch, rains, fresh = _scenes_per_step(settings, scenes), settings.rains, settings.fresh_rain
     if not settings.multi_to_one:
         if fresh:
-            raise ValueError(
-                "fresh_rain makes several versions of one background, which multi_to_one=False forbids: "
-                "leave one of them, or add the versions to the scenes with data.with_extra_rain"
-            )
+            several = "fresh_rain makes several versions of one background, which multi_to_one=False forbids"
+            raise ValueError(f"{several}: leave one of them, or add versions to the scenes with data.with_extra_rain")
         scenes, rains = one_to_one(scenes), None
     loader = scene_loader(
         scenes,
@@ -512,12 +531,10 @@ def step_footprint(
     scenes: tuple[Scene, ...],
     genotype: Genotype | None = None,
 ) -> StepFootprint:
-    """Return what decides the memory of a step of this run, for an estimate and for advice.
-
-    Raises:
-        ValueError: for a batch that the processes cannot share: here, before anything is made.
-    """
-    compute.processes.share(_scenes_per_step(settings, scenes))
+    """Return what decides the memory of a step of this run, for an estimate and for advice."""
+    compute.processes.share(
+        _scenes_per_step(settings, scenes)
+    )  # a batch that they cannot share is refused first of all
     batch = -(-settings.batch // compute.processes.count)
     return StepFootprint(
         space,

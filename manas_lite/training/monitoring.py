@@ -39,8 +39,8 @@ def report(net: SuperNet, costs: Costs) -> dict[str, Any]:
     edges = max(1, len(genotype.edges))
     skips = [k for k, name in enumerate(space.operations) if name == "skip_connect"]
     return {
-        "alpha": _rounded(alpha),
-        "beta": _rounded(beta),
+        "alpha": [[round(w, 6) for w in row] for row in alpha.tolist()],
+        "beta": [[round(w, 6) for w in row] for row in beta.tolist()],
         "alpha_entropy": row_entropy(alpha),
         "beta_entropy": row_entropy(beta),
         "skip_share": float(beta[:, skips].sum()) / edges,
@@ -64,26 +64,19 @@ def decisions(net: SuperNet, genotype: Genotype) -> list[dict[str, Any]]:
     kinds = (("module", net.space.modules, genotype.modules), ("edge", net.space.operations, genotype.edges))
     for (kind, names, chosen), logits in zip(kinds, net.logits(), strict=True):
         for row, (name, weights) in enumerate(zip(chosen, soft.weights(logits).tolist(), strict=True)):
-            weight = weights[names.index(name)]
-            others = {other: value for other, value in zip(names, weights, strict=True) if other != name}
+            others = dict(zip(names, weights, strict=True))
+            weight = others.pop(name)
             against = max(others, key=others.__getitem__, default=None)
-            margin = weight - others[against] if against is not None else weight
+            margin = weight if against is None else weight - others[against]
             facts = {"weight": round(weight, 6), "against": against, "margin": round(margin, 6)}
             records.append({"place": f"{kind} {row}", "chosen": name, **facts})
     return records
 
 
-def _rounded(weights: Tensor) -> list[list[float]]:
-    return [[round(w, 6) for w in row] for row in weights.tolist()]
-
-
 @torch.no_grad()
 def row_entropy(weights: Tensor) -> float:
-    """Return the mean entropy of rows of weights (n, k) as a share of the largest, log k: 1 undecided, 0 decided.
-
-    It is 0 too where nothing is to be decided: no rows, or k = 1.
-    """
-    if not weights.numel() or weights.shape[1] == 1:
+    """Return the mean entropy of rows of weights (n, k) as a share of the largest, log k: 1 undecided, 0 decided."""
+    if not weights.numel() or weights.shape[1] == 1:  # nothing to decide
         return 0.0
     entropy = -(weights * weights.clamp_min(1e-30).log()).sum(1).mean()
     return float(entropy) / math.log(weights.shape[1])
@@ -91,9 +84,8 @@ def row_entropy(weights: Tensor) -> float:
 
 def skip_collapse(skip_edges: float, limit: float) -> str | None:
     """Tell why a search should stop and go back one epoch: more than `limit` of its edges choose skipping; or None."""
-    if skip_edges > limit:
-        return f"{skip_edges:.0%} of the edges choose skip_connect (limit {limit:.0%})"
-    return None
+    collapsed = f"{skip_edges:.0%} of the edges choose skip_connect (limit {limit:.0%})"
+    return collapsed if skip_edges > limit else None
 
 
 def eigenvalue_rise(eigenvalues: list[float], ratio: float | None = 0.75) -> str | None:
@@ -101,11 +93,8 @@ def eigenvalue_rise(eigenvalues: list[float], ratio: float | None = 0.75) -> str
 
         mean of the five magnitudes before the last five / mean of the last five  <  ratio
 
-    The architecture of five measurements earlier is the last that has no part in the risen mean.
-
-    Args:
-        eigenvalues: all so far, the oldest first; fewer than ten decide nothing.
-        ratio: of old to new; None never stops a search.
+    The architecture of five measurements earlier is the last that has no part in the risen mean. The eigenvalues are
+    all so far, the oldest first; fewer than ten decide nothing. Without a `ratio` nothing stops a search.
 
     Source: RobustDARTS (Zela et al., ICLR 2020).
     """

@@ -28,12 +28,9 @@ Choices = list[np.ndarray]  # for modules and for edges: the index of a candidat
 
 
 def draw_path(space: SearchSpace, seed: int, step: int, *, fair: bool) -> Choices:
-    """Return the candidates that a step trains, a function of (seed, step).
+    """Return the candidates that a step trains, a function of (seed, step); those that may not win are never drawn.
 
-    Args:
-        space: the space. Candidates that may not win are never drawn.
-        seed, step: of the run.
-        fair: within each round of as many steps as a place has candidates, take each of them once.
+    Within each round of as many steps as a place has candidates, `fair` takes each of them once.
     """
     kinds = (len(space.module_branches), len(space.modules)), (len(space.edge_branch), len(space.choices))
     allowed = np.arange(len(space.modules)), np.array([space.operations.index(name) for name in space.choices])
@@ -48,11 +45,8 @@ def draw_path(space: SearchSpace, seed: int, step: int, *, fair: bool) -> Choice
 
 def choices_of(genotype: Genotype) -> Choices:
     """Return a genotype's choices as indices."""
-    space = genotype.space
-    return [
-        np.array([names.index(name) for name in chosen], int)
-        for names, chosen in ((space.modules, genotype.modules), (space.operations, genotype.edges))
-    ]
+    places = (genotype.space.modules, genotype.modules), (genotype.space.operations, genotype.edges)
+    return [np.array([names.index(name) for name in chosen], int) for names, chosen in places]
 
 
 @torch.no_grad()
@@ -94,11 +88,10 @@ def evolve(
         score: what is to be small, such as a validation loss. Each architecture is scored once.
         draw: makes an architecture of logits, (modules, candidates) and (edges, operations): `Genotype.from_logits`, or
             `best_within` a budget. Every architecture is made by it, so that all of them keep to the budget.
-        space: the space.
+        space, seed: where architectures are drawn from, and the seed of everything that is drawn.
         evaluations: how many architectures are scored, fewer where the space holds no more.
         population: how many of the latest are parents. The first so many are random.
         mutation: share of the places that a child draws anew.
-        seed: of everything that is drawn.
 
     Source: Real et al., AAAI 2019 (ageing evolution).
     """

@@ -89,7 +89,7 @@ def retrain(
 ) -> RetrainResult:
     """Train a genotype's network; the same call on the same run directory continues one that was cut.
 
-    Writes weights.safetensors, genotype.json, metrics.json, manifest.json and log.jsonl in `runs_dir/name`.
+    Writes weights.safetensors, genotype.json, metrics.json, manifest.json and log.jsonl.
 
     Args:
         genotype: the architecture.
@@ -97,10 +97,7 @@ def retrain(
         settings: RetrainSettings, or the name of a preset.
         start: a trained network of this genotype, whose weights are then tuned: on other data, with another loss. On
             the validation pictures the result is never worse than its start. None trains from scratch.
-        runs_dir: folder of all runs.
-        name: name of this run.
-        progress: show a progress bar.
-        log_to: who is told each record of the run, beside its log.jsonl: see `search`.
+        runs_dir, name, progress, log_to: see `search`.
 
     Raises:
         DivergedError: where a loss becomes NaN or infinite.
@@ -131,9 +128,7 @@ class _Retraining(Training):
     ) -> None:
         super().__init__(DerainNet(genotype, seed=settings.seed), split, settings, path, progress)
         if not split.val:
-            raise ValueError(
-                "the split has no validation scenes, and the best checkpoint is chosen on them: move some there"
-            )
+            raise ValueError("the split has no validation scenes to choose the best checkpoint on: move some there")
         require_scorable(split.val[: settings.val_scenes])
         if start is not None:
             if start.genotype != genotype:
@@ -150,62 +145,40 @@ class _Retraining(Training):
     def run(self) -> RetrainResult:
         settings, split = self.settings, self.split
         record = {"genotype": self.genotype.id, "start": None if self.start is None else fingerprint(self.start)}
-        with self.open(
-            record,
-            (*split.train, *split.val),
-            state={"net": self.net, "judged": self.judged, "best": self.best, "optimizer": self.optimizer},
-            saved=Memory(),
-            identity=self.genotype.id,
-        ) as loop:
+        state = {"net": self.net, "judged": self.judged, "best": self.best, "optimizer": self.optimizer}
+        scenes = (*split.train, *split.val)
+        with self.open(record, scenes, state=state, saved=Memory(), identity=self.genotype.id) as loop:
             loop.run.write_text("genotype.json", self.genotype.to_json())
             if self.start is not None and loop.start == 0:
                 loop.saved.best_psnr = self._score()
             batches = training_batches(
                 split.train, settings, seed=settings.seed, start=loop.first, processes=self.processes
             )
-            for step in loop:
-                epoch = step // settings.steps
-                batch = next(batches).to(self.compute.device)
-                if step >= loop.start:
-                    loop.log(step, self._step(step, epoch, batch))
-                if (step + 1) % settings.steps == 0:
-                    self._end_epoch(step, epoch, batch, loop)
-                elif loop.due():
-                    self.save(step, epoch, batch, loop)
+            self.train(loop, batches)
             return self._finish(loop.run, loop.saved)
 
     def _step(self, step: int, epoch: int, batch: SceneBatch) -> dict[str, Tensor]:
         """Take one step; return its terms for the log."""
+        self._prepare(step)
         settings = self.settings
-        self.net.train()
         set_rate(self.optimizer, cosine(step, self.total, settings.rate, settings.rate_end, settings.warmup))
-        terms = weight_step(
-            self.optimizer,
-            lambda part: self.image_loss(part, epoch, scaled=True, fast=True),
-            batch,
-            parts=settings.accumulate,
-            clip=settings.clip,
-            scaler=self.compute.scaler,
-            processes=self.processes,
-        )
+        loss_of = partial(self.image_loss, epoch=epoch, scaled=True, fast=True)
+        terms = weight_step(self.optimizer, loss_of, batch, **self.step_options)
         if self.average is not None:
             self.average.follow(self.net, step)
         return terms
 
-    def _end_epoch(self, step: int, epoch: int, batch: SceneBatch, loop: Loop) -> None:
-        """Score the network, keep it where it is the best so far, and save the run, each as often as it is due."""
-        settings, saved, last = self.settings, loop.saved, step + 1 == self.total
-        if loop.due(ending=True):
-            self.save(step, epoch, batch, loop, ended=False)
-        if (epoch + 1) % settings.validate_every == 0 or last:
+    def _end_epoch(self, step: int, epoch: int, loop: Loop) -> bool:
+        """Score the network, as often as it is due, and keep it where it is the best so far; never stop early."""
+        saved = loop.saved
+        if (epoch + 1) % self.settings.validate_every == 0 or step + 1 == self.total:
             score = self._score()
             if score > saved.best_psnr:
                 saved.best_psnr, saved.best_epoch = score, epoch
                 self.best.load_state_dict(self.judged.state_dict())
             facts = {"epoch": epoch, "val_psnr_rgb": score, "best_psnr": saved.best_psnr}
             loop.report(step, facts, ["val_psnr_rgb", "best_psnr"], self._followed)
-        if (epoch + 1) % settings.checkpoint_every == 0 or last or loop.due():
-            self.save(step, epoch, batch, loop)
+        return False
 
     def _followed(self) -> dict[str, Any]:
         """Return what only those who follow the training are told: the architecture and a validation picture, drawn."""
@@ -223,16 +196,14 @@ class _Retraining(Training):
         genotype, best = self.genotype, self.best.cpu().eval()
         if self.processes.first:
             save_network(run.path, best)
-        run.write_json(
-            "metrics.json",
-            {
-                "genotype": genotype.id,
-                "best_val_psnr_rgb": saved.best_psnr,
-                "best_epoch": saved.best_epoch,
-                "parameters": genotype.cost(),
-                "flops_256": genotype.cost("flops"),
-            },
-        )
+        metrics = {
+            "genotype": genotype.id,
+            "best_val_psnr_rgb": saved.best_psnr,
+            "best_epoch": saved.best_epoch,
+            "parameters": genotype.cost(),
+            "flops_256": genotype.cost("flops"),
+        }
+        run.write_json("metrics.json", metrics)
         seconds = run.finish()
         log = self.processes.ask_first(run.read_log)
         return RetrainResult(best, genotype, self.path, saved.best_psnr, saved.best_epoch, log, seconds)

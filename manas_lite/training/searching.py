@@ -7,6 +7,7 @@ weight part. The first epochs move the weights alone. The test scenes are sealed
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -119,14 +120,13 @@ def search(
 ) -> SearchResult:
     """Search an architecture; the same call on the same run directory continues a search that was cut.
 
-    Writes genotype.json, supernet.safetensors, metrics.json, manifest.json and log.jsonl in `runs_dir/name`.
+    Writes genotype.json, supernet.safetensors, metrics.json, manifest.json and log.jsonl.
 
     Args:
         space: a SearchSpace, or the name of a preset.
         data: see `data.open_split`. Only its training scenes are read.
         settings: SearchSettings, or the name of a preset. None takes the preset named like the space, else `teach`.
-        runs_dir: folder of all runs.
-        name: name of this run.
+        runs_dir, name: the run directory is `runs_dir/name`.
         progress: show a progress bar.
         log_to: who is told each record of the log while the run goes on: "tensorboard", whose files go into the run
             directory, or a function of a dict, whose errors are warnings. Epochs have figures, too.
@@ -182,68 +182,44 @@ class _Search(Training):
         self.by_paths = settings.strategy != "gradient"
 
     def run(self) -> SearchResult:
-        settings, weight_optimizer, arch_optimizer = self.settings, self.weight_optimizer, self.arch_optimizer
-        with self.open(
-            {"space": to_dict(self.space)},
-            self.split.train,
-            state={"supernet": self.net, "weight_optimizer": weight_optimizer, "arch_optimizer": arch_optimizer},
-            saved=Memory(stopped=None, healthy=self._logits()),
-            identity=self.space.id,
-        ) as loop:
+        settings, record = self.settings, {"space": to_dict(self.space)}
+        optimizers = {"weight_optimizer": self.weight_optimizer, "arch_optimizer": self.arch_optimizer}
+        state, saved = {"supernet": self.net, **optimizers}, Memory(stopped=None, healthy=self._logits())
+        with self.open(record, self.split.train, state=state, saved=saved, identity=self.space.id) as loop:
             parts = {"weight_scenes": self.weight_scenes, "arch_scenes": self.arch_scenes}
             loop.run.note(**{part: [scene.name for scene in scenes] for part, scenes in parts.items()})
             self._take_over(loop.saved, loop.path)
             done = loop.start
             if loop.saved.stopped is None:
-                weight_batches = self._batches("weights", loop.first)
-                arch_batches = self._batches("architecture", max(loop.start, settings.warmup * settings.steps))
-                for step in loop:
-                    epoch = step // settings.steps
-                    train = next(weight_batches).to(self.compute.device)
-                    if step >= loop.start:
-                        loop.log(step, self._step(step, epoch, train, arch_batches))
-                    else:
-                        self._prepare(step)
-                    done = step + 1
-                    if done % settings.steps == 0:
-                        self._end_epoch(step, epoch, train, loop)
-                    elif loop.due():
-                        self.save(step, epoch, train, loop)
-                    if loop.saved.stopped:
-                        loop.progress.say(f"stops early: {loop.saved.stopped}")
-                        break
+                weight_batches = self._weight_batches(loop.first)
+                arch_batches = self._arch_batches(max(loop.start, settings.warmup * settings.steps))
+                done = self.train(loop, weight_batches, arch_batches)
             return self._finish(loop.run, done, loop.saved)
 
-    def _batches(self, part: str, start: int) -> Iterator[SceneBatch]:
-        scenes, stream = {"weights": (self.weight_scenes, 0), "architecture": (self.arch_scenes, 1)}[part]
-        settings, seed = self.settings, 2 * self.settings.seed + stream
-        if part == "architecture" and settings.arch_batch is not None:
-            settings = replace(settings, batch=settings.arch_batch)
-        return training_batches(scenes, settings, seed=seed, start=start, processes=self.processes)
+    def _weight_batches(self, start: int) -> Iterator[SceneBatch]:
+        seed = 2 * self.settings.seed
+        return training_batches(self.weight_scenes, self.settings, seed=seed, start=start, processes=self.processes)
+
+    def _arch_batches(self, start: int) -> Iterator[SceneBatch]:
+        settings, seed = self.settings, 2 * self.settings.seed + 1
+        settings = replace(settings, batch=settings.arch_batch or settings.batch)
+        return training_batches(self.arch_scenes, settings, seed=seed, start=start, processes=self.processes)
 
     # --- one step ---
 
     def _step(self, step: int, epoch: int, train: SceneBatch, arch_batches: Iterator[SceneBatch]) -> dict[str, Tensor]:
         """Take an architecture step, if the warm-up is over, then a weight step; return their terms for the log."""
-        settings, arch_terms = self.settings, dict[str, Tensor]()
         self._prepare(step)
-        if epoch >= settings.warmup and not self.by_paths:
+        arch_terms: dict[str, Tensor] = {}
+        if epoch >= self.settings.warmup and not self.by_paths:
             arch_terms = self._architecture_step(epoch, train, next(arch_batches).to(self.compute.device))
-        terms = weight_step(
-            self.weight_optimizer,
-            lambda part: self.image_loss(part, epoch, scaled=True, fast=True),
-            train,
-            parts=settings.accumulate,
-            clip=settings.clip,
-            scaler=self.compute.scaler,
-            processes=self.processes,
-        )
-        return terms | arch_terms
+        loss_of = partial(self.image_loss, epoch=epoch, scaled=True, fast=True)
+        return weight_step(self.weight_optimizer, loss_of, train, **self.step_options) | arch_terms
 
     def _prepare(self, step: int) -> None:
         """Set a step's learning rate, and its path or its relaxation."""
+        super()._prepare(step)
         settings = self.settings
-        self.net.train()
         set_rate(self.weight_optimizer, cosine(step, self.total, settings.weight_rate, settings.weight_rate_end))
         if self.by_paths:
             walk(self.net, draw_path(self.space, settings.seed, step, fair=settings.strategy == "fair-paths"))
@@ -258,44 +234,33 @@ class _Search(Training):
         self.net.relaxation = replace(self.net.relaxation, temperature=temperature)
         self.net.resample(torch.Generator().manual_seed(seed_of(settings.seed, step)))
 
-    def _architecture_loss(
-        self, batch: SceneBatch, epoch: int, *, fast: bool = False
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _architecture_loss(self, batch: SceneBatch, epoch: int, fast: bool = False) -> Tensor:
         """Return the image terms plus the terms of the architecture itself (method section 4)."""
         image, _ = self.image_loss(batch, epoch, fast=fast)
-        own, terms = self.loss.architecture(*self.net.logits(), *self.net.weights(), self.step_costs)
-        return image + own, terms
+        own, _ = self.loss.architecture(*self.net.logits(), *self.net.weights(), self.step_costs)
+        return image + own
 
     def _architecture_step(self, epoch: int, train: SceneBatch, val: SceneBatch) -> dict[str, Tensor]:
         """Take one step of alpha and beta along the hypergradient; return its terms for the log.
 
         The passes use batch statistics. BatchNorm's running ones, weights and optimiser state stay as they are.
         """
-        settings = self.settings
+        settings, train_loss, step = self.settings, None, None
+        if settings.order != "first":
+            train_loss = self._pure(lambda: self.image_loss(train, epoch, fast=True)[0])
+            step = virtual_step(self.weight_optimizer, settings.clip)
         terms: dict[str, Tensor] = {}
-        higher = settings.order != "first"
         gradients = [torch.zeros_like(parameter) for parameter in self.arch]
         for share, part in parts_of(val, settings.accumulate):
-            own: dict[str, Tensor] = {}
-
-            def val_objective(part: SceneBatch = part, own: dict[str, Tensor] = own) -> Tensor:
-                total, found = self._architecture_loss(part, epoch, fast=True)
-                own.update(found)
-                return total
-
+            val_loss = self._pure(partial(self._architecture_loss, part, epoch, fast=True))
             found = hypergradient(
-                settings.order,
-                self._pure(lambda: self.image_loss(train, epoch, fast=True)[0]) if higher else None,
-                self._pure(val_objective),
-                self.weights,
-                self.arch,
-                step=virtual_step(self.weight_optimizer, settings.clip) if higher else None,
-                radius=settings.radius,
+                settings.order, train_loss, val_loss, self.weights, self.arch, step=step, radius=settings.radius
             )
             for total, gradient in zip(gradients, found.gradients, strict=True):
                 total += share * gradient
-            add_terms(terms, share, {"arch": found.val_loss, **own})
+            add_terms(terms, share, {"arch": found.val_loss})
         own_terms = self.loss.architecture_terms(*self.net.logits(), *self.net.weights(), self.step_costs)
+        terms |= {name: value.detach() for name, (_, value) in own_terms.items()}
         gradients, sizes = self.balance(gradients, own_terms)
         for parameter, value in zip(self.arch, gradients, strict=True):
             parameter.grad = value
@@ -311,11 +276,9 @@ class _Search(Training):
 
     # --- the end of an epoch ---
 
-    def _end_epoch(self, step: int, epoch: int, train: SceneBatch, loop: Loop) -> None:
-        """Report the epoch, look for a collapse, and save the run, each as often as it is due."""
+    def _end_epoch(self, step: int, epoch: int, loop: Loop) -> bool:
+        """Report the epoch and look for a collapse; return whether to stop."""
         settings, saved = self.settings, loop.saved
-        if loop.due(ending=True):
-            self.save(step, epoch, train, loop, ended=False)
         record: dict[str, Any] = {"epoch": epoch, **report(self.net, self.costs), "eigenvalue": None}
         for name, norms in zip(("alpha_gradient", "beta_gradient"), zip(*self.norms, strict=True), strict=False):
             record[name] = float(torch.stack(norms).mean())
@@ -332,8 +295,9 @@ class _Search(Training):
             saved.healthy = self._logits()
             if record["eigenvalue"] is not None:
                 saved.measured = [*saved.measured, saved.healthy][-SPAN:]
-        if saved.stopped or (epoch + 1) % settings.checkpoint_every == 0 or step + 1 == self.total or loop.due():
-            self.save(step, epoch, train, loop)
+        else:
+            loop.progress.say(f"stops early: {saved.stopped}")
+        return saved.stopped is not None
 
     def save(self, step: int, epoch: int, batch: SceneBatch, loop: Loop, *, ended: bool = True) -> None:
         loop.saved.balance = self.balance.dump()
@@ -388,7 +352,7 @@ class _Search(Training):
         pair, patch = min(2, len(self.arch_scenes)), self.settings.patch
         loader = scene_loader(self.arch_scenes, batch=pair, patch=patch, seed=self.settings.seed, steps=1, rains=1)
         batch = next(iter(loader)).to(self.compute.device)
-        pure = self._pure(lambda: self._architecture_loss(batch, epoch)[0])
+        pure = self._pure(lambda: self._architecture_loss(batch, epoch))
         weights = [w.detach() for w in self.weights]
         return dominant_eigenvalue(lambda arch: pure(weights, arch), self.arch, iterations=10, tolerance=1e-2).value
 
@@ -404,17 +368,15 @@ class _Search(Training):
             save_tensors(run.path / "supernet.safetensors", weights, kind="supernet", genotype=genotype)
         record = next((r for r in log if r.get("kind") == "epoch" and r["step"] == kept), {})
         facts = {**record, **report(self.net, self.costs)}
-        run.write_json(
-            "metrics.json",
-            {
-                "genotype": genotype.id,
-                "stopped": saved.stopped,
-                "parameters": genotype.cost(),
-                "flops_256": genotype.cost("flops"),
-                "decisions": [] if self.by_paths else decisions(self.net, genotype),
-                **{name: value for name, value in facts.items() if isinstance(value, int | float)},
-            },
-        )
+        metrics = {
+            "genotype": genotype.id,
+            "stopped": saved.stopped,
+            "parameters": genotype.cost(),
+            "flops_256": genotype.cost("flops"),
+            "decisions": [] if self.by_paths else decisions(self.net, genotype),
+            **{name: value for name, value in facts.items() if isinstance(value, int | float)},
+        }
+        run.write_json("metrics.json", metrics)
         if self.processes.first:
             (run.path / SCORES).unlink(missing_ok=True)
         seconds = run.finish()
@@ -447,7 +409,7 @@ class _Search(Training):
 
     def _scorer(self, run: RunDirectory, batches: int) -> Callable[[], float]:
         """Return a function that scores the network as it is then: by its image loss on held-out batches."""
-        loader = self._batches("architecture", 0)
+        loader = self._arch_batches(0)
         held_out = [next(loader).to(self.compute.device) for _ in range(batches)]
         self.net.train()  # BatchNorm by batch: its running statistics are of all paths together
         epoch = self.settings.epochs

@@ -15,6 +15,7 @@ import urllib.parse
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import gdown
 import pytest
@@ -22,6 +23,7 @@ import requests
 from loopback import Loopback, html, serve, status
 from samples import zipped
 
+from manas_lite.data import download
 from manas_lite.data.download import DownloadError, fetch, fetch_drive, fetch_url, verify
 from manas_lite.data.registry import Archive
 from manas_lite.data.unpack import unpack_archive
@@ -43,7 +45,8 @@ def item(*mirrors: str, **more) -> Archive:
 
 
 def get(archive: Archive, folder: Path, waits: Waits | None = None) -> Path:
-    return fetch(archive, folder, progress=False, wait=waits if waits is not None else Waits())
+    with patch.object(download, "sleep", Waits() if waits is None else waits):
+        return fetch(archive, folder, progress=False)
 
 
 def test_whole_file_arrives_and_is_recorded(server: Loopback, tmp_path: Path) -> None:
@@ -74,8 +77,8 @@ def test_interrupted_process_goes_on_later(server: Loopback, tmp_path: Path) -> 
         raise Stop
 
     url = server.on("/a", serve(BODY, cut=500_000), serve(BODY))
-    with pytest.raises(Stop):
-        fetch(item(url), tmp_path, progress=False, wait=stop)
+    with pytest.raises(Stop), patch.object(download, "sleep", stop):
+        fetch(item(url), tmp_path, progress=False)
     assert get(item(url), tmp_path).read_bytes() == BODY
     assert int(str(server.requests[1][1]).removeprefix("bytes=")[:-1]) > 500_000 - 2**16
 
@@ -328,14 +331,14 @@ def test_a_damaged_archive_is_set_aside_and_the_next_source_asked(server: Loopba
     damaged[BODY.index(b"3.bin") + 1000] ^= 1
     (tmp_path / "set.zip").write_bytes(damaged)
     archive = item(server.on("/bad", serve(bytes(damaged))), server.on("/good", serve(BODY)))
-    path = fetch(archive, tmp_path, progress=False, wait=Waits(), use=unpacking(tmp_path / "out"))
+    path = fetch(archive, tmp_path, progress=False, use=unpacking(tmp_path / "out"))
     assert path.read_bytes() == BODY
     assert (tmp_path / "set.zip.damaged").read_bytes() == damaged
     assert "set aside as" in capsys.readouterr().err
     assert [asked for asked, _ in server.requests] == ["/bad", "/good"]
     assert len(list((tmp_path / "out").iterdir())) == 25
     path.write_bytes(damaged)
-    fetch(archive, tmp_path, progress=False, wait=Waits(), use=unpacking(tmp_path / "out"))
+    fetch(archive, tmp_path, progress=False, use=unpacking(tmp_path / "out"))
     assert sorted(p.name for p in tmp_path.glob("*.damaged*")) == ["set.zip.damaged", "set.zip.damaged1"]
     with pytest.raises(DownloadError, match=r"broken or of an unknown kind.*download it again"):
         fetch(

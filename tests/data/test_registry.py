@@ -173,9 +173,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> DataSet:
         archives=("tiny.zip",),
     )
     item = Archive(name="tiny.zip", into="tiny", unpacked_limit=10**8)
-    for module in ("registry", "download"):
-        monkeypatch.setattr(f"manas_lite.data.{module}.data_set", lambda name: row)
-        monkeypatch.setattr(f"manas_lite.data.{module}.archive", lambda name: item)
+    monkeypatch.setattr(registry, "data_set", lambda name: row)
+    monkeypatch.setattr(registry, "archive", lambda name: item)
     return row
 
 

@@ -18,7 +18,7 @@ from loopback import Loopback, html, serve
 from PIL import Image
 from samples import background, rain_on, zipped
 
-from manas_lite.data import registry
+from manas_lite.data import download, registry
 from manas_lite.data.__main__ import main
 from manas_lite.data.download import DownloadError, fetch, get, record
 from manas_lite.data.registry import (
@@ -269,8 +269,9 @@ def test_a_drive_folder_is_one_command(tables: Tables, server: Loopback, monkeyp
     get("tiny", progress=False)
     assert whole(root)
     server.answers.clear()
+    monkeypatch.setattr(download, "sleep", lambda seconds: None)
     with pytest.raises(DownloadError, match=r"(?s)Drive folder .*404.*drive/folders/folder-top"):
-        get("tiny", root / "other", progress=False, wait=lambda seconds: None)
+        get("tiny", root / "other", progress=False)
 
 
 # -- a class cache ----------------------------------------------------------------------------------------------------
