@@ -24,7 +24,8 @@ def best_within(space: SearchSpace, alpha: Tensor, beta: Tensor, costs: Costs, l
 
         maximise  sum over places of log softmax(row)[choice]     subject to   (1 - SLACK) limit <= cost <= limit
 
-    Where no architecture of the space lies in that range, the most expensive one under the limit is returned.
+    Where no architecture of the space lies in that range, the most expensive one under the limit is returned. A budget
+    that no architecture can use up is no constraint: the most probable architecture is returned.
 
     Args:
         space, costs: the space, and what each of its choices costs, in any unit.
@@ -63,8 +64,11 @@ def best_within(space: SearchSpace, alpha: Tensor, beta: Tensor, costs: Costs, l
     under = np.isfinite(best) & (spent <= limit * (1 + 1e-12))
     inside = under & (spent >= (1 - SLACK) * limit)
     if under.any():
-        # The best inside the range; where the space has none there, the most expensive one under the limit.
-        at = int(np.argmax(np.where(inside, best, -np.inf) if inside.any() else np.where(under, spent, -np.inf)))
+        if inside.any():
+            wanted = np.where(inside, best, -np.inf)
+        else:
+            wanted = np.where(under, best if (1 - SLACK) * limit >= costs.largest else spent, -np.inf)
+        at = int(np.argmax(wanted))
         chosen: list[int] = []
         for row in reversed(range(len(scores))):
             chosen.insert(0, int(taken[row, at]))

@@ -664,10 +664,9 @@ print(f"packed: {costs.of(packed.modules, packed.edges) / size:.1f} of {budget:g
 draw.architecture(packed)
 
 # %% [markdown]
-# **What you should see.** A network that uses the budget nearly to its end. `best_within` has a rule of its own for
-# this: it takes the best network among those that use at least 97 % of the budget. If there is none, it takes the
-# most expensive network that fits, whatever its scores are. This happens at 200 million multiply-adds: the printed
-# cost is less than 97 % of the budget.
+# **What you should see.** A network that keeps the budget. `best_within` takes the best network among those that use
+# at least 97 % of it. At 200 million multiply-adds, no network of this space is that expensive. Then the budget is no
+# constraint, and the network of the best score is taken.
 #
 # Is the network good? Nobody has trained it. The predictor was fitted to networks with *equal* gates on all edges.
 # Where the gates differ, it has to guess about something that it has never seen. That the network keeps the budget is
