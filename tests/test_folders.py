@@ -1,6 +1,7 @@
 """Strength, scale, time estimates, and folders with contact sheets."""
 
 import io
+import math
 import os
 
 import numpy as np
@@ -88,6 +89,10 @@ def test_estimate_goes_with_pixels_and_scale(tmp_path, net):
     assert warn_if_long(pictures, net, scale=0.5, say=said.append, rate=rate) == pytest.approx(7.5)
     assert len(said) == 1  # shorter than anybody minds
     assert warn_if_long(pictures, net, scale=0.1, say=said.append, rate=rate) is None
+    said.clear()
+    for scale in (math.nan, math.inf, -1.0, 0.0):  # `derain` refuses it: no word on how long it takes
+        assert warn_if_long(pictures, net, scale=scale, say=said.append, rate=rate) is None
+    assert not said
     assert len(asked) == 2  # what is quick anywhere is not measured
     assert seconds_per_pixel(net, side=32) > 0
     assert net.seen[-1] == (32, 32)

@@ -210,7 +210,7 @@ def warn_if_long(
     for picture in pictures:
         with suppress(ValueError, OSError):
             pixels += math.prod(image_size(picture))
-    if pixels * scale**2 <= QUICK:
+    if not 0 < scale <= 1 or pixels * scale**2 <= QUICK:  # such a scale is refused by `derain` in a moment
         return None
     seconds = rate(net, compute) * pixels * scale**2
     if seconds > LONG:
