@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -338,3 +339,14 @@ def test_only_regular_files_are_opened(tmp_path: Path, make, ending: str, monkey
     for read in (read_image, image_size, conversions, open_photograph):
         with pytest.raises(ImageError, match=f"a{ending}: is a pipe or a device"):
             read(path)
+
+
+def test_a_picture_beyond_pillows_limit_is_told_so_and_a_large_one_is_read_without_a_warning(tmp_path, monkeypatch):
+    Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30 * 40 // 2 - 1)
+    with pytest.raises(ImageError, match=r"a\.png: is larger than Pillow opens \(.*1200 pixels.*make it smaller"):
+        read_image(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30 * 40 - 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_image(tmp_path / "a.png").shape == (30, 40, 3)

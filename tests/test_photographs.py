@@ -384,7 +384,7 @@ def test_a_heic_is_known_by_its_bytes(tmp_path, monkeypatch, name):
     with monkeypatch.context() as patched:
         patched.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 48 // 2 - 1)
         for read in (open_photograph, read_image, image_size):
-            with pytest.raises(ImageError, match="64 x 48 pixels may be a bomb"):
+            with pytest.raises(ImageError, match=r"is larger than Pillow opens \(.*pixels.*make it smaller"):
                 read(path)
     path.write_bytes(content.getvalue()[:200])
     with pytest.raises(ImageError, match=path.name):

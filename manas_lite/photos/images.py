@@ -16,6 +16,7 @@ large that Pillow suspects a bomb. A file's content says what format it is, and 
 import io
 import math
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -245,12 +246,18 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
             with open(path, "rb") as file:
                 head = file.read(12)
             foreign = head[4:8] == b"ftyp" and head[8:] in _HEIC_BRANDS
-            image = heif(path).HeifImageFile(path) if foreign else Image.open(path, formats=FORMATS)
-            if Image.MAX_IMAGE_PIXELS and math.prod(image.size) > 2 * Image.MAX_IMAGE_PIXELS:  # Pillow's own limit
-                raise Image.DecompressionBombError(f"{image.size[0]} x {image.size[1]} pixels may be a bomb")
+            with warnings.catch_warnings():  # of a picture that is large, but below Pillow's limit
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                image = heif(path).HeifImageFile(path) if foreign else Image.open(path, formats=FORMATS)
+            if Image.MAX_IMAGE_PIXELS and math.prod(image.size) > 2 * Image.MAX_IMAGE_PIXELS:  # HEIC too
+                raise Image.DecompressionBombError(f"{image.size[0]} x {image.size[1]} pixels")
             frames = getattr(image, "n_frames", 1)
         except (ImageError, MemoryError):
             raise
+        except Image.DecompressionBombError as error:
+            raise ImageError(
+                f"{path}: is larger than Pillow opens ({_reason(error)}); make it smaller, or cut it"
+            ) from error
         except Exception as error:
             detail = "" if isinstance(error, UnidentifiedImageError) else f" ({_reason(error)})"
             raise ImageError(f"{path}: is no image that this kit reads ({', '.join(FORMATS)}, HEIC){detail}") from error
