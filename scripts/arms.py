@@ -1,29 +1,25 @@
-"""Does the search help? Arms under one protocol: python scripts/arms.py --data FOLDER [--seeds 3]
+"""Does the search help, at equal FLOPs? python scripts/arms.py --data FOLDER [--seeds 10]
 
 FOLDER holds Rain100L, whose training pairs are divided into those that train, choose (20) and report (30): no test
-picture of the set is opened. Every network is trained alike: same pictures, crops, order, initial seed, steps.
+picture of the set is opened. Every network is trained alike: same pictures, crops, order, initial seed, steps. All have
+the same FLOPs within a few percent and the same 3x3 head, so that what is compared is the kind of network.
 
-    searched                   the lite space's search, seed by seed, with the preset's price on parameters
-    free search                the same without that price
-    random                     one architecture drawn uniformly
-    random, best of k          draws till their trainings cost what search and training of the searched one do, the last
-                               brought to its end; the best on the choosing pictures
-    random, same size          drawn until its parameters are within 3 % of the searched one's
-    random, free search's size drawn until they are within 3 % of those of the free search
-    all_parallel, all_fusion, no_attention   hand-made
-    plain                      residual blocks at half resolution, no branch, no gate, as many as come nearest to the
-                               searched one's FLOPs
+    searched         gradient search within the budget, a search per seed
+    sampled paths    a supernet trained by sampled paths, and evolution within the budget
+    random           one architecture of the budget, drawn at random
+    random search    more such draws, till their trainings cost what search and training of the searched one do, the
+                     last brought to its end; the best on the choosing pictures
+    hand_made        HRNet's pattern with squeeze-and-excitation, as many modules as come nearest to the budget
+    plain            residual blocks at half resolution, no branch, no gate, as many as come nearest to the budget
 
-A row a trained network in results/arms/runs.csv, a row a picture in images.csv; the same command continues where it was
-cut, refuses rows of another protocol (protocol.json), and writes summary.json when all is done. An arm whose mean gain
-stays below 3 dB is then trained once more with LONGER times the steps (longer.csv): whether it needs more training or
-cannot do better is seen there.
+A row per trained network in results/arms/runs.csv, a row per picture in images.csv; the same command continues
+where it was cut, refuses rows of another protocol (protocol.json), and writes summary.json of all seeds that are done.
 """
 
 import argparse
 import itertools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +28,6 @@ from typing import Any
 
 import torch
 from experiments import ONE_THREAD, append, check_protocol, rows, timed_search, train
-from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -41,7 +36,8 @@ from manas_lite import DerainNet, Genotype, RetrainSettings, SearchResult, Searc
 from manas_lite.compute.runtime import Compute
 from manas_lite.data import Scene, SceneBatch, Split, open_split, scene_loader, split_scenes
 from manas_lite.metrics import psnr
-from manas_lite.networks.costs import count_flops, count_parameters
+from manas_lite.networks.budget import random_within
+from manas_lite.networks.costs import count_flops, count_parameters, measure_costs
 from manas_lite.runs.progress import Progress
 from manas_lite.runs.record import write_json
 from manas_lite.runs.settings import to_dict
@@ -49,21 +45,37 @@ from manas_lite.training.evaluation import validation_psnr
 from manas_lite.training.loop import training_batches
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "arms"
-SPACE = SearchSpace.preset("lite", modules_per_cell=10, head=1)  # the first version of `lite`
-SEARCH = SearchSettings.preset("lite", epochs=15, steps=30, warmup=3, eigenvalue_every=0, compute=ONE_THREAD)
-FREE = replace(SEARCH, loss=replace(SEARCH.loss, complexity_weight=0.0))
-SEARCHES = {"searched": SEARCH, "free search": FREE}
-LEAST_GAIN, LONGER = 3.0, 4
-RECIPE = RetrainSettings.preset("lite", epochs=1, steps=1500, warmup=50, ema=0.995, compute=ONE_THREAD)
-HAND_MADE = ("all_parallel", "all_fusion", "no_attention")
-BEST = "random, best of k"
-SAME_SIZE = {"random, same size": "searched", "random, free search's size": "free search"}
-ARMS = (*SEARCHES, "random", BEST, *SAME_SIZE, *HAND_MADE, "plain")
+SPACE = SearchSpace.preset("lite", modules_per_cell=10)
+BUDGET = 4.5e9  # FLOPs on 256 x 256 pixels: in the middle of what the space offers
+SEARCH = SearchSettings.preset(
+    "lite",
+    epochs=12,
+    steps=30,
+    batch=2,
+    warmup=3,
+    eigenvalue_every=0,
+    mask_barred=True,
+    head_gain=0.1,
+    budget=BUDGET,
+    compute=ONE_THREAD,
+)
+SEARCH = replace(SEARCH, loss=replace(SEARCH.loss, complexity_weight=0.0))  # the budget stands in for the price
+SEARCHES = {
+    "searched": SEARCH,
+    "sampled paths": replace(SEARCH, strategy="fair-paths", steps=80, evaluations=60, score_batches=2),
+}
+LEAST_GAIN = 3.0
+RECIPE = RetrainSettings.preset(
+    "lite", epochs=1, steps=1000, warmup=50, ema=0.99, compute=replace(ONE_THREAD, precision="bf16")
+)
+BEST = "random search"
+ARMS = (*SEARCHES, "random", BEST, "hand_made", "plain")
 PROTOCOL = {
     "data": "Rain100L, training pairs in three parts",
     "space": to_dict(SPACE),
     "searches": {arm: to_dict(settings) for arm, settings in SEARCHES.items()},
     "recipe": to_dict(RECIPE),
+    "precision": RECIPE.compute.precision,
 }
 
 
@@ -102,56 +114,38 @@ class Plain(nn.Module):
 
 
 class Study:
-    """One seed of every arm: its searches, its batches, its networks. A study of other arms derives from this one."""
-
-    folder, arms, best = RESULTS, ARMS, BEST
-    space, settings, recipe = SPACE, SEARCHES, RECIPE
+    """One seed of every arm: its searches, its batches, its networks."""
 
     def __init__(self, split: Split, seed: int, runs: Path) -> None:
         self.split, self.seed, self.runs = split, seed, runs
-        self.compute = Compute(self.recipe.compute)
+        self.compute = Compute(RECIPE.compute)
 
-    @cached_property
-    def searches(self) -> dict[str, tuple[SearchResult, float]]:
-        """What this seed's searches found, and their CPU seconds."""
-        return {
-            arm: timed_search(
-                self.space,
-                self.split,
-                replace(settings, seed=self.seed),
-                runs=self.runs,
-                name=f"{self.folder.name}_{arm.replace(' ', '_')}_{self.seed}",
-            )
-            for arm, settings in self.settings.items()
-        }
+    def search(self, arm: str) -> tuple[SearchResult, float]:
+        """What this seed's search found, and its CPU seconds."""
+        settings, name = replace(SEARCHES[arm], seed=self.seed), f"arms_{arm.replace(' ', '_')}_{self.seed}"
+        return timed_search(SPACE, self.split, settings, runs=self.runs, name=name)
 
     @cached_property
     def batches(self) -> list[SceneBatch]:
-        return list(training_batches(self.split.train, self.recipe, seed=self.seed, start=0))
-
-    def candidates(self) -> Iterator[Genotype]:
-        return (Genotype.random(SPACE, 1000 * self.seed + k) for k in itertools.count())
+        return list(training_batches(self.split.train, RECIPE, seed=self.seed, start=0))
 
     def networks(self, arm: str) -> Iterator[nn.Module]:
-        """What an arm trains, in turn: one network, or the k candidates of random search."""
+        """What an arm trains, in turn: one network, or the candidates of random search."""
         if arm in SEARCHES:
-            yield DerainNet(self.searches[arm][0].genotype, seed=self.seed)
-        elif arm in SAME_SIZE:
-            genotype = self.searches[SAME_SIZE[arm]][0].genotype
-            near = (c for c in self.candidates() if abs(c.cost() / genotype.cost() - 1) <= 0.03 and c != genotype)
-            yield DerainNet(next(near), seed=self.seed)
-        elif arm.startswith("random"):
-            for candidate in self.candidates():
-                yield DerainNet(candidate, seed=self.seed)
+            yield DerainNet(self.search(arm)[0].genotype, seed=self.seed)
+        elif arm == "random":
+            costs = measure_costs(SPACE, "flops")
+            for candidate in itertools.count():
+                yield DerainNet(random_within(SPACE, costs, BUDGET, 1000 * self.seed + candidate), seed=self.seed)
         elif arm == "plain":
-            yield Plain.of_cost(self.searches["searched"][0].genotype.cost("flops"), seed=self.seed)
+            yield Plain.of_cost(BUDGET, seed=self.seed)
         else:
-            yield DerainNet(getattr(Genotype, arm)(SPACE), seed=self.seed)
+            yield DerainNet(hand_made(BUDGET), seed=self.seed)
 
     def train(self, arm: str, net: nn.Module, candidate: int) -> dict[str, Any]:
         """Train and score one network: a row of runs.csv, with `images` for images.csv."""
         start = time.process_time()
-        trained = train(net, self.batches, self.recipe, self.compute)
+        trained = train(net, self.batches, RECIPE, self.compute)
         seconds = time.process_time() - start
         measures = {"val": ("psnr",), "test": ("psnr", "ssim")}
         scores = {
@@ -172,31 +166,37 @@ class Study:
             "parameters": count_parameters(net),
             "flops_256": count_flops(trained, torch.zeros(1, 3, 256, 256)),
             "seconds": seconds,
-            **self.further(arm, net, trained, means["val"]),
+            "val_psnr_rgb": means["val"]["psnr_rgb"],
+            # Of the gains: a mean of PSNR over crops is above that over whole pictures for any input (Jensen).
+            "crop_gain_less_whole": self.on_crops(trained)
+            - self.rainy_crops
+            - means["val"]["psnr_rgb"]
+            + means["val"]["rainy_psnr_rgb"],
+            **self.searching(arm),
         }
         rounded = {key: round(value, 5) if isinstance(value, float) else value for key, value in row.items()}
         return rounded | {"images": {r["scene"]: r["psnr_y"] for r in scores["test"].rows}}
 
-    def further(self, arm: str, net: nn.Module, trained: nn.Module, val: dict[str, float]) -> dict[str, Any]:
-        """The columns of this study alone."""
-        return {
-            **{f"inherited, {searched}": self.inherited(net, searched) for searched in self.settings},
-            "val_psnr_rgb": val["psnr_rgb"],
-            "crop_val_psnr_rgb": self.on_crops(trained),
-        }
+    def searching(self, arm: str) -> dict[str, Any]:
+        """The CPU seconds of an arm's search, and the validation PSNR (RGB) of its supernet and of the network derived
+        with its weights; nothing for an arm without a search."""
+        names = ("search_seconds", "supernet_val_psnr_rgb", "inherited_val_psnr_rgb")
+        if arm not in SEARCHES:
+            return dict.fromkeys(names, "")
+        found, seconds = self.search(arm)
+        nets = (found.supernet.eval(), DerainNet(found.genotype).inherit(found.supernet))
+        return dict(
+            zip(names, (seconds, *(validation_psnr(n, self.split.val, self.compute) for n in nets)), strict=True)
+        )
 
-    def inherited(self, net: nn.Module, arm: str) -> float | str:
-        """Validation PSNR (RGB) with the weights of that search's supernet, untrained: what the search could know of
-        it."""
-        if not isinstance(net, DerainNet) or net.space != SPACE:
-            return ""
-        supernet = self.searches[arm][0].supernet
-        return validation_psnr(DerainNet(net.genotype).inherit(supernet), self.split.val, self.compute)
+    @cached_property
+    def rainy_crops(self) -> float:
+        return self.on_crops(nn.Identity())
 
     @torch.inference_mode()
     def on_crops(self, net: nn.Module) -> float:
         """PSNR (RGB) on random crops of the validation pictures, of the training's size."""
-        loader = scene_loader(self.split.val, batch=20, patch=self.recipe.patch, seed=0, steps=8, augment=False)
+        loader = scene_loader(self.split.val, batch=20, patch=RECIPE.patch, seed=0, steps=8, augment=False)
         parts = (batch.to("cpu") for batch in loader)
         return fmean(float(psnr(net(p.rainy.flatten(0, 1)).clamp(0, 1), p.clean, "rgb").mean()) for p in parts)
 
@@ -208,45 +208,55 @@ def three_parts(folder: Path) -> Split:
     return split_scenes(scenes, seed=0, val=0.1, test=0.15)
 
 
+def hand_made(flops: float) -> Genotype:
+    """HRNet's pattern with as many modules per cell as come nearest to `flops` on 256 x 256 pixels."""
+    depths = range(2, 2 * SPACE.modules_per_cell)
+    candidates = (Genotype.hand_made(replace(SPACE, modules_per_cell=depth)) for depth in depths)
+    return min(candidates, key=lambda genotype: abs(genotype.cost("flops") - flops))
+
+
 def run_seed(study: Study, bar: Progress) -> None:
-    table, done = study.folder / "runs.csv", rows(study.folder / "runs.csv")
-    for arm in study.arms:
+    """Train what is not trained yet of every arm."""
+    table = RESULTS / "runs.csv"
+    for arm in ARMS:
+        done = rows(table)
         mine = [row for row in done if row["arm"] == arm and int(row["seed"]) == study.seed]
-        if arm == study.best:  # its candidates are trained as the arm `random`, its first one
+        enough = bool(mine) and (arm != "random" or paid(mine) >= budget(done, study.seed))
+        if arm == BEST or enough:  # the candidates of random search are trained as the arm `random`, its first one
             bar.step()
             continue
         for candidate, net in enumerate(study.networks(arm)):
-            if candidate and (arm != "random" or paid(done, arm, study.seed) >= budget(study, done)):
-                break
             if candidate < len(mine):
                 continue
             row = study.train(arm, net, candidate)
             for scene, value in row.pop("images").items():
                 image = {"arm": arm, "seed": study.seed, "candidate": candidate, "scene": scene}
-                append(study.folder / "images.csv", image | {"psnr_y": round(value, 5)})
+                append(RESULTS / "images.csv", image | {"psnr_y": round(value, 5)})
             append(table, row)
-            done = rows(table)
+            mine.append(row)
+            if arm != "random" or paid(mine) >= budget(done, study.seed):
+                break
         bar.step()
 
 
-def paid(runs: list[dict[str, str]], arm: str, seed: int) -> float:
-    """CPU seconds of the arm's trainings with this seed."""
-    return sum(float(row["seconds"]) for row in runs if row["arm"] == arm and int(row["seed"]) == seed)
+def paid(runs: list[dict[str, Any]]) -> float:
+    """CPU seconds of these trainings, and of the searches before them."""
+    return sum(float(row["seconds"]) + float(row["search_seconds"] or 0) for row in runs)
 
 
-def budget(study: Study, runs: list[dict[str, str]]) -> float:
+def budget(runs: list[dict[str, str]], seed: int) -> float:
     """CPU seconds of this seed's search and the training of what it found."""
-    return study.searches["searched"][1] + paid(runs, "searched", study.seed)
+    return paid([row for row in runs if row["arm"] == "searched" and int(row["seed"]) == seed])
 
 
-def results(seeds: int, study: type[Study] = Study) -> list[dict[str, Any]]:
+def results(seeds: int) -> list[dict[str, Any]]:
     """One result an arm and seed, as `manas_course.differences.compare` takes them; best-of-k chosen on validation."""
-    runs, images = rows(study.folder / "runs.csv"), rows(study.folder / "images.csv")
+    runs, images = rows(RESULTS / "runs.csv"), rows(RESULTS / "images.csv")
     found = []
-    for arm, seed in itertools.product(study.arms, range(seeds)):
-        name = "random" if arm == study.best else arm
+    for arm, seed in itertools.product(ARMS, range(seeds)):
+        name = "random" if arm == BEST else arm
         mine = [row for row in runs if row["arm"] == name and int(row["seed"]) == seed]
-        trained = mine if arm == study.best else mine[:1]
+        trained = mine if arm == BEST else mine[:1]
         chosen = max(trained, key=lambda row: float(row["val_psnr_y"]))
         keys = ("arm", "seed", "candidate")
         scored = {i["scene"]: float(i["psnr_y"]) for i in images if all(i[k] == chosen[k] for k in keys)}
@@ -255,112 +265,52 @@ def results(seeds: int, study: type[Study] = Study) -> list[dict[str, Any]]:
     return found
 
 
-def against_searched(seeds: int, study: type[Study] = Study) -> list[dict[str, Any]]:
+def against_searched(seeds: int) -> list[dict[str, Any]]:
     """Every arm against the searched one."""
-    return compare(results(seeds, study), "searched")
+    return compare(results(seeds), "searched")
 
 
-def question(seeds: int) -> dict[str, list[dict[str, Any]]]:
-    """The study's question, corrected for its own comparisons and not for every arm of the table."""
+def summarise(seeds: int) -> dict[str, Any]:
+    """Means per arm, of all seeds that are done."""
     found = results(seeds)
-    return {
-        searched: compare([r for r in found if r["arm"] in ("random", BEST, same_size, searched)], searched)
-        for same_size, searched in SAME_SIZE.items()
-    }
-
-
-def train_longer(study: Study, arms: Iterable[str]) -> None:
-    """The first network of each of these arms, with LONGER times the steps: a row each in longer.csv."""
-    recipe = replace(RECIPE, steps=LONGER * RECIPE.steps)
-    for arm in set(arms) - {row["arm"] for row in rows(RESULTS / "longer.csv")}:
-        batches = training_batches(study.split.train, recipe, seed=study.seed, start=0)
-        trained = train(next(study.networks(arm)), batches, recipe, study.compute)
-        means = evaluate(trained, study.split.test, compute=ONE_THREAD).means()
-        scores = {key: round(means[key], 5) for key in ("psnr_y", "rainy_psnr_y")}
-        append(RESULTS / "longer.csv", {"arm": arm, "seed": study.seed, "steps": recipe.steps, **scores})
-
-
-def summarise(studies: list[Study]) -> dict[str, Any]:
-    found, runs = results(len(studies)), rows(RESULTS / "runs.csv")
-    with studies[0].compute.session():
-        own_crops = fmean(study.on_crops(nn.Identity()) for study in studies)
-        own_whole = validation_psnr(nn.Identity(), studies[0].split.val, studies[0].compute)
-    arms: dict[str, dict[str, Any]] = {}
+    means: dict[str, dict[str, Any]] = {}
     for arm in ARMS:
         own = [r for r in found if r["arm"] == arm]
         mine, trained = [r["row"] for r in own], [row for r in own for row in r["trained"]]
-        searching = sum(study.searches[arm][1] for study in studies) if arm in SEARCHES else 0.0
         values = torch.tensor([float(row["psnr_y"]) for row in mine])
-        arms[arm] = {
+        columns = ("parameters", "flops_256", "seconds", "crop_gain_less_whole")
+        means[arm] = {
             "n": len(mine),
             "psnr_y": float(values.mean()),
             "deviation": float(values.std(correction=1)) if len(mine) > 1 else None,
             "gain": float(values.mean()) - fmean(float(row["rainy_psnr_y"]) for row in mine),
-            **{key: fmean(float(row[key]) for row in mine) for key in ("parameters", "flops_256", "seconds")},
+            **{key: fmean(float(row[key]) for row in mine) for key in columns},
             "trainings": len(trained) / len(own),
             # CPU seconds of all trainings and the search that the arm needed.
-            "seconds_in_all": (sum(float(row["seconds"]) for row in trained) + searching) / len(own),
-            # Of the gains: a mean of PSNR over crops is above that over whole pictures for any input (Jensen).
-            "crop_gain_less_whole": fmean(
-                float(row["crop_val_psnr_rgb"]) - own_crops - float(row["val_psnr_rgb"]) + own_whole for row in mine
-            ),
+            "seconds_in_all": paid(trained) / len(own),
+            "networks": len({row["genotype"] for row in mine}),
         }
-    searched = [r["row"] for r in found if r["arm"] == "searched"]
-    mine = [study.searches["searched"] for study in studies]
-    supernets = [
-        validation_psnr(own.supernet.eval(), s.split.val, s.compute) for s, (own, _) in zip(studies, mine, strict=True)
-    ]
-    spent = [(seconds, float(row["seconds"])) for (_, seconds), row in zip(mine, searched, strict=True)]
-    return {
-        "seeds": len(studies),
-        "arms": arms,
-        "relative_to_random": arms["searched"]["psnr_y"] / arms["random"]["psnr_y"] - 1,
-        "kendall_tau": {arm: rank_agreement(runs, arm) for arm in SEARCHES},
-        "searches": [
-            {"arm": arm, "seed": s.seed, "genotype": own.genotype.id, "cpu_seconds": seconds}
-            for s in studies
-            for arm, (own, seconds) in s.searches.items()
-        ],
-        "discretisation": {
-            "supernet": fmean(supernets),
-            "inherited": fmean(float(row["inherited, searched"]) for row in searched),
-            "retrained": fmean(float(row["val_psnr_rgb"]) for row in searched),
-        },
-        "share_of_search": fmean(search / (search + training) for search, training in spent),
-    }
-
-
-def rank_agreement(runs: list[dict[str, str]], arm: str) -> dict[str, Any]:
-    """Kendall's tau between scores with the weights of that search's supernet and after training, seed by seed:
-    supernets and trainings of different seeds are shifted against each other, which is no ranking of architectures."""
-    taus, networks = [], []
-    runs = [row for row in runs if row[f"inherited, {arm}"]]
-    for _, group in itertools.groupby(sorted(runs, key=lambda row: row["seed"]), key=lambda row: row["seed"]):
-        columns = (f"inherited, {arm}", "val_psnr_rgb")
-        pairs = [tuple(float(row[column]) for column in columns) for row in group]
-        networks.append(len(pairs))
-        taus.append(float(stats.kendalltau(*zip(*pairs, strict=True)).statistic))
-    return {"mean": fmean(taus), "seeds": taus, "networks": networks}
+        if arm in SEARCHES:
+            columns = ("search_seconds", "supernet_val_psnr_rgb", "inherited_val_psnr_rgb", "val_psnr_rgb")
+            means[arm] |= {key: fmean(float(row[key]) for row in mine) for key in columns}
+    return {"seeds": seeds, "arms": means}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds Rain100L")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     options = parser.parse_args()
     check_protocol(RESULTS / "protocol.json", PROTOCOL)
     split = three_parts(options.data)
     studies = [Study(split, seed, options.runs_dir) for seed in range(options.seeds)]
-    with Progress(options.seeds * len(ARMS), "arms") as bar:
-        for study in studies:
+    with Progress(options.seeds * len(ARMS), "networks") as bar:
+        for seed, study in enumerate(studies, 1):
             with study.compute.session():
                 run_seed(study, bar)
-    summary = summarise(studies)
-    low = [arm for arm, facts in summary["arms"].items() if facts["gain"] < LEAST_GAIN and arm != BEST]
-    with studies[0].compute.session():
-        train_longer(studies[0], low)
-    write_json(RESULTS / "summary.json", summary)
+            del study.batches
+            write_json(RESULTS / "summary.json", summarise(seed))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Draw figures/ from the committed result files, each as PNG and, but for photographs, PDF: make figures.
 
 The figures of a student's own runs are notebook 10's; these are the kit's evidence (docs/results.md). One whose files
-are not there is left out, and said so.
+are not there is left out, and said so. `python scripts/figures.py arms` draws that one alone.
 """
 
+import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def complexity() -> Figure:
 def arms() -> Figure:
     """Every arm's difference to the searched one."""
     found = against_searched(read_json(RESULTS / "arms" / "summary.json")["seeds"])
-    title = "arms under one protocol: Rain100L pictures held out, PSNR Y"
+    title = "arms at equal FLOPs: Rain100L pictures held out, PSNR Y"
     return pictures.forest(found, title=title, reference="the searched arm")
 
 
@@ -207,18 +208,25 @@ FIGURE: dict[str, Callable[[], Figure]] = {
 }
 
 
-def everything() -> Iterator[tuple[str, Figure]]:
-    """Each figure that has its files, by name."""
+def drawn(names: list[str]) -> Iterator[tuple[str, Figure]]:
+    """Each figure that has its files, by name: of these, or all."""
     for name, make in FIGURE.items():
         try:
-            yield name, make()
+            if name in names or not names:
+                yield name, make()
         except FileNotFoundError as error:
             print(f"{name}: left out: {error}")
-    yield from ablations()
+    if not names:
+        yield from ablations()
 
 
 def main() -> None:
-    for name, figure in everything():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all; one of {', '.join(FIGURE)}")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(FIGURE):
+        parser.error(f"no figure is called {', '.join(sorted(unknown))}: choose among {', '.join(FIGURE)}")
+    for name, figure in drawn(options.names):
         for path in draw.save(figure, FIGURES / f"{name}.png", also=() if name == "gallery" else ("pdf",)):
             print(path.relative_to(ROOT))
 

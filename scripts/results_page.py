@@ -18,7 +18,7 @@ from statistics import fmean
 from typing import Any
 
 from ablations import FILES
-from arms import LEAST_GAIN, against_searched, question
+from arms import BEST, BUDGET, LEAST_GAIN, against_searched
 from experiments import rows as rows_of
 
 from manas_course import ablation, differences, micro_bench
@@ -196,41 +196,75 @@ def published() -> Section:
 
 def arms() -> Section:
     command, source = "python scripts/arms.py --data FOLDER", "results/arms/summary.json"
-    if not (ROOT / source).exists():
-        return "Does the search help? Arms under one protocol", [f"Not run to its end yet: `{command}`."]
     found = read_json(ROOT / source)
     against = {row["arm"]: row for row in against_searched(found["seeds"])}
     rows = []
     for arm, facts in found["arms"].items():
         deviation = "–" if facts["deviation"] is None else f"{facts['deviation']:.2f}"
-        cells = [arm, str(facts["n"]), f"{facts['psnr_y']:.2f}", deviation, f"{facts['gain']:+.2f}"]
-        cells += [f"{facts['parameters'] / 1e6:.3f}", f"{facts['flops_256'] / 1e9:.2f}"]
+        cells = [arm, f"{facts['n']}", f"{facts['psnr_y']:.2f}", deviation, f"{facts['gain']:+.2f}"]
+        cells += [f"{facts['parameters'] / 1e6:.3f}", f"{facts['flops_256'] / 1e9:.2f}", f"{facts['trainings']:.1f}"]
         cells += [f"{facts['seconds_in_all']:.0f}", f"{facts['crop_gain_less_whole']:+.2f}"]
         rows.append(cells + difference(against.get(arm)))
-    header = ["arm", "seeds", "PSNR Y", "deviation", "gain", "M parameters", "GFLOPs", "CPU s in all"]
+    header = ["arm", "seeds", "PSNR Y", "deviation", "gain", "M parameters", "GFLOPs", "trainings", "CPU s in all"]
     header += ["crops less whole", "less searched", *DIFFERENCE]
-    gap = found["discretisation"]
-    taus = "; ".join(
-        f"{tau['mean']:+.2f} ({', '.join(f'{each:+.2f}' for each in tau['seeds'])} over "
-        f"{', '.join(map(str, tau['networks']))} networks of a seed) with those of the arm `{arm}`"
-        for arm, tau in found["kendall_tau"].items()
+    gaps = "; ".join(
+        f"`{arm}`: supernet {facts['supernet_val_psnr_rgb']:.2f} dB, the derived network with its weights "
+        f"{facts['inherited_val_psnr_rgb']:.2f} dB, trained from scratch {facts['val_psnr_rgb']:.2f} dB, "
+        f"{facts['networks']} different networks in {facts['n']} searches of {facts['search_seconds']:.0f} CPU s"
+        for arm, facts in found["arms"].items()
+        if "search_seconds" in facts
     )
+    spent = [facts["flops_256"] / 1e9 for facts in found["arms"].values()]
     text = (
-        "*CPU s in all*: a run's trainings, and its search or its candidates. *crops less whole*: gain on random crops "
-        "less gain on whole pictures (RGB), both of the choosing pictures. Kendall's tau between an architecture's "
-        f"score with a supernet's weights and after training: {taus}. (In a supernet a module counts with its weight, "
-        "alone it counts in full: what a search has turned down overshoots when it stands alone.) Validation PSNR "
-        f"(RGB) of the searched arm's supernet {gap['supernet']:.2f} dB, of the derived network with its weights "
-        f"{gap['inherited']:.2f} dB, trained from scratch {gap['retrained']:.2f} dB. The search took "
-        f"{found['share_of_search']:.0%} of the searched arm's budget. {DETECTABLE}"
+        f"All networks have about the same FLOPs ({min(spent):.2f} to {max(spent):.2f} G) and the same 3x3 head, and "
+        "are trained alike, seed by seed on the same crops in the same order. *random search*: as many random networks "
+        "as the computing of search and training pays for, the best on the choosing pictures. *CPU s in all*: a run's "
+        "trainings, and its search or its candidates. *crops less whole*: gain on random crops less gain on whole "
+        "pictures (RGB), both of the choosing pictures. "
+        f"Validation PSNR (RGB) of the searches, {gaps}. {DETECTABLE}"
     )
-    return "Does the search help? Arms under one protocol", [
+    few, more = (Chance.planned(n).detectable() for n in (3, 10))
+    plan = (
+        f"How many searches does an answer take? Where runs of one arm lie {SEARCH_DEVIATION:g} dB apart, 3 searches "
+        f"of each find a difference of {few:.1f} dB 4 times in 5, and 10 searches one of {more:.1f} dB."
+    )
+    return "Does the search help? Arms at equal FLOPs", [
         Table("arms", header, rows, source, command),
+        answer(),
         text,
-        verdict(question(found["seeds"])),
+        plan,
         undertrained(found["arms"]),
         "![differences to the searched arm](../figures/arms.png)",
     ]
+
+
+def answer() -> str:
+    """Whether the search helps, in three sentences that follow from the numbers: on the page and in the README."""
+    seeds = read_json(ROOT / "results" / "arms" / "summary.json")["seeds"]
+    rows = {row["arm"]: row for row in against_searched(seeds)}
+    chance, plain = ours(rows["random"]), ours(rows["plain"])
+    words = {
+        "better": "So the search finds better networks than chance does",
+        "equivalent": f"So chance does as well as the search, to {MARGIN:g} dB",
+        "worse": "So chance does better than the search",
+        "undecided": "So this study cannot tell the search from chance",
+    }
+    beside = {
+        "better": "and the search does better than a plain design",
+        "equivalent": "and a plain design does as well",
+        "worse": "and a plain design of the same cost does better",
+        "undecided": "nor can it tell the search from a plain design"
+        if chance == "undecided"
+        else "and a plain design is not told apart from it",
+    }
+    text = (
+        f"**Does the search find better networks than chance?** {seeds} searches on pictures of Rain100L were compared "
+        f"with other ways to spend {BUDGET / 1e9:g} GFLOPs, all trained alike. On held-out pictures the searched "
+        f"networks are {ahead(rows['random'])} a random one, {ahead(rows[BEST])} the best of as many random ones as "
+        f"the same computing pays for, and {ahead(rows['plain'])} a network of plain residual blocks. {words[chance]}, "
+        f"{beside[plain]}."
+    )
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def difference(row: dict[str, Any] | None) -> list[str]:
@@ -242,48 +276,10 @@ def difference(row: dict[str, Any] | None) -> list[str]:
     return [f"{row['mean']:+.2f}", interval, f"{row['p']:.3f}", band, row["verdict"]]
 
 
-def verdict(question: dict[str, list[dict[str, Any]]]) -> str:
-    """The honest answer: searched against random, in words that follow from the numbers."""
-    verdicts = {row["verdict"] for rows in question.values() for row in rows}
-    words = {
-        frozenset({"undecided"}): "This study cannot tell",
-        frozenset({"worse"}): "Yes, in this study",
-        frozenset({"equivalent"}): f"No, they differ by less than {MARGIN:g} dB in this study",
-        frozenset({"better"}): "No, random ones are better in this study",
-    }
-    answer = words.get(frozenset(verdicts), "In part")
-    text = (
-        f"**Do the searched architectures beat random ones?** {answer}. On Rain100L pictures held out from its "
-        f"training pairs, in the `lite` space, {question['searched'][0]['searches']} search seeds, dB of PSNR Y by "
-        "which the searched ones are ahead, with 95 % interval, p (over searches and pictures, corrected for the row), "
-        "and what could have been detected:"
-    )
-    columns = ("random", "the best random of no less computing", "random of as many parameters")
-    lines = ["| searched | ahead of " + " | of ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    names = {"searched": "with the complexity loss", "free search": "without it"}
-    lines += ["| " + " | ".join([names[arm], *map(ahead, rows)]) + " |" for arm, rows in question.items()]
-    parts = [*textwrap.wrap(text, 120, break_on_hyphens=False), "", *lines]
-    for arm, (by_draw, _, by_size) in question.items():
-        if by_draw["verdict"] == "worse" and by_size["verdict"] != "worse":
-            size = (
-                f"What was searched {names[arm]} is ahead of random draws, but is not seen to be ahead of random ones "
-                "with as many parameters: size may be all of it."
-            )
-            parts += ["", *textwrap.wrap(size, 120)]
-    few, more = (Chance.planned(n).detectable() for n in (3, 10))
-    plan = (
-        f"How many searches does an answer take? Where runs of one arm lie {SEARCH_DEVIATION:g} dB apart, 3 searches "
-        f"of each find a difference of {few:.1f} dB 4 times in 5, and 10 searches one of {more:.1f} dB."
-    )
-    parts += ["", *textwrap.wrap(plan, 120)]
-    return "\n".join(parts)
-
-
 def ahead(row: dict[str, Any]) -> str:
-    """How far the reference of a comparison is ahead of its arm: the comparison's signs turned."""
-    seen = ours(row) if row["verdict"] in ("undecided", "equivalent") else f"**{ours(row)}**"
-    interval = f"{-row['high']:+.2f} to {-row['low']:+.2f}"
-    return f"{-row['mean']:+.2f} ({interval}), p = {row['p']:.2f}, detectable {row['detectable']:.2f}: {seen}"
+    """How far the reference of a comparison is from its arm, in words, with the verdict."""
+    where = "ahead of" if row["mean"] <= 0 else "behind"
+    return f"{abs(row['mean']):.2f} dB ({ours(row)}) {where}"
 
 
 def readme_demo() -> str:
@@ -310,28 +306,9 @@ def readme_demo() -> str:
 
 
 def readme_search() -> str:
-    """The README's three sentences on whether the search helps; the table behind them is on the page."""
-    found = question(read_json(ROOT / "results" / "arms" / "summary.json")["seeds"])
-    sentences = []
-    for arm, text in {"searched": "with the price on size", "free search": "without it"}.items():
-        by_draw, _, by_size = found[arm]
-        draws, sizes = -by_draw["mean"], -by_size["mean"]
-        sentences.append(
-            f"{text} they gain {draws:+.2f} dB over random ones ({ours(by_draw)}) and {sizes:+.2f} dB over random ones "
-            f"of as many parameters ({ours(by_size)})"
-        )
-    by_draw, _, by_size = found["free search"]
-    size_alone = ours(by_draw) == "better" and ours(by_size) != "better"
-    few, more = (Chance.planned(n).detectable() for n in (3, 10))
-    text = (
-        f"**Does the search find better networks than chance?** On held-out pictures of Rain100L, over "
-        f"{found['searched'][0]['searches']} searches: {'; '.join(sentences)}. "
-        f"{'So far it is seen to choose size, not kind. ' if size_alone else ''}"
-        f"Where runs of one arm lie {SEARCH_DEVIATION:g} dB apart, 3 searches of each find a difference of "
-        f"{few:.1f} dB 4 times in 5, and 10 searches one of {more:.1f} dB: [tables, intervals and all other "
-        "arms](docs/results.md)."
-    )
-    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
+    """The README's answer on the search; the table behind it is on the page."""
+    text = f"{answer()} [Table, intervals and all other arms](docs/results.md)."
+    return textwrap.fill(" ".join(text.split()), 120, break_long_words=False, break_on_hyphens=False)
 
 
 def ours(row: dict[str, Any]) -> str:
@@ -340,19 +317,12 @@ def ours(row: dict[str, Any]) -> str:
 
 
 def undertrained(arms: dict[str, dict[str, Any]]) -> str:
-    """Which arms stay below the gain that the study asks for, and what more training made of them."""
+    """Which arms stay below the gain that the study asks for."""
     low = [f"{name} ({facts['gain']:+.2f})" for name, facts in arms.items() if facts["gain"] < LEAST_GAIN]
-    if not low:
-        return f"Every arm gains at least {LEAST_GAIN:g} dB over the rainy input."
-    longer = [
-        f"{row['arm']} {float(row['psnr_y']) - float(row['rainy_psnr_y']):+.2f} dB after {row['steps']} steps"
-        for row in rows_of(ROOT / "results" / "arms" / "longer.csv")
-    ]
-    return (
-        f"The study asks for a mean gain of {LEAST_GAIN:g} dB over the rainy input in every arm, so that what is "
-        f"compared is not the start of training. These fall short of it: {', '.join(low)}. Trained longer, seed 0: "
-        f"{', '.join(longer)}."
+    asked = (
+        f"a mean gain of {LEAST_GAIN:g} dB over the rainy input, so that what is compared is not the start of training"
     )
+    return f"The study asks for {asked}. " + (f"These fall short: {', '.join(low)}." if low else "Every arm has it.")
 
 
 def table() -> Section:
