@@ -257,12 +257,12 @@ def answer() -> str:
         if chance == "undecided"
         else "and a plain design is not told apart from it",
     }
+    best = "the best of as many random ones as the same computing pays for"
     text = (
         f"**Does the search find better networks than chance?** {seeds} searches on pictures of Rain100L were compared "
         f"with other ways to spend {BUDGET / 1e9:g} GFLOPs, all trained alike. On held-out pictures the searched "
-        f"networks are {ahead(rows['random'])} a random one, {ahead(rows[BEST])} the best of as many random ones as "
-        f"the same computing pays for, and {ahead(rows['plain'])} a network of plain residual blocks. {words[chance]}, "
-        f"{beside[plain]}."
+        f"networks are {ahead(rows['random'], 'a random one')}, {ahead(rows[BEST], best)}, and "
+        f"{ahead(rows['plain'], 'a network of plain residual blocks')}. {words[chance]}, {beside[plain]}."
     )
     return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
@@ -276,10 +276,9 @@ def difference(row: dict[str, Any] | None) -> list[str]:
     return [f"{row['mean']:+.2f}", interval, f"{row['p']:.3f}", band, row["verdict"]]
 
 
-def ahead(row: dict[str, Any]) -> str:
+def ahead(row: dict[str, Any], arm: str) -> str:
     """How far the reference of a comparison is from its arm, in words, with the verdict."""
-    where = "ahead of" if row["mean"] <= 0 else "behind"
-    return f"{abs(row['mean']):.2f} dB ({ours(row)}) {where}"
+    return f"{abs(row['mean']):.2f} dB {'ahead of' if row['mean'] <= 0 else 'behind'} {arm} ({ours(row)})"
 
 
 def readme_demo() -> str:
