@@ -101,8 +101,9 @@ def on_photographs(found: dict[str, dict[str, float]]) -> str:
     dry = found["dry"]
     text = (
         f"On the {dry['n']} bundled photographs under this kit's rain, dB of PSNR (RGB) gained: {gains}. A dry "
-        f"photograph comes back at {dry['mean']:.1f} dB to itself on average, {dry['worst']:.1f} dB at worst: what "
-        "looks like a streak and is none, such as a thin bright pole, may be smeared."
+        f"photograph comes back at {dry['mean']:.1f} dB to itself on average, {dry['below_42']} of {dry['n']} below 42 "
+        f"dB, {dry['worst']:.1f} dB at worst: what looks like a streak and is none, such as a thin bright pole, "
+        "may be smeared."
     )
     return textwrap.fill(text, 120, break_on_hyphens=False)
 
@@ -151,7 +152,9 @@ def tuned(card: dict[str, Any]) -> str:
         return ""
     before, after = (max(score for _, score in card[each]["validation"]) for each in ("retrain", "tune"))
     loss = card["tune"]["settings"]["loss"]["external"].upper()
-    return f"; then\ntuned by {loss} alone, {stage(card['tune'])} (validation {before:.2f} dB, then {after:.2f} dB RGB)"
+    alike = len({str(card[each]["settings"]["fresh_rain"]) for each in ("retrain", "tune")}) == 1
+    known = f"validation {before:.2f} dB, then {after:.2f} dB RGB" if alike else f"validation {after:.2f} dB RGB"
+    return f"; then\ntuned by {loss} alone, {stage(card['tune'])} ({known})"
 
 
 def opened(openings: list[dict[str, str]], test: str) -> str:

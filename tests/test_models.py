@@ -4,11 +4,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from manas_lite import RetrainSettings, evaluate, load, open_split
+from manas_lite import RetrainSettings, derain, evaluate, load, open_split
 from manas_lite.compute.runtime import ComputeSettings
 from manas_lite.photos import zoo
+from manas_lite.rain import add_rain, as_float
 from manas_lite.runs.environment import describe_environment
 from manas_lite.runs.record import read_log
 from manas_lite.runs.settings import parse
@@ -52,6 +54,22 @@ def test_evaluating_again_gives_the_card(name, real_data):
     stated = card(name)["tests"]["Rain100L"]["single"]
     found = evaluate(load(name), open_split(real_data / "Rain100L").test).means()
     assert found == pytest.approx(stated, abs=2e-3)
+
+
+def test_rain_any_does_no_harm_in_light_rain():
+    """The card counts all bundled photographs; three of them are derained here again, in part."""
+    stated = card("rain-any")["photographs"]
+    assert all(stated[level]["worse"] == 0 for level in ("light", "medium", "heavy"))
+    assert all(stated[level]["mean"] >= least for level, least in {"light": 2.5, "medium": 5, "heavy": 8}.items())
+    assert stated["dry"]["mean"] >= 42
+    net, gains = load("rain-any"), []
+    for number, scene in enumerate(open_split("photos").test[:3]):
+        clean = as_float(scene.clean.read()[:160, :160])
+        rainy = add_rain(clean, "light", (5, number))
+        before, after = (float(np.square(each - clean).mean()) for each in (rainy, derain(rainy, net)))
+        gains.append(10 * np.log10(before / after))
+    assert min(gains) > 0
+    assert sum(gains) / len(gains) > 2.5
 
 
 class Enough(Exception):
