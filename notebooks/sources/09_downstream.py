@@ -47,8 +47,8 @@ from manas_lite.photos.folders import pictures_in
 #
 # <details><summary>Answer: write yours down first, then click</summary>
 #
-# In the stored detections, under heavy rain: 38 % are still found in the rain, and 83 % after deraining. That is more
-# than two thirds of what was lost. The first bars below show it. Read the intervals beside them, too: six photographs
+# In the stored detections, under heavy rain: 38 % are still found in the rain, and 76 % after deraining. That is more
+# than half of what was lost. The first bars below show it. Read the intervals beside them, too: six photographs
 # hold few objects, so that a difference that seems large may still be undecided.
 #
 # </details>
@@ -88,8 +88,7 @@ print("half a box apart: IoU", boxes.iou(a, b).round(3))
 # slides: Of what it finds on the clean picture, how much is left?
 #
 # The detector gives boxes, each with a category and a score from 0 to 1. If the detector is not installed, stored
-# detections that come with the package are used. They were made with an earlier training of `rain-any`, whatever
-# `network` names.
+# detections that come with the package are used. They were made with `rain-any`, whatever `network` names.
 
 # %%
 if detector:
@@ -143,7 +142,7 @@ pictures.bars({**recall, "clean": 1.0}, title=f"found again under {level} rain",
 # The detector may be wrong on the clean picture, too. **Accuracy** compares its detections with the **true boxes**,
 # those that people marked. The usual measure is *average precision* (AP): for each category the mean of the precision
 # over all levels of recall, and then the mean over the categories. AP@50 counts a detection as right if its IoU with
-# a true box is at least 0.5. The table was made with an earlier training of `rain-any`.
+# a true box is at least 0.5. The table was made with `rain-any`.
 
 # %%
 table = protocol.read_table()
@@ -207,7 +206,7 @@ Image.fromarray(contact_sheet([(photo.name, [*tinted, truth])], [*three, "true"]
 #
 # <details><summary>Answer: write yours down first, then click</summary>
 #
-# With `rain-any` under heavy rain, NIQE says: clean is best, derained follows closely, and rainy is far behind. PIQE
+# With `rain-any` under heavy rain, NIQE says: derained and clean are close together, and rainy is far behind. PIQE
 # says: derained is best by far, then rainy, and the clean pictures are *last*. A score that prefers a rainy picture
 # to the clean one does not measure what we want to know.
 #
@@ -237,8 +236,8 @@ pictures.scatter(
 # slides: Trained on synthetic rain: often little, on real rain
 #
 # Models that were trained on synthetic rain often do little on real rain, or they smooth what was no rain. Name a
-# folder of your own photographs in `real`, and look at the results. Otherwise the next cell prints what an earlier
-# training of `rain-any` did on 44 real photographs, which may not be shown here.
+# folder of your own photographs in `real`, and look at the results. Otherwise the next cell prints what `rain-any`
+# did on 44 real photographs, which may not be shown here.
 
 # %%
 if real:
@@ -256,9 +255,9 @@ shown
 
 # %% [markdown]
 # **What you should see.** (If `real` is empty.) The row *change* says by how much the network changed a pixel, on
-# average: about 3 of 255 levels. That is little: the same network changed 38 levels under heavy synthetic rain (a row
-# of the table that is not printed here). The judges do not agree on what the change was worth: NIQE sees no
-# difference, and PIQE sees an improvement. You have just seen how much either of them can be trusted. So look at
+# average: about 2 of 255 levels. That is little: the same network changed 35 levels under heavy synthetic rain (a row
+# of the table that is not printed here). Both judges see a small improvement. You have just seen how much either of
+# them can be trusted. So look at
 # pictures, many of them, before and after. More cannot honestly be said here about a model that was trained on
 # synthetic rain.
 #
