@@ -18,11 +18,14 @@ from statistics import fmean
 from typing import Any
 
 from ablations import FILES
-from arms import BEST, BUDGET, LEAST_GAIN, against_searched
+from arms import BEST, BUDGET, LEAST_GAIN, SPACE, against_searched
 from experiments import rows as rows_of
 
 from manas_course import ablation, differences, micro_bench
 from manas_course.chance import MARGIN, SEARCH_DEVIATION, Chance
+from manas_lite import Genotype
+from manas_lite.networks.budget import random_within
+from manas_lite.networks.costs import measure_costs
 from manas_lite.runs.record import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -232,6 +235,7 @@ def arms() -> Section:
         Table("arms", header, rows, source, command),
         answer(),
         text,
+        freedom(found["seeds"]),
         plan,
         undertrained(found["arms"]),
         "![differences to the searched arm](../figures/arms.png)",
@@ -258,11 +262,13 @@ def answer() -> str:
         else "and a plain design is not told apart from it",
     }
     best = "the best of as many random ones as the same computing pays for"
+    fixed = len({genotype.edges for genotype in random_ones(seeds)}) == 1
+    only = " Under this budget they differ only in where their parallel modules stand." if fixed else ""
     text = (
         f"**Does the search find better networks than chance?** {seeds} searches on pictures of Rain100L were compared "
         f"with other ways to spend {BUDGET / 1e9:g} GFLOPs, all trained alike. On held-out pictures the searched "
         f"networks are {ahead(rows['random'], 'a random one')}, {ahead(rows[BEST], best)}, and "
-        f"{ahead(rows['plain'], 'a network of plain residual blocks')}. {words[chance]}, {beside[plain]}."
+        f"{ahead(rows['plain'], 'a network of plain residual blocks')}.{only} {words[chance]}, {beside[plain]}."
     )
     return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
@@ -274,6 +280,29 @@ def difference(row: dict[str, Any] | None) -> list[str]:
     interval = f"{row['low']:+.2f} to {row['high']:+.2f}"
     band = f"{row['detectable']:.2f}" if math.isfinite(row["detectable"]) else "–"
     return [f"{row['mean']:+.2f}", interval, f"{row['p']:.3f}", band, row["verdict"]]
+
+
+def random_ones(seeds: int) -> list[Genotype]:
+    """The first random network of each seed."""
+    costs = measure_costs(SPACE, "flops")
+    return [random_within(SPACE, costs, BUDGET, 1000 * seed) for seed in range(seeds)]
+
+
+def freedom(seeds: int) -> str:
+    """What the budget leaves open to a search, seen in the study's random networks."""
+    drawn = random_ones(seeds)
+    counts = sorted({genotype.modules.count("parallel") for genotype in drawn})
+    many = f"{' or '.join(map(str, counts))} of {len(drawn[0].modules)} modules parallel"
+    gates = ", ".join(f"`{gate}`" for gate in sorted({gate for genotype in drawn for gate in genotype.edges}))
+    bound = (
+        " Costs come in steps in this space, and none lies within 3 % under the budget: the most expensive gates are "
+        "taken everywhere. So the searched, sampled and random networks differ in *which* modules are parallel, and in "
+        "nothing else. What a choice of gates is worth, this study does not say."
+    )
+    fixed = len({genotype.edges for genotype in drawn}) == 1
+    return (
+        f"What the budget leaves open: its random networks have {many}, and the gates {gates}.{bound if fixed else ''}"
+    )
 
 
 def ahead(row: dict[str, Any], arm: str) -> str:

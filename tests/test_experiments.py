@@ -1,6 +1,8 @@
 """What the evidence scripts share: their training is `retrain`'s, and rows of two protocols never meet."""
 
+import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import tiny
@@ -9,6 +11,7 @@ from project import script
 
 from manas_lite import DerainNet, retrain
 from manas_lite.compute.runtime import Compute
+from manas_lite.runs.progress import Progress
 from manas_lite.training.loop import training_batches
 
 experiments, arms = script("experiments"), script("arms")
@@ -59,23 +62,41 @@ def test_plain_has_the_flops_that_were_asked_for():
     assert torch.equal(net(picture), picture)  # untrained it takes nothing off, at any size
 
 
-def test_arms_of_one_seed_share_batches_and_size(tmp_path, monkeypatch):
+def study_of(seed: int, folder: Path, monkeypatch) -> arms.Study:
+    """A study whose searches are done: they found one random architecture, in 10 CPU seconds."""
     found = type("Found", (), {"genotype": arms.Genotype.random(arms.SPACE, 5)})
-    study = arms.Study(tiny.tiny_split(tmp_path), 1, tmp_path)
-    study.__dict__["searches"] = dict.fromkeys(arms.SEARCHES, (found, 10.0))
-    for arm in arms.SAME_SIZE:
-        net = next(study.networks(arm))
-        assert net.genotype != found.genotype
-        assert net.genotype.cost() == pytest.approx(found.genotype.cost(), rel=0.03)
-    first = next(study.networks("random"))
-    assert first.genotype != next(arms.Study(study.split, 2, tmp_path).networks("random")).genotype
+    monkeypatch.setattr(arms.Study, "search", lambda self, arm: (found, 10.0))
+    return arms.Study(tiny.tiny_split(folder), seed, folder)
 
 
-def test_random_search_pays_no_less_than_the_search():
-    study = arms.Study(None, 0, None)
-    study.__dict__["searches"] = {"searched": (None, 10.0)}
-    rows = [{"arm": "searched", "seed": "0", "seconds": "4"}, {"arm": "random", "seed": "0", "seconds": "8"}]
-    assert arms.budget(study, rows) == 14
-    assert arms.paid(rows, "random", 0) == 8 < arms.budget(study, rows)  # another one is trained
-    assert arms.paid([*rows, rows[1]], "random", 0) == 16 >= arms.budget(study, rows)
-    assert arms.paid(rows, "random", 1) == 0
+def test_arms_have_the_same_flops_and_head(tmp_path, monkeypatch):
+    study = study_of(1, tmp_path, monkeypatch)
+    nets = {arm: next(study.networks(arm)).eval() for arm in ("random", "hand_made", "plain")}
+    flops = {arm: arms.count_flops(net, torch.zeros(1, 3, 256, 256)) for arm, net in nets.items()}
+    assert all(value == pytest.approx(arms.BUDGET, rel=0.08) for value in flops.values())
+    assert nets["random"].genotype.cost("flops") <= arms.BUDGET
+    assert next(study.networks("searched")).genotype == arms.Genotype.random(arms.SPACE, 5)
+    other = next(study_of(2, tmp_path / "other", monkeypatch).networks("random"))
+    assert other.genotype != nets["random"].genotype
+
+
+def test_random_search_trains_until_it_has_paid_what_the_search_did(tmp_path, monkeypatch):
+    """A training costs 4 s, the search 10 s: three random networks cost 12, and the fourth brings them to 16 of 14."""
+    study, trained = study_of(0, tmp_path, monkeypatch), []
+    monkeypatch.setattr(arms, "RESULTS", tmp_path)
+    monkeypatch.setattr(arms.Study, "networks", lambda self, arm: itertools.repeat(None))
+
+    def train(self, arm: str, net: None, candidate: int) -> dict:
+        trained.append((arm, candidate))
+        searching = 10.0 if arm in arms.SEARCHES else ""
+        row = {"arm": arm, "seed": 0, "candidate": candidate, "seconds": 4.0, "search_seconds": searching}
+        return row | {"images": {"a": 30.0}}
+
+    monkeypatch.setattr(arms.Study, "train", train)
+    arms.run_seed(study, Progress(len(arms.ARMS), "networks", show=False))
+    assert [candidate for arm, candidate in trained if arm == "random"] == [0, 1, 2, 3]
+    assert all(sum(arm == each for each, _ in trained) == 1 for arm in arms.ARMS if arm not in ("random", arms.BEST))
+    count = len(trained)
+    arms.run_seed(study, Progress(len(arms.ARMS), "networks", show=False))
+    assert len(trained) == count  # all is done: nothing is searched or trained again
+    assert arms.paid(experiments.rows(tmp_path / "runs.csv")[:1]) == 14

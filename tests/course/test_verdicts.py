@@ -180,10 +180,10 @@ def test_a_worse_arm_on_twelve_unlike_pictures_is_undecided_among_twelve_arms() 
 def test_texts_name_the_numbers_that_planning_gives(repository: Path) -> None:
     """Written by hand in three places, and to be written anew where the plan changes."""
     three, ten = (Chance.planned(n).detectable() for n in (3, 10))
-    teaching, notebook, readme = (
+    teaching, notebook, results = (
         " ".join((repository / name).read_text("utf-8").replace("\n#", "\n").split())
-        for name in ("notebooks/teaching/README.md", "notebooks/sources/06_ablations.py", "README.md")
+        for name in ("notebooks/teaching/README.md", "notebooks/sources/06_ablations.py", "docs/results.md")
     )
     assert f"Three searches find a difference of about {three:.1f} dB" in teaching
     assert f"three searches reach it at about {three:.1f} dB, ten at about {ten:.1f} dB" in notebook
-    assert f"3 searches of each find a difference of {three:.1f} dB 4 times in 5" in readme
+    assert f"3 searches of each find a difference of {three:.1f} dB 4 times in 5" in results
