@@ -219,9 +219,24 @@ class SkipConnection(Gate):
         return x
 
 
+class _Dilated(nn.Conv2d):
+    """A dilated depthwise convolution: on a CPU it is computed in float32, whatever autocast says.
+
+    In bf16 oneDNN reads memory there that nothing wrote: its weight gradient is NaN now and then (torch 2.13, AMD EPYC,
+    16 channels). A run died of it at another step each time.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(x.float())
+        return super().forward(x)
+
+
 def separable(inputs: int, outputs: int, dilation: int = 1) -> nn.Sequential:
     """Make sep3: a depthwise 3x3 and then a pointwise 1x1 convolution, both without bias."""
-    depthwise = nn.Conv2d(inputs, inputs, 3, padding=dilation, dilation=dilation, groups=inputs, bias=False)
+    kind = nn.Conv2d if dilation == 1 else _Dilated
+    depthwise = kind(inputs, inputs, 3, padding=dilation, dilation=dilation, groups=inputs, bias=False)
     return nn.Sequential(depthwise, nn.Conv2d(inputs, outputs, 1, bias=False))
 
 
