@@ -6,6 +6,7 @@ they are not there yet. `--check` changes nothing and exits 1 where the page dif
 
 import argparse
 import csv
+import functools
 import io
 import itertools
 import math
@@ -262,8 +263,9 @@ def answer() -> str:
         else "and a plain design is not told apart from it",
     }
     best = "the best of as many random ones as the same computing pays for"
-    fixed = len({genotype.edges for genotype in random_ones(seeds)}) == 1
-    only = " Under this budget they differ only in where their parallel modules stand." if fixed else ""
+    only = (
+        " Under this budget they differ only in where their parallel modules stand." if gates_are_fixed(seeds) else ""
+    )
     text = (
         f"**Does the search find better networks than chance?** {seeds} searches on pictures of Rain100L were compared "
         f"with other ways to spend {BUDGET / 1e9:g} GFLOPs, all trained alike. On held-out pictures the searched "
@@ -282,10 +284,16 @@ def difference(row: dict[str, Any] | None) -> list[str]:
     return [f"{row['mean']:+.2f}", interval, f"{row['p']:.3f}", band, row["verdict"]]
 
 
+@functools.cache
 def random_ones(seeds: int) -> list[Genotype]:
     """The first random network of each seed."""
     costs = measure_costs(SPACE, "flops")
     return [random_within(SPACE, costs, BUDGET, 1000 * seed) for seed in range(seeds)]
+
+
+def gates_are_fixed(seeds: int) -> bool:
+    """Tell whether the budget leaves no choice of gates."""
+    return len({genotype.edges for genotype in random_ones(seeds)}) == 1
 
 
 def freedom(seeds: int) -> str:
@@ -299,10 +307,8 @@ def freedom(seeds: int) -> str:
         "taken everywhere. So the searched, sampled and random networks differ in *which* modules are parallel, and in "
         "nothing else. What a choice of gates is worth, this study does not say."
     )
-    fixed = len({genotype.edges for genotype in drawn}) == 1
-    return (
-        f"What the budget leaves open: its random networks have {many}, and the gates {gates}.{bound if fixed else ''}"
-    )
+    text = f"What the budget leaves open: its random networks have {many}, and the gates {gates}."
+    return text + bound if gates_are_fixed(seeds) else text
 
 
 def ahead(row: dict[str, Any], arm: str) -> str:
