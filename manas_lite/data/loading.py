@@ -50,7 +50,7 @@ def scene_loader(
     start: int = 0,
     share: tuple[int, int] | None = None,
     rains: int | None = None,
-    augment: bool = True,
+    symmetries: int = 8,
     fresh_rain: Sequence[str | float] = (),
     workers: int = 0,
     cache: Cache | str | os.PathLike[str] | None = "memory",
@@ -68,9 +68,9 @@ def scene_loader(
         share: (first, one past last) of the scenes of each batch that are read here; None: all of them.
         rains: versions drawn per scene, without replacement and in their own order. None takes the smallest R among
             the scenes; 0 takes none of them, for `fresh_rain` alone.
-        augment: also flip and turn a patch, alike in all versions, by one of the eight symmetries of the square.
-            Method section 5 says cropped and flipped; the quarter turns are this kit's choice, and make the rain of
-            half the patches horizontal.
+        symmetries: of the eight symmetries of the square, how many a patch is turned by, alike in all versions: all,
+            4 (flips, no quarter turns), 2 (left and right exchanged) or 1 (none). Method section 5 says cropped and
+            flipped; the quarter turns are this kit's choice, and make the rain of half the patches horizontal.
         fresh_rain: levels of rain synthesised anew over each crop and appended, so that a batch holds
             R = rains + len(fresh_rain) versions.
         cache: "memory" keeps decoded scenes up to 2 GiB in each process, None decodes every time, a folder keeps
@@ -85,9 +85,11 @@ def scene_loader(
             raise ValueError(f"{name} must be at least {least}, got {value}")
     if not scenes:
         raise ValueError("no scenes to load: the list is empty")
+    if symmetries not in _SYMMETRIES:
+        raise ValueError(f"symmetries is {symmetries!r}: a square has 8, of which 4, 2 or 1 can be asked for")
     first, end = share or (0, batch)
     draws: list[Any] = [range(step * batch + first, step * batch + end) for step in range(start, steps)]
-    dataset = PatchDataset(scenes, patch, seed, rains, augment, tuple(fresh_rain), open_cache(cache))
+    dataset = PatchDataset(scenes, patch, seed, rains, symmetries, tuple(fresh_rain), open_cache(cache))
     return SceneLoader(
         dataset,
         batch_sampler=draws,
@@ -113,7 +115,7 @@ class PatchDataset(Dataset):
     patch: int
     seed: int
     rains: int | None
-    augment: bool
+    symmetries: int
     fresh_rain: tuple[str | float, ...]
     cache: Cache
 
@@ -151,10 +153,13 @@ class PatchDataset(Dataset):
         versions = [rainy[i][crop] for i in kept]
         versions += [rain_over(clean, level, int(rng.integers(2**32))) for level in self.fresh_rain]
         stack = np.stack(versions)
-        if self.augment:
-            flip_rows, flip_columns, turns = (int(n) for n in rng.integers([2, 2, 4]))
-            stack, clean = (_turn(image, flip_rows, flip_columns, turns) for image in (stack, clean))
+        flip_rows, flip_columns, turns = rng.integers([2, 2, 4]) * _SYMMETRIES[self.symmetries]
+        stack, clean = (_turn(image, flip_rows, flip_columns, turns) for image in (stack, clean))
         return stack, clean, index
+
+
+_SYMMETRIES = {8: (1, 1, 1), 4: (1, 1, 0), 2: (0, 1, 0), 1: (0, 0, 0)}
+"""Number of symmetries -> whether rows are flipped, columns are, and quarter turns are made."""
 
 
 @lru_cache(maxsize=8)

@@ -509,6 +509,7 @@ def training_batches(
         start=start,
         share=processes.share(batch),
         rains=rains,
+        symmetries=settings.symmetries,
         fresh_rain=fresh,
         workers=loading_processes(settings.compute),
     )

@@ -35,6 +35,9 @@ class TrainingSettings:
     """Rainy versions per scene; none takes as many as every scene has."""
     patch: int = 64
     """Side of the training patches, in pixels."""
+    symmetries: Literal[8, 4, 2, 1] = field(default=8, metadata=LATER)
+    """Flips and quarter turns of a patch: all eight; 4 makes no quarter turn, for rain falls down; 2 exchanges left and
+    right alone; 1 leaves patches as they are."""
     multi_to_one: bool = True
     """Train all versions of a scene together; off trains every rainy image on its own, as many images per step."""
     fresh_rain: tuple[str, ...] = ()

@@ -111,14 +111,19 @@ def test_versions_and_clean_share_crop_and_turn(tmp_path: Path) -> None:
     assert min(rows_seen) < 5
     assert max(rows_seen) > 19
     assert max(columns_seen) > 28  # crops reach everywhere
-    plain = batches([scene], batch=8, steps=12, augment=False)
+    plain = batches([scene], batch=8, steps=12, symmetries=1)
     assert all(int(clean[0, 1, 0]) - int(clean[0, 0, 0]) == 1 for batch in plain for clean in batch.clean)
-    symmetries = {
-        tuple((clean[:2].int() - clean[:2].int().amin(dim=(1, 2), keepdim=True)).flatten().tolist())
-        for batch in batches([scene], batch=8, steps=12)
-        for clean in batch.clean
-    }
-    assert len(symmetries) == 8  # all symmetries of the square, nothing else
+    for symmetries in (8, 4, 2, 1):  # as many of the square's as asked for, nothing else
+        seen = {
+            tuple((clean[:2].int() - clean[:2].int().amin(dim=(1, 2), keepdim=True)).flatten().tolist())
+            for batch in batches([scene], batch=8, steps=12, symmetries=symmetries)
+            for clean in batch.clean
+        }
+        assert len(seen) == symmetries
+    upright = batches([scene], batch=8, steps=12, symmetries=2)
+    assert all(int(clean[0, 1, 0]) > int(clean[0, 0, 0]) for batch in upright for clean in batch.clean)
+    with pytest.raises(ValueError, match="symmetries is 3"):
+        batches([scene], symmetries=3)
 
 
 def test_all_versions_by_default_some_on_request(scenes) -> None:
@@ -126,7 +131,7 @@ def test_all_versions_by_default_some_on_request(scenes) -> None:
     (batch,) = batches([fewer, *scenes[1:]], steps=1)
     assert batch.rainy.shape[1] == 2  # the smallest R
     pairs = Counter()
-    for batch in batches(scenes[:1], rains=2, steps=60, batch=1, patch=48, augment=False, cache="memory"):
+    for batch in batches(scenes[:1], rains=2, steps=60, batch=1, patch=48, symmetries=1, cache="memory"):
         full = scene_versions(scenes[0], batch)
         pairs[tuple(full)] += 1
     assert set(pairs) == {(0, 1), (0, 2), (1, 2)}  # without replacement, in their own order
@@ -147,7 +152,7 @@ def scene_versions(scene: Scene, batch) -> list[int]:
 
 
 def test_fresh_rain_is_new_for_every_draw(scenes) -> None:
-    made = batches(scenes[:1], rains=0, fresh_rain=("medium", 0.9), batch=1, patch=48, augment=False, steps=4)
+    made = batches(scenes[:1], rains=0, fresh_rain=("medium", 0.9), batch=1, patch=48, symmetries=1, steps=4)
     assert made[0].rainy.shape == (1, 2, 3, 48, 48)
     streaks = [(b.rainy[0, 0].int() - b.clean[0].int()).flatten().tolist() for b in made]
     assert len({tuple(s) for s in streaks}) == 4
