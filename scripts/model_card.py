@@ -147,14 +147,22 @@ def stage(training: dict[str, Any]) -> str:
 
 
 def tuned(card: dict[str, Any]) -> str:
-    """What came after the retraining, where something did."""
-    if card["tune"] is None:
-        return ""
-    before, after = (max(score for _, score in card[each]["validation"]) for each in ("retrain", "tune"))
-    loss = card["tune"]["settings"]["loss"]["external"].upper()
-    alike = len({str(card[each]["settings"]["fresh_rain"]) for each in ("retrain", "tune")}) == 1
-    known = f"validation {before:.2f} dB, then {after:.2f} dB RGB" if alike else f"validation {after:.2f} dB RGB"
-    return f"; then\ntuned by {loss} alone, {stage(card['tune'])} ({known})"
+    """What came after the retraining, with the best validation after each."""
+    texts, before = [], card["retrain"]
+    for tune in card["tunes"]:
+        score, loss = best(tune), tune["settings"]["loss"]["external"]
+        alike = before["settings"]["fresh_rain"] == tune["settings"]["fresh_rain"]
+        known = (
+            f"validation {best(before):.2f} dB, then {score:.2f} dB RGB" if alike else f"validation {score:.2f} dB RGB"
+        )
+        upright = "" if tune["settings"].get("symmetries", 8) == 8 else ", no quarter turns"
+        texts.append(f"; then\ntuned by {loss.upper()} alone, {stage(tune)}{upright} ({known})")
+        before = tune
+    return "".join(texts)
+
+
+def best(training: dict[str, Any]) -> float:
+    return float(max(score for _, score in training["validation"]))
 
 
 def opened(openings: list[dict[str, str]], test: str) -> str:

@@ -154,7 +154,7 @@ def readme_models(chinese: bool = False) -> str:
             f"{card['speed']['seconds']:.2f}",
         ]
         lines.append("| " + " | ".join([link, card["about"], ", ".join(tests), *cost]) + " |")
-    hours = sum(c[each]["seconds"] for c in shipped for each in ("search", "retrain", "tune") if c[each]) / 3600
+    hours = sum(part["seconds"] for c in shipped for part in (c["search"], c["retrain"], *c["tunes"])) / 3600
     theirs, seconds = f"{prenet['psnr_y']} dB, {prenet['gmacs_256']} G", shipped[0]["speed"]["prenet_seconds"]
     if chinese:
         text = (

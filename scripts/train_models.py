@@ -13,7 +13,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from model_card import card_text, pictures
 
 from manas_lite import (
     DerainNet,
+    RetrainResult,
     RetrainSettings,
     SearchSettings,
     SearchSpace,
@@ -46,6 +47,7 @@ from manas_lite.runs.settings import override
 from manas_lite.training.evaluation import EvaluationResult
 
 ROOT = Path(__file__).resolve().parents[1]
+WORDS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 MODELS, RESULTS = ROOT / "manas_lite" / "assets" / "models", ROOT / "results" / "models"
 
 
@@ -78,7 +80,7 @@ class Recipe:
     """about, data_note: what the card says of its use and of its data. data: opens the training and validation scenes.
     tests: what `ship` reports on, by name. space, budget: where the genotype is searched, and the FLOPs that it may
     cost on 256 x 256 pixels. searched: whose search gave the genotype. start: the shipped model whose weights the
-    training goes on from. tune: a second training that goes on from the first one's weights."""
+    training goes on from. tunes: further trainings, each of which goes on from the weights of the one before."""
 
     about: str
     data_note: str
@@ -89,7 +91,7 @@ class Recipe:
     budget: float = 10e9
     searched: str = "rain-lite"
     start: str | None = None
-    tune: RetrainSettings | None = None
+    tunes: tuple[RetrainSettings, ...] = ()
 
 
 SEARCH = SearchSettings.preset(
@@ -105,6 +107,20 @@ TUNE = RetrainSettings.preset(
     validate_every=2,
     loss=LossSettings(external="mse", internal_weight=0.0),
 )
+# The mean of PSNR itself is what is trained on, patches see more of their surroundings, and no rain is laid sideways.
+UPRIGHT = RetrainSettings.preset(
+    "lite",
+    epochs=160,
+    steps=250,
+    batch=4,
+    patch=96,
+    symmetries=2,
+    rate=6e-4,
+    warmup=100,
+    val_scenes=8,
+    validate_every=4,
+    loss=LossSettings(external="log_mse", internal_weight=0.0, tv=0.0),
+)
 RECIPES = {
     "rain-lite": Recipe(
         "Thin, light streaks over pictures of about 481 x 321 pixels, as in Rain100L.",
@@ -112,7 +128,7 @@ RECIPES = {
         rain100l,
         RetrainSettings.preset("lite", epochs=240, steps=250, val_scenes=8, validate_every=8),
         {"Rain100L": lambda folder: rain100l(folder).test},
-        tune=TUNE,
+        tunes=(TUNE, UPRIGHT),
     ),
     "rain-nano": Recipe(
         "Thin, light streaks where every millisecond counts: half a billion multiply-adds on 256 x 256 pixels.",
@@ -123,7 +139,7 @@ RECIPES = {
         space=replace(LITE, channels=(16, 12), modules_per_cell=6),
         budget=1e9,
         searched="rain-nano",
-        tune=TUNE,
+        tunes=(UPRIGHT,),
     ),
     "rain-any": Recipe(
         "Rain of any strength, for photographs that are no test picture of a set.",
@@ -147,19 +163,21 @@ RECIPES = {
             "Rain100L": lambda folder: rain100l(folder).test,
         },
         start="rain-lite",
-        tune=RetrainSettings.preset(
-            "lite",
-            epochs=40,
-            steps=250,
-            rains=1,
-            fresh_rain=("wild", "wild", "light"),
-            batch=2,
-            patch=96,
-            rate=4e-4,
-            warmup=100,
-            val_scenes=16,
-            validate_every=4,
-            loss=LossSettings(external="log_mse", internal_weight=0.0, tv=0.0),
+        tunes=(
+            RetrainSettings.preset(
+                "lite",
+                epochs=40,
+                steps=250,
+                rains=1,
+                fresh_rain=("wild", "wild", "light"),
+                batch=2,
+                patch=96,
+                rate=4e-4,
+                warmup=100,
+                val_scenes=16,
+                validate_every=4,
+                loss=LossSettings(external="log_mse", internal_weight=0.0, tv=0.0),
+            ),
         ),
     ),
 }
@@ -173,17 +191,20 @@ def train(name: str, folder: Path, runs: Path, changes: list[str], compute: Comp
     own, data = override(replace(recipe.retrain, compute=compute), changes), recipe.data(folder)
     first = load(recipe.start) if recipe.start else None
     trained = retrain(found.genotype, data, own, start=first, runs_dir=runs, name=name)
-    if recipe.tune is None:
-        return trained.path
-    return tuned(name, trained.net, data, runs, compute)
+    for number in range(len(recipe.tunes)):
+        trained = tuned(name, number, trained.net, data, runs, compute)
+    return trained.path
 
 
-def tuned(name: str, net: DerainNet, data: Split, runs: Path, compute: ComputeSettings) -> Path:
-    """The second training of a recipe, from the first one's network; returns the run directory."""
-    tune = RECIPES[name].tune
-    assert tune is not None
-    settings = replace(tune, compute=compute)
-    return retrain(net.genotype, data, settings, start=net, runs_dir=runs, name=f"{name}-tuned").path
+def tuned(name: str, number: int, net: DerainNet, data: Split, runs: Path, compute: ComputeSettings) -> RetrainResult:
+    """A further training of a recipe, from the network of the one before."""
+    settings, run = replace(RECIPES[name].tunes[number], compute=compute), stages(name)[1 + number]
+    return retrain(net.genotype, data, settings, start=net, runs_dir=runs, name=run)
+
+
+def stages(name: str) -> list[str]:
+    """The names of a recipe's trainings in turn, which are those of their run directories."""
+    return [name, *(f"{name}-tuned{f'-{n}' if n > 1 else ''}" for n in range(1, 1 + len(RECIPES[name].tunes)))]
 
 
 # --- what is shipped, and what is said of it ---
@@ -205,7 +226,7 @@ def ship(name: str, folder: Path, runs: Path) -> None:
         for kind, result in found.items():
             facts = {"device": result.device, "precision": result.precision}
             write_json(results / f"{test}-{kind}.json", {**facts, "means": result.means(), "rows": result.rows})
-    steps = sum(trainings[stage]["steps"] for stage in ("retrain", "tune") if trainings[stage])
+    steps = sum(training["steps"] for training in (trainings["retrain"], *trainings["tunes"]))
     card = {
         "name": name,
         "about": recipe.about,
@@ -228,29 +249,32 @@ def ship(name: str, folder: Path, runs: Path) -> None:
 
 def trained(name: str, runs: Path) -> tuple[DerainNet, dict[str, Any]]:
     """The network to ship, and what its card says of its search, trainings and machine."""
-    recipe = RECIPES[name]
-    stages = {"retrain": runs / name} | ({"tune": runs / f"{name}-tuned"} if recipe.tune else {})
-    here = {stage: run for stage, run in stages.items() if run.exists()}
-    shipped = len(here) < len(stages) and (MODELS / name / "card.json").exists()
-    facts: dict[str, Any] = {"tune": None} | (read_json(MODELS / name / "card.json") if shipped else {})
-    for stage, run in here.items():
+    here = [stage for stage in stages(name) if (runs / stage).exists()]
+    shipped = len(here) < len(stages(name)) and (MODELS / name / "card.json").exists()
+    facts: dict[str, Any] = read_json(MODELS / name / "card.json") if shipped else {}
+    done = [facts["retrain"], *facts["tunes"]] if shipped else []
+    for number, stage in enumerate(stages(name)):
+        if stage not in here:
+            continue
+        run = runs / stage
         manifest, log = read_json(run / "manifest.json"), read_log(run)
-        if not manifest["finished"] or list(stages)[-1] not in here:
+        if not manifest["finished"] or stages(name)[-1] not in here:
             raise ValueError(f"{name} is not trained to its end: give the command without --ship first")
         steps = [record["train"] for record in log if record["kind"] == "step"]
         curve = [[r["epoch"], round(r["val_psnr_rgb"], 4)] for r in log if r["kind"] == "epoch"]
         named = {key: manifest[key] for key in ("settings", "seconds")}
-        facts[stage] = named | {"steps": len(steps), "validation": curve}
+        done[number : number + 1] = [named | {"steps": len(steps), "validation": curve}]
         facts["best"], facts["threads"] = read_json(run / "metrics.json"), manifest["threads"]
-        facts["precision"] = dict(pairwise(manifest["command"])).get("--precision", "auto")
+        facts["precision"] = WORDS[manifest["notes"]["compute"]["precision"]]
         facts["machine"] = {key: manifest[key] for key in ("cpu", "gpus", "versions")}
         facts["machine"]["date"] = time.strftime("%Y-%m-%d")
-        if stage == "retrain":
+        if number == 0:
             write_json(RESULTS / name / "first_steps.json", steps[:100])
-            searching = read_json(runs / f"{recipe.searched}-search" / "manifest.json")
+            searching = read_json(runs / f"{RECIPES[name].searched}-search" / "manifest.json")
             facts["search"] = {key: searching[key] for key in ("settings", "seconds")}
-    keys = ("search", "retrain", "tune", "best", "precision", "threads", "machine")
-    return load(list(here.values())[-1] if here else name), {key: facts[key] for key in keys}
+    facts["retrain"], *facts["tunes"] = done
+    keys = ("search", "retrain", "tunes", "best", "precision", "threads", "machine")
+    return load(runs / here[-1] if here else name), {key: facts[key] for key in keys}
 
 
 def openings(
@@ -346,15 +370,15 @@ def main() -> None:
     parser.add_argument(
         "--only",
         choices=("tune", "ship"),
-        help="go on from the model in the package: the second training alone, or no training and its card anew",
+        help="go on from the model in the package: the last training alone, or no training and its card anew",
     )
     parser.add_argument("--ship", action="store_true", help="open the test pictures and put the model in the package")
     parser.add_argument("--precision", default="auto", help="of the training: bf16 halves the time on recent CPUs")
     options = parser.parse_args()
     compute = ComputeSettings(device=options.device, threads=options.threads, precision=options.precision)
     if options.only == "tune":
-        data = RECIPES[options.name].data(options.data)
-        print(tuned(options.name, load(options.name), data, options.runs_dir, compute))
+        data, last = RECIPES[options.name].data(options.data), len(RECIPES[options.name].tunes) - 1
+        print(tuned(options.name, last, load(options.name), data, options.runs_dir, compute).path)
     elif options.only is None:
         print(train(options.name, options.data, options.runs_dir, options.set, compute))
     if options.ship or options.only == "ship":
