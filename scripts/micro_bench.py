@@ -1,8 +1,15 @@
 """Make the table of a whole small search space: python scripts/micro_bench.py table|search --seeds 0 1 2.
 
 `table` trains every architecture of SPACE that has one gate everywhere, all alike, seed by seed, and appends a row each
-to table.csv; the same command continues where it was cut. `search` runs gradient searches in the same space
-(searches.csv: an architecture an epoch) and scores every architecture with each supernet's weights (one_shot.csv).
+to table.csv. `search` runs the searches of ARMS in the same space (searches.csv: an architecture an epoch) and scores
+every architecture with each supernet's weights (one_shot.csv). The same command continues where it was cut.
+
+    gradient         the published way; cost has no price
+    no entropy       the same without the entropy terms
+    price            the preset's price on parameters, 0.01
+    longer warm-up   half of the epochs before the architecture moves, in place of two
+    masked none      what may not win carries no weight, and the head speaks from the start
+    fair paths       a supernet trained by sampled paths; its best architecture on the validation scenes is taken
 """
 
 import argparse
@@ -34,6 +41,14 @@ from manas_lite.training.loop import training_batches
 LOSS = replace(RetrainSettings.preset("teach").loss, internal_weight=0.0, complexity_weight=0.0)
 RECIPE = RetrainSettings.preset("teach", epochs=1, steps=400, batch=2, patch=48, loss=LOSS, compute=ONE_THREAD)
 SEARCH = SearchSettings.preset("teach", epochs=12, warmup=2, batch=2, patch=48, loss=LOSS, compute=ONE_THREAD)
+ARMS = {
+    "gradient": SEARCH,
+    "no entropy": replace(SEARCH, loss=replace(LOSS, alpha_entropy_weight=0.0, beta_entropy_weight=0.0)),
+    "price": replace(SEARCH, loss=replace(LOSS, complexity_weight=0.01)),
+    "longer warm-up": replace(SEARCH, warmup=6),
+    "masked none": replace(SEARCH, mask_barred=True, head_gain=0.1),
+    "fair paths": replace(SEARCH, strategy="fair-paths", mask_barred=True, head_gain=0.1, evaluations=16),
+}
 PROTOCOL = {"data": "photos", "space": to_dict(SPACE), "recipe": to_dict(RECIPE), "search": to_dict(SEARCH)}
 
 
@@ -78,38 +93,44 @@ def write_manifest(target: Path, rainy: Mapping[str, float]) -> None:
     )
 
 
-def make_searches(seeds: list[int], target: Path, runs: Path) -> None:
-    """A search's architecture after each epoch; edges are tied afterwards, to the gate of the largest mean weight."""
+def make_searches(arm: str, seeds: list[int], target: Path, runs: Path) -> None:
+    """A search's architecture after each epoch; edges are tied afterwards, to the gate of the largest mean weight.
+
+    Sampled paths have no weights of choices. Their architecture is the best of all by the supernet's weights, once, at
+    the end, and the scoring of all is part of its seconds.
+    """
     split, searched, scored = open_split("photos"), target / "searches.csv", target / "one_shot.csv"
-    counts = Counter(int(row["seed"]) for row in rows(scored))
+    counts = Counter(int(row["seed"]) for row in rows(scored) if row["arm"] == arm)
     for seed in seeds:
         if counts[seed] == len(ARCHITECTURES):
             continue
-        found, seconds = timed_search(SPACE, split, replace(SEARCH, seed=seed), runs=runs, name=f"micro_search_{seed}")
+        name = f"micro_{arm.replace(' ', '_')}_{seed}"
+        found, seconds = timed_search(SPACE, split, replace(ARMS[arm], seed=seed), runs=runs, name=name)
+        start, own = time.process_time(), {"arm": arm, "seed": seed}
+        scores = [one_shot(found.supernet, *each) for each in ARCHITECTURES]
+        scoring = time.process_time() - start
         epochs: list[dict[str, Any]] = []
-        for record in found.epochs:
-            gates = dict(zip(SPACE.operations, map(fmean, zip(*record["beta"], strict=True)), strict=True))
-            epochs.append(
-                {
-                    "seed": seed,
-                    "epoch": record["epoch"],
-                    "modules": "".join("pf"[int(f > p)] for p, f in record["alpha"]),
-                    "gate": max(GATES, key=gates.__getitem__),
-                    "seconds": f"{seconds * (record['epoch'] + 1) / len(found.epochs):.2f}",
-                }
-            )
-        scores = [
-            {
-                "seed": seed,
-                "modules": pattern,
-                "gate": gate,
-                "val_psnr": f"{one_shot(found.supernet, pattern, gate):.5f}",
-            }
-            for pattern, gate in ARCHITECTURES
+        if ARMS[arm].strategy == "gradient":
+            for record in found.epochs:
+                gates = dict(zip(SPACE.operations, map(fmean, zip(*record["beta"], strict=True)), strict=True))
+                pattern = "".join("pf"[int(f > p)] for p, f in record["alpha"])
+                gate = max(GATES, key=gates.__getitem__)
+                spent = seconds * (record["epoch"] + 1) / len(found.epochs)
+                epochs.append(
+                    own | {"epoch": record["epoch"], "modules": pattern, "gate": gate, "seconds": f"{spent:.2f}"}
+                )
+        else:
+            pattern, gate = ARCHITECTURES[scores.index(max(scores))]
+            last = {"epoch": len(found.epochs) - 1, "modules": pattern, "gate": gate}
+            epochs.append(own | last | {"seconds": f"{seconds + scoring:.2f}"})
+        inherited = [
+            own | {"modules": pattern, "gate": gate, "val_psnr": f"{score:.5f}"}
+            for (pattern, gate), score in zip(ARCHITECTURES, scores, strict=True)
         ]
         # Scores last: a seed counts as done by them, and a cut leaves no half of it behind.
-        for path, new in ((searched, epochs), (scored, scores)):
-            rewrite(path, [*(row for row in rows(path) if int(row["seed"]) != seed), *new])
+        for path, new in ((searched, epochs), (scored, inherited)):
+            others = (row for row in rows(path) if (row["arm"], int(row["seed"])) != (arm, seed))
+            rewrite(path, [*others, *new])
 
 
 def one_shot(supernet: SuperNet, pattern: str, gate: str) -> float:
@@ -121,6 +142,7 @@ def one_shot(supernet: SuperNet, pattern: str, gate: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("table", "search"))
+    parser.add_argument("--arm", choices=ARMS, default="gradient", help="which kind of search")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=TABLE_FOLDER)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
@@ -130,7 +152,7 @@ def main() -> None:
     if arguments.what == "table":
         make_table(arguments.seeds, arguments.out)
     else:
-        make_searches(arguments.seeds, arguments.out, arguments.runs_dir)
+        make_searches(arguments.arm, arguments.seeds, arguments.out, arguments.runs_dir)
 
 
 if __name__ == "__main__":
