@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from manas_lite.metrics import structural_similarity
-from manas_lite.runs.settings import LATER, check, must_be
+from manas_lite.runs.settings import LATER, check, must_be, register
 
 CostUnit = Literal["parameters", "flops"]
 
@@ -38,23 +38,21 @@ class Costs(Protocol):
 
 # --- distances between outputs and the clean image ---
 
-F = TypeVar("F", bound=Callable[..., Tensor])
+Function = TypeVar("Function", bound=Callable[..., Tensor])
 
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {}
 """Every distance that `external` knows, by name."""
 
 
-def distance(name: str) -> Callable[[F], F]:
+def distance(name: str) -> Callable[[Function], Function]:
     """Register the function below as a distance; `loss.external` then takes its name, alone or joined by `+`.
 
     The function maps outputs (B, R, 3, h, w) and a target of the same shape to a scalar, a mean over all of them.
+
+    Raises:
+        ValueError: the name belongs to another distance.
     """
-
-    def register(function: F) -> F:
-        DISTANCES[name] = function
-        return function
-
-    return register
+    return register(DISTANCES, name)
 
 
 @distance("mse")
@@ -265,7 +263,7 @@ TERMS: dict[str, Term] = {}
 PUBLISHED_TERMS = ("external", "internal", "regularisation", "complexity")
 
 
-def term(name: str, on: Literal["image", "architecture"] = "image") -> Callable[[F], F]:
+def term(name: str, on: Literal["image", "architecture"] = "image") -> Callable[[Function], Function]:
     """Register the function below as a loss term; the setting `loss.terms.NAME` is then its weight.
 
     Args:
@@ -279,11 +277,11 @@ def term(name: str, on: Literal["image", "architecture"] = "image") -> Callable[
     if name in PUBLISHED_TERMS:
         raise ValueError(f"{name!r} is a published term: choose another name")
 
-    def register(function: F) -> F:
+    def enter(function: Function) -> Function:
         TERMS[name] = Term(on, function)
         return function
 
-    return register
+    return enter
 
 
 # --- all together ---

@@ -569,6 +569,14 @@ def test_registered_terms_are_checked_and_can_be_hashed(own_terms):
     assert chosen != LossSettings()
 
 
+@pytest.mark.parametrize("name", ["mse", "ssim", "l1+ssim", "a.b", ""])
+def test_a_distance_takes_no_name_that_is_held_or_cannot_be_set(name):
+    before = dict(losses.DISTANCES)
+    with pytest.raises(ValueError, match="is registered already, for" if name in before else "cannot name"):
+        losses.distance(name)(lambda outputs, target: (outputs - target).abs().max())
+    assert before == losses.DISTANCES
+
+
 def test_bad_shapes_are_named():
     outputs, clean = scenes()
     with pytest.raises(ValueError, match=r"expected \(B, R, 3, h, w\)"):

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional as F
 
 from manas_lite.compute.allocations import AllocationPeak
 from manas_lite.compute.footprint import bytes_per_pixel
@@ -16,6 +17,7 @@ from manas_lite.compute.runtime import ComputeSettings
 from manas_lite.networks.backbone import Backbone
 from manas_lite.networks.genotype import Genotype
 from manas_lite.networks.nets import DerainNet, SuperNet
+from manas_lite.networks.ops import OPERATIONS, Gate
 from manas_lite.networks.space import SearchSpace
 from manas_lite.photos import inference
 from manas_lite.photos.inference import derain
@@ -78,6 +80,27 @@ def test_local_pooling_is_tiled_too():
     net = network(SearchSpace((8, 12), 1), 3)
     net.pool_locally(8)
     assert largest_gap(net, images(1, 3, 150, 40), tile=16) < 1e-10
+
+
+class Far(Gate):
+    """Looks 40 pixels to the left."""
+
+    needs, extent, reach = frozenset({"profile"}), 2, 40
+
+    def gate(self, x, seen):
+        profile = seen.profile[:, :1]
+        return torch.sigmoid(8 * F.pad(profile, (40, 0))[..., : profile.shape[3]] - 4)
+
+
+@pytest.mark.parametrize("window", [None, 8, 16])
+def test_tiles_see_what_the_furthest_gate_sees(window, monkeypatch):
+    monkeypatch.setitem(OPERATIONS, "far", Far)
+    space = SearchSpace.preset("smoke", operations=("skip_connect", "far"))
+    genotype = Genotype(space, ("parallel",) * len(space.module_branches), ("far",) * len(space.edge_branch))
+    net = DerainNet(genotype).double().eval()
+    textbook.randomise(net)
+    net.pool_locally(window)
+    assert largest_gap(net, images(1, 3, 120, 300), tile=32) < 1e-10
 
 
 def test_single_precision_stays_within_the_promise():

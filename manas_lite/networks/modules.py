@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from manas_lite.networks.ops import C, norm_layer, register
+from manas_lite.networks.ops import C, norm_layer
+from manas_lite.runs.settings import register
 
 Branches = list[Tensor]
 

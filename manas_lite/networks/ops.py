@@ -10,11 +10,13 @@ gate has no affine parameters, except in CBAM. For an operation of your own, see
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from manas_lite.runs.settings import register
 
 
 class GroupNorm(nn.GroupNorm):
@@ -168,24 +170,6 @@ def operation(name: str) -> Callable[[C], C]:
         if not isinstance(needs, frozenset) or not needs <= set(Descriptors._fields):
             raise ValueError(f"{name}: needs is {needs!r}: a frozenset of {', '.join(Descriptors._fields)}")
         return register(OPERATIONS, name)(gate)
-
-    return enter
-
-
-def register(registry: dict[str, Any], name: str) -> Callable[[C], C]:
-    """Return a decorator that puts a class into a registry; ValueError where the name is taken by another class.
-
-    The same class under the same name replaces the older one, so that a notebook's cell can be run again.
-    """
-
-    def enter(entry: C) -> C:
-        if "." in name or not name:  # torch forbids the dot in the names of parts of a network
-            raise ValueError(f"{name!r} cannot name a candidate: use letters, digits and _")
-        held = registry.get(name, entry)
-        if held.__qualname__ != entry.__qualname__:
-            raise ValueError(f"{name!r} is registered already, for {held.__qualname__}: choose another name")
-        registry[name] = entry
-        return entry
 
     return enter
 

@@ -62,7 +62,12 @@ class SearchSpace:
         _check_names("stem", (self.stem,), STEMS)
         _check_names("norm", (self.norm,), NORMS)
         for name, registry in (("operations", OPERATIONS), ("modules", MODULES)):
-            _check_names(name, getattr(self, name), registry, "; import the file that registers one of your own first")
+            _check_names(
+                name,
+                getattr(self, name),
+                registry,
+                "; import the file that registers one of your own first (on the command line: --import FILE)",
+            )
         if not self.choices:
             raise ValueError("operations must hold one besides `none`, or allow_none must be set")
         if not self.modules:

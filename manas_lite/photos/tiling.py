@@ -122,8 +122,8 @@ def _canvas(piece: Tensor, outer: Sequence[slice], size: Sequence[int]) -> Tenso
 def _attention(run: Callable[..., Branches], block: AttentionBlock, x: Tensor, rows: Sequence | None) -> Tensor:
     """Return block(x, rows), its nodes one after the other: each is kept whole, since later gates pool over it."""
     if block.window is not None:
-        # Gates in a row: a node reads the node before it, each over its window and, at most, a 7x7 convolution.
-        margin = (block.groups + 2) * (block.window + 4)
+        # Gates in a row: a node reads the node before it, each over its window and as far as its widest gate.
+        margin = (block.groups + 2) * (block.window + max(4, *map(_reach, block.edges)))
         return run(lambda x: [block(x[0], rows)], [x], margin)[0]
     parts = x.chunk(block.groups, dim=1)
     nodes: list[Tensor] = []

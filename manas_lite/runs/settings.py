@@ -32,6 +32,27 @@ LATER = {"later": True}
 default, so that older files, and the ids made from them, stay what they were."""
 
 
+def register(registry: dict[str, Any], name: str) -> Callable[[T], T]:
+    """Return a decorator that enters a class or function into a registry, under a name that settings can then take.
+
+    The same one under the same name replaces the older one, so that a notebook's cell can be run again.
+
+    Raises:
+        ValueError: the name is taken by another one, or cannot be part of a setting.
+    """
+
+    def enter(entry: T) -> T:
+        if not name or {".", "+", ",", " "} & set(name):  # torch forbids the dot too, in parts of a network
+            raise ValueError(f"{name!r} cannot name a candidate: use letters, digits and _")
+        held, new = (str(getattr(each, "__qualname__", each)) for each in (registry.get(name, entry), entry))
+        if held != new:
+            raise ValueError(f"{name!r} is registered already, for {held}: choose another name")
+        registry[name] = entry
+        return entry
+
+    return enter
+
+
 def parse(cls: type[T], mapping: Mapping[str, Any], *, where: str = "", text: bool = False) -> T:
     """Make a settings dataclass from a mapping (JSON, YAML, a notebook's parameters).
 

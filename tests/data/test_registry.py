@@ -95,6 +95,7 @@ def test_manual_steps_name_source_place_and_command(name: str, tmp_path: Path) -
         assert all(page in told for page in item.sources().values())
         if item.drive:
             assert f"https://drive.google.com/uc?id={item.drive}" in told
+        if item.drive or item.mirrors:
             assert str(tmp_path / "archives" / item.name) in told
         else:
             assert str(tmp_path / item.into) in told

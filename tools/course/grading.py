@@ -376,7 +376,9 @@ def _asked(notebook: Notebook, exercise: str) -> tuple[str, str]:
     """Return the course's imports, and the name of the function that an exercise asks for."""
     cells = sources.build(notebook, "student").cells
     imports = next(cell.source for cell in cells if "imports" in sources.tags(cell))
-    check = next(cell.source for cell in cells if f"check:{exercise}" in sources.tags(cell))
+    check = next((cell.source for cell in cells if f"check:{exercise}" in sources.tags(cell)), None)
+    if check is None:
+        raise ValueError(f"{notebook.name}: the exercise {exercise!r} has no cell with the tag `check:{exercise}`")
     calls = [node.args[0] for node in ast.walk(ast.parse(check).body[-1]) if isinstance(node, ast.Call)]
     (function,) = [argument.id for argument in calls if isinstance(argument, ast.Name)]
     return imports, function
