@@ -4,7 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
 
 from manas_course.toy import START, Path
 from manas_lite.draw.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, Drawing, styled
@@ -13,6 +16,8 @@ __all__ = ["bars", "forest", "phase_plane", "profile", "scatter"]
 
 COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY)
 MARKS = "osD^vP"
+BESIDE = ((1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1), (1, 0), (-1, 0))
+"""Sides of a point where its name can stand, (right, up), the first ones preferred."""
 
 
 @styled
@@ -59,25 +64,69 @@ def bars(values: Mapping[str, float], *, title: str, unit: str, start: float = 0
 
 
 @styled
-def scatter(points: Mapping[str, tuple[float, float]], *, x: str, y: str, title: str) -> Figure:
-    """Draw named points (x, y), such as PSNR against parameters. Few names stand at the points, many in a legend."""
+def scatter(
+    points: Mapping[str, tuple[float, float]],
+    *,
+    x: str,
+    y: str,
+    title: str,
+    among: tuple[Any, Any, Any] | None = None,
+) -> Figure:
+    """Draw named points (x, y), such as PSNR against parameters. Few names stand at the points, many in a legend.
+
+    Args:
+        points: each by its name. Where they lie on each other, the first is on top.
+        x: the label of the horizontal axis.
+        y: the label of the vertical axis.
+        title: what stands above.
+        among: xs, ys and shades of small points without names, behind the others; a larger shade is darker.
+    """
     figure = Drawing(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
+    if among is not None:
+        xs, ys, shades = (np.asarray(each, dtype=float) for each in among)
+        axes.scatter(xs, ys, c=shades, cmap="Blues", s=8, zorder=1, vmin=shades.min() - 0.4 * (np.ptp(shades) or 1))
     crowded = len(points) > len(MARKS)
     for number, (name, point) in enumerate(points.items()):
         colour, mark = COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)]
         filled = colour if number < len(MARKS) else "white"  # the second round of marks is hollow
         edge = BLACK if number < len(MARKS) else colour
-        axes.plot(*point, mark, color=colour, mfc=filled, mec=edge, mew=0.4 if edge == BLACK else 1.2, label=name)
-        if not crowded:
-            below = number % 2 == 1  # points that lie together keep their names apart
-            box = {"fc": "white", "ec": "none", "alpha": 0.8, "pad": 1}  # other points may lie below
-            axes.annotate(name, point, xytext=(6, -11 if below else 3), textcoords="offset points", bbox=box, zorder=4)
+        look: dict[str, Any] = {"mfc": filled, "mec": edge, "mew": 0.4 if edge == BLACK else 1.2}
+        axes.plot(*point, mark, color=colour, label=name, zorder=3 - number / len(points), **look)
     axes.margins(0.18)
     axes.set(xlabel=x, ylabel=y, title=title)
     if crowded:
         figure.legend(loc="outside right center")
+    else:
+        dots = [*points.values(), *(zip(xs, ys, strict=True) if among is not None else ())]
+        figure.draw_without_rendering()  # the layout decides where points lie on the page
+        _name(axes, points, dots)
     return figure
+
+
+def _name(axes: Axes, points: Mapping[str, tuple[float, float]], dots: Sequence[tuple[float, float]]) -> None:
+    """Write each name beside its point, where it covers the fewest dots and no other name."""
+    seen, frame = axes.transData.transform(dots), axes.get_window_extent()
+    taken: list[Bbox] = []
+    for name, point in points.items():
+        best: tuple[float, Annotation, Bbox] | None = None
+        for right, up in BESIDE:
+            place: dict[str, Any] = {
+                "ha": ("right", "center", "left")[right + 1],
+                "va": ("top", "center", "bottom")[up + 1],
+            }
+            text = axes.annotate(name, point, xytext=(7 * right, 7 * up), textcoords="offset points", **place)
+            box = text.get_window_extent().padded(2)
+            outside = box.x0 < frame.x0 or box.x1 > frame.x1 or box.y0 < frame.y0 or box.y1 > frame.y1
+            covers = sum(box.contains(*dot) for dot in seen) + 1000 * (outside + sum(map(box.overlaps, taken)))
+            if best is None or covers < best[0]:
+                if best is not None:
+                    best[1].remove()
+                best = covers, text, box
+            else:
+                text.remove()
+        assert best is not None
+        taken.append(best[2])
 
 
 @styled
@@ -127,5 +176,5 @@ def forest(rows: Sequence[Mapping[str, Any]], *, title: str, reference: str = "t
     axes.axvline(0, color=BLACK, lw=0.8)
     labels = [f"{row['arm']}  ({row['parameters']:,.0f} parameters)" for row in rows]
     axes.set(yticks=places, yticklabels=labels, xlim=(-reach, reach), title=title)
-    axes.set_xlabel(f"difference to {reference}, dB (grey band: mostly missed by so many searches)")
+    axes.set_xlabel(f"difference to {reference}, dB\n(grey band: differences that so few searches mostly miss)")
     return figure

@@ -61,7 +61,9 @@ def test_a_genotype_is_drawn_module_by_module_and_edge_by_edge(name):
         assert to_hex(colour).upper() == style.MODULE_COLOURS[module]
     edges = marked(figure, "edge")
     assert set(edges) == {f"edge:{i}:{e}" for i, e in enumerate(genotype.edges)}
-    assert [edges[f"edge:{i}:{e}"].get_text() for i, e in enumerate(genotype.edges)] == list(genotype.edges)
+    names = [edges[f"edge:{i}:{e}"].get_text() for i, e in enumerate(genotype.edges)]
+    assert [name.replace("\n", "") for name in names] == list(genotype.edges)
+    assert all(len(line) <= lanes.LONGEST for name in names for line in name.split("\n"))
     assert len(marked(figure, "attention")) == len(space.block_branch)
     written = " ".join(texts(figure))
     assert all(f"{width} channels" in written for width in space.channels)

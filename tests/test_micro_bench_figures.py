@@ -1,6 +1,7 @@
 """Pictures of the table: what is drawn is what was given."""
 
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def test_the_map_shows_every_number_under_its_names() -> None:
     pytest.importorskip("seaborn", reason="needs the extra: pip install 'manas_lite[course]'")
     from matplotlib import pyplot
 
-    values = np.array([[0.5, -1.25], [2.0, 0.0], [0.1, 0.2]])
+    values = np.array([[0.5, -1.25], [2.0, -0.001], [0.1, 0.2]])  # no number is "-0.00"
     figure = figures.table_map(values, ["a", "b", "c"], ["x", "y"], title="t")
     axes = figure.axes[0]
     assert [text.get_text() for text in axes.texts] == ["+0.50", "-1.25", "+2.00", "+0.00", "+0.10", "+0.20"]
@@ -68,6 +69,22 @@ def test_clouds_share_their_axis() -> None:
     left, right, _ = figure.axes
     assert left.get_ylim() == right.get_ylim()
     assert right.collections[0].get_offsets().tolist() == [[5.0, 7.0], [6.0, 9.0]]
+
+
+@pytest.mark.parametrize(("labels", "told"), [(["a", "b", "b"], True), (["a", "b", "c"], False)])
+def test_clouds_with_one_label_say_that_their_scales_differ(labels: list[str], told: bool) -> None:
+    panels = {name: ([1, 20 * k + 2], [3, 4]) for k, name in enumerate("xyz")}
+    figure = figures.clouds(panels, shade=[0, 1], shade_label="s", x=labels, y="c")
+    assert (figure.get_supxlabel() != "") == told
+
+
+def test_labels_of_clouds_stay_apart() -> None:
+    panels = {f"supernet {k}, which ranks best": ([21.0, 23.8], [3, 4]) for k in range(3)}
+    figure = figures.clouds(panels, shade=[0, 1], shade_label="s", x=["PSNR with inherited weights, dB"] * 3, y="c")
+    figure.draw_without_rendering()
+    for words in (lambda axes: axes.xaxis.label, lambda axes: axes._left_title):
+        places = [words(axes).get_window_extent() for axes in figure.axes[:3]]
+        assert all(one.x1 < two.x0 for one, two in pairwise(places))
 
 
 def test_the_front_steps_along_what_nothing_beats() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from manas_lite.draw.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION, Drawing, styled
 
@@ -89,7 +89,8 @@ def table_map(values: Any, rows: Sequence[str], columns: Sequence[str], *, title
         raise ValueError(f"values of shape {values.shape} for {len(rows)} rows and {len(columns)} columns")
     figure = Drawing(figsize=(0.95 * len(columns) + 1.0, 0.3 * len(rows) + 1.5), layout="constrained")
     axes = figure.subplots()
-    look = {"cmap": "cividis", "cbar": False, "annot": True, "fmt": "+.2f", "annot_kws": {"size": 8}}
+    numbers = np.array([[f"{value:+z.2f}" for value in row] for row in values])  # z: never "-0.00"
+    look = {"cmap": "cividis", "cbar": False, "annot": numbers, "fmt": "", "annot_kws": {"size": 10}}
     seaborn.heatmap(values, ax=axes, xticklabels=list(columns), yticklabels=list(rows), **look)
     middle = (values.min() + values.max()) / 2
     for text, value in zip(axes.texts, values.flat, strict=True):  # seaborn's own white is hard to read on khaki
@@ -97,13 +98,15 @@ def table_map(values: Any, rows: Sequence[str], columns: Sequence[str], *, title
     axes.set_title(title)
     axes.set_xticklabels(columns, rotation=30, ha="right")
     axes.set_yticklabels(rows, rotation=0)
-    axes.tick_params(length=0)
+    axes.tick_params(length=0, labelsize=9)
     return figure
 
 
 @styled
 def clouds(panels: Mapping[str, tuple[Any, Any]], *, shade: Any, shade_label: str, x: Sequence[str], y: str) -> Figure:
     """Draw clouds of points side by side on one vertical axis, one point per architecture.
+
+    The horizontal axis is each panel's own. A line below says so where two of them have one label.
 
     Args:
         panels: (xs, ys) by the title of the panel.
@@ -112,11 +115,14 @@ def clouds(panels: Mapping[str, tuple[Any, Any]], *, shade: Any, shade_label: st
         x: the label of each panel's horizontal axis.
         y: the label of the vertical axis.
     """
-    figure = Drawing(figsize=(min(3.3 * len(panels), 10) + 0.6, 3.1), layout="constrained")
+    figure = Drawing(figsize=(min(2.4 * len(panels), 10) + 0.6, 3.3), layout="constrained")
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (title, (xs, ys)), label in zip(grid, panels.items(), x, strict=True):
         points = axes.scatter(xs, ys, c=shade, cmap="cividis", s=16, edgecolors=BLACK, linewidths=0.3)
         axes.set(title=title, xlabel=label)
+        axes.xaxis.set_major_locator(MaxNLocator(4, steps=(1, 2, 5, 10)))
+    if len(set(x)) < len(x):
+        figure.supxlabel("each panel has its own horizontal scale", size=8, color=VERMILION)
     grid[0].set_ylabel(y)
     steps = np.unique(np.asarray(shade))
     ticks = steps if len(steps) <= FEW_RUNS else None

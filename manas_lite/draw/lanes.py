@@ -18,11 +18,11 @@ from manas_lite.networks.modules import PUBLISHED_MODULES
 from manas_lite.networks.space import SearchSpace
 
 UNIT = 0.42  # inches per unit of the drawing
-ROW = 0.36  # units a searched edge takes in an attention block
+ROW, TWO_LINES = 0.46, 0.82  # units a searched edge takes in an attention block, by the lines of its text
 MODULE, BLOCK = 0.8, 3.4  # units, widths of a module and of an attention block (with the space after it)
 GAP, TURN = 0.25, 1.1  # units between modules, and for a transition to one more branch
-SMALL = 6.5  # points
-LONGEST = 20  # letters of an operation's name that fit an attention block at that size
+SMALL = 9.0  # points: 10 pixels where a page shows the `teach` space 800 pixels wide
+LONGEST = 12  # letters of a line that fit an attention block at that size
 THICK = 6.0  # points of a line of weight 1
 KEY = {"parallel": "parallel: a residual block on each branch", "fusion": "fusion: all branches to all"}
 
@@ -39,6 +39,7 @@ def architecture(genotype: Genotype) -> Figure:
     """
     space = genotype.space
     colours, letters = colours_of((*space.modules, *space.operations)), _letters(space.modules)
+    names = {name: _lines(name) for name in space.operations}
 
     def paint_module(axes: Axes, row: int, x: float, lanes: Sequence[float]) -> None:
         name = genotype.modules[row]
@@ -51,11 +52,13 @@ def architecture(genotype: Genotype) -> Figure:
     def paint_edge(axes: Axes, row: int, x: float, y: float) -> None:
         name = genotype.edges[row]
         colour = GREY if name == "none" else BLACK
-        text = axes.text(x + 0.7, y, name, va="center", size=SMALL * min(1, LONGEST / len(name)), color=colour)
+        size = SMALL * min(1, LONGEST / max(map(len, names[name].split("\n"))))
+        text = axes.text(x + 0.85, y, names[name], va="center", size=size, color=colour, linespacing=1.05)
         text.set_gid(f"edge:{row}:{name}")
 
     key = [Patch(color=colours[name], label=f"{letters[name]}  {KEY.get(name, name)}") for name in space.modules]
-    return _network(space, paint_module, paint_edge, f"Architecture {genotype.id}", key)
+    height = TWO_LINES if any("\n" in names[name] for name in genotype.edges) else ROW
+    return _network(space, paint_module, paint_edge, f"Architecture {genotype.id}", key, height)
 
 
 @styled
@@ -97,24 +100,32 @@ def mixture(alpha_weights: Any, beta_weights: Any, space: SearchSpace) -> Figure
 
     names = (*space.modules, *(space.operations if space.attention else ()))
     key = [Line2D([], [], color=colours[name], lw=3, label=name) for name in names]
-    return _network(space, paint_module, paint_edge, "Relaxed network: thickness is weight", key)
+    return _network(space, paint_module, paint_edge, "Relaxed network: thickness is weight", key, ROW)
 
 
 def _network(
-    space: SearchSpace, paint_module: ModulePainter, paint_edge: EdgePainter, title: str, key: list[Any]
+    space: SearchSpace,
+    paint_module: ModulePainter,
+    paint_edge: EdgePainter,
+    title: str,
+    key: list[Any],
+    height: float,
 ) -> Figure:
-    """Draw the lanes from left to right; `paint_module` and `paint_edge` fill what is searched, row by row."""
-    pitch = max(1.3, ROW * space.edges_per_block + 0.55) if space.attention else 1.3
+    """Draw the lanes from left to right; `paint_module` and `paint_edge` fill what is searched, row by row.
+
+    `height` is that of a searched edge, in units.
+    """
+    pitch = max(1.5, height * space.edges_per_block + 0.55) if space.attention else 1.5
     lanes = [-pitch * branch for branch in range(len(space.channels))]
     cell_width = TURN + space.modules_per_cell * (MODULE + GAP) + (BLOCK + GAP if space.attention else 0)
-    left, right = -2.9, 1.6 + len(space.cells) * cell_width + 5.4
-    columns = min(len(key), max(1, int((right - left) / 4.9)))  # of the legend
-    top, bottom = lanes[0] + 1.6, lanes[-1] - pitch / 2 - 0.9 - 0.45 * -(-len(key) // columns)
+    left, right = -2.4, 1.6 + len(space.cells) * cell_width + 5.4
+    columns = min(len(key), max(1, int((right - left) / 5.4)))  # of the legend
+    top, bottom = lanes[0] + max(1.6, pitch / 2 + 1), lanes[-1] - pitch / 2 - 0.9 - 0.5 * -(-len(key) // columns)
     figure = Drawing(figsize=((right - left) * UNIT, (top - bottom) * UNIT))
     axes = figure.add_axes((0, 0, 1, 1), xlim=(left, right), ylim=(bottom, top))
     axes.axis("off")
     axes.text(left + 0.2, top - 0.1, title, va="top", weight="bold", size=9)
-    axes.legend(handles=key, loc="lower left", ncols=columns, handlelength=1.2, columnspacing=1.2)
+    axes.legend(handles=key, loc="lower left", ncols=columns, handlelength=1.2, columnspacing=1.2, fontsize=8.5)
     if space.attention:
         formula = r"each attention edge $o_{k,j}$:  $U_k = o_{k,0}(F_k) + \Sigma_{j=1}^k\, o_{k,j}(U_{j-1})$"
         groups = rf"$F_0 \ldots F_{{{space.groups - 1}}}$ are the branch's channel groups"
@@ -132,29 +143,32 @@ def _network(
             paint_module(axes, module, x, lanes[:branches])
             module, x = module + 1, x + MODULE + GAP
         for branch in range(branches if space.attention else 0):
-            edge = _attention(axes, space, edge, x, lanes[branch], paint_edge)
+            edge = _attention(axes, space, edge, x, lanes[branch], paint_edge, height)
         x += BLOCK + GAP if space.attention else 0
     for branch, lane in enumerate(lanes):
         axes.plot([born[branch], x], [lane, lane], color=BLACK, lw=0.8, zorder=1)
         axes.plot([x, x + 0.9], [lane, lanes[0]], color=BLACK, lw=0.8, zorder=1)
         scale = space.scale * 2**branch
         size = "full size" if scale == 1 else f"1/{scale} size"
-        text = f"branch {branch}: {size},\n{space.channels[branch]} channels"
+        text = f"branch {branch}\n{size}\n{space.channels[branch]} channels"
         axes.text(left + 0.2, lane, text, va="center", size=SMALL)
     axes.plot([x + 0.9, x + 2.6], [lanes[0]] * 2, color=BLACK, lw=0.8, zorder=1)
     _label(axes, x + 0.95, lanes[0], "fusion")
-    axes.text(x + 2.7, lanes[0], "rainy − output\n= derained" if space.residual else "derained", va="center")
+    result = "rainy − output\n= derained" if space.residual else "derained"
+    axes.text(x + 2.7, lanes[0], result, va="center", size=SMALL)
     return figure
 
 
-def _attention(axes: Axes, space: SearchSpace, row: int, x: float, lane: float, paint_edge: EdgePainter) -> int:
-    """Draw an attention block on its lane, one line per edge o_{k,j}; return the row of beta after it."""
-    half = ROW * space.edges_per_block / 2
+def _attention(
+    axes: Axes, space: SearchSpace, row: int, x: float, lane: float, paint_edge: EdgePainter, height: float
+) -> int:
+    """Draw an attention block on its lane, `height` for each edge o_{k,j}; return the row of beta after it."""
+    half = height * space.edges_per_block / 2
     style: dict[str, Any] = {"boxstyle": "round,pad=0.08", "fc": "white", "ec": BLACK, "lw": 0.7, "zorder": 2}
     axes.add_patch(FancyBboxPatch((x, lane - half), BLOCK - GAP, 2 * half, **style)).set_gid(f"attention:{row}")
     places = [(k, j) for k in range(space.groups) for j in range(k + 1)]
     for number, (k, j) in enumerate(places):
-        y = lane + half - ROW * (number + 0.5)
+        y = lane + half - height * (number + 0.5)
         axes.text(x + 0.05, y, f"$o_{{{k},{j}}}$", va="center", size=SMALL)
         paint_edge(axes, row + number, x, y)
     return row + len(places)
@@ -163,6 +177,15 @@ def _attention(axes: Axes, space: SearchSpace, row: int, x: float, lane: float, 
 def _paths(name: str, lanes: Sequence[float]) -> list[tuple[float, float]]:
     """Return the lanes that a published module connects: `parallel` each to itself, `fusion` each to the others."""
     return [(a, b) for a in lanes for b in lanes if (a == b) == (name == "parallel")]
+
+
+def _lines(name: str) -> str:
+    """Return a name in one line, or broken at that underscore which leaves the shorter lines."""
+    breaks = [k for k, letter in enumerate(name) if letter == "_" and k]
+    if len(name) <= LONGEST or not breaks:
+        return name
+    best = min(reversed(breaks), key=lambda k: max(k, len(name) - k))
+    return f"{name[:best]}\n{name[best:]}"
 
 
 def _letters(modules: Sequence[str]) -> dict[str, str]:

@@ -138,6 +138,28 @@ def test_a_forest_of_one_search_has_dots_and_no_intervals() -> None:
     assert np.isfinite(axes.get_xlim()).all()
 
 
+def test_names_in_a_scatter_cover_no_point_and_no_other_name() -> None:
+    points = {"one": (1.0, 1.0), "two": (1.001, 1.0), "three": (2.0, 2.0)}
+    xs = np.linspace(1.05, 1.4, 40)  # right of the first two
+    figure = illustrations.scatter(points, x="x", y="y", title="t", among=(xs, np.full(40, 1.02), xs))
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    places = {text.get_text(): text.get_window_extent() for text in axes.texts}
+    assert set(places) == set(points)
+    dots = axes.transData.transform([*points.values(), *((each, 1.02) for each in xs)])
+    for name, place in places.items():
+        assert not any(place.contains(*dot) for dot in dots)
+        assert not any(place.overlaps(other) for key, other in places.items() if key != name)
+
+
+def test_the_first_point_of_a_scatter_is_on_top() -> None:
+    points = {str(k): (1.0, 1.0) for k in range(9)}
+    figure = illustrations.scatter(points, x="x", y="y", title="t")
+    heights = [line.get_zorder() for line in figure.axes[0].lines]
+    assert heights == sorted(heights, reverse=True)
+    assert len(set(heights)) == 9
+
+
 def test_latex_is_whole_and_escaped() -> None:
     text = differences.latex(differences.compare(study(1.0, 0.2, 3, 0)), "100 % of a_b & c")
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 1
