@@ -203,8 +203,8 @@ def bilevel_loop(c: Canvas) -> None:
     other = c.box(550, 30, 190, 30, "training scenes, half B", "grey")
     c.arrow(half.top, weights.bottom)
     c.arrow(other.top, choice.bottom)
-    c.text(150, 205, "$a = (\\alpha, \\beta)$ is held")
-    c.text(550, 205, "$w$ is held")
+    c.text(150, 178, "$a = (\\alpha, \\beta)$ is held")
+    c.text(550, 178, "$w$ is held")
 
 
 @_diagram(
@@ -218,7 +218,7 @@ def supernet_to_network(c: Canvas) -> None:
     """Draw how a supernet becomes a mixture, and the mixture a network."""
     titles = (
         "supernet: all candidates,\nequal weights",
-        "mixture: the weights\nhave parted",
+        "mixture: after the search\nthe weights differ",
         "derived: the strongest\nof each place",
     )
     kept = ("orange", "blue")
@@ -242,7 +242,7 @@ def supernet_to_network(c: Canvas) -> None:
     names = (
         "$w = 0.33,\\ 0.33,\\ 0.33$",
         "$w = 0.70,\\ 0.20,\\ 0.10$",
-        "one candidate a place:\ntrained anew, from scratch",
+        "one candidate per place;\nit is trained from scratch",
     )
     for k, words in enumerate(names):
         c.text(110 + 240 * k, 34, words)
@@ -299,8 +299,9 @@ def attention_block(c: Canvas) -> None:
     for start, end in ((first.right, upper.left), (second.right, lower.left), (upper.bottom, lower.top)):
         c.arrow(start, end, accent=True, lw=1.8)
     c.text(225, 246, "edge $o_{00}$", accent=True)
-    c.text(225, 146, "edge $o_{10}$", accent=True)
+    c.text(248, 147, "edge $o_{10}$", accent=True)
     c.text(328, 180, "edge $o_{11}$", accent=True, ha="left")
+    c.arrow((152, 213), (252, 67))
     c.arrow(second.bottom, shared.left, bend=0.2)
     join = c.box(470, 160, 90, 44, "join and\nproject", "grey")
     for box in (upper, lower, shared):
@@ -335,18 +336,20 @@ def multi_to_one(c: Canvas) -> None:
     c.text(505, 236, "external loss:\neach against $Y$")
     for upper, lower in ((200, 170), (130, 100)):
         c.arrow((400, upper), (400, lower), accent=True, arrowstyle="<|-|>")
-    c.text(465, 62, "internal loss:\nthe outputs agree", accent=True, ha="left")
+    c.arrow((365, 208), (365, 92), bend=0.3, accent=True, arrowstyle="<|-|>")
+    c.text(465, 62, "internal loss: every two\noutputs should agree", accent=True, ha="left")
     c.text(8, 268, "one background, $R = 3$ rains", ha="left")
     c.text(
-        8, 22, "a batch holds $B$ such scenes: $B \\times R$ pictures go in, and $B$ clean ones judge them", ha="left"
+        8, 22, "a batch holds $B$ such scenes: $B \\times R$ rainy pictures, compared with $B$ clean ones", ha="left"
     )
 
 
 @_diagram(
     310,
-    "How weight sharing ranks backwards. On the left a circle: network A is a little ahead by luck, so it gets "
+    "How weight sharing ranks backwards. On the left a circle: candidate A is a little ahead by luck, so it gets "
     "more weight in the mixture, so the shared weights are trained for A, so A looks better still. On the right "
-    "the ranking: with inherited weights A is on top and B at the bottom; trained alone, B is ahead of A.",
+    "the ranking of two candidates: with inherited weights A is on top and B at the bottom; trained alone, B is "
+    "ahead of A.",
 )
 def weight_sharing(c: Canvas) -> None:
     """Draw the circle by which a supernet makes the rich richer, and the ranking that comes out."""
@@ -359,7 +362,7 @@ def weight_sharing(c: Canvas) -> None:
     c.arrow((325, 130), (270, 87), bend=-0.15)
     c.arrow((140, 87), (85, 130), bend=-0.15)
     c.arrow((100, 180), (150, 226), bend=-0.15)
-    c.text(205, 155, "round and\nround", accent=True)
+    c.text(205, 155, "again and\nagain", accent=True)
     assert ahead.y > more.y == better.y > shared.y
     c.text(482, 245, "with inherited\nweights")
     c.text(632, 245, "trained\nalone")
@@ -416,7 +419,7 @@ def hypergradients(c: Canvas) -> None:
     290,
     "A nested bootstrap. Three searches have four pictures each. A resample draws searches with replacement, here "
     "search 1, 3 and 3 again, and within each drawn search its pictures with replacement. The mean of the "
-    "resample is kept. Some hundred such means give the interval.",
+    "resample is kept. A few hundred such means give the interval.",
 )
 def nested_bootstrap(c: Canvas) -> None:
     """Draw how searches are redrawn first, and pictures within them."""
@@ -432,15 +435,15 @@ def nested_bootstrap(c: Canvas) -> None:
         c.box(350, row, 84, 40, f"search {number}", kinds[number - 1])
         c.text(402, row, "  ".join(map(str, pictures)), ha="left", family="DejaVu Sans Mono", accent=True)
         c.arrow((212, rows[number - 1]), (306, row), accent=number - 1 != k)
-    mean = c.box(590, 145, 120, 44, "its mean", "grey")
+    mean = c.box(590, 145, 120, 44, "mean of the\nresample", "grey")
     for row in rows:
         c.arrow((488, row), mean.left)
-    c.text(590, 205, "repeat some\nhundred times")
+    c.text(590, 205, "repeat a few\nhundred times")
     c.arrow(mean.bottom, (590, 80))
     c.text(590, 56, "2.5 % and 97.5 %\nof the means")
     c.text(
         8,
         20,
-        "first the searches are redrawn, then the pictures of each: a search that is left out takes its pictures along",
+        "first the searches are drawn, then pictures of each; a search that is not drawn gives no pictures",
         ha="left",
     )

@@ -68,6 +68,10 @@ from manas_lite.networks.modules import FusionModule, ParallelModule
 diagrams.trunk()
 
 # %% [markdown]
+# **What you should see.** One lane for each branch. The first cell works on two branches, and each further cell opens
+# one more. A blue box stands for four modules, one after another, each of them P (parallel) or F (fusion). An orange box
+# (*att*) is an attention block.
+#
 # And here is one network of the space that this notebook looks at. A person might draw it: parallel modules with a
 # fusion module at the end of each cell, and on every edge the operation `SE` (squeeze and excitation, explained below).
 
@@ -157,6 +161,9 @@ for kind in (ParallelModule, FusionModule):
 diagrams.attention_block()
 
 # %% [markdown]
+# **What you should see.** The three thick arrows are the three edges of the first formula. The thin arrows are fixed:
+# the squeeze and excitation (SE) of $F_0 + F_1$, the projection, and the way of $x$ around the block.
+#
 # ## Nine operations, all of them gates
 #
 # slides: Each multiplies its input by numbers from 0 to 1
@@ -200,6 +207,9 @@ pictures.bars(edge_costs, title=f"one edge, {edge_channels} channels", unit="par
 widgets.mixer(open_split("photos").test[0].clean.read())
 
 # %% [markdown]
+# **What you should see.** With four equal weights the picture is darker than before, because `none` lets nothing pass.
+# Give all the weight to `skip_connect`, and the picture is unchanged. Give all of it to `none`, and the picture is black.
+#
 # ## How many networks?
 #
 # slides: Every choice goes with every other: numbers multiply
@@ -236,6 +246,10 @@ for name in ("smoke", "teach", "lite", "paper"):
 diagrams.supernet_to_network()
 
 # %% [markdown]
+# **What you should see.** Three times the same two places, each with three candidates. In the supernet all lines are
+# equally thick. After the search one line of each place is thick. The derived network keeps only this line, and its
+# weights are then trained from scratch.
+#
 # At the start all weights are nearly equal:
 
 # %%
@@ -246,6 +260,9 @@ print("beta ", tuple(beta.shape), "rows sum to", round(beta.sum(1).mean().item()
 draw.mixture(alpha, beta, space)
 
 # %% [markdown]
+# **What you should see.** The two weights of each module are about 0.5, and the nine weights of each edge are about 1/9.
+# So all strokes of an edge are equally thin. The number above a box is the larger weight of its module.
+#
 # ## The one identity that must hold
 #
 # slides: All weights on one candidate: the supernet *is* the derived network
@@ -274,6 +291,9 @@ print(f"largest difference {gap:.1e}")
 assert gap < 1e-5
 
 # %% [markdown]
+# **What you should see.** A difference of zero, or one as small as rounding makes it. With decided rows the supernet
+# gives the output of the derived network.
+#
 # ## What do architectures cost?
 #
 # slides: Price each choice once, then add
@@ -295,19 +315,19 @@ named = {
     "all fusion": Genotype.all_fusion(space),
 }
 points = {name: (g.cost() / 1e3, g.cost("flops") / 1e9) for name, g in named.items()}
-figure = pictures.scatter(
+pictures.scatter(
     points,
     x="thousand parameters",
     y="GFLOPs on 256 x 256",
     title=f"{samples} random architectures (small, darker: more parallel modules), and three named ones",
+    among=(cost[:, 0] / 1e3, cost[:, 1] / 1e9, share),
 )
-figure.axes[0].scatter(
-    cost[:, 0] / 1e3, cost[:, 1] / 1e9, c=share, cmap="Blues", s=8, zorder=0, vmin=-0.4
-)
-figure
 
 # %% [markdown]
-# **What you should see.** A cloud in which parameters and FLOPs agree only roughly. A module of the last cell, for
+# **What you should see.** The line above gives the smallest and the largest of the random architectures: at `teach` size
+# the largest has nearly twice as many parameters as the smallest. At this size the points form groups, one for each
+# number of parallel modules. Parameters and FLOPs agree only roughly: inside a group the parameters differ, and the
+# FLOPs hardly do. A module of the last cell, for
 # example, has many parameters but works on few pixels. So whoever calls a network small must say in which unit. The
 # method adds an **expected cost** to its loss: the mean cost of the networks that one draws with the weights as
 # probabilities. Its unit is a setting (`complexity_unit`).
@@ -318,6 +338,9 @@ figure
 widgets.genotype_editor(by_hand)
 
 # %% [markdown]
+# **What you should see.** The drawing of the hand-made network, with its cost above it. Change one module: both
+# numbers change much. Change one edge: they change little.
+#
 # ## Exercises
 #
 # **1. Count.** A space has `modules` places for a module, each of one of two kinds, and `edges` edges, each with one of

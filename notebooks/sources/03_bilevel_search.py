@@ -54,6 +54,9 @@ print(
 assert not shared
 
 # %% [markdown]
+# **What you should see.** The number of training scenes (20 if you took the photographs of the package), and the number
+# of test scenes, which stay closed. The search uses the training scenes only.
+#
 # ## How others searched: half a page of history
 #
 # slides: Reinforcement learning: every trial trains from nothing
@@ -101,6 +104,10 @@ assert not shared
 diagrams.bilevel_loop()
 
 # %% [markdown]
+# **What you should see.** Two steps that take turns. The step on the left changes the weights, sees one half of the
+# scenes, and holds the architecture. The step on the right changes the architecture, sees the other half, and holds the
+# weights.
+#
 # Training the weights to the end for every small change of $a$ would take years. **DARTS** replaces this training by a
 # single step of gradient descent, with step size $\xi$:
 #
@@ -151,6 +158,9 @@ diagrams.bilevel_loop()
 diagrams.hypergradients()
 
 # %% [markdown]
+# **What you should see.** First order stays at $w$. The two others take the gradient at $w'$, one step ahead. They
+# differ in how they find the second term: from two points beside $w$, or by differentiating the step.
+#
 # For networks with ReLU, `exact` is the better one of these two. Such a network consists of pieces with kinks between
 # them, and the two points of the finite difference may lie on different pieces. In the real search the one step is a
 # step of the optimiser that trains the weights. It need not be plain gradient descent as here.
@@ -213,6 +223,8 @@ for path in paths:
 
 
 # %% [markdown]
+# **What you should see.** First order ends with a loss of 1. The two others end with a loss of 0.
+#
 # ## A bug to know by sight
 #
 # slides: `(p - n) / 2 * eps` *multiplies* by ε
@@ -324,12 +336,18 @@ draw.search_curves(log, genotype.space)
 widgets.replay(log, genotype.space)
 
 # %% [markdown]
+# **What you should see.** In the first epochs all lines of a box are equally thick. Later one line of each row grows, and
+# the others nearly vanish. (Where the page has no slider, it shows the last epoch.)
+#
 # And this is the architecture that the search derives, with one operation on each edge:
 
 # %%
 draw.architecture(genotype)
 
 # %% [markdown]
+# **What you should see.** P or F for each module, and on each edge the operation with the largest weight, `none` left
+# out. In the search that comes with the package all four modules are parallel.
+#
 # ## How decided was it?
 #
 # slides: Largest weight against the second
@@ -350,6 +368,10 @@ print(json.dumps({key: round(value, 3) for key, value in margins.items()}))
 pictures.bars(margins, title="mean margin of the winner over the second", unit="weight, 0 .. 1")
 
 # %% [markdown]
+# **What you should see.** Two bars. In the search that comes with the package both are above 0.9: that search ended
+# decided. A search of few steps ends far less decided. The mean hides single rows, and it counts `none` as a winner,
+# too. Notebook 04 looks at each row.
+#
 # ## Exercises
 #
 # **1. Entropy that survives.** Compute $H(p) = -p \log_{10} p - (1 - p) \log_{10}(1 - p)$ for each number $p$ of a

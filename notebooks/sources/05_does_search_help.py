@@ -208,7 +208,8 @@ figures.clouds(
 # the architectures like any other training. It is a thick cloud, so you can trust one training only roughly. The two
 # other clouds show a shortcut: every architecture was scored with weights *inherited* from a supernet, without any
 # training of its own. One cloud is from the supernet that ranks best, one from the supernet that ranks worst. (Each
-# panel has axes of its own.) One cloud rises. Does the other one? A later section returns to this.
+# panel has a horizontal scale of its own: from 21 to 24 dB in one panel, from 5 to 22 dB in the other.) One cloud rises.
+# Does the other one? A later section returns to this.
 #
 # **Stop here if short of time**, and do exercise 1.
 #
@@ -447,13 +448,20 @@ else:
 #
 # A predictor that knows nothing has a tau of about 0. Some of these supernets have a clearly *negative* tau. So they do
 # know something about the architectures, but they rank them in the wrong order. How can that happen?
+#
+# The drawing below shows it for two candidates of one module place. We call them A and B. Trained alone, B is the better
+# one. But in the first steps of the search A happens to be a little ahead.
 
 # %%
 diagrams.weight_sharing()
 
 # %% [markdown]
-# Did this happen here? The next cell prints the mean PSNR with inherited weights, by the number of fusion modules, for
-# the supernet that ranks best and for the one that ranks worst:
+# **What you should see.** On the left a circle: A gets more weight, so the shared weights are trained for A, so A looks
+# better still. On the right the result: the supernet ranks A first, and trained alone B is first.
+#
+# Did this happen here? In this table A would be the fusion module, and B the parallel one. The next cell prints the
+# mean PSNR with inherited weights, by the number of fusion modules, for the supernet that ranks best and for the one
+# that ranks worst:
 
 # %%
 print(f"rainy input {rainy:.1f} dB. Mean PSNR with inherited weights, dB:")

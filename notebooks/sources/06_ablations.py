@@ -284,8 +284,8 @@ print(f"also: {runs_csv.name}, {images_csv.name}, forest.png, forest.pdf")
 # %% [markdown]
 # There is another way to an interval, the **bootstrap**, and exercise 1 asks for it. It imitates chance. From the
 # searches that were run, it draws the same number again, *with repetition*, so that some searches come twice and
-# others not at all. Then it draws pictures in the same way, and takes the mean. Some hundred such means show how far
-# the mean could have moved. In the drawing, pictures are drawn anew for each search:
+# others not at all. Then it draws pictures in the same way, and takes the mean. A few hundred such means show how
+# far the mean could have moved. In the drawing, pictures are drawn anew for each search:
 
 # %%
 diagrams.nested_bootstrap()
@@ -316,7 +316,7 @@ print("Holm:", [round(x, 3) for x in differences.holm_adjusted([0.01, 0.04, 0.03
 #
 # **1. An interval that is honest.** `differences` holds one row per search and one column per picture. Resample them
 # as described above: draw searches with repetition, draw pictures with repetition, take the mean of all drawn values,
-# and repeat this some hundred times. Return the 2.5 % and the 97.5 % quantile of these means. You may draw the
+# and repeat this a few hundred times. Return the 2.5 % and the 97.5 % quantile of these means. You may draw the
 # pictures for each search anew, as in the drawing, or once for all searches, as the answer below does. The checker
 # accepts both. It simulates studies whose true mean it knows, and asks that at least four intervals in five contain
 # this mean. It does not ask for 95 %, because a bootstrap of a few searches falls short of that. This is also why the

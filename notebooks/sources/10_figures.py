@@ -221,25 +221,45 @@ keep(
 
 # %%
 traces = {
-    "random search": [micro_bench.random_search(bench, k, 64) for k in range(100)],
-    "evolution": [micro_bench.evolution(bench, k, 64) for k in range(100)],
+    "random search": [micro_bench.random_search(bench, k, 64) for k in range(200)],
+    "evolution": [micro_bench.evolution(bench, k, 64) for k in range(200)],
     "gradient search": [micro_bench.replay(bench, s) for s in bench.gradient_searches()],
 }
 curves = {
     kind: [(trace.seconds, micro_bench.gain(bench, trace)) for trace in each]
     for kind, each in traces.items()
 }
+verdicts = {
+    kind: micro_bench.against(bench, traces["gradient search"], traces[kind])
+    for kind in ("random search", "evolution")
+}
 rows = [["gradient search minus", "dB at equal cost", "low", "high", "detectable", "verdict"]]
-for kind in ("random search", "evolution"):
-    found = micro_bench.against(bench, traces["gradient search"], traces[kind])
+for kind, found in verdicts.items():
     rows.append([kind, found.mean, found.low, found.high, found.detectable, found.verdict])
 keep(figures.best_so_far(curves, best=gains.max()), "searches", rows)
 
 # %% [markdown]
 # **What you should see.** The curves show what each kind of search has found after how much computing. The curves
-# alone decide nothing. The numbers that decide are in the file beside the figure, `searches.csv`: the difference at
-# equal total cost, its interval and its verdict. You can now check your answer to the first question: with another
-# seed the scene, the toy and the table would be the same, and all that comes from your runs would not.
+# alone decide nothing. The numbers that decide are in the file beside the figure, `searches.csv`, and the next cell
+# prints them: the difference at equal total cost, its interval and its verdict, by the same rule as in notebook 05.
+
+# %%
+print("gradient search minus   dB at equal cost   95 % interval    verdict")
+for kind, found in verdicts.items():
+    print(
+        f"{kind:<24}{found.mean:>+16.2f}   [{found.low:+.2f}, {found.high:+.2f}]   {found.verdict}"
+    )
+found = verdicts["random search"]
+print(f"the least that {found.searches} searches would show: {found.detectable:.2f} dB")
+
+# %% [markdown]
+# **What you should see.** A verdict for each comparison. The verdict is *better* or *worse* if the interval does not
+# contain zero, *equivalent* if the difference is shown to be less than 0.15 dB, and else *undecided*. With the table
+# that the package brings both are *undecided*: the curve of the gradient search ends below the others, but five
+# searches differ too much from each other to prove a difference.
+#
+# You can now check your answer to the first question: with another seed the scene, the toy and the table would be the
+# same, and all that comes from your runs would not.
 #
 # ## What was written
 #
