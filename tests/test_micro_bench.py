@@ -183,6 +183,19 @@ def test_searches_and_one_shot_scores(bench: micro_bench.MicroBench, folder: Pat
     copy = changed(folder, tmp_path, "one_shot.csv", "1,pppp,SE,", "2,pppp,SE,")
     with pytest.raises(ValueError, match="127 of 128"):
         micro_bench.load(copy).one_shot()
+    for name, read in (("searches", "gradient_searches"), ("one_shot", "one_shot")):
+        kinds = tmp_path / name
+        kinds.mkdir()
+        for file in folder.iterdir():
+            (kinds / file.name).write_text(file.read_text())
+        header, *rows = (folder / f"{name}.csv").read_text().splitlines()
+        of_two_kinds = [f"{kind},{row}" for kind in ("gradient", "other") for row in rows]
+        (kinds / f"{name}.csv").write_text("\n".join([f"arm,{header}", *of_two_kinds]))
+        both = micro_bench.load(kinds)
+        for kind in ("gradient", "other"):  # the same rows, twice
+            assert repr(getattr(both, read)(kind)) == repr(getattr(bench, read)())
+        with pytest.raises(ValueError, match="no search of the kind 'third': there are gradient, other"):
+            getattr(both, read)("third")
     (copy / "one_shot.csv").unlink()
     with pytest.raises(FileNotFoundError, match="one_shot"):
         micro_bench.load(copy).one_shot()

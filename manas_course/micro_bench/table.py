@@ -16,6 +16,8 @@ from manas_lite.runs.settings import to_dict
 
 TABLE_FOLDER = Path(__file__).resolve().parents[1] / "assets" / "micro_bench"
 COLUMNS = ("val_psnr", "val_ssim", "test_psnr", "test_ssim", "parameters", "flops", "seconds")
+ARM = "gradient"
+"""The kind of search that is meant where none is named."""
 WHOLE = ("seed", "epoch")  # columns of whole numbers
 PLACES = {architecture: place for place, architecture in enumerate(ARCHITECTURES)}
 
@@ -88,10 +90,10 @@ class MicroBench:
         means = self.scores(column).mean(1).tolist()
         return {genotype_of(*each).id: mean for each, mean in zip(ARCHITECTURES, means, strict=True)}
 
-    def gradient_searches(self) -> tuple[GradientSearch, ...]:
-        """Return the gradient searches in this space by seed, from searches.csv."""
+    def gradient_searches(self, arm: str = ARM) -> tuple[GradientSearch, ...]:
+        """Return the searches of one kind in this space by seed, from searches.csv (kinds: scripts/micro_bench.py)."""
         steps: dict[int, list[tuple[float, float, Architecture]]] = {}
-        for _, architecture, row in _rows(self.folder / "searches.csv", ("seed", "epoch", "seconds")):
+        for _, architecture, row in _rows(self.folder / "searches.csv", ("seed", "epoch", "seconds"), arm):
             steps.setdefault(int(row["seed"]), []).append((row["epoch"], row["seconds"], architecture))
         searches = []
         for seed, found in sorted(steps.items()):
@@ -101,12 +103,12 @@ class MicroBench:
             searches.append(GradientSearch(seed, seconds, derived))
         return tuple(searches)
 
-    def one_shot(self) -> np.ndarray:
+    def one_shot(self, arm: str = ARM) -> np.ndarray:
         """Return validation PSNR (dB) with weights inherited from a supernet and not trained on, from one_shot.csv.
 
-        The result is (supernets, architectures), in the order of the supernets' seeds.
+        The result is (supernets, architectures), in the order of the seeds of one kind of search.
         """
-        found = _by_seed(self.folder / "one_shot.csv", ("val_psnr",))
+        found = _by_seed(self.folder / "one_shot.csv", ("val_psnr",), arm)
         for seed, scored in found.items():
             if len(scored) != len(ARCHITECTURES):
                 raise ValueError(f"one_shot.csv, seed {seed}: {len(scored)} of {len(ARCHITECTURES)} architectures")
@@ -165,10 +167,12 @@ def _manifest(path: Path) -> Mapping[str, Any]:
     return manifest
 
 
-def _by_seed(path: Path, columns: Sequence[str]) -> dict[int, dict[Architecture, dict[str, float]]]:
+def _by_seed(
+    path: Path, columns: Sequence[str], arm: str | None = None
+) -> dict[int, dict[Architecture, dict[str, float]]]:
     """Return the rows of a CSV by seed and architecture, each of which may stand there once."""
     found: dict[int, dict[Architecture, dict[str, float]]] = {}
-    for where, architecture, row in _rows(path, ("seed", *columns)):
+    for where, architecture, row in _rows(path, ("seed", *columns), arm):
         of_seed = found.setdefault(int(row["seed"]), {})
         if architecture in of_seed:
             raise ValueError(f"{where}: the same architecture and seed a second time")
@@ -176,8 +180,13 @@ def _by_seed(path: Path, columns: Sequence[str]) -> dict[int, dict[Architecture,
     return found
 
 
-def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Architecture, dict[str, float]]]:
-    """Yield the line, the architecture and the numbers of each row of a CSV that has at least these columns."""
+def _rows(
+    path: Path, columns: Sequence[str], arm: str | None = None
+) -> Iterator[tuple[str, Architecture, dict[str, float]]]:
+    """Yield the line, the architecture and the numbers of each row of a CSV that has at least these columns.
+
+    With `arm`, of that kind of search alone; a file without such a column is of the first kind.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no {path.name} in {path.parent}: scripts/micro_bench.py makes it")
     with open(path, newline="", encoding="utf-8") as file:
@@ -187,10 +196,16 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Architectur
             raise ValueError(
                 f"{path}: no column {', '.join(sorted(missing))}; there are {', '.join(rows.fieldnames or ())}"
             )
+        kinds = set()
         for row in rows:
+            kinds.add(row.setdefault("arm", ARM))
+            if arm not in (None, row["arm"]):
+                continue
             where, architecture = f"{path.name}, line {rows.line_num}", Architecture(row["modules"], row["gate"])
             _place(architecture, f"{where}: ")
             yield where, architecture, {name: _number(row[name], name, where) for name in columns}
+        if arm is not None and arm not in kinds:
+            raise ValueError(f"{path.name}: no search of the kind {arm!r}: there are {', '.join(sorted(kinds))}")
 
 
 def _number(text: str | None, name: str, where: str) -> float:
