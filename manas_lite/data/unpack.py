@@ -39,7 +39,7 @@ _PIECE = 1 << 20
 _RESERVE = 64 << 20  # bytes left free on the disk
 _SLACK = 4 << 20  # bytes of a tar that are no content: padding at its end, and long headers
 _HEADER = 4096  # bytes of a tar per member that are no content
-_ODD_NAMES = {errno.EINVAL, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EILSEQ}
+_ODD_NAMES = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EILSEQ}
 
 
 class _Member(NamedTuple):
@@ -78,6 +78,8 @@ def unpack_archive(
 ) -> Path:
     """Unpack a zip or tar (also compressed) into the folder `into` and return it; archives in it become folders.
 
+    What an archive in it holds joins the folder of its name, where there is one; no file of either is replaced.
+
     Files are unpacked beside `into` and moved there at the end, so an interruption leaves no half-filled folder. What
     a killed process left beside it is removed.
 
@@ -88,8 +90,9 @@ def unpack_archive(
 
     Raises:
         ArchiveError: the archive is damaged, or holds absolute members, `..`, links and devices, encrypted members,
-            more than `limit` bytes, more than `MEMBERS` members, or folders nested deeper than `DEPTH`. Nothing is
-            left of it then. What a member really holds is counted, for an archive may lie.
+            more than `limit` bytes, more than `MEMBERS` members, folders nested deeper than `DEPTH`, or members of
+            which one would have to lie where another does. Nothing is left of it then. What a member really holds is
+            counted, for an archive may lie.
         OSError: the disk has no room for it.
     """
     path, into = Path(path), Path(into)
@@ -109,6 +112,7 @@ def unpack_archive(
                             _unpack(inner, inner.with_suffix(""), limit, progress, spent)
                         inner.unlink()
                 look(workspace / "files")
+                _check_room(workspace / "files", into)
             _move_all(workspace / "files", into)
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
@@ -116,9 +120,10 @@ def unpack_archive(
 
 
 def _unpack(path: Path, folder: Path, limit: int, progress: bool, spent: _Spent) -> None:
-    folder.mkdir()
-    free, before = shutil.disk_usage(folder).free, spent.size
+    free, before = shutil.disk_usage(folder.parent).free, spent.size
+    name, names = folder.name, set[str]()
     try:
+        folder.mkdir(exist_ok=True)
         with (
             _members(path) as (stated, members),
             tqdm(total=stated or None, unit="B", unit_scale=True, desc="unpacking", disable=not progress) as bar,
@@ -140,15 +145,22 @@ def _unpack(path: Path, folder: Path, limit: int, progress: bool, spent: _Spent)
                         errno.ENOSPC,
                         f"{path}: needs {total:,} bytes below {folder.parents[1]}, where {free:,} are free",
                     )
-                target = folder / _safe_name(member)
+                target = folder / (name := _safe_name(member))
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with member.opened() as source, open(target, "wb") as file:
+                mode = "wb" if name in names else "xb"  # A.png and a.png are one file on some disks
+                names.add(name)
+                with member.opened() as source, open(target, mode) as file:
                     _copy(source, file, member)
                 bar.update(member.size)
     except (ArchiveError, MemoryError):
         raise
     except Exception as error:  # decoders let slip whatever their arithmetic on broken bytes raises
-        if isinstance(error, OSError) and error.errno is not None and error.errno not in _ODD_NAMES:
+        number = error.errno if isinstance(error, OSError) else None
+        if number in _ODD_NAMES:
+            raise ArchiveError(
+                f"{name[-80:]!r} cannot be made beside what else it holds ({os.strerror(number)})"
+            ) from None
+        if number not in (None, errno.EINVAL):
             raise  # the disk's fault; decoders raise OSError without a number
         raise ArchiveError(f"is broken or of an unknown kind ({error}); download it again") from error
 
@@ -249,6 +261,15 @@ def _copy(source: IO[bytes], file: IO[bytes], member: _Member) -> None:
         file.write(chunk)
     if written != size:
         raise ArchiveError(f"member {name!r} ends after {written:,} of {size:,} bytes; download it again")
+
+
+def _check_room(source: Path, into: Path) -> None:
+    """Raise ArchiveError where a file would have to take the place of a folder that is there, or a folder of a file."""
+    for path in source.rglob("*") if into.exists() else ():
+        place = into / path.relative_to(source)
+        if place.exists() and place.is_dir() != path.is_dir():
+            kinds = ("file", "folder") if place.is_dir() else ("folder", "file")
+            raise ArchiveError(f"holds a {kinds[0]} where {place} is a {kinds[1]}: move that away first")
 
 
 def _move_all(source: Path, into: Path) -> None:

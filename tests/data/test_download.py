@@ -350,6 +350,21 @@ def test_a_damaged_archive_is_set_aside_and_the_next_source_asked(server: Loopba
     assert not list(tmp_path.glob("b.zip*"))  # nothing damaged is taken for right, or resumed, the next time
 
 
+def test_an_archive_whose_members_are_in_one_anothers_way_counts_as_damaged(server: Loopback, tmp_path: Path) -> None:
+    """The disk is well, so the next source is asked, and nothing of the first stays under the archive's name."""
+    bad = zipped({"train.zip": zipped({"1.png": b"x"}), "train/1.png": b"y"})
+    archive = item(server.on("/bad", serve(bad)), server.on("/good", serve(BODY)))
+    assert fetch(archive, tmp_path, progress=False, use=unpacking(tmp_path / "out")).read_bytes() == BODY
+    with pytest.raises(DownloadError, match=r"train\.zip: '1\.png' cannot be made"):
+        fetch(
+            replace(archive, name="b.zip", mirrors=archive.mirrors[:1]),
+            tmp_path,
+            progress=False,
+            use=unpacking(tmp_path / "c"),
+        )
+    assert not list(tmp_path.glob("b.zip*"))
+
+
 def test_an_archive_that_is_set_aside_can_be_a_pipe(server: Loopback, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "set.zip")
     assert get(item(server.on("/a", serve(BODY))), tmp_path).read_bytes() == BODY

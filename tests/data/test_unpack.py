@@ -312,6 +312,56 @@ def test_names_that_no_disk_can_hold(tmp_path: Path, pack, names) -> None:
     refused(tmp_path, pack(dict.fromkeys(names, b"x")), "x.archive")
 
 
+def test_an_archive_in_an_archive_joins_the_folder_of_its_name(tmp_path: Path) -> None:
+    files = {"train.zip": zipped({"1.png": b"1", "a/2.png": b"2"}), "train.tar": tarred(("3", b"3")), "train/a/4": b"4"}
+    into = unpack_archive(write(tmp_path / "x.zip", zipped(files)), tmp_path / "set", LIMIT)
+    assert sorted(p.relative_to(into).as_posix() for p in into.rglob("*") if p.is_file()) == [
+        "train/1.png",
+        "train/3",
+        "train/a/2.png",
+        "train/a/4",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({"train/1.png": b"y"}, r"x\.archive: train\.zip: '1\.png' cannot be made .*exists"),
+        ({"train.tar": tarred(("1.png", b"y"))}, r"x\.archive: train\.zip: '1\.png' cannot be made .*exists"),
+        ({"train": b"a file"}, r"x\.archive: train\.zip: 'train' cannot be made .*exists"),
+        ({"train/1.png/a": b"y"}, r"x\.archive: train\.zip: '1\.png' cannot be made"),
+    ],
+)
+def test_an_archive_in_an_archive_replaces_nothing(tmp_path: Path, files, told) -> None:
+    refused(tmp_path, zipped({"train.zip": zipped({"1.png": b"x"}), **files}), told)
+
+
+def test_the_last_of_two_members_of_one_name_counts(tmp_path: Path) -> None:
+    into = unpack_archive(write(tmp_path / "x.tar", tarred(("a", b"old"), ("a", b"new"))), tmp_path / "set", LIMIT)
+    assert (into / "a").read_bytes() == b"new"
+
+
+def test_names_that_differ_in_the_case_of_letters_never_replace_one_another(tmp_path: Path, monkeypatch) -> None:
+    """On the disks of Windows and macOS they are one file; here `open` is told so."""
+
+    def folding(path, mode):
+        return open(Path(path).with_name(Path(path).name.lower()), mode)
+
+    monkeypatch.setattr(unpack, "open", folding, raising=False)
+    monkeypatch.setattr(unpack, "is_archive", lambda path: False)
+    monkeypatch.setattr(unpack, "_tar_opener", lambda path: None)
+    refused(tmp_path, zipped({"A.png": b"1", "a.png": b"2"}), r"'a\.png' cannot be made .*exists")
+
+
+@pytest.mark.parametrize(("there", "held"), [("a", "a/b"), ("a/b", "a")])
+def test_what_is_there_in_the_place_of_a_folder_or_file_stays(tmp_path: Path, there: str, held: str) -> None:
+    (tmp_path / "set" / there).parent.mkdir(parents=True)
+    (tmp_path / "set" / there).write_bytes(b"mine")
+    with pytest.raises(ArchiveError, match=r"x\.zip: holds a .* move that away first"):
+        unpack_archive(write(tmp_path / "x.zip", zipped({"Z": b"z", "0": b"0", held: b"x"})), tmp_path / "set", LIMIT)
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [tmp_path / "x.zip", tmp_path / "set" / there]
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_a_zip_that_zipfile_would_unpack_without_bound_is_refused(tmp_path: Path, method: int) -> None:
     buffer = io.BytesIO()
