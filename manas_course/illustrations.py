@@ -100,11 +100,11 @@ def scatter(
     else:
         dots = [*points.values(), *(zip(xs, ys, strict=True) if among is not None else ())]
         figure.draw_without_rendering()  # the layout decides where points lie on the page
-        _name(axes, points, dots)
+        name_points(axes, points, dots)
     return figure
 
 
-def _name(axes: Axes, points: Mapping[str, tuple[float, float]], dots: Sequence[tuple[float, float]]) -> None:
+def name_points(axes: Axes, points: Mapping[str, tuple[float, float]], dots: Sequence[tuple[float, float]]) -> None:
     """Write each name beside its point, where it covers the fewest dots and no other name."""
     seen, frame = axes.transData.transform(dots), axes.get_window_extent()
     taken: list[Bbox] = []

@@ -13,6 +13,7 @@ import numpy as np
 from ablations import FILES
 from arms import against_searched
 from experiments import rows
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from manas_course import ablation, differences, micro_bench
@@ -62,7 +63,8 @@ def parameters() -> Figure:
 @styled
 def published() -> Figure:
     """PSNR against what it costs: published rows on Rain100L's hundred test pictures, and this kit's models on those
-    ten of them that it could score. Hollow marks: another sample, not another method's rank."""
+    ten of them that it could score. Hollow marks: another sample, not another method's rank. Cards were measured on
+    several machines, each beside a network of PReNet's shape; the seconds are put on one scale by that."""
     found = rows(RESULTS / "published" / "Rain100L.csv")
     cards = [read_json(path) for path in sorted(MODELS.glob("*/card.json"))]
     figure = Drawing(figsize=(11.0, 3.8), layout="constrained")
@@ -74,10 +76,11 @@ def published() -> Figure:
         ),
         "seconds for 481 x 321 pixels, one thread": (
             lambda row: seconds.get(row["method"]),
-            lambda card: card["speed"]["seconds"],
+            lambda card: card["speed"]["seconds"] * seconds["PReNet"] / card["speed"]["prenet_seconds"],
         ),
         "parameters": (lambda row: row["parameters"], lambda card: card["parameters"]),
     }
+    panels: list[tuple[Axes, dict[str, tuple[float, float]]]] = []
     for axes, (label, (of_row, of_card)) in zip(figure.subplots(1, 3, sharey=True), axes_of.items(), strict=True):
         kinds: tuple[tuple[str, list[tuple[str, Any, float]], dict[str, Any]], ...] = (
             (
@@ -100,20 +103,21 @@ def published() -> Figure:
                 {"marker": "o", "mfc": "white", "mec": BLUE, "color": BLUE},
             ),
         )
+        named: dict[str, tuple[float, float]] = {}
         for name, points, style in kinds:
-            known = [(method, float(x), y) for method, x, y in points if x]
-            if not known:
-                continue
-            axes.plot([x for _, x, _ in known], [y for *_, y in known], linestyle="none", label=name, **style)
-            for method, x, y in known:
-                left = method in ("PRN", "PRN_r", "DDN")  # whose neighbours stand on the other side
-                place = {"xytext": (-7 if left else 7, -3), "ha": "right" if left else "left"}
-                axes.annotate(method, (x, y), textcoords="offset points", fontsize=8, **place)
+            known = {method: (float(x), y) for method, x, y in points if x}
+            if known:
+                axes.plot(*zip(*known.values(), strict=True), linestyle="none", label=name, **style)
+            named |= known
+        panels.append((axes, named))
         axes.set(xscale="log", xlabel=label)
         axes.margins(x=0.3, y=0.12)
     figure.axes[0].set_ylabel("PSNR Y, dB")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.suptitle("Rain100L, Y of MATLAB's rgb2ycbcr", fontsize=9)
+    figure.draw_without_rendering()  # the layout decides where points lie on the page
+    for axes, named in panels:
+        pictures.name_points(axes, named, list(named.values()))
     return figure
 
 

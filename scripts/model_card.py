@@ -37,8 +37,10 @@ def card_text(card: dict[str, Any]) -> str:
         "| test pictures | | PSNR Y | SSIM Y | PSNR RGB | SSIM RGB |",
         "|---|---|---|---|---|---|",
     ]
+    symmetries = (card["retrain"], *card["tunes"])[-1]["settings"].get("symmetries", 8)
     for test, kinds in card["tests"].items():
-        cells = {"rainy input": ("rainy_", "single"), name: ("", "single"), f"{name}, self-ensemble": ("", "ensemble")}
+        several = f"{name}, self-ensemble of {symmetries}"
+        cells = {"rainy input": ("rainy_", "single"), name: ("", "single"), several: ("", "ensemble")}
         for label, (prefix, kind) in cells.items():
             m = kinds[kind]
             values = [f"{m[f'{prefix}psnr_y']:.2f}", f"{m[f'{prefix}ssim_y']:.4f}"]
@@ -46,6 +48,13 @@ def card_text(card: dict[str, Any]) -> str:
             rows.append(f"| {test} | {label} | " + " | ".join(values) + " |")
     device = ", ".join(card["machine"]["gpus"]) or f"{card['machine']['cpu']['name']}, CPU"
     speed = card["speed"]
+    made = (
+        f"{started(card)}On the clock, beside other work: search {card['search']['seconds'] / 60:.0f} minutes; "
+        f"retraining {stage(card['retrain'])}{tuned(card)}; {device}, {card['machine']['date']}, torch "
+        f"{card['machine']['versions']['torch']}, seed {settings['seed']}. All settings are in card.json; the losses "
+        f"of the first 100 steps are in `results/models/{name}/first_steps.json`."
+    )
+    upright = "" if symmetries > 2 else "It knows rain that falls down: turn a picture upright before you derain it."
     return f"""{header(card)}# {name}
 
 {card["about"]}
@@ -71,14 +80,11 @@ shape {speed["prenet_seconds"]:.2f} s (0.169 M parameters; its authors report 66
 python scripts/train_models.py {name} --data FOLDER --threads {card["threads"]} --precision {card["precision"]} --ship
 ```
 
-{started(card)}On the clock, beside other work: search {card["search"]["seconds"] / 60:.0f} minutes; retraining
-{stage(card["retrain"])}{tuned(card)}; {device}, {card["machine"]["date"]}, torch
-{card["machine"]["versions"]["torch"]}, seed {settings["seed"]}. All settings are in card.json; the losses of the first
-100 steps are in `results/models/{name}/first_steps.json`.
+{filled(made)}
 
 ## Limits
 
-One seed. {card["data_note"]}
+{filled(f"One seed. {card['data_note']} {upright}")}
 It removes streaks; drops on a lens, haze and wet roads are not what it was trained on, and on real photographs it may
 do little. Below: the bundled test photographs on which it gains most (upper row) and least, rainy | derained | clean,
 under this kit's synthetic rain (photographs: see LICENCES.md of manas_lite/assets/photos).
@@ -105,7 +111,11 @@ def on_photographs(found: dict[str, dict[str, float]]) -> str:
         f"dB, {dry['worst']:.1f} dB at worst: what looks like a streak and is none, such as a thin bright pole, "
         "may be smeared."
     )
-    return textwrap.fill(text, 120, break_on_hyphens=False)
+    return filled(text)
+
+
+def filled(text: str) -> str:
+    return textwrap.fill(text, 120, break_on_hyphens=False, break_long_words=False)
 
 
 def started(card: dict[str, Any]) -> str:
@@ -156,7 +166,7 @@ def tuned(card: dict[str, Any]) -> str:
             f"validation {best(before):.2f} dB, then {score:.2f} dB RGB" if alike else f"validation {score:.2f} dB RGB"
         )
         upright = "" if tune["settings"].get("symmetries", 8) == 8 else ", no quarter turns"
-        texts.append(f"; then\ntuned by {loss.upper()} alone, {stage(tune)}{upright} ({known})")
+        texts.append(f"; then tuned by `{loss}` alone, {stage(tune)}{upright} ({known})")
         before = tune
     return "".join(texts)
 
@@ -170,4 +180,4 @@ def opened(openings: list[dict[str, str]], test: str) -> str:
     if len(openings) == 1:
         return "The test pictures were opened once."
     each = [f"{float(row[test]):.2f} dB on {row['date']} after {int(row['steps']):,} steps" for row in openings]
-    return f"The test pictures were opened {len(openings)} times (Y, {test}): {', '.join(each)}."
+    return filled(f"The test pictures were opened {len(openings)} times (Y, {test}): {', '.join(each)}.")
