@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from PIL import Image
 
 from manas_lite.__main__ import main
 from manas_lite.draw.sheets import contact_sheet
@@ -246,6 +247,30 @@ def test_hidden_files_are_no_pictures(tmp_path, weights, capsys, name):
     assert f"1 hidden or system files are left out, such as {name}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["0.jfif", "0.JPE", "0.mpo", "0.pnm", "0.apng"])
+def test_what_is_derained_as_a_file_is_derained_in_a_folder(tmp_path, net, name):
+    kind = "PNG" if name.endswith("g") else "PPM" if name.endswith("pnm") else "JPEG"
+    Image.fromarray(np.full((16, 16, 3), 200, np.uint8)).save(_made(tmp_path / "in") / name, kind)
+    derain_folder(tmp_path / "in", tmp_path / "out", net, complain=pytest.fail)
+    derain(tmp_path / "in" / name, net, output=tmp_path / f"one-{name}")
+    assert (tmp_path / "out" / name).read_bytes() == (tmp_path / f"one-{name}").read_bytes()
+    with Image.open(tmp_path / "out" / name) as image:
+        assert (image.format, int(np.asarray(image).mean())) == (kind, 180)
+
+
+def test_what_is_left_out_of_a_folder_is_counted_and_named(tmp_path, net):
+    write_image(_made(tmp_path / "in") / "0.png", tiny.picture(0))
+    for name in ("a.avif", "b.dib", "notes.txt", ".hidden.txt", "c"):
+        (tmp_path / "in" / name).write_bytes(b"x")
+    _made(tmp_path / "in" / "inner")
+    told = []
+    derain_folder(tmp_path / "in", tmp_path / "out", net, say=told.append)
+    assert told[0] == "4 files are left out, whose endings are no picture's: a.avif; b.dib; c; notes.txt"
+    (tmp_path / "in" / "0.png").unlink()
+    with pytest.raises(ValueError, match=r"holds no image .*, but 4 other files: a\.avif; b\.dib"):
+        derain_folder(tmp_path / "in", tmp_path / "out", net)
+
+
 class Killed(BaseException):
     """Ends a call where a signal would: no handler of the program sees it."""
 
@@ -373,6 +398,51 @@ def test_the_originals_are_replaced_in_place_alone(tmp_path, net):
         "2.png": 82,
         "new.png": 180,
     }
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_file_of_several_names_is_derained_once_in_place(tmp_path, net, killed):
+    folder = _made(tmp_path / "in")
+    for i in range(2):
+        write_image(folder / f"{i}.png", np.full((8, 8, 3), 100 + i, np.uint8))
+    write_image(_made(tmp_path / "elsewhere") / "e.png", np.full((8, 8, 3), 150, np.uint8))
+    os.link(folder / "0.png", folder / "hard.png")
+    links = {"sym.png": "0.png", "a-sym.png": "1.png", "twice.png": "sym.png", "out.png": "../elsewhere/e.png"}
+    for name, to in {**links, "dangling.png": "none.png", "loop.png": "loop.png"}.items():
+        (folder / name).symlink_to(to)
+    told, complaints = [], []
+    call = {"say": told.append, "complain": complaints.append, "in_place": True}
+    if killed:
+        _killed_at(2, folder=folder, output=folder, net=net, **call)
+        told.clear()
+        complaints.clear()
+    result = derain_folder(folder, folder, net, **call)
+    assert [path.name for path in result.written] == ["0.png", "1.png", "hard.png"]
+    levels = {p.name: read_image(p).max() for p in folder.iterdir() if p.exists()}
+    assert levels == dict.fromkeys(["0.png", "hard.png", "sym.png", "twice.png"], 80) | {
+        **dict.fromkeys(["1.png", "a-sym.png"], 81),
+        "out.png": 150,
+    }
+    assert {name: os.readlink(folder / name) for name in links} == links
+    assert [line for line in told if " is a link to " in line] == [
+        f"{folder / 'a-sym.png'} is a link to 1.png, which is derained once",
+        f"{folder / 'sym.png'} is a link to 0.png, which is derained once",
+        f"{folder / 'twice.png'} is a link to 0.png, which is derained once",
+    ]
+    assert [path.name for path, _ in result.failed] == ["dangling.png", "loop.png", "out.png"]
+    assert "e.png, no picture of this folder: derain that one itself" in complaints[2]
+
+
+def test_a_link_to_the_picture_itself_stays_a_link(tmp_path, net):
+    picture = write_image(tmp_path / "a.png", np.full((8, 8, 3), 100, np.uint8))
+    link = tmp_path / "link.tga"
+    link.symlink_to("a.png")
+    for source, output in ((picture, link), (link, picture), (link, link)):
+        with pytest.raises(FileExistsError, match="--in-place"):
+            derain(source, net, output=output if output != link else picture, overwrite=True)
+        derain(source, net, output=output, in_place=True)
+    assert link.is_symlink()
+    assert read_image(picture).max() == 40
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from manas_lite.photos.inference import DivergedNetworkError, check_replacing, d
 from manas_lite.photos.photographs import PHOTOGRAPHS, open_photograph
 from manas_lite.photos.zoo import fingerprint
 from manas_lite.runs.checkpoint import clear_leftovers, write_atomic
+from manas_lite.runs.documents import first_few
 from manas_lite.runs.progress import Progress
 from manas_lite.runs.record import BusyError
 
@@ -64,8 +65,9 @@ def derain_folder(
     and counted; the others are done. The same call after one that was killed does the rest, and ends as one call would.
 
     Args:
-        folder: the folder of pictures. Hidden files are left out.
-        output: the folder for the results. Where it is `folder` itself, `in_place` must be set.
+        folder: the folder of pictures. Hidden files, and those whose ending is no picture's, are left out and named.
+        output: the folder for the results. Where it is `folder` itself, `in_place` must be set. A link in it stays one:
+            to a picture of this folder, which is derained once, or to one elsewhere, which is left out.
         say: is told how long it will take, and each file that is written.
         complain: is told each picture that is left out, and why.
         sheet: also write a contact sheet, before and after, to this file; numbered ones for more than SHEET pictures.
@@ -85,9 +87,23 @@ def derain_folder(
     check_replacing(folder, output, overwrite, in_place)
     if in_place and sheet:
         raise ValueError("a contact sheet shows the originals too: name another output folder, or leave the sheet out")
-    pictures = pictures_in(folder)
-    if hidden := sorted(p.name for p in folder.iterdir() if p.suffix.lower() in PHOTOGRAPHS and is_hidden(p.name)):
+    pictures, hidden, others = _listed(folder)
+    written: list[Path] = []
+    failed: list[tuple[Path, str]] = []
+    if hidden:
         say(f"{len(hidden)} hidden or system files are left out, such as {hidden[0]}")
+    if others:
+        say(f"{len(others)} files are left out, whose endings are no picture's: {first_few(others)}")
+    if in_place:
+        links = [picture for picture in pictures if picture.is_symlink()]
+        pictures = [picture for picture in pictures if picture not in links]
+        own = {os.path.realpath(picture) for picture in pictures} if links else ()
+        for link in links:
+            if (file := os.path.realpath(link)) in own:
+                say(f"{link} is a link to {os.path.basename(file)}, which is derained once")
+            else:
+                failed.append((link, f"{link}: is a link to {file}, no picture of this folder: derain that one itself"))
+                complain(f"skipped: {failed[-1][1]}")
     sheets = [] if sheet is None else _sheets(sheet, len(pictures))
     # The files that a call is going to make stand in a journal until it ends: those that are there when the same call
     # is given again are its own, and whole. What is replaced in place is done when it is no longer as it was.
@@ -117,8 +133,6 @@ def derain_folder(
         write_atomic(journal, "\n".join(sorted(known)).encode())
         left = [picture for picture in pictures if not done(picture)]
         warn_if_long(left, net, scale=options.get("scale", 1.0), compute=options.get("compute"), say=say)
-        written: list[Path] = []
-        failed: list[tuple[Path, str]] = []
         rows: list[tuple[str, list[np.ndarray]]] = []
         with Progress(len(pictures), "derain") as bar:
             for picture in pictures:
@@ -182,14 +196,22 @@ def _sheets(sheet: Path, pictures: int) -> list[Path]:
     return [sheet, *(sheet.with_stem(f"{sheet.stem}-{i}") for i in more)]
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """Return the pictures directly in a folder, by name, but for hidden ones; raise ValueError where there is none."""
+def _listed(folder: Path) -> tuple[list[Path], list[str], list[str]]:
+    """Return the pictures directly in a folder, by name, and the names of hidden ones and of files that are none."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
-    pictures = sorted(p for p in folder.iterdir() if p.suffix.lower() in PHOTOGRAPHS and not is_hidden(p.name))
+    pictures, hidden, others = list[Path](), list[str](), list[str]()
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in PHOTOGRAPHS:
+            others += [path.name] * (path.is_file() and not is_hidden(path.name))
+        elif is_hidden(path.name):
+            hidden.append(path.name)
+        else:
+            pictures.append(path)
     if not pictures:
-        raise ValueError(f"{folder} holds no image ({', '.join(sorted(PHOTOGRAPHS))})")
-    return pictures
+        files = f", but {len(others)} other files: {first_few(others)}" if others else ""
+        raise ValueError(f"{folder} holds no image ({', '.join(sorted(PHOTOGRAPHS))}){files}")
+    return pictures, hidden, others
 
 
 def warn_if_long(

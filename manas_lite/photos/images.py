@@ -28,8 +28,11 @@ from PIL import Image, UnidentifiedImageError
 
 from manas_lite.runs.checkpoint import write_atomic
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif"})
-"""File name endings (lower case) that are taken for images when a folder is listed."""
+SUFFIXES = frozenset(
+    {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
+    | {".ppm", ".pgm", ".pbm", ".pnm"}
+)
+"""File name endings (lower case) that are taken for images when a folder is listed: all those of `FORMATS`."""
 
 HEIC = frozenset({".heic", ".heif"})
 """File name endings of pictures that need the `heic` extra."""

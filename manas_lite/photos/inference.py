@@ -81,7 +81,7 @@ def derain(
         net: the network; it stays as it is.
         output: a file or an existing folder for a picture given by its path. None: `<name>-derained<suffix>` beside it.
         overwrite: replace an output that exists, unless it is the picture itself.
-        in_place: also replace the picture itself by the derained one, which cannot be undone.
+        in_place: also replace the picture itself by the derained one, which cannot be undone. A link to it stays one.
         strength: share of the change that is applied, 0 (none) to 2 (exaggerated).
         scale: side at which the network looks, as a share of the picture's, above 0 and up to 1. Networks are trained
             on streaks of pictures about 480 pixels high. Those of a 12-megapixel photograph are several times larger,
@@ -113,7 +113,7 @@ def derain(
         return replace(photo, pixels=change(photo.pixels))
 
     if isinstance(image, str | Path):
-        target = _target(Path(image), None if output is None else Path(output))
+        target = _target(Path(image), None if output is None else Path(output), in_place)
         check_replacing(Path(image), target, overwrite, in_place)
         derained = changed(photographs.open_photograph(image))
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +128,7 @@ def derain(
     raise TypeError(f"expected a path, a PIL image or an array, got {type(image).__name__}")
 
 
-def _target(path: Path, output: Path | None) -> Path:
+def _target(path: Path, output: Path | None, in_place: bool) -> Path:
     """Return where the derained picture goes; refuse now, rather than after the work, what cannot be written."""
     if output is None:
         stem = path.stem
@@ -137,6 +137,8 @@ def _target(path: Path, output: Path | None) -> Path:
         target = path.with_name(name)
     else:
         target = output / path.name if output.is_dir() else output
+    if in_place and target.is_symlink() and target.exists() and path.exists() and target.samefile(path):
+        target = target.resolve()
     photographs.check_writable(target)
     return target
 

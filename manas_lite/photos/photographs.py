@@ -153,7 +153,7 @@ def save_photograph(path: str | os.PathLike[str], photo: Photograph) -> Path:
     """
     path = Path(path)
     check_writable(path)
-    kind = Image.registered_extensions().get(path.suffix.lower(), "HEIF")
+    kind = Image.registered_extensions().get(path.suffix.lower(), "HEIF").replace("MPO", "JPEG")  # its first picture
     if photo.deep and kind in ("PNG", "TIFF"):
         write_atomic(path, _deep_png(photo) if kind == "PNG" else _deep_tiff(photo))
         return path
