@@ -2,6 +2,7 @@
 
 import json
 import os
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -229,17 +230,70 @@ def test_a_pipe_or_a_device_is_refused_unopened(tmp_path):
             read_json(tmp_path / name)
 
 
-def test_a_file_larger_than_any_document_is_not_read(tmp_path, monkeypatch):
-    path = tmp_path / "huge.json"
+@pytest.mark.parametrize(
+    ("name", "most", "read"),
+    [
+        ("genotype.json", documents.LARGEST_JSON, Genotype.load),
+        ("card.json", documents.LARGEST_JSON, lambda path: zoo._check_card(path.parent, None, "")),
+        ("manifest.json", record.LARGEST_MANIFEST, lambda path: read_manifest(path.parent)),
+        ("log.jsonl", record.LARGEST_LOG, lambda path: read_log(path.parent)),
+        ("data.json", documents.LARGEST_LIST, read_json),
+        ("weights.safetensors", checkpoint.LARGEST, checkpoint.read),
+    ],
+)
+def test_a_file_larger_than_any_of_its_kind_is_not_read(name, most, read, tmp_path, monkeypatch):
+    path = tmp_path / name
+    (tmp_path / "weights.safetensors").write_bytes(b"x")
     with open(path, "wb") as file:
-        file.truncate(documents.LARGEST + 1)  # sparse: it takes no room
+        file.truncate(most + 1)  # sparse: it takes no room
     monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail("it was read"))
-    with pytest.raises(ValueError, match=r"huge\.json has 268,435,457 bytes"):
+    with pytest.raises(ValueError, match=rf"{name} has {most + 1:,} bytes, and at most {most:,} are read") as found:
+        read(path)
+    assert_one_line(found.value, path)
+
+
+def test_what_is_read_takes_a_fitting_share_of_the_memory():
+    """A list of empty lists takes most for its length."""
+    tracemalloc.start()
+    documents.decode("[" + "[]," * (documents.LARGEST_JSON // 3 - 2) + "1]", "x")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 400 << 20
+
+
+def test_a_line_of_a_log_and_a_files_description_have_limits_too(tmp_path):
+    long = "[" + "[]," * 1_500_000 + "1]"
+    (tmp_path / "log.jsonl").write_text('{"step": 0}\n{"step": 1, "x": ' + long + "}\n")
+    with pytest.raises(
+        ValueError, match=r"log\.jsonl, line 2: not a JSON record that can be read: it has 4,500,0\d\d b"
+    ):
+        read_log(tmp_path)
+    path = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file({"a": torch.ones(1)}, path, metadata={"manas_lite": long * 4})
+    with pytest.raises(
+        CheckpointError, match=r"weights\.safetensors .*its description is no JSON that can be read: it h"
+    ):
+        checkpoint.read(path)
+
+
+@pytest.mark.parametrize("text", ['{"a": 1, "b": 2, "a": 1}', '[{"b": {"a": [], "c": 1, "a": 2}}]'])
+def test_what_stands_twice_is_refused(text, tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"a\.json is no JSON \('a' stands there twice\): restore it"):
         read_json(path)
-    with open(tmp_path / "weights.safetensors", "wb") as file:
-        file.truncate(checkpoint.LARGEST + 1)
-    with pytest.raises(CheckpointError, match=r"weights\.safetensors"):
-        checkpoint.read(tmp_path / "weights.safetensors")
+
+
+@pytest.mark.parametrize("number", [-3, 0])
+def test_a_format_before_the_first_is_refused(number, tmp_path, quick, monkeypatch):
+    (tmp_path / "manifest.json").write_text(json.dumps({**manifest(tmp_path), "format": number}))
+    with pytest.raises(ValueError, match=rf"manifest\.json has format {number}, and the first is 1: it is damaged"):
+        read_manifest(tmp_path)
+    monkeypatch.setattr(checkpoint, "FORMAT", number)
+    write_checkpoint(tmp_path / "checkpoint.safetensors")
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match=rf"checkpoint\.safetensors has format {number}, and the first is 1"):
+        checkpoint.read(tmp_path / "checkpoint.safetensors")
 
 
 def test_a_later_version_says_update_whatever_else_it_holds(tmp_path, quick):

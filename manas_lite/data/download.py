@@ -32,7 +32,7 @@ from manas_lite.data.registry import Archive
 from manas_lite.data.unpack import ArchiveError, is_archive, unpack_archive
 from manas_lite.photos.hub import Address, HubError, data_files
 from manas_lite.runs.checkpoint import clear_leftovers, sha256_of, write_atomic, write_whole
-from manas_lite.runs.documents import document, one_line, read_json
+from manas_lite.runs.documents import LARGEST_JSON, document, one_line, read_json
 from manas_lite.runs.settings import plain
 
 ATTEMPTS = 6
@@ -518,7 +518,7 @@ def _read_record(path: Path) -> dict[str, _Remembered]:
     if not path.exists():
         return {}
     try:
-        return document(_Record, {"archives": read_json(path)}, path).archives
+        return document(_Record, {"archives": read_json(path, LARGEST_JSON)}, path).archives
     except ValueError as error:
         raise DownloadError(
             f"{path}: the record of downloads is damaged ({error}); move it away to trust anew"

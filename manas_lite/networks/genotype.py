@@ -12,7 +12,7 @@ from torch import Tensor
 
 from manas_lite.networks.costs import measure_costs
 from manas_lite.networks.space import SearchSpace
-from manas_lite.runs.documents import about, decode, read_bytes
+from manas_lite.runs.documents import LARGEST_JSON, about, decode, read_bytes
 from manas_lite.runs.settings import check, parse, to_dict
 
 FORMAT, VERSION = "manas_lite.genotype", 1
@@ -103,10 +103,10 @@ class Genotype:
         document = decode(text, "not a genotype: the text is not JSON")
         if not isinstance(document, Mapping) or document.get("format") != FORMAT:
             raise ValueError(f"not a genotype: expected JSON with format {FORMAT!r}")
-        if (version := document.get("version")) != VERSION:
+        if type(version := document.get("version")) is not int or version != VERSION:
             later = "a later one was written by a later manas_lite, so update it"
             raise ValueError(f"genotype version {version}: this package reads version {VERSION}; {later}")
-        choices = {name: document[name] for name in ("space", "modules", "edges") if name in document}
+        choices = {name: value for name, value in document.items() if name not in ("format", "version")}
         if "space" in choices:
             choices["space"] = SearchSpace.from_dict(choices["space"])
         return parse(cls, choices, where="genotype")
@@ -118,7 +118,7 @@ class Genotype:
         if not path.is_file():
             raise FileNotFoundError(f"no genotype at {path}: search() writes genotype.json in its run directory")
         with about(path):
-            return cls.from_json(read_bytes(path))
+            return cls.from_json(read_bytes(path, LARGEST_JSON))
 
     @property
     def id(self) -> str:

@@ -16,7 +16,7 @@ from manas_lite.networks.nets import DerainNet
 from manas_lite.photos.hub import Address, library, network_folder, told
 from manas_lite.runs import checkpoint
 from manas_lite.runs.checkpoint import sha256_of
-from manas_lite.runs.documents import about, document, one_line, read_json
+from manas_lite.runs.documents import LARGEST_JSON, about, document, one_line, read_json
 
 SHIPPED = Path(__file__).resolve().parents[1] / "assets" / "models"
 WEIGHTS = "weights.safetensors"
@@ -107,7 +107,7 @@ def _check_card(folder: Path, stated: str | None, advice: str) -> None:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} holds no {name}: {advice}")
     file, found = folder / "card.json", sha256_of(folder / WEIGHTS)
-    card = document(_Card, read_json(file), file, more=True)
+    card = document(_Card, read_json(file, LARGEST_JSON), file, more=True)
     for who, sha256 in {"its card states": card.sha256, "you state": stated}.items():
         if sha256 not in (None, found):
             text = f"{folder / WEIGHTS} has the sha256 {found}, {who} {sha256}: {advice}"

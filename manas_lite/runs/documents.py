@@ -5,6 +5,7 @@ A dataclass states the fields. Whatever is wrong is told in one line, which begi
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -16,7 +17,10 @@ from manas_lite.runs.settings import parse
 T = TypeVar("T")
 
 LARGEST = 256 * 2**20
-"""The most bytes of a document, checkpoints aside."""
+"""The most bytes of a text that names pictures, such as a table of pairs."""
+
+LARGEST_JSON, LARGEST_LIST = 4 * 2**20, 64 * 2**20
+"""The most bytes of a JSON document, which takes 30 times as much once it is read, and of one that lists all files."""
 
 DEEPEST = 64
 """The most levels of lists and objects in a document. This kit writes fewer than 20."""
@@ -55,18 +59,23 @@ def read_bytes(path: str | Path, most: int = LARGEST) -> bytes:
     return path.read_bytes()
 
 
-def decode(data: bytes | str, fault: str) -> Any:
+def decode(data: bytes | str, fault: str, most: int = LARGEST_JSON) -> Any:
     """Return what a JSON text holds.
 
     Args:
         data: the text, in UTF-8 where it is bytes.
         fault: what the message begins with where the text is no JSON, such as "card.json is no JSON".
+        most: the length from which the text is refused unread.
 
     Raises:
-        ValueError: for another text, or for one whose lists and objects stand deeper in one another than `DEEPEST`.
+        ValueError: for another text, for one in which an object names something twice, or for one whose lists and
+            objects stand deeper in one another than `DEEPEST`.
     """
+    if len(data) > most:
+        raise ValueError(f"{fault} that can be read: it has {len(data):,} bytes, and at most {most:,} are read")
     try:
-        value = json.loads(data.decode("utf-8-sig") if isinstance(data, bytes) else data)
+        text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
+        value = json.loads(text, object_pairs_hook=_named_once)
     except RecursionError:
         raise ValueError(f"{fault} that can be read: it is nested too deep") from None
     except ValueError as error:  # of JSON, of UTF-8, or a number of thousands of digits
@@ -82,11 +91,18 @@ def _items(node: dict[str, Any] | list[Any]) -> Any:
     return node.values() if isinstance(node, dict) else node
 
 
-def read_json(path: str | Path) -> Any:
-    """Return what a JSON file holds; ValueError names a file that is none."""
-    data = read_bytes(path)
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; ValueError where it names something twice, since one of the two would be lost."""
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError(f"{Counter(name for name, _ in pairs).most_common(1)[0][0]!r} stands there twice")
+    return found
+
+
+def read_json(path: str | Path, most: int = LARGEST_LIST) -> Any:
+    """Return what a JSON file holds; ValueError names a file that is none, or that has over `most` bytes."""
+    data = read_bytes(path, most)
     try:
-        return decode(data, f"{Path(path)} is no JSON")
+        return decode(data, f"{Path(path)} is no JSON", most)
     except ValueError as error:
         raise ValueError(f"{error}: restore it, or delete it to start again") from None
 
@@ -112,6 +128,8 @@ def document(
             f"{place} has format {stated}, this version reads up to {newest}: update manas_lite, since a later "
             "manas_lite wrote it"
         )
+    if newest is not None and type(stated) is int and stated < 1:
+        raise error(f"{place} has format {stated}, and the first is 1: it is damaged")
     with about(place, error):
         if more and isinstance(value, Mapping):
             value = {name: item for name, item in value.items() if name in known}

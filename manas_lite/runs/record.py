@@ -34,8 +34,8 @@ MANIFEST_EVERY = 15.0  # seconds between its updates while logging: what a kille
 OLDER = (MANIFEST, LOG, "checkpoint.safetensors", "genotype.json", "weights.safetensors", "metrics.json")
 """Files whose temporary ones earlier versions named `.FILE.PROCESS.tmp`, before they had a name of their own."""
 
-LARGEST_LOG = 8 * 2**30
-"""The most bytes of a log that is read."""
+LARGEST_MANIFEST, LARGEST_LOG = 16 * 2**20, 2**30
+"""The most bytes of a manifest, which names all scenes, and of a log, whose lines are JSON documents."""
 
 LOCK_PATIENCE = 10.0  # seconds: data workers outlive a killed run by a few, and hold its lock till then
 
@@ -279,7 +279,7 @@ def write_json(path: str | Path, data: Any) -> None:
 def read_manifest(folder: str | Path) -> dict[str, Any]:
     """Return the manifest of a run directory; ValueError where a run cannot be continued by it."""
     path = Path(folder) / MANIFEST
-    manifest = read_json(path)
+    manifest = read_json(path, LARGEST_MANIFEST)
     return manifest | vars(document(_Manifest, manifest, path, newest=FORMAT, more=True))
 
 
