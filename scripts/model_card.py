@@ -55,6 +55,7 @@ def card_text(card: dict[str, Any]) -> str:
         f"of the first 100 steps are in `results/models/{name}/first_steps.json`."
     )
     upright = "" if symmetries > 2 else "It knows rain that falls down: turn a picture upright before you derain it."
+    seen = f"\n\n{filled(card['seen'])}\n\n" if card.get("seen") else ""
     return f"""{header(card)}# {name}
 
 {card["about"]}
@@ -86,8 +87,8 @@ python scripts/train_models.py {name} --data FOLDER --threads {card["threads"]} 
 
 {filled(f"One seed. {card['data_note']} {upright}")}
 It removes streaks; drops on a lens, haze and wet roads are not what it was trained on, and on real photographs it may
-do little. Below: the bundled test photographs on which it gains most (upper row) and least, rainy | derained | clean,
-under this kit's synthetic rain (photographs: see LICENCES.md of manas_lite/assets/photos).
+do little.{seen or " "}Below: the bundled test photographs on which it gains most (upper row) and least,
+rainy | derained | clean, under this kit's synthetic rain (photographs: see LICENCES.md of manas_lite/assets/photos).
 
 ![rainy, derained, clean](pictures.jpg)
 
