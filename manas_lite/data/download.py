@@ -130,9 +130,7 @@ def get(
 
             def look(files: Path, inner: Path = inner) -> None:
                 if not registry.holds_pictures(files / inner):
-                    raise ArchiveError(
-                        f"it unpacks, but holds no folder {chosen.folder} of pictures: it is another archive"
-                    )
+                    raise ArchiveError(f"unpacks, but holds no folder {chosen.folder} of pictures: another archive")
 
             unpack = partial(unpack_archive, into=into, limit=item.unpacked_limit, progress=progress, look=look)
             if given is not None:
@@ -251,9 +249,7 @@ def verify(path: Path, item: Archive, records: Path) -> None:
     size, expected = item.size or known.size, item.sha256 or known.sha256
     origin = f"the first download; if that one was wrong, take its entry out of {record_file}"
     if not path.is_file():
-        raise DownloadError(
-            f"{path}: is no regular file (nothing, a folder, a pipe or a device), but an archive is one"
-        )
+        raise DownloadError(f"{path}: is no regular file, as an archive is, but nothing, a folder, a pipe or a device")
     found = path.stat().st_size
     with open(path, "rb") as file:
         page = _HTML.match(file.read(512))

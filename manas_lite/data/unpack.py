@@ -78,8 +78,6 @@ def unpack_archive(
 ) -> Path:
     """Unpack a zip or tar (also compressed) into the folder `into` and return it; archives in it become folders.
 
-    What an archive in it holds joins the folder of its name, where there is one; no file of either is replaced.
-
     Files are unpacked beside `into` and moved there at the end, so an interruption leaves no half-filled folder. What
     a killed process left beside it is removed.
 
@@ -90,9 +88,8 @@ def unpack_archive(
 
     Raises:
         ArchiveError: the archive is damaged, or holds absolute members, `..`, links and devices, encrypted members,
-            more than `limit` bytes, more than `MEMBERS` members, folders nested deeper than `DEPTH`, or members of
-            which one would have to lie where another does. Nothing is left of it then. What a member really holds is
-            counted, for an archive may lie.
+            more than `limit` bytes, more than `MEMBERS` members, folders nested deeper than `DEPTH`, or two members for
+            one place. Nothing is left of it then. What a member really holds is counted, for an archive may lie.
         OSError: the disk has no room for it.
     """
     path, into = Path(path), Path(into)
@@ -132,7 +129,7 @@ def _unpack(path: Path, folder: Path, limit: int, progress: bool, spent: _Spent)
                 spent.members += 1
                 if spent.members > MEMBERS:
                     raise ArchiveError(
-                        f"holds {spent.members:,} members or more, and {MEMBERS:,} are the most that a set can need"
+                        f"holds {spent.members:,} members or more, and {MEMBERS:,} are the most of a set"
                     )
                 if member.folder:
                     continue
@@ -265,11 +262,10 @@ def _copy(source: IO[bytes], file: IO[bytes], member: _Member) -> None:
 
 def _check_room(source: Path, into: Path) -> None:
     """Raise ArchiveError where a file would have to take the place of a folder that is there, or a folder of a file."""
-    for path in source.rglob("*") if into.exists() else ():
+    for path in source.rglob("*"):
         place = into / path.relative_to(source)
         if place.exists() and place.is_dir() != path.is_dir():
-            kinds = ("file", "folder") if place.is_dir() else ("folder", "file")
-            raise ArchiveError(f"holds a {kinds[0]} where {place} is a {kinds[1]}: move that away first")
+            raise ArchiveError(f"holds {path.name!r}, and {place} is in its way: only one of them is a folder")
 
 
 def _move_all(source: Path, into: Path) -> None:

@@ -66,8 +66,7 @@ def derain_folder(
 
     Args:
         folder: the folder of pictures. Hidden files, and those whose ending is no picture's, are left out and named.
-        output: the folder for the results. Where it is `folder` itself, `in_place` must be set. A link in it stays one:
-            to a picture of this folder, which is derained once, or to one elsewhere, which is left out.
+        output: the folder for the results. Where it is `folder`, `in_place` is needed, and links stay as they are.
         say: is told how long it will take, and each file that is written.
         complain: is told each picture that is left out, and why.
         sheet: also write a contact sheet, before and after, to this file; numbered ones for more than SHEET pictures.
@@ -87,23 +86,21 @@ def derain_folder(
     check_replacing(folder, output, overwrite, in_place)
     if in_place and sheet:
         raise ValueError("a contact sheet shows the originals too: name another output folder, or leave the sheet out")
-    pictures, hidden, others = _listed(folder)
-    written: list[Path] = []
-    failed: list[tuple[Path, str]] = []
-    if hidden:
+    pictures, others = _listed(folder)
+    if hidden := sorted(p.name for p in folder.iterdir() if p.suffix.lower() in PHOTOGRAPHS and is_hidden(p.name)):
         say(f"{len(hidden)} hidden or system files are left out, such as {hidden[0]}")
     if others:
         say(f"{len(others)} files are left out, whose endings are no picture's: {first_few(others)}")
-    if in_place:
-        links = [picture for picture in pictures if picture.is_symlink()]
-        pictures = [picture for picture in pictures if picture not in links]
-        own = {os.path.realpath(picture) for picture in pictures} if links else ()
-        for link in links:
-            if (file := os.path.realpath(link)) in own:
-                say(f"{link} is a link to {os.path.basename(file)}, which is derained once")
-            else:
-                failed.append((link, f"{link}: is a link to {file}, no picture of this folder: derain that one itself"))
-                complain(f"skipped: {failed[-1][1]}")
+    written: list[Path] = []
+    failed: list[tuple[Path, str]] = []
+    own = {os.path.realpath(picture) for picture in pictures if in_place and not picture.is_symlink()}
+    for link in [picture for picture in pictures if in_place and picture.is_symlink()]:
+        pictures.remove(link)
+        if (file := os.path.realpath(link)) in own:
+            say(f"{link} is a link to {os.path.basename(file)}, which is derained once")
+        else:
+            failed.append((link, f"{link}: is a link to {file}, no picture of this folder: derain that one itself"))
+            complain(f"skipped: {failed[-1][1]}")
     sheets = [] if sheet is None else _sheets(sheet, len(pictures))
     # The files that a call is going to make stand in a journal until it ends: those that are there when the same call
     # is given again are its own, and whole. What is replaced in place is done when it is no longer as it was.
@@ -196,22 +193,17 @@ def _sheets(sheet: Path, pictures: int) -> list[Path]:
     return [sheet, *(sheet.with_stem(f"{sheet.stem}-{i}") for i in more)]
 
 
-def _listed(folder: Path) -> tuple[list[Path], list[str], list[str]]:
-    """Return the pictures directly in a folder, by name, and the names of hidden ones and of files that are none."""
+def _listed(folder: Path) -> tuple[list[Path], list[str]]:
+    """Return the pictures directly in a folder, by name, and the names of the other files; hidden ones are neither."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
-    pictures, hidden, others = list[Path](), list[str](), list[str]()
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in PHOTOGRAPHS:
-            others += [path.name] * (path.is_file() and not is_hidden(path.name))
-        elif is_hidden(path.name):
-            hidden.append(path.name)
-        else:
-            pictures.append(path)
+    shown = sorted(path for path in folder.iterdir() if not is_hidden(path.name))
+    pictures = [path for path in shown if path.suffix.lower() in PHOTOGRAPHS]
+    others = [path.name for path in shown if path.suffix.lower() not in PHOTOGRAPHS and path.is_file()]
     if not pictures:
         files = f", but {len(others)} other files: {first_few(others)}" if others else ""
         raise ValueError(f"{folder} holds no image ({', '.join(sorted(PHOTOGRAPHS))}){files}")
-    return pictures, hidden, others
+    return pictures, others
 
 
 def warn_if_long(

@@ -28,10 +28,8 @@ from PIL import Image, UnidentifiedImageError
 
 from manas_lite.runs.checkpoint import write_atomic
 
-SUFFIXES = frozenset(
-    {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
-    | {".ppm", ".pgm", ".pbm", ".pnm"}
-)
+_NAMES = "apng bmp gif jfif jpe jpeg jpg mpo pbm pgm png pnm ppm tif tiff webp"
+SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
 """File name endings (lower case) that are taken for images when a folder is listed: all those of `FORMATS`."""
 
 HEIC = frozenset({".heic", ".heif"})
