@@ -330,6 +330,30 @@ def test_chroma_of_a_picture_that_is_turned_is_not_halved_the_other_way(tmp_path
         assert get_sampling(after) == 0
 
 
+@pytest.mark.parametrize("profile", [None, PROFILE])
+@pytest.mark.parametrize("pixels", [COLOUR, COLOUR[..., 0], DEEP])
+def test_what_a_png_says_of_its_colours_is_kept(tmp_path, pixels, profile):
+    chunks = {b"cHRM": struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)}
+    chunks |= {b"gAMA": struct.pack(">I", 100000)} | ({} if profile else {b"sRGB": b"\1"})
+    save_photograph(tmp_path / "a.png", Photograph(pixels, profile=profile))
+    content = (tmp_path / "a.png").read_bytes()
+    more = b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks.items()
+    )
+    (tmp_path / "a.png").write_bytes(content[:33] + more + content[33:])  # behind the header
+    derain(tmp_path / "a.png", Same(), output=tmp_path / "b.png")
+    derain(tmp_path / "a.png", Same(), output=tmp_path / "c.jpg")
+    written = (tmp_path / "b.png").read_bytes()
+    for name, data in chunks.items():
+        assert written.count(name + data) == 1
+        assert written.index(name) < written.index(b"IDAT")
+    assert (b"sRGB" in written) == (profile is None)
+    with Image.open(tmp_path / "a.png") as before, Image.open(tmp_path / "b.png") as after:
+        assert after.info.get("gamma") == before.info.get("gamma") == 1.0
+    assert np.array_equal(open_photograph(tmp_path / "b.png").pixels, pixels)
+
+
 @pytest.mark.parametrize("target", [".jpg", ".png", ".tif", ".bmp"])
 @pytest.mark.parametrize("source", [".jpg", ".png", ".tif", ".bmp", "16.png", "16.tif"])
 @pytest.mark.parametrize("dpi", [(300, 300), (72, 144)])

@@ -9,7 +9,7 @@ somebody wants back gets back what it had:
 * grey stays grey; an EXIF orientation is applied once and its tag removed;
 * a JPEG from a JPEG is written with the quantisation tables and the chroma of the one that was read, and a WebP from a
   lossless one without loss;
-* the resolution (dpi) is kept in JPEG, PNG, TIFF and BMP;
+* the resolution (dpi) is kept in JPEG, PNG, TIFF and BMP, and a PNG's gamma, primaries and sRGB mark in a PNG;
 * the ICC profile and EXIF are carried over, except the profile of CMYK and Lab pictures, which become RGB. A 16-bit
   TIFF keeps EXIF's texts and date (camera, author, copyright). Thumbnails, XMP and IPTC are not carried.
 """
@@ -27,6 +27,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 from PIL.JpegImagePlugin import get_sampling
+from PIL.PngImagePlugin import PngInfo
 
 from manas_lite.photos import images
 from manas_lite.photos.images import HEIC, SUFFIXES, ImageError, heif, opened
@@ -192,13 +193,21 @@ def _dpi(image: Image.Image) -> tuple[float, float] | None:
 
 
 def _coding(image: Image.Image, path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]] | None:
-    """Return how a JPEG, or a lossless WebP, is coded; None for others, and for inks, which are written as colours."""
+    """Return how a JPEG or lossless WebP is coded, and what a PNG says of its colours; None for others and for inks."""
     if image.format in ("JPEG", "MPO") and image.mode != "CMYK":
         tables = [table for _, table in sorted(image.quantization.items())]  # type: ignore[attr-defined]
         sampling = get_sampling(image)
         if sampling < 0 or (sampling == 1 and images.sideways(image)):
             sampling = 0  # all chroma, where Pillow has no number for it, or a turn lays 4:2:2 the other way
         return "JPEG", {"qtables": tables, "subsampling": sampling}
+    if image.format == "PNG":
+        about, info = PngInfo(), image.info
+        for name, key in ((b"cHRM", "chromaticity"), (b"gAMA", "gamma")):
+            if key in info:
+                about.add(name, np.rint(np.ravel(info[key]) * 100_000).astype(">u4").tobytes())
+        if "srgb" in info and "icc_profile" not in info:
+            about.add(b"sRGB", bytes([info["srgb"]]))
+        return "PNG", {"pnginfo": about}
     if image.format != "WEBP":
         return None
     with open(path, "rb") as file:
@@ -309,8 +318,10 @@ def _deep_png(photo: Photograph) -> bytes:
     up = np.diff(rows, axis=0, prepend=np.zeros_like(rows[:1]))
     lines = np.insert(up, 0, 2, axis=1).tobytes()  # 2 names this filter at the beginning of each row
     kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    colours = photo.coding[1]["pnginfo"].chunks if photo.coding and photo.coding[0] == "PNG" else []
     chunks = [
         (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)),
+        *((name, content) for name, content, *_ in colours),
         (b"pHYs", struct.pack(">IIB", *(round(dpi / 0.0254) for dpi in photo.dpi), 1) if photo.dpi else None),
         (b"iCCP", b"ICC profile\0\0" + zlib.compress(photo.profile) if photo.profile else None),
         (b"eXIf", photo.exif.removeprefix(b"Exif\0\0") if photo.exif else None),
