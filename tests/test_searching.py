@@ -154,6 +154,24 @@ def test_a_finished_search_is_returned_as_it_was(split, tmp_path):
     assert (tmp_path / "search" / "metrics.json").read_text() == metrics
 
 
+def test_a_finished_search_whose_log_was_lost_says_so_and_loses_nothing_else(split, tmp_path):
+    one, path = run(split, tmp_path), tmp_path / "search"
+    names = ("genotype.json", "supernet.safetensors", "metrics.json")
+    before = {name: (path / name).read_bytes() for name in names}
+    lines = (path / "log.jsonl").read_text().splitlines(keepends=True)
+    total = tiny.SEARCH.epochs * tiny.SEARCH.steps
+    kept = [line for line in lines[:-2] if '"step": 2,' not in line]
+    for text, held in (("", 0), ("".join(kept), total - 2)):
+        (path / "log.jsonl").write_text(text)
+        with pytest.warns(
+            UserWarning, match=rf"log\.jsonl holds {held} of the {total} steps .*: it is damaged"
+        ) as told:
+            assert run(split, tmp_path).genotype == one.genotype
+        assert len(told) == 1
+        assert {name: (path / name).read_bytes() for name in names} == before
+        assert (path / "log.jsonl").read_text() == text
+
+
 def test_search_stops_on_collapse_and_keeps_the_last_healthy_epoch(split, tmp_path, monkeypatch):
     import manas_lite.training.searching as searching
 

@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -231,7 +232,7 @@ class RunDirectory:
     def truncate_log(self, step: int, ended: bool = True) -> None:
         """Drop the records of `step` and later: a run that continues at `step` writes them again.
 
-        Where the epoch before `step` is not `ended`, its record is dropped too.
+        Where the epoch before `step` is not `ended`, its record is dropped too. Warns where a step has no record.
         """
         self._close_log()
         first = (step, False) if ended else (step - 1, True)
@@ -239,8 +240,12 @@ class RunDirectory:
         def early(record: dict[str, Any]) -> bool:
             return (record["step"], record.get("kind") == "epoch") < first
 
-        if not all(map(early, self.read_log())):
+        records = self.read_log()
+        if not all(map(early, records)):
             self._keep_lines(lambda line: early(json.loads(line)))
+        if (held := len({record["step"] for record in filter(early, records)})) < step:
+            lost = f"{self.path / LOG} holds {held} of the {step} steps that the run has done: it is damaged"
+            warnings.warn(f"{lost}. All else is whole, but curves will lack the others", stacklevel=2)
 
     def read_log(self) -> list[dict[str, Any]]:
         """Return all records so far."""

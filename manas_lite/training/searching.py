@@ -376,7 +376,8 @@ class _Search(Training):
             "decisions": [] if self.by_paths else decisions(self.net, genotype),
             **{name: value for name, value in facts.items() if isinstance(value, int | float)},
         }
-        run.write_json("metrics.json", metrics)
+        if record or not (run.path / "metrics.json").exists():  # of a finished run whose log was lost, they are kept
+            run.write_json("metrics.json", metrics)
         if self.processes.first:
             (run.path / SCORES).unlink(missing_ok=True)
         seconds = run.finish()
