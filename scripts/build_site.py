@@ -44,8 +44,23 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Project": ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"),
 }
 """The sections of the site with their pages. A page that none of them names stands in the last one."""
+ABOUT = {
+    "Course": "Twelve notebooks lead from rain on a photograph to a network that was searched, trained and judged. "
+    "Each page shows a notebook with its outputs; you can download it, with exercises to fill in. Begin with 00.",
+    "Use": "How to install the kit, derain your own pictures, fetch data sets, and run it in a browser.",
+    "Method": "The formulas with their places in the code, the parts of the package, and what every setting does.",
+    "Results": "What was measured, and the cards of the trained networks that come with the package.",
+    "Reference": "Every public name, module by module.",
+    "Project": "How to contribute, what has changed, and all other pages.",
+}
+"""What the page of each section says before its list."""
 
 LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
+TWO_MODES = re.compile(
+    r'<picture><source media="\(prefers-color-scheme: dark\)" srcset="([^"]*)">(<img [^>]*?) src="([^"]*)"></picture>'
+)  # as `manas_course.diagrams` writes it
+PLACE = re.compile(r"\A# @title Where runs are kept")  # its output names a folder of the machine that built the site
+LONG = 15  # lines of parameters; more would push a notebook's question off the first screen
 FENCED = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 API = "api"
 BLANK = "notebooks/to_fill_in"  # the students' notebooks, as files to download
@@ -69,7 +84,7 @@ SPHINX: dict[str, Any] = {
     "html_title": "manas_lite",
     "html_copy_source": False,
     "html_show_sourcelink": False,
-    "project_copyright": "manas_lite contributors. Text and figures: CC BY 4.0. Code: MIT.",
+    "project_copyright": "manas_lite contributors. Text and figures: CC BY 4.0. Code: MIT",  # Sphinx ends it with a dot
     "html_show_sphinx": False,
     "mathjax_path": "katex/formulas.js",  # KaTeX, which has its fonts with it: see `build`
     "mathjax_options": {"defer": "defer"},
@@ -117,9 +132,17 @@ def page_of(page: Any, name: str) -> Any:
     page.metadata = {key: page.metadata[key] for key in ("kernelspec", "language_info") if key in page.metadata}
     for cell in page.cells:
         tags = set(sources.tags(cell))
-        folded = cell.cell_type == "code" and ("exercise" in tags or cell.source.startswith("# @title"))
+        folded = cell.cell_type == "code" and (
+            "exercise" in tags
+            or cell.source.startswith("# @title")
+            or ("parameters" in tags and cell.source.count("\n") > LONG)
+        )
         cell["metadata"] = {"tags": ["hide-input"]} if folded else {}
-        if "setup" in tags:
+        if PLACE.search(cell.source) and "parameters" not in tags:
+            cell.outputs = []
+        if "injected-parameters" in tags:
+            cell.source = "\n".join(line for line in cell.source.splitlines() if not line.startswith("runs_dir ="))
+        if "setup" in tags or ("injected-parameters" in tags and "=" not in cell.source):
             cell["metadata"] = {"tags": ["remove-cell"]}
         if "title" in tags:
             cell.source += f"\n\n{{download}}`Download this notebook, with exercises to fill in <to_fill_in/{name}>`"
@@ -129,9 +152,20 @@ def page_of(page: Any, name: str) -> Any:
 
 
 def _shown(output: Any) -> Any:
-    """Return an output as pages show it; None for one that only a running kernel or the course's tools can read."""
+    """Return an output as pages show it; None for one that only a running kernel or the course's tools can read.
+
+    A drawing in two modes follows the mode of the page, which need not be that of the system.
+    """
     if "data" in output:
+        live = any(kind.startswith("application/vnd.jupyter.widget") for kind in output.data)
         output.data = {kind: data for kind, data in output.data.items() if kind.startswith(("text/", "image/"))}
+        if live and not any(kind.startswith("image/") for kind in output.data):
+            return None  # its text is a bar that stands at 0 for ever
+        if two := TWO_MODES.fullmatch(output.data.get("text/html", "")):
+            dark, image, light = two.groups()
+            output.data["text/html"] = "".join(
+                f'{image} class="only-{mode}" src="{data}">' for mode, data in (("light", light), ("dark", dark))
+            )
         return output if output.data else None
     return output
 
@@ -249,7 +283,7 @@ def _sections(pages: dict[str, str]) -> dict[str, str]:
             inside += sorted(left)
         tree = "\n".join(["```{toctree}", ":maxdepth: 1", "", *(f"/{name}" for name in inside), "```"])
         page = f"{title.lower()}.md"
-        made[page] = f"# {title}\n\n{tree}\n"
+        made[page] = f"# {title}\n\n{ABOUT[title]}\n\n{tree}\n"
         listed.append(page)
     front, *further = [f"/{name}" for name in chinese]  # the README before the notebooks
     listed.append(f"中文 <{front}>")

@@ -313,6 +313,8 @@ def freedom(seeds: int) -> str:
 
 def ahead(row: dict[str, Any], arm: str) -> str:
     """How far the reference of a comparison is from its arm, in words, with the verdict."""
+    if round(row["mean"], 2) == 0:
+        return f"level with {arm} ({ours(row)})"
     return f"{abs(row['mean']):.2f} dB {'ahead of' if row['mean'] <= 0 else 'behind'} {arm} ({ours(row)})"
 
 

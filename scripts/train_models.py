@@ -165,9 +165,9 @@ RECIPES = {
         },
         start="rain-lite",
         seen="Twenty real photographs of two public collections were looked at one by one (their licence is not "
-        "stated, so none is shown). In 7 of them rain visibly goes: thin bright streaks before a dark or even ground. In "
-        "13 little or nothing changes: dense or blurred rain, white drops near the camera, jets and spray stay. None "
-        "looks worse than it came.",
+        "stated, so none is shown). In 7 of them rain visibly goes: thin bright streaks before a dark or even ground. "
+        "In 13 little or nothing changes: dense or blurred rain, white drops near the camera, jets and spray stay. "
+        "None looks worse than it came.",
         tunes=(
             RetrainSettings.preset(
                 "lite",
