@@ -25,7 +25,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from manas_lite.data import pairing
-from manas_lite.data.listing import DataWarning, Listing, Pair, Photo, read_csv, read_index
+from manas_lite.data.listing import DataWarning, Listing, Pair, Photo, encoding_of, read_csv, read_index
 from manas_lite.data.matching import level_of, match_names, natural, part_of, role_of, stem_role
 from manas_lite.data.pictures import Picture
 from manas_lite.data.unpack import DEPTH
@@ -34,6 +34,7 @@ from manas_lite.photos.photographs import PHOTOGRAPHS
 
 LAYOUTS = ("csv", "index", "folders", "flat", "clean-left", "rain-left", "photos")
 _NO_PHOTOS = re.compile(r"mask|annot|label|seg", re.IGNORECASE)
+_LIKE_A_PART = re.compile(r"(?<![a-z])(train|test)", re.IGNORECASE)
 
 
 def list_folder(folder: str | os.PathLike[str], layout: str | None = None) -> Listing:
@@ -74,14 +75,18 @@ def list_folder(folder: str | os.PathLike[str], layout: str | None = None) -> Li
         for photo in listing.photos
         if (home := photo.picture.path.parent) == root or not _NO_PHOTOS.search(home.name)
     ]
+    if layout is None and not listing.pairs:
+        _doubt(listing)
+    _check_names(listing)
     listing.layouts = [name for name in listing.layouts if name != "photos" or listing.photos]
     used = {picture.path for pair in listing.pairs for picture in (pair.clean, pair.rainy)}
     beside = listing.photos if used else []
     used |= {photo.picture.path for photo in listing.photos} | {Path(path) for path, _ in listing.problems}
     others = _left_out(listing, used) if root == Path(folder) else ""
     if not used:
+        hidden = f", but {len(listing.hidden)} hidden, such as {listing.hidden[0]}: rename it" if listing.hidden else ""
         raise ValueError(
-            f"{root}: no pictures found (layout: {layout or 'detected'}){others}; expected "
+            f"{root}: no pictures found (layout: {layout or 'detected'}){others}{hidden}; expected "
             "rainy and clean folders (input/target, rain/norain), pictures side by side, a pairs.csv, or photographs"
         )
     if beside:
@@ -89,13 +94,8 @@ def list_folder(folder: str | os.PathLike[str], layout: str | None = None) -> Li
         listing.notes.append(f"{root}: {len(beside)} picture(s) beside the pairs are not used, such as {first}")
         listing.photos = []
     pairing.confirm(listing)
-    sample = pairing.sampled(listing.pairs)
-    rain_in_clean, _, count = pairing.rain_votes([(pair.clean, pair.rainy) for pair in sample])
-    if 2 * rain_in_clean > count:
-        listing.notes.append(
-            f"{root}: {rain_in_clean} of {count} sampled pairs show rain where they should be clean, so rain and clean "
-            "are probably swapped; look at a pair, and state the layout"
-        )
+    pairing.leave_copies(listing)
+    pairing.tell_swapped(listing)
     for note in listing.notes:
         warnings.warn(note, DataWarning, stacklevel=2)
     return listing
@@ -338,6 +338,15 @@ def _pair_photos(listing: Listing) -> None:
         folder = Folder(root, root.joinpath(*away), [], [], [])
         rainy_side = root, [path for home in rainy for path in files[home]]
         listing.add(_matched("folders", folder, rainy_side, (root / clean.folder, files[clean]), "", []))
+    twins: dict[Picture, Path] = {}
+    for pair in listing.pairs:
+        if (other := twins.setdefault(pair.rainy, pair.clean.path)) != pair.clean.path:
+            layouts = " or ".join(repr(pairing.stated_roles(*edge[:2])) for edge in edges)
+            raise ValueError(
+                f"{root}: {other} and {pair.clean.path} both show the scene of {pair.rainy}, so one of their folders "
+                f"may hold results and no photographs: say which are the clean ones with layout={layouts} (--layout), "
+                "or take the others away"
+            )
     for rain, clean, why in edges:
         listing.remarks.append(
             f"{root}: {rain} and {clean} show the same scenes, and are taken for rainy and clean: {why}; "
@@ -345,6 +354,60 @@ def _pair_photos(listing: Listing) -> None:
         )
     paired = {home for edge in edges for home in edge[:2]}
     listing.photos = [photo for home, photo in zip(homes, listing.photos, strict=True) if home not in paired]
+
+
+def _says_rain(folder: str) -> bool:
+    role = role_of(folder)
+    return role[0] == "rainy" if role else level_of(folder) is not None and "rain" in folder.lower()
+
+
+def _doubt(listing: Listing) -> None:
+    """Refuse photographs under the names of rainy pictures, and move those that hold two pictures to the problems."""
+    root, suspects, homes = listing.root, set[Path](), dict[Path, list[Path]]()
+    for photo in listing.photos:
+        homes.setdefault(photo.picture.path.parent, []).append(photo.picture.path)
+    for home, paths in homes.items():
+        named = [path for path in paths if stem_role(path.stem) == "rainy"]
+        if any(map(_says_rain, (root.absolute().name, *home.relative_to(root).parts))):
+            suspects |= {*paths}
+        elif 2 * len(named) > len(paths):  # a single one may be called "in the park"
+            suspects |= {*named}
+    if suspects:
+        others = [photo.picture for photo in listing.photos if photo.picture.path not in suspects]
+        beside = f"; the others, such as {others[0]}, do not show their scenes" if others else ""
+        raise ValueError(
+            f"{root}: {len(suspects)} picture(s) are named as rainy ones, such as {min(suspects)}, and have no clean "
+            f"twins{beside}. Add the clean ones, in a folder called clean, or say layout='photos' (--layout photos) "
+            "where they are photographs without rain"
+        )
+    twice = pairing.shown_twice([photo.picture for photo in listing.photos])
+    reason = (
+        "holds one scene twice, in parts beside or above each other, as a pair in one file does: cut it into two "
+        "files, or give those that stand side by side a folder of their own; layout='photos' (--layout photos) says "
+        "that it is one photograph"
+    )
+    listing.problems += [(str(photo.picture), reason) for photo, bad in zip(listing.photos, twice, strict=True) if bad]
+    listing.photos = [photo for photo, bad in zip(listing.photos, twice, strict=True) if not bad]
+
+
+def _check_names(listing: Listing) -> None:
+    """Move pictures whose names are no text to the problems, and remark on those that name no part beside others."""
+    root = str(listing.root)
+    files = [file for pair in listing.pairs for file in (pair.rainy.path, pair.clean.path)]
+    files += [photo.picture.path for photo in listing.photos]
+    odd = {file for file in files if re.search("[\ud800-\udfff]", str(file).removeprefix(root))}
+    listing.problems += [(str(file), "has a name that is no UTF-8 text: rename it") for file in sorted(odd)]
+    listing.pairs = [pair for pair in listing.pairs if odd.isdisjoint((pair.clean.path, pair.rainy.path))]
+    listing.photos = [photo for photo in listing.photos if photo.picture.path not in odd]
+    parts = [(pair.rainy.path, pair.part) for pair in listing.pairs]
+    parts += [(photo.picture.path, photo.part) for photo in listing.photos if not parts]
+    loose = [path for path, part in parts if part is None]
+    like = [path for path in loose if _LIKE_A_PART.search(str(path.parent).removeprefix(root))]
+    if like or 0 < len(loose) < len(parts):
+        listing.remarks.append(
+            f"{root}: {len(loose)} of {len(parts)} name no known part (train, val, test and their like), such as "
+            f"{(like or loose)[0]}: they are for training, and parts that are missing are divided off them"
+        )
 
 
 def _left_out(listing: Listing, used: set[Path]) -> str:
@@ -363,7 +426,8 @@ def _left_out(listing: Listing, used: set[Path]) -> str:
                 unused.append(path)
     if unused:
         listing.remarks.append(f"{listing.root}: {len(unused)} picture(s) are not used, such as {unused[0]}")
-    foreign = {ending: paths for ending, paths in endings.items() if _is_binary(paths[0])}
+    foreign = {ending: [*filter(_is_binary, paths)] for ending, paths in endings.items()}
+    foreign = {ending: paths for ending, paths in foreign.items() if paths}
     if foreign:
         counts = ", ".join(f"{len(paths)} {ending}" for ending, paths in sorted(foreign.items()))
         first = next(iter(foreign.values()))[0]
@@ -376,7 +440,8 @@ def _is_binary(path: Path) -> bool:
     if not path.is_file():
         return False
     with open(path, "rb") as file:
-        return b"\0" in file.read(512)
+        head = file.read(512)
+    return b"\0" in head and encoding_of(head) == "utf-8-sig"
 
 
 def _background(parts: Sequence[str]) -> tuple[str, str | None]:

@@ -1,5 +1,6 @@
 """What a folder holds: pairs and photographs, as `manas_lite.data.layouts` finds them or a table lists them."""
 
+import codecs
 import csv
 import io
 import os
@@ -79,7 +80,7 @@ def read_csv(table: Path) -> Listing:
     """
     content = read_bytes(table)
     try:
-        lines = io.StringIO(content.decode("utf-8-sig"), newline="")
+        lines = io.StringIO(content.decode(encoding_of(content)), newline="")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise ValueError(f"{table}, line {line}: is not UTF-8 text; save the table as UTF-8") from error
@@ -109,7 +110,10 @@ def read_csv(table: Path) -> Listing:
             problems.append((where, f"names {row['clean' if clean is None else 'rainy']}, which is not there"))
             continue
         inside = PurePosixPath(_posix(row["rainy"]).split("#")[0])
-        part = part_of([row["part"]]) if row.get("part") else part_of(inside.parent.parts)
+        stated = (row.get("part") or "").strip()
+        part = part_of([stated] if stated else inside.parent.parts)
+        if stated and not part:
+            raise ValueError(f"{where}: the part {stated!r} is not known; write train, val or test, or leave it empty")
         background = row[scene_column] if scene_column else str(PurePosixPath(_posix(row["clean"])).with_suffix(""))
         rows.append((where, Pair(clean, rainy, background, row.get("label") or inside.stem, part)))
     found = Listing(layouts=["csv"], problems=problems, named=scene_column is not None)
@@ -119,20 +123,27 @@ def read_csv(table: Path) -> Listing:
 
 def _add_rows(found: Listing, rows: Iterable[tuple[str, Pair]]) -> None:
     """Add the pairs of (place, pair), each once; a picture that is rainy here and clean there is a problem."""
-    roles, first = dict[Picture, tuple[str, str]](), dict[tuple[Picture, Picture], str]()
+    roles, first = dict[object, tuple[str, str]](), dict[object, str]()
     for where, pair in rows:
-        if before := first.get((pair.rainy, pair.clean)):
+        both = clean, rainy = _identity(pair.clean), _identity(pair.rainy)
+        if before := first.get(both):
             found.notes.append(f"{where} repeats {before}; the pair is counted once")
             continue
-        first[pair.rainy, pair.clean] = where
-        for picture, kind in ((pair.clean, "clean"), (pair.rainy, "rainy")):
-            other, place = roles.setdefault(picture, (kind, where))
+        first[both] = where
+        for picture, file, kind in ((pair.clean, clean, "clean"), (pair.rainy, rainy, "rainy")):
+            other, place = roles.setdefault(file, (kind, where))
             if other != kind:
                 elsewhere = f"which {place} names" if place != where else "and"
                 found.problems.append((where, f"names {picture} as {kind}, {elsewhere} as {other}"))
                 break
         else:
             found.pairs.append(pair)
+
+
+def _identity(picture: Picture) -> tuple[object, ...]:
+    """Return what is the same of a picture however a row spells its path."""
+    status = os.stat(picture.path)
+    return status.st_dev, status.st_ino, picture.half
 
 
 def _picture(folder: Path, text: str) -> Picture | None:
@@ -144,6 +155,11 @@ def _picture(folder: Path, text: str) -> Picture | None:
         if os.path.isfile(folder / name):
             return Picture(folder / name)
     return None
+
+
+def encoding_of(content: bytes) -> str:
+    """Return how a text is encoded: as UTF-16, which Windows' editors mark, or else as UTF-8."""
+    return "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
 
 
 def _is_named(word: str) -> bool:
@@ -166,8 +182,9 @@ def read_index(text: Path, above: tuple[str, ...]) -> Listing:
     rows, odd, found = [], [], Listing()
     if text.stat().st_size > LARGEST:
         return found
-    content = text.read_text("utf-8-sig", errors="replace")
-    lines = [(n, line.strip()) for n, line in enumerate(content.splitlines(), start=1) if line.strip()]
+    content = text.read_bytes()
+    rows_of_text = content.decode(encoding_of(content), errors="replace").splitlines()
+    lines = [(n, line.strip()) for n, line in enumerate(rows_of_text, start=1) if line.strip()]
     for number, line in lines:
         where = f"{text}, line {number}"
         for cut in re.finditer(r"\s*[,;|]\s*|\s+", line if len(line) <= _LONGEST_LINE else ""):

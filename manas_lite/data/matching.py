@@ -10,14 +10,21 @@ _CLEAN = (
     r"no[-_ ]?rain|non[-_ ]?rain|clean|clear|targets?|gts?|ground[-_ ]?truth|labels?|hq|original|reference"
     r"|leftimg8bit"
 )
-_PART = r"train(?:ing)?|val(?:idation)?|test(?:ing)?"
+_PARTS = {
+    "train": r"train(?:ing)?",
+    "val": r"val(?:id(?:ation|ate)?)?|dev(?:el(?:opment)?)?",
+    "test": r"test(?:ing)?|eval(?:uation)?|holdout|heldout",
+}
+_PART = "|".join(_PARTS.values())
 _FOLDER = re.compile(rf"^(?:(?P<clean>{_CLEAN})|(?P<rainy>{_RAINY}))(?:[-_ ]?(?P<part>{_PART}))?$")
 _WORD = rf"(?:{_CLEAN}|{_RAINY}|images?|img|im)"
 _PREFIX = re.compile(rf"^{_WORD}(?:[-_ ]+|(?=\d))")
 _SUFFIX = re.compile(rf"(?:[-_ ]+|(?<=\d)){_WORD}$")
 _SCALE = re.compile(r"(?<=\d)x\d$")  # norain-12x2.png
 _LEVEL = re.compile(r"(?:^|[-_ ])(light|medium|heavy)$")
-_PART_WORD = re.compile(r"(?:^|[^a-z])(train|val|test)")
+_PART_WORD = re.compile(
+    rf"(?:{'|'.join(f'(?P<{part}>{words})' for part, words in _PARTS.items())})(?:s|sets?|data|images?|list|index)?"
+)
 
 
 def role_of(folder: str, stated: str | None = None) -> tuple[str, str] | None:
@@ -61,17 +68,15 @@ def role_beside(name: str, other: str) -> str | None:
 
 
 def part_of(folders: Iterable[str]) -> str | None:
-    """Return "train", "val" or "test" from the first folder name that says so.
+    """Return "train", "val" or "test" from the first word in the names of folders that says so.
 
     Example:
-        >>> part_of(["DID-MDN-training", "Rain_Heavy"]), part_of(["contest"])
-        ('train', None)
+        >>> part_of(["DID-MDN-training", "Rain_Heavy"]), part_of(["evalSet"]), part_of(["contest", "Valencia"])
+        ('train', 'test', None)
     """
-    for folder in folders:
-        found = _PART_WORD.search(folder.lower())
-        if found:
-            return found[1]
-    return None
+    words = (word for folder in folders for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", folder))
+    found = (_PART_WORD.fullmatch(word.lower()) for word in words)
+    return next((match.lastgroup for match in found if match), None)
 
 
 def level_of(folder: str) -> str | None:

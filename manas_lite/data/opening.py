@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,6 +52,8 @@ def open_split(
         return data
     if not layout and not Path(data).exists() and "#" in str(data):
         data, _, layout = str(data).rpartition("#")
+    if re.search("[\ud800-\udfff]", str(data)):
+        raise ValueError(f"{data}: the folder has a name that is no UTF-8 text: rename it")
     if layout and not Path(data).exists():
         raise ValueError(f"layout={layout!r} says how a folder is laid out, and {data!r} is none")
     if data == "photos":

@@ -7,7 +7,8 @@ except where two pictures of a set show one background.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -18,14 +19,18 @@ from manas_lite.data.grouping import LARGEST_ERROR
 from manas_lite.data.listing import Listing, Photo
 from manas_lite.data.matching import role_beside
 from manas_lite.data.pictures import Picture
-from manas_lite.data.similarity import SAME, looks, nearest
+from manas_lite.data.similarity import SAME, looks, nearest, remembered, signature
 from manas_lite.photos.images import ImageError
+from manas_lite.runs.documents import first_few
 
 DIFFERENT = 0.4
 """Similarity below which two pictures show different scenes."""
 
 _SAMPLE = 9
-_WINDOW = 512
+_WINDOW = 512  # pixels a side: where a sample is asked for streaks
+_SMALLER = 256  # where all pairs are
+_TWICE = 0.5  # similarity of two parts of one file, as hashes of 48 x 48: photographs reach 0.44, pairs begin at 0.53
+_TONES = 0.65  # correlation of their thumbnails: blurred photographs whose hashes agree by chance have less
 
 
 def confirm(listing: Listing) -> None:
@@ -71,6 +76,67 @@ def confirm(listing: Listing) -> None:
             "Names alone say which belong together"
         )
     listing.pairs = [pair for pair, bad in zip(pairs, wrong | unequal, strict=True) if not bad]
+
+
+def tell_swapped(listing: Listing) -> None:
+    """Note the pairs of a listing whose clean picture has the streaks, one part of the set at a time.
+
+    Where most pairs of a part have them there, clear streaks are enough. A single pair is named if it is brighter there
+    too: of 356 true pairs of Rain100L, Rain100H, Rain800 and SIRR none is.
+    """
+    seen = _streaks_of([(pair.clean, pair.rainy) for pair in listing.pairs], _SMALLER)
+    for part in dict.fromkeys(pair.part for pair in listing.pairs):
+        own = np.array([pair.part == part for pair in listing.pairs]) & (seen[:, 0] > 0)
+        most = 2 * np.count_nonzero(own & (seen[:, 1] < 0)) > own.sum()
+        swapped = np.flatnonzero(own & (seen[:, 1 if most else 2] < 0))
+        if len(swapped):
+            listing.notes.append(
+                f"{listing.root}: {len(swapped)} of {own.sum()} {part + ' ' if part else ''}pairs show rain where they "
+                "should be clean, so rain and clean are probably swapped in them; look at them, and exchange the two "
+                f"pictures or state the layout: {first_few([str(listing.pairs[i].rainy) for i in swapped])}"
+            )
+
+
+def leave_copies(listing: Listing) -> None:
+    """Take exact copies out of the rainy versions of a clean picture, and name them in a remark."""
+    both = looks([pair.rainy for pair in listing.pairs], strict=False)
+    first: dict[object, Picture] = {}
+    copies: dict[Picture, Picture] = {}
+    order = sorted(range(len(listing.pairs)), key=lambda i: len(str(listing.pairs[i].rainy)))  # 3.png, 3 - Copy.png
+    for pair, look, size in ((listing.pairs[i], both.hashes[i], both.sizes[i]) for i in order):
+        known = first.setdefault((pair.clean, pair.part, look.tobytes(), *size), pair.rainy)
+        if size.all() and known != pair.rainy and np.array_equal(known.read(), pair.rainy.read()):
+            copies[pair.rainy] = known
+    if copies:
+        listing.pairs = [pair for pair in listing.pairs if pair.rainy not in copies]
+        named = first_few([f"{copy} of {known}" for copy, known in copies.items()])
+        listing.remarks.append(
+            f"{listing.root}: {len(copies)} rainy picture(s) are exact copies of another one of the same scene, and "
+            f"are left out: {named}"
+        )
+
+
+def shown_twice(pictures: Sequence[Picture]) -> np.ndarray:
+    """Tell of each picture, bool (n,), whether two halves or thirds of it, beside or above each other, are alike."""
+    return remembered("twice ", [(picture,) for picture in pictures], _inner_likeness, 1)[:, 0] > _TWICE
+
+
+def _inner_likeness(image: np.ndarray) -> tuple[float]:
+    best = 0.0
+    for axis, count in ((1, 2), (1, 3), (0, 2), (0, 3)):
+        side = image.shape[axis] // count
+        parts = [image.take(range(k * side, (k + 1) * side), axis) for k in range(count if side else 0)]
+        for one, other in combinations([(signature(part, 48), _tones(part)) for part in parts], 2):
+            if one[1] @ other[1] > _TONES:
+                best = max(best, float(one[0] @ other[0]))
+    return (best,)
+
+
+def _tones(image: np.ndarray) -> np.ndarray:
+    """Return a thumbnail of a picture as a vector of mean 0 and length 1."""
+    small = np.asarray(Image.fromarray(image).convert("L").resize((48, 48), Image.Resampling.BOX), np.float32).ravel()
+    small = small - small.mean()
+    return small / max(float(np.linalg.norm(small)), 1e-6)
 
 
 def alike(pairs: Sequence[tuple[Picture, Picture]]) -> bool:
@@ -120,25 +186,31 @@ def streaks(left: np.ndarray, right: np.ndarray) -> float:
     return float(np.mean(difference**3)) / spread**3
 
 
-def rain_votes(pairs: Iterable[tuple[Picture, Picture]]) -> tuple[int, int, int]:
+def rain_votes(pairs: Sequence[tuple[Picture, Picture]]) -> tuple[int, int, int]:
     """Return in how many of a sample of pairs the first picture has the rain, in how many the second; and the sample.
 
     Clear streaks decide. Faint ones decide where the brightness agrees, which never decides alone.
     """
-    votes = []
-    for pair in pairs:
-        try:
-            images = [picture.read() for picture in pair]
-        except (ImageError, OSError):
-            continue
-        top, left = (max(0, side - _WINDOW) // 2 for side in images[0].shape[:2])
-        first, second = (image[top : top + _WINDOW, left : left + _WINDOW] for image in images)  # the middle
-        if first.shape == second.shape:
-            score = streaks(first, second)
-            brighter = 1 if rainy_half(first, second) == "right" else -1
-            decided = abs(score) > 0.2 or (abs(score) > 0.05 and score * brighter > 0)
-            votes.append(np.sign(score) * decided)
-    return votes.count(-1), votes.count(1), len(votes)
+    seen, votes, _ = _streaks_of(pairs, _WINDOW).T
+    return int((votes < 0).sum()), int((votes > 0).sum()), int(seen.sum())
+
+
+def _streaks_of(pairs: Sequence[tuple[Picture, Picture]], window: int) -> np.ndarray:
+    """Return for each pair, float32 (n, 3): 1 if it could be compared; -1 if the first picture has the rain, 1 if the
+    second has it, 0 if nothing says it; and the same where streaks and brightness agree clearly.
+    """
+
+    def vote(*images: np.ndarray) -> tuple[float, float, float]:
+        top, left = (max(0, side - window) // 2 for side in images[0].shape[:2])
+        first, second = (image[top : top + window, left : left + window] for image in images)  # the middle
+        if first.shape != second.shape:
+            return 0, 0, 0
+        score = streaks(first, second)
+        agreed = score * (1 if rainy_half(first, second) == "right" else -1) > 0
+        clear, side = abs(score) > 0.2, float(np.sign(score))
+        return 1, side * (clear or (abs(score) > 0.05 and agreed)), side * (clear and agreed)
+
+    return remembered(f"streaks {window} ", pairs, vote, 3)
 
 
 def sampled(items: Sequence[Any]) -> Sequence[Any]:

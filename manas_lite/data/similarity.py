@@ -9,7 +9,7 @@ pixels a side, and above 0.69 under Rain100H's heavy rain.)
 import os
 import sqlite3
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,12 +29,15 @@ _SIDE = 24
 _BLOCK = 2048  # rows compared at a time: 2048 x 13,711 floats are 112 MB
 
 
-def signature(image: np.ndarray) -> np.ndarray:
-    """Return the hash of a picture uint8 (H, W, 3): float32 (576,) of length 1, or zeros where it has no structure."""
+def signature(image: np.ndarray, side: int = _SIDE) -> np.ndarray:
+    """Return the hash of a picture uint8 (H, W, 3): float32 (576,) of length 1, or zeros where it has no structure.
+
+    With `side`, it is of a thumbnail of that side, and has side * side numbers.
+    """
     from scipy.ndimage import gaussian_filter  # a quarter of a second, which only comparing pictures should cost
 
     grey = Image.fromarray(np.ascontiguousarray(image)).convert("L")
-    thumbnail = np.asarray(grey.resize((_SIDE, _SIDE), Image.Resampling.BOX), np.float32)
+    thumbnail = np.asarray(grey.resize((side, side), Image.Resampling.BOX), np.float32)
     band = gaussian_filter(thumbnail, 0.7) - gaussian_filter(thumbnail, 2.0)
     contrast = np.sqrt(gaussian_filter(band * band, 3.0))
     vector = (band / (contrast + 2.0)).ravel()  # 2 grey levels: noise in a flat sky is no structure
@@ -61,14 +64,39 @@ def looks(pictures: Sequence[Picture], progress: bool | None = None, strict: boo
         progress: show a bar; None shows it from 500 pictures on.
         strict: True raises ImageError or OSError for a picture that cannot be read. False leaves its rows zero.
     """
-    rows = np.zeros((len(pictures), 2 + _SIDE * _SIDE), np.float32)  # exact: no side has 2^24 pixels
-    keys = []
-    for picture in pictures:
-        check_seal(picture.path)  # a hash kept from before the seal would tell of a sealed picture too
-        status = os.stat(picture.path) if strict or picture.path.exists() else None
-        stamp = f"{status.st_mtime_ns} {status.st_size}" if status else ""
-        file = os.fsencode(os.path.abspath(picture.path)).decode(errors="backslashreplace")  # a name may be no text
-        keys.append((f"{file}#{picture.half}", stamp))
+    rows = remembered(
+        "",
+        [(picture,) for picture in pictures],
+        lambda image: [*image.shape[:2], *signature(image)],
+        2 + _SIDE * _SIDE,
+        progress,
+        strict,
+    )
+    return Looks(rows[:, 2:], rows[:, :2].astype(np.int64))  # exact: no side has 2^24 pixels
+
+
+def remembered(
+    kind: str,
+    groups: Sequence[tuple[Picture, ...]],
+    see: Callable[..., Sequence[float]],
+    size: int,
+    progress: bool | None = None,
+    strict: bool = False,
+) -> np.ndarray:
+    """Return what `see` says of the images of each group of pictures, float32 (n, size), asked once and kept as `kind`.
+
+    A group with a picture that cannot be read is a row of zeros; with `strict`, ImageError or OSError. See `looks`.
+    """
+    rows, keys = np.zeros((len(groups), size), np.float32), []
+    for group in groups:
+        files, stamps = [], []
+        for picture in group:
+            check_seal(picture.path)  # what was kept from before the seal would tell of a sealed picture too
+            status = os.stat(picture.path) if strict or picture.path.exists() else None
+            stamps.append(f"{status.st_mtime_ns} {status.st_size}" if status else "")
+            file = os.fsencode(os.path.abspath(picture.path)).decode(errors="backslashreplace")  # it may be no text
+            files.append(f"{file}#{picture.half}")
+        keys.append((kind + "|".join(files), " ".join(stamps)))
     known = _ask("SELECT look FROM looks_1 WHERE file = ? AND stamp = ?", keys)
     new: dict[int, tuple[str, str, bytes]] = {}
     place = {key: i for i, key in enumerate(keys)}  # one clean picture may stand under many rains
@@ -76,18 +104,18 @@ def looks(pictures: Sequence[Picture], progress: bool | None = None, strict: boo
     try:
         for i in tqdm(missing, desc="comparing pictures", disable=hide_bar(len(missing), progress)):
             try:
-                image = pictures[i].read()
+                images = [picture.read() for picture in groups[i]]
             except (ImageError, OSError):
                 if strict:
                     raise
                 continue
-            rows[i] = (*image.shape[:2], *signature(image))
+            rows[i] = see(*images)
             new[i] = (*keys[i], rows[i].tobytes())
     finally:  # also after Ctrl-C
         _ask("INSERT OR REPLACE INTO looks_1 VALUES (?, ?, ?)", list(new.values()))
     for i, found in enumerate(known):
         rows[i] = np.frombuffer(found[0], np.float32) if found else rows[place[keys[i]]]
-    return Looks(rows[:, 2:], rows[:, :2].astype(np.int64))
+    return rows
 
 
 def signatures(pictures: Sequence[Picture], progress: bool | None = None) -> np.ndarray:

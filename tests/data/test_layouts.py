@@ -110,7 +110,7 @@ def test_side_by_side_in_both_orders(tmp_path: Path, order: str) -> None:
 def test_swapped_side_by_side_is_told(tmp_path: Path) -> None:
     for i in range(5):
         save_halves(tmp_path / f"{i}.png", seed=i, order="rain-left")
-    with pytest.warns(DataWarning, match="5 of 5 sampled pairs .*rain and clean are probably swapped"):
+    with pytest.warns(DataWarning, match="5 of 5 pairs .*rain and clean are probably swapped"):
         list_folder(tmp_path, "clean-left")
 
 
