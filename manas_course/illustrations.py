@@ -36,7 +36,7 @@ def phase_plane(paths: Sequence[Path]) -> Figure:
         axes.plot(*inside.T, color=colour, ls=line, lw=2, marker=mark, markersize=3, markevery=8, label=label)
         axes.plot(*inside[-1], marker=mark, markersize=8, color=colour, mec=BLACK)
     axes.plot(*START, marker="x", color=BLACK)
-    axes.annotate("start", START, xytext=(4, 4), textcoords="offset points")
+    axes.annotate("start", START, xytext=(-2, -13), textcoords="offset points")  # below all paths that leave it
     axes.plot(1, 1, marker="*", markersize=13, color="white", mec=BLACK, zorder=5)
     axes.annotate("the true optimum", (1, 1), xytext=(8, -12), textcoords="offset points")
     axes.set(xlabel="w, the weight", ylabel="a, the architecture", title="contours: validation loss a w − 2 a + 1")
@@ -46,19 +46,24 @@ def phase_plane(paths: Sequence[Path]) -> Figure:
 
 @styled
 def bars(values: Mapping[str, float], *, title: str, unit: str, start: float = 0.0) -> Figure:
-    """Draw a horizontal bar per name, each with its number, from `start`."""
+    """Draw a horizontal bar per name, each with its number, from `start`; all numbers have as many decimals."""
     figure = Drawing(figsize=(6.6, 0.34 * len(values) + 0.7), layout="constrained")
     axes = figure.subplots()
     names = list(values)
     places = np.arange(len(names))[::-1]
     sizes = [values[name] for name in names]
     low, high = min(start, *sizes), max(start, *sizes)
+    largest = max((abs(size) for size in sizes), default=0.0)
+    whole = all(float(size).is_integer() for size in sizes)
+    decimals = 0 if whole or not largest else max(0, 3 - int(np.floor(np.log10(largest))))
     axes.barh(places, [size - start for size in sizes], left=start, color=BLUE, height=0.6)
     if low < start:
         axes.axvline(start, color=BLACK, lw=0.6)
         low -= 0.15 * (high - low)
     for place, size in zip(places, sizes, strict=True):
-        axes.annotate(f"{size:,.4g}", (max(size, start), place), xytext=(4, 0), textcoords="offset points", va="center")
+        axes.annotate(
+            f"{size:z,.{decimals}f}", (max(size, start), place), xytext=(4, 0), textcoords="offset points", va="center"
+        )
     axes.set(yticks=places, yticklabels=names, title=title, xlabel=unit, xlim=(low, high + 0.15 * (high - low or 1)))
     return figure
 
@@ -88,9 +93,10 @@ def scatter(
         axes.scatter(xs, ys, c=shades, cmap="Blues", s=8, zorder=1, vmin=shades.min() - 0.4 * (np.ptp(shades) or 1))
     crowded = len(points) > len(MARKS)
     for number, (name, point) in enumerate(points.items()):
-        colour, mark = COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)]
-        filled = colour if number < len(MARKS) else "white"  # the second round of marks is hollow
-        edge = BLACK if number < len(MARKS) else colour
+        turn, place = divmod(number, len(MARKS))
+        colour, mark = COLOURS[place], (MARKS, MARKS, "x+1234")[turn % 3][place]
+        filled = colour if turn == 0 else "white"  # the second round of marks is hollow, the third has lines alone
+        edge = BLACK if turn == 0 else colour
         look: dict[str, Any] = {"mfc": filled, "mec": edge, "mew": 0.4 if edge == BLACK else 1.2}
         axes.plot(*point, mark, color=colour, label=name, zorder=3 - number / len(points), **look)
     axes.margins(0.18)

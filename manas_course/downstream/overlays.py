@@ -9,13 +9,21 @@ from manas_course.downstream.boxes import CATEGORIES, Boxes
 from manas_course.downstream.masks import IGNORE
 from manas_lite.draw.style import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, YELLOW
 
+LEGIBLE = 12  # height of the smallest letters, pixels
 _COLOURS = (ORANGE, SKY, GREEN, YELLOW, VERMILION, BLUE, PURPLE)
 
 
-def draw_boxes(picture: np.ndarray, boxes: Boxes, score: float = 0.5) -> np.ndarray:
-    """Return a copy of a picture, uint8 (H, W, 3), with the boxes of at least this score, named and scored."""
+def draw_boxes(picture: np.ndarray, boxes: Boxes, score: float = 0.5, shown: int = 0) -> np.ndarray:
+    """Return a copy of a picture, uint8 (H, W, 3), with the boxes of at least this score, named and scored.
+
+    Args:
+        picture: the picture.
+        boxes: of it.
+        score: the least one that is drawn.
+        shown: the width at which the picture will be shown, where that is less: the letters are then as much larger.
+    """
     image = Image.fromarray(picture)
-    pen, size = ImageDraw.Draw(image), max(12, min(picture.shape[:2]) // 24)
+    pen, size = ImageDraw.Draw(image), _letters(picture, 24, shown)
     sure = boxes.above(score)
     for corners, label, value in zip(sure.corners, sure.labels, sure.scores, strict=True):
         colour = _COLOURS[label % len(_COLOURS)]
@@ -25,7 +33,9 @@ def draw_boxes(picture: np.ndarray, boxes: Boxes, score: float = 0.5) -> np.ndar
     return np.asarray(image).copy()
 
 
-def draw_classes(picture: np.ndarray, classes: np.ndarray, names: Sequence[str], share: float = 0.55) -> np.ndarray:
+def draw_classes(
+    picture: np.ndarray, classes: np.ndarray, names: Sequence[str], share: float = 0.55, shown: int = 0
+) -> np.ndarray:
     """Return a copy of the picture, tinted by class, with a legend of the classes that occur.
 
     Args:
@@ -33,16 +43,23 @@ def draw_classes(picture: np.ndarray, classes: np.ndarray, names: Sequence[str],
         classes: uint8 (H, W); pixels of the class IGNORE stay as they are.
         names: of the classes.
         share: of the tint, from 0 to 1.
+        shown: the width at which the picture will be shown, where that is less: the letters are then as much larger.
     """
     palette = np.array([ImageColor.getrgb(_colour(k)) for k in range(len(names))], float)
     known = classes != IGNORE
     tinted = picture.astype(float)
     tinted[known] = (1 - share) * tinted[known] + share * palette[classes[known]]
     image = Image.fromarray(np.rint(tinted).astype(np.uint8))
-    pen, size = ImageDraw.Draw(image), max(11, min(picture.shape[:2]) // 26)
+    pen, size = ImageDraw.Draw(image), _letters(picture, 26, shown)
     for row, k in enumerate(np.unique(classes[known]).tolist()):
         _label(pen, (4, 4 + row * (size + 4)), names[k], _colour(k), size)
     return np.asarray(image).copy()
+
+
+def _letters(picture: np.ndarray, share: int, shown: int) -> int:
+    """Return the height of letters, pixels: a share of the picture's smaller side, and LEGIBLE when it is shown."""
+    height, width = picture.shape[:2]
+    return max(LEGIBLE, min(height, width) // share, LEGIBLE * width // shown if shown else 0)
 
 
 def _label(pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str, colour: str, size: int) -> None:
