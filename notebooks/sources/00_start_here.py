@@ -268,8 +268,7 @@ print(
 # * **Next**: 01 rain and data. **Or try**: another `scene` or `level` in the parameters cell; your own picture in 08.
 #
 # **References.** L. Cai et al., *Multi-scale Attentive Image De-raining Networks via Neural Architecture Search*, TCSVT
-# 2023, arXiv 2207.00728 · H. Liu et al., *DARTS*, ICLR 2019, arXiv 1806.09055 · Y. Ma et al., *AutoLA*, NeurIPS 2020,
-# arXiv 2010.11750. Text and figures of this notebook: CC BY 4.0.
+# 2023, arXiv 2207.00728 · H. Liu et al., *DARTS*, ICLR 2019, arXiv 1806.09055 · B. Ma et al., *AutoLA*, NeurIPS 2020. Text and figures of this notebook: CC BY 4.0.
 
 # %% tags=["record"]
 scores = {"rainy": rainy, "derained": derained}

@@ -52,8 +52,9 @@ draw.scene(three)
 # **What you should see.** The upper row shows the clean picture and its three rains, the lower row the wind and the
 # streaks alone. All three rains follow one wind, and each differs a little from its angle. From light to heavy the
 # streaks become longer and more numerous, and they lie in more layers: in a far layer they are thin and many, in a near
-# one long, wide and few. Light, medium and heavy rain have a PSNR of about 26, 21 and 14 dB (RGB). So light rain is
-# close to the public set Rain100L and medium rain to Rain800; heavy rain is some 2 dB milder than Rain100H.
+# one long, wide and few. Over many photographs, light, medium and heavy rain have a mean PSNR of about 26, 21 and 14 dB
+# (RGB); a single photograph, such as this one, may lie a few dB from that. So light rain is close to the public set
+# Rain100L and medium rain to Rain800; heavy rain is some 2 dB milder than Rain100H.
 #
 # > **Predict.** A streak crosses a white sky and a dark wall. Where does it change the picture more?
 #
@@ -108,7 +109,7 @@ pictures.profile(
 
 # %% [markdown]
 # **What you should see.** With screen blending the change falls steadily with the brightness of the background. With
-# addition it stays the same, until the sum reaches white and is cut off there.
+# addition it stays nearly the same on dark and middling backgrounds. On bright ones it falls too, because the sum is cut off at white.
 #
 # Try the rain yourself:
 

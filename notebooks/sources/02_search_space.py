@@ -70,7 +70,8 @@ diagrams.trunk()
 # %% [markdown]
 # **What you should see.** One lane for each branch. The first cell works on two branches, and each further cell opens
 # one more. A blue box stands for four modules, one after another, each of them P (parallel) or F (fusion). An orange box
-# (*att*) is an attention block.
+# (*att*) is an attention block. (At this size branch 0 keeps the full resolution. In the smaller spaces of the course
+# the stem halves the picture once, so branch 0 has half the size.)
 #
 # And here is one network of the space that this notebook looks at. A person might draw it: parallel modules with a
 # fusion module at the end of each cell, and on every edge the operation `SE` (squeeze and excitation, explained below).
@@ -195,7 +196,7 @@ pictures.bars(edge_costs, title=f"one edge, {edge_channels} channels", unit="par
 # very few, because they look at only two maps, the maximum and the mean over the channels. The separable convolutions
 # cost most.
 #
-# Every candidate but `none` multiplies its input by a gate, $o_k(x) = x \cdot g_k(x)$. A mixture of them with weights
+# Every candidate multiplies its input by a gate (that of `none` is 0), $o_k(x) = x \cdot g_k(x)$. A mixture of them with weights
 # $w_k = \mathrm{softmax}(\beta)_k$ is therefore one multiplication by a mixture of gates,
 #
 # $$\sum_k w_k\, o_k(x) = x \cdot \sum_k w_k\, g_k(x),$$

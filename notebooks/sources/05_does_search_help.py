@@ -124,8 +124,8 @@ print(f"and between patterns: {left_rows:.3f} dB; seen: {rows:.3f} dB")
 # times what noise would leave, and most of that is one fact: a network of four fusion modules is bad. To know this is
 # worth more than to know one good network. A search that takes great care with 15 edges of eight gates each, and gets
 # the four modules wrong, has lost. A search that gets the modules right may choose its gates by cost, or at random. It
-# also explains notebook 04. On some edges the derived operation had hardly any weight, and still the gap was only 0.05
-# dB.
+# also explains notebook 04. On some edges the derived operation had hardly any weight, and still the gap was only a few
+# hundredths of a dB.
 #
 # All this holds *here*: in this space, for short trainings, with the same gate on all edges. In your own space it may
 # be different, so measure it there.
@@ -306,10 +306,11 @@ figures.best_so_far(curves, best=mean_gain.max())
 
 # %% [markdown]
 # **What you should see.** Random search starts at about zero (one training, drawn blindly) and rises. Eight of ten
-# replays lie within its band. The line of the gradient search starts late, because it has nothing until its first epoch
-# is over and one network is trained. Each thin line is one supernet. Where a thin line steps down, the search has
-# changed its choice for a worse one. The dotted line is the best mean in the table. It is a little too high itself,
-# because it was picked, too.
+# replays lie within its band. Each thin line is one supernet. It starts when the first epoch is over and the network
+# that was derived then is trained; before that the gradient search has nothing. Where a thin line steps down, the
+# search has changed its choice for a worse one. The thick green line is the mean of the thin ones, and starts with the
+# last of them. The dotted line is the best mean in the table. It is a little too high itself, because it was picked,
+# too.
 
 # %%
 whole = np.mean([trace.seconds[-1] for trace in gradient])

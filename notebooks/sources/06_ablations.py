@@ -270,6 +270,8 @@ forest
 # those of a search, because a search pays for parameters (compare the parameters beside the names). `one_to_one`
 # trains with each rainy picture on its own. It therefore has no internal loss either: a single rain has nothing that
 # it could agree with.
+#
+# A report needs the table and the figure as files. The next cell writes them, and prints how the table begins in LaTeX:
 
 # %%
 about = f"{data if usable else 'photos'}, {len(found[0]['images'])} {found[0]['part']} pictures"
@@ -294,6 +296,8 @@ diagrams.nested_bootstrap()
 # ## The architecture of this run
 #
 # slides: What this arm's search chose
+#
+# Which network stands behind the number of this run? Another search seed would have derived another one:
 
 # %%
 trained = map(Genotype.load, (where / "ablation").glob(f"{arm}-*/genotype.json"))

@@ -29,7 +29,7 @@ from manas_course.downstream import (
 from manas_course.downstream.overlays import draw_boxes, draw_classes
 from manas_course.downstream.scoring import Consistency, consistency, interval, resamples
 from manas_lite.draw.sheets import contact_sheet
-from manas_lite.photos.folders import pictures_in
+from manas_lite.photos.images import SUFFIXES
 
 # %% [markdown]
 # ## Who looks at the picture next?
@@ -95,17 +95,23 @@ if detector:
     seen = sightings.look(versions, photos, detector, levels=(level,), progress=False)
 else:
     seen = sightings.load_sightings()
-one = photos[-1]
+
+
+def surely(photo, v):
+    return len(seen[photo.name, level if v != "clean" else "none", v].boxes.above(0.5).labels)
+
+
+one = max(photos, key=lambda photo: surely(photo, "derained") - surely(photo, "rainy"))
 three = versions.of(one.picture, one.name, level) | {"clean": one.picture.read()}
 drawn = [
-    draw_boxes(picture, seen[one.name, level if v != "clean" else "none", v].boxes)
+    draw_boxes(picture, seen[one.name, level if v != "clean" else "none", v].boxes, shown=300)
     for v, picture in three.items()
 ]
 Image.fromarray(contact_sheet([(one.name, drawn)], list(three), width=300))
 
 # %% [markdown]
-# **What you should see.** From left to right the rainy, the derained and the clean picture, with all boxes whose
-# score is at least 0.5. Look for objects that are lost on the left. Which of them does deraining bring back, and
+# **What you should see.** The photograph on which deraining brings back most, with all boxes whose score is at
+# least 0.5: from left to right the rainy, the derained and the clean picture. Look for objects that are lost on the left. Which of them does deraining bring back, and
 # which not?
 #
 # **Consistency** takes the detections on the clean picture as if they were true. *Recall* is the share of them that
@@ -181,9 +187,10 @@ pictures.bars(miou, title=f"segmenter under {level} rain", unit="mIoU")
 
 # %%
 tinted = [
-    draw_classes(p, segmentation.segment(segmenter, p), data.classes) for p in three.values()
+    draw_classes(p, segmentation.segment(segmenter, p), data.classes, shown=240)
+    for p in three.values()
 ]
-truth = draw_classes(three["clean"], photo.truth(), data.classes)
+truth = draw_classes(three["clean"], photo.truth(), data.classes, shown=240)
 Image.fromarray(contact_sheet([(photo.name, [*tinted, truth])], [*three, "true"], width=240))
 
 # %% [markdown]
@@ -241,7 +248,7 @@ pictures.scatter(
 
 # %%
 if real:
-    files = pictures_in(Path(real))[:real_used]
+    files = sorted(p for p in Path(real).iterdir() if p.suffix.lower() in SUFFIXES)[:real_used]
     pairs = [(p.name, [b := Picture(p).read(), versions.derain(b)]) for p in files]
     shown = Image.fromarray(contact_sheet(pairs, width=300))
 else:

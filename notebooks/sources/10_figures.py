@@ -124,7 +124,7 @@ training = read_log(trained_run)
 keep(draw.training_curves(training), "training")
 
 # %%
-gap_file = trained_run / "gap.json"
+gap_file, figure = trained_run / "gap.json", None
 if gap_file.is_file():
     gap = read_json(gap_file)
     rows = [["network", "PSNR (RGB), dB"], *gap.items()]
@@ -134,6 +134,7 @@ if gap_file.is_file():
     keep(figure, "gap", rows)
 else:
     print("no gap.json: notebook 04 writes it")
+figure
 
 # %% [markdown]
 # **Stop here if short of time.**
@@ -264,11 +265,13 @@ print(f"the least that {found.searches} searches would show: {found.detectable:.
 # ## What was written
 #
 # slides: A file for every figure, its numbers beside it
+#
+# Each figure was written for the screen (PNG) and in your `formats`, and its numbers as a table (CSV):
 
 # %%
 assert all(path.stat().st_size > 0 for path in written)
 for path in written:
-    print(f"{path.name:<18} {path.stat().st_size / 1024:8.0f} kB")
+    print(f"{path.name:<18} {path.stat().st_size / 1024:8.1f} kB")
 
 # %% [markdown]
 # ## Exercises

@@ -405,9 +405,7 @@ for name, values in proxies.items():
 def ridge(x, y, new, strength):
     """Fit y (n,) to rows x (n, columns); return the predictions for the rows `new`."""
     middle = x.mean(0)
-    centred = (
-        x - middle
-    )  # its columns add up to 0, so that the mean of y falls out of the product below
+    centred = x - middle  # each column adds up to 0: the mean of y drops out below
     inner = centred.T @ centred + strength * np.eye(x.shape[1])
     weights = np.linalg.solve(inner, centred.T @ y)
     return y.mean() + (new - middle) @ weights
@@ -665,8 +663,9 @@ draw.architecture(packed)
 
 # %% [markdown]
 # **What you should see.** A network that keeps the budget. `best_within` takes the best network among those that use
-# at least 97 % of it. At 200 million multiply-adds, no network of this space is that expensive. Then the budget is no
-# constraint, and the network of the best score is taken.
+# at least 97 % of it. Where no network lies in that range, it takes the most expensive one that fits. So it does at 200
+# million multiply-adds: a third parallel module would cost more than that, and the 190.6 million that were printed are
+# the most that two parallel modules and any gates can cost.
 #
 # Is the network good? Nobody has trained it. The predictor was fitted to networks with *equal* gates on all edges.
 # Where the gates differ, it has to guess about something that it has never seen. That the network keeps the budget is
@@ -746,9 +745,7 @@ def my_ridge(x, y, new, strength):
     """x (n, columns), y (n,), new (m, columns), strength > 0 -> predictions (m,)."""
     # BEGIN SOLUTION
     middle = x.mean(0)
-    centred = (
-        x - middle
-    )  # its columns add up to 0, so that the mean of y falls out of the product below
+    centred = x - middle  # each column adds up to 0: the mean of y drops out below
     inner = centred.T @ centred + strength * np.eye(x.shape[1])
     weights = np.linalg.solve(inner, centred.T @ y)
     return y.mean() + (new - middle) @ weights
@@ -807,7 +804,8 @@ checks.knapsack(my_packing)
 # * Compare every proxy with counting parameters, and every predictor on networks that it has not seen.
 # * The networks on a front were picked because their scores were high. Train them again before you believe them.
 #
-# **Next**: your own space. **Or try** `unit = "milliseconds"` with `budget = 8`, or `trainings = 12`.
+# **Next**: your own space. **Or try** `unit = "milliseconds"` and a `budget` between the shortest and the longest time
+# that was printed for whole networks, or `trainings = 12`.
 #
 # **References.** M. Abdelfattah et al., *Zero-cost proxies for lightweight NAS*, ICLR 2021, arXiv 2101.08134 · H. Tanaka
 # et al., *SynFlow*, NeurIPS 2020, arXiv 2006.05467 · J. Mellor et al., *NAS without training*, ICML 2021, arXiv
