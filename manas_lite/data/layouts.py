@@ -34,7 +34,6 @@ from manas_lite.photos.photographs import PHOTOGRAPHS
 
 LAYOUTS = ("csv", "index", "folders", "flat", "clean-left", "rain-left", "photos")
 _NO_PHOTOS = re.compile(r"mask|annot|label|seg", re.IGNORECASE)
-_LIKE_A_PART = re.compile(r"(?<![a-z])(train|test)", re.IGNORECASE)
 
 
 def list_folder(folder: str | os.PathLike[str], layout: str | None = None) -> Listing:
@@ -402,11 +401,10 @@ def _check_names(listing: Listing) -> None:
     parts = [(pair.rainy.path, pair.part) for pair in listing.pairs]
     parts += [(photo.picture.path, photo.part) for photo in listing.photos if not parts]
     loose = [path for path, part in parts if part is None]
-    like = [path for path in loose if _LIKE_A_PART.search(str(path.parent).removeprefix(root))]
-    if like or 0 < len(loose) < len(parts):
+    if 0 < len(loose) < len(parts):
         listing.remarks.append(
             f"{root}: {len(loose)} of {len(parts)} name no known part (train, val, test and their like), such as "
-            f"{(like or loose)[0]}: they are for training, and parts that are missing are divided off them"
+            f"{loose[0]}: they are for training, and parts that are missing are divided off them"
         )
 
 

@@ -11,9 +11,9 @@ _CLEAN = (
     r"|leftimg8bit"
 )
 _PARTS = {
-    "train": r"train(?:ing)?",
-    "val": r"val(?:id(?:ation|ate)?)?|dev(?:el(?:opment)?)?",
-    "test": r"test(?:ing)?|eval(?:uation)?|holdout|heldout",
+    "train": r"train[a-z]*",
+    "val": r"(?:val(?:id(?:ation)?)?|dev)(?:set|data|list)?",
+    "test": r"test[a-z]*|(?:eval(?:uation)?|holdout)(?:set|data|list)?",
 }
 _PART = "|".join(_PARTS.values())
 _FOLDER = re.compile(rf"^(?:(?P<clean>{_CLEAN})|(?P<rainy>{_RAINY}))(?:[-_ ]?(?P<part>{_PART}))?$")
@@ -22,9 +22,7 @@ _PREFIX = re.compile(rf"^{_WORD}(?:[-_ ]+|(?=\d))")
 _SUFFIX = re.compile(rf"(?:[-_ ]+|(?<=\d)){_WORD}$")
 _SCALE = re.compile(r"(?<=\d)x\d$")  # norain-12x2.png
 _LEVEL = re.compile(r"(?:^|[-_ ])(light|medium|heavy)$")
-_PART_WORD = re.compile(
-    rf"(?:{'|'.join(f'(?P<{part}>{words})' for part, words in _PARTS.items())})(?:s|sets?|data|images?|list|index)?"
-)
+_PART_WORD = re.compile("|".join(rf"(?P<{part}>{words})" for part, words in _PARTS.items()))
 
 
 def role_of(folder: str, stated: str | None = None) -> tuple[str, str] | None:

@@ -39,6 +39,8 @@ def confirm(listing: Listing) -> None:
     A pair whose pictures have no structure, or cannot be read, is left to whoever reads it.
     """
     pairs = listing.pairs
+    if not pairs:
+        return
     both = looks([picture for pair in pairs for picture in (pair.clean, pair.rainy)], strict=False)
     clean, rainy = both.hashes[::2], both.hashes[1::2]
     scores = (clean * rainy).sum(1)
@@ -62,17 +64,27 @@ def confirm(listing: Listing) -> None:
             f"such as {first.rainy} and {first.clean}; look at them"
         )
     files = np.array([str(pair.clean) for pair in pairs], object)
-    sample, seen = sampled(np.flatnonzero(known & ~wrong & ~unequal).tolist()), []
+    likest, likeness = nearest(rainy, clean)
+    fit = known & ~wrong & ~unequal
+    closer = fit & (likeness >= SAME) & (likeness > scores + 0.05)  # frames of one camera, rightly named: up to 0.01
+    crossed = [i for i in np.flatnonzero(closer) if files[likest[likest[i]]] == files[i] != files[likest[i]]]
+    if crossed:
+        named = first_few([f"{pairs[i].rainy} like {files[likest[i]]}" for i in crossed])
+        listing.remarks.append(
+            f"{listing.root}: {len(crossed)} rainy pictures look more like one another's clean pictures than like "
+            f"their own, so these may be exchanged: {named}"
+        )
+    sample, seen = sampled(np.flatnonzero(fit).tolist()), []
     for i in sample:
         j = int(np.where(files == files[i], -1, clean @ rainy[i]).argmax())
         if clean[j] @ rainy[i] >= SAME and files[j] != files[i] and not _copies((pairs[i].clean, pairs[j].clean)):
             seen.append((i, j))
     if 2 * len(seen) > len(sample):
         i, j = seen[0]
-        closer = sum(bool(clean[j] @ rainy[i] > scores[i]) for i, j in seen)
+        nearer = sum(bool(clean[j] @ rainy[i] > scores[i]) for i, j in seen)
         listing.remarks.append(
             f"{listing.root}: {len(seen)} of {len(sample)} sampled rainy pictures look like a second clean one too, as "
-            f"frames of one camera do, and {closer} even more: {pairs[i].rainy} like {pairs[i].clean} and {files[j]}. "
+            f"frames of one camera do, and {nearer} even more: {pairs[i].rainy} like {pairs[i].clean} and {files[j]}. "
             "Names alone say which belong together"
         )
     listing.pairs = [pair for pair, bad in zip(pairs, wrong | unequal, strict=True) if not bad]

@@ -64,14 +64,11 @@ def looks(pictures: Sequence[Picture], progress: bool | None = None, strict: boo
         progress: show a bar; None shows it from 500 pictures on.
         strict: True raises ImageError or OSError for a picture that cannot be read. False leaves its rows zero.
     """
-    rows = remembered(
-        "",
-        [(picture,) for picture in pictures],
-        lambda image: [*image.shape[:2], *signature(image)],
-        2 + _SIDE * _SIDE,
-        progress,
-        strict,
-    )
+
+    def see(image: np.ndarray) -> list[float]:
+        return [*image.shape[:2], *signature(image)]
+
+    rows = remembered("", [(picture,) for picture in pictures], see, 2 + _SIDE * _SIDE, progress, strict)
     return Looks(rows[:, 2:], rows[:, :2].astype(np.int64))  # exact: no side has 2^24 pixels
 
 
@@ -161,12 +158,16 @@ def similar_pairs(a: np.ndarray, b: np.ndarray, threshold: float = SAME) -> list
     return sorted(found, key=lambda row: (-row[2], row[0], row[1]))
 
 
-def nearest(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each of n hashes the row of the most similar other one, int64 (n,), and the similarity, (n,)."""
+def nearest(hashes: np.ndarray, others: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each of n hashes the row of the most similar of `others`, int64 (n,), and the similarity, (n,).
+
+    Without `others`, it is the most similar other one of `hashes`.
+    """
     rows, best = np.arange(len(hashes)), np.zeros((2, len(hashes)))
     for block in np.split(rows, range(_BLOCK, len(rows), _BLOCK)):
-        scores = hashes[block] @ hashes.T
-        scores[block - block[:1], block] = -1
+        scores = hashes[block] @ (hashes if others is None else others).T
+        if others is None:
+            scores[block - block[:1], block] = -1
         best[:, block] = scores.argmax(1), scores.max(1)
     return best[0].astype(np.int64), best[1]
 
