@@ -27,7 +27,7 @@ def pictures(net: DerainNet, path: Path) -> None:
     sheet = Image.new("RGB", (WIDTH, sum(strip.height for strip in strips) + GAP), "white")
     sheet.paste(strips[0], (0, 0))
     sheet.paste(strips[1], (0, strips[0].height + GAP))
-    sheet.save(path, quality=82)
+    sheet.save(path, quality=70)
 
 
 def card_text(card: dict[str, Any]) -> str:

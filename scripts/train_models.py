@@ -222,6 +222,8 @@ def ship(name: str, folder: Path, runs: Path) -> None:
     anew.
     """
     recipe, target, results = RECIPES[name], MODELS / name, RESULTS / name
+    for folder_of in (target, results):
+        folder_of.mkdir(parents=True, exist_ok=True)
     net, trainings = trained(name, runs)
     save_network(target, net, half=True)
     write_atomic(target / "genotype.json", net.genotype.to_json().encode())

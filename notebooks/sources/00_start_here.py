@@ -58,12 +58,12 @@ from manas_lite.photos.images import to_tensor
 # %% [markdown]
 # ## A first derained photograph
 #
-# slides: Two small networks come with the kit, searched and trained
+# slides: Small networks come with the kit, searched and trained
 # slides: They have never seen these photographs
 #
-# The package brings two small networks: `rain-lite` for thin streaks, and `rain-any` for rain of any strength. Both
-# were searched, derived and retrained as notebooks 03 and 04 do it, but for longer and on other pictures. Neither has
-# seen the photographs of this notebook.
+# The package brings three small networks: `rain-lite` for thin streaks, `rain-nano` for the same in a quarter of the
+# time, and `rain-any` for rain of any strength. All were searched, derived and retrained as notebooks 03 and 04 do it,
+# but for longer and on other pictures. None of them has seen the photographs of this notebook.
 
 # %%
 split = open_split(course.local(data))
