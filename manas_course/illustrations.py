@@ -16,7 +16,7 @@ __all__ = ["bars", "forest", "phase_plane", "profile", "scatter"]
 
 COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY)
 MARKS = "osD^vP"
-BESIDE = ((1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1), (1, 0), (-1, 0))
+BESIDE = ((1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1))
 """Sides of a point where its name can stand, (right, up), the first ones preferred."""
 
 
