@@ -31,6 +31,7 @@ from manas_lite.data.pictures import Picture
 from manas_lite.data.unpack import DEPTH
 from manas_lite.photos.images import is_hidden
 from manas_lite.photos.photographs import PHOTOGRAPHS
+from manas_lite.runs.documents import first_few
 
 LAYOUTS = ("csv", "index", "folders", "flat", "clean-left", "rain-left", "photos")
 _NO_PHOTOS = re.compile(r"mask|annot|label|seg", re.IGNORECASE)
@@ -379,14 +380,21 @@ def _doubt(listing: Listing) -> None:
             f"twins{beside}. Add the clean ones, in a folder called clean, or say layout='photos' (--layout photos) "
             "where they are photographs without rain"
         )
-    twice = pairing.shown_twice([photo.picture for photo in listing.photos])
-    reason = (
-        "holds one scene twice, in parts beside or above each other, as a pair in one file does: cut it into two "
-        "files, or give those that stand side by side a folder of their own; layout='photos' (--layout photos) says "
-        "that it is one photograph"
-    )
-    listing.problems += [(str(photo.picture), reason) for photo, bad in zip(listing.photos, twice, strict=True) if bad]
-    listing.photos = [photo for photo, bad in zip(listing.photos, twice, strict=True) if not bad]
+    doubled = pairing.shown_twice([photo.picture for photo in listing.photos])
+    twice = [str(photo.picture) for photo, bad in zip(listing.photos, doubled, strict=True) if bad]
+    listing.photos = [photo for photo, bad in zip(listing.photos, doubled, strict=True) if not bad]
+    why = "one scene twice, in parts beside or above each other, as a pair in one file does"
+    if 20 * len(twice) > len(doubled):
+        reason = (
+            f"holds {why}: cut it into two files, or give those that stand side by side a folder of their own; "
+            "layout='photos' (--layout photos) says that it is one photograph"
+        )
+        listing.problems += [(path, reason) for path in twice]
+    elif twice:  # a few may be a fence, or waves
+        listing.remarks.append(
+            f"{root}: {len(twice)} picture(s) seem to hold {why}, and are left out: {first_few(twice)}; "
+            "layout='photos' (--layout photos) takes them too"
+        )
 
 
 def _check_names(listing: Listing) -> None:

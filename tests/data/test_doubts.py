@@ -108,6 +108,16 @@ def test_a_few_pairs_in_a_file_among_photographs_are_named(tmp_path: Path) -> No
     assert opened(tmp_path)[0] is None
 
 
+def test_one_such_file_among_many_is_left_out_and_named(tmp_path: Path) -> None:
+    for i in range(25):
+        save(tmp_path / f"{i}.png", np.concatenate([fine(7), rain_on(fine(7), 7)]) if i == 7 else fine(i))
+    split, told = opened(tmp_path)
+    assert sum(sizes(split)) == 24
+    assert "1 picture(s) seem to hold one scene twice" in told
+    assert f"and are left out: {tmp_path}/7.png" in told
+    assert sum(sizes(opened(tmp_path, "photos")[0])) == 25
+
+
 # -- rain and clean exchanged -------------------------------------------------------------------------------------
 
 
