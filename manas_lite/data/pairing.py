@@ -94,7 +94,7 @@ def tell_swapped(listing: Listing) -> None:
     """Note the pairs of a listing whose clean picture has the streaks, one part of the set at a time.
 
     Where most pairs of a part have them there, clear streaks are enough. A single pair is named if it is brighter there
-    too: of 356 true pairs of Rain100L, Rain100H, Rain800 and SIRR none is.
+    too: of 321 true pairs of Rain100L, Rain100H, Rain800 and SIRR none is.
     """
     seen = _streaks_of([(pair.clean, pair.rainy) for pair in listing.pairs], _SMALLER)
     for part in dict.fromkeys(pair.part for pair in listing.pairs):
