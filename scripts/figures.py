@@ -160,7 +160,7 @@ def gallery() -> Figure:
     if not names:
         raise FileNotFoundError(MODELS)
     nets = {name: load(name) for name in names}
-    figure = Drawing(figsize=(1.7 * (len(names) + 2), 1.35 * len(scenes)), layout="constrained")
+    figure = Drawing(figsize=(1.6 * (len(names) + 2), 1.27 * len(scenes)), layout="constrained")
     for panels, scene, level in zip(figure.subplots(len(scenes), len(names) + 2), scenes, LEVELS, strict=True):
         rainy, clean = scene.read()
         image = rainy[scene.labels.index(level)]

@@ -144,9 +144,9 @@ def _unpack(path: Path, folder: Path, limit: int, progress: bool, spent: _Spent)
                     )
                 target = folder / (name := _safe_name(member))
                 target.parent.mkdir(parents=True, exist_ok=True)
-                mode = "wb" if name in names else "xb"  # A.png and a.png are one file on some disks
+                again = name in names  # else it must be new: A.png and a.png are one file on some disks
                 names.add(name)
-                with member.opened() as source, open(target, mode) as file:
+                with member.opened() as source, (open(target, "wb") if again else open(target, "xb")) as file:
                     _copy(source, file, member)
                 bar.update(member.size)
     except (ArchiveError, MemoryError):
