@@ -146,7 +146,7 @@ def _unpack(path: Path, folder: Path, limit: int, progress: bool, spent: _Spent)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 again = name in names  # else it must be new: A.png and a.png are one file on some disks
                 names.add(name)
-                with member.opened() as source, (open(target, "wb") if again else open(target, "xb")) as file:
+                with member.opened() as source, open(target, "wb") if again else open(target, "xb") as file:
                     _copy(source, file, member)
                 bar.update(member.size)
     except (ArchiveError, MemoryError):
