@@ -20,6 +20,7 @@ from typing import Any
 
 from ablations import FILES
 from arms import BEST, BUDGET, LEAST_GAIN, SPACE, against_searched
+from demo_time import sentence
 from experiments import rows as rows_of
 
 from manas_course import ablation, differences, micro_bench
@@ -336,7 +337,8 @@ def readme_demo() -> str:
         f"preset were chosen on them), the searched network gains {', '.join(rains[:-1])} and {rains[-1]} synthetic "
         f"rain (PSNR, RGB), a hand-made one of {size} parameters {', '.join(by_hand[:-1])} and {by_hand[-1]} dB "
         "([every picture's score](results/demo/metrics.json)). One seed and minutes of training: this shows that the "
-        "kit works, not that searching beats designing by hand."
+        "kit works, not that searching beats designing by hand. The demo took "
+        f"{sentence(read_json(ROOT / 'results' / 'demo' / 'time.json'))}, after the installation."
     )
     return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
