@@ -37,9 +37,9 @@ def card_text(card: dict[str, Any]) -> str:
         "| test pictures | | PSNR Y | SSIM Y | PSNR RGB | SSIM RGB |",
         "|---|---|---|---|---|---|",
     ]
-    symmetries = (card["retrain"], *card["tunes"])[-1]["settings"].get("symmetries", 8)
+    known = symmetries(card)
     for test, kinds in card["tests"].items():
-        several = f"{name}, self-ensemble of {symmetries}"
+        several = f"{name}, self-ensemble of {known}"
         cells = {"rainy input": ("rainy_", "single"), name: ("", "single"), several: ("", "ensemble")}
         for label, (prefix, kind) in cells.items():
             m = kinds[kind]
@@ -54,7 +54,7 @@ def card_text(card: dict[str, Any]) -> str:
         f"{card['machine']['versions']['torch']}, seed {settings['seed']}. All settings are in card.json; the losses "
         f"of the first 100 steps are in `results/models/{name}/first_steps.json`."
     )
-    upright = "" if symmetries > 2 else "It knows rain that falls down: turn a picture upright before you derain it."
+    upright = "" if known > 2 else "It knows rain that falls down: turn a picture upright before you derain it."
     seen = f"\n\n{filled(card['seen'])}\n\n" if card.get("seen") else ""
     return f"""{header(card)}# {name}
 
@@ -166,10 +166,19 @@ def tuned(card: dict[str, Any]) -> str:
         known = (
             f"validation {best(before):.2f} dB, then {score:.2f} dB RGB" if alike else f"validation {score:.2f} dB RGB"
         )
-        upright = "" if tune["settings"].get("symmetries", 8) == 8 else ", no quarter turns"
+        upright = "" if symmetries_of(tune) == 8 else ", no quarter turns"
         texts.append(f"; then tuned by `{loss}` alone, {stage(tune)}{upright} ({known})")
         before = tune
     return "".join(texts)
+
+
+def symmetries(card: dict[str, Any]) -> int:
+    """In how many symmetries the last training of a card, or of what becomes one, showed its patches."""
+    return symmetries_of((card["retrain"], *card["tunes"])[-1])
+
+
+def symmetries_of(training: dict[str, Any]) -> int:
+    return int(training["settings"].get("symmetries", 8))
 
 
 def best(training: dict[str, Any]) -> float:

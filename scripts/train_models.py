@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from experiments import append, rows
-from model_card import card_text, pictures
+from model_card import card_text, pictures, symmetries
 
 from manas_lite import (
     DerainNet,
@@ -80,8 +80,8 @@ class Recipe:
     """about, data_note: what the card says of its use and of its data. data: opens the training and validation scenes.
     tests: what `ship` reports on, by name. space, budget: where the genotype is searched, and the FLOPs that it may
     cost on 256 x 256 pixels. searched: whose search gave the genotype. start: the shipped model whose weights the
-    training goes on from. seen: what a person saw on
-    real photographs. tunes: further trainings, each of which goes on from the weights of the one before."""
+    training goes on from. seen: what a person saw on real photographs. tunes: further trainings, each of which goes on
+    from the weights of the one before."""
 
     about: str
     data_note: str
@@ -109,20 +109,16 @@ TUNE = RetrainSettings.preset(
     validate_every=2,
     loss=LossSettings(external="mse", internal_weight=0.0),
 )
-# The mean of PSNR itself is what is trained on, patches see more of their surroundings, and no rain is laid sideways.
-UPRIGHT = RetrainSettings.preset(
+# The mean of PSNR itself is what is trained on, and patches see more of their surroundings.
+PSNR = RetrainSettings.preset(
     "lite",
-    epochs=160,
     steps=250,
-    batch=4,
     patch=96,
-    symmetries=2,
-    rate=6e-4,
     warmup=100,
-    val_scenes=8,
     validate_every=4,
     loss=LossSettings(external="log_mse", internal_weight=0.0, tv=0.0),
 )
+UPRIGHT = replace(PSNR, epochs=160, batch=4, symmetries=2, rate=6e-4, val_scenes=8)  # no rain is laid sideways
 RECIPES = {
     "rain-lite": Recipe(
         "Thin, light streaks over pictures of about 481 x 321 pixels, as in Rain100L.",
@@ -169,20 +165,7 @@ RECIPES = {
         "In 13 little or nothing changes: dense or blurred rain, white drops near the camera, jets and spray stay. "
         "None looks worse than it came.",
         tunes=(
-            RetrainSettings.preset(
-                "lite",
-                epochs=40,
-                steps=250,
-                rains=1,
-                fresh_rain=("wild", "wild", "light"),
-                batch=2,
-                patch=96,
-                rate=4e-4,
-                warmup=100,
-                val_scenes=16,
-                validate_every=4,
-                loss=LossSettings(external="log_mse", internal_weight=0.0, tv=0.0),
-            ),
+            replace(PSNR, epochs=40, rains=1, fresh_rain=("wild", "wild", "light"), batch=2, rate=4e-4, val_scenes=16),
         ),
     ),
 }
@@ -228,8 +211,7 @@ def ship(name: str, folder: Path, runs: Path) -> None:
     save_network(target, net, half=True)
     write_atomic(target / "genotype.json", net.genotype.to_json().encode())
     net, sha256 = load(target), sha256_of(target / "weights.safetensors")
-    symmetries = (recipe.retrain, *recipe.tunes)[-1].symmetries
-    scores = {test: evaluate_twice(net, scenes(folder), symmetries) for test, scenes in recipe.tests.items()}
+    scores = {test: evaluate_twice(net, scenes(folder), symmetries(trainings)) for test, scenes in recipe.tests.items()}
     for test, found in scores.items():
         for kind, result in found.items():
             facts = {"device": result.device, "precision": result.precision}
@@ -258,16 +240,17 @@ def ship(name: str, folder: Path, runs: Path) -> None:
 
 def trained(name: str, runs: Path) -> tuple[DerainNet, dict[str, Any]]:
     """The network to ship, and what its card says of its search, trainings and machine."""
-    here = [stage for stage in stages(name) if (runs / stage).exists()]
-    shipped = len(here) < len(stages(name)) and (MODELS / name / "card.json").exists()
+    every = stages(name)
+    here = [stage for stage in every if (runs / stage).exists()]
+    shipped = len(here) < len(every) and (MODELS / name / "card.json").exists()
     facts: dict[str, Any] = read_json(MODELS / name / "card.json") if shipped else {}
     done = [facts["retrain"], *facts["tunes"]] if shipped else []
-    for number, stage in enumerate(stages(name)):
+    for number, stage in enumerate(every):
         if stage not in here:
             continue
         run = runs / stage
         manifest, log = read_json(run / "manifest.json"), read_log(run)
-        if not manifest["finished"] or stages(name)[-1] not in here:
+        if not manifest["finished"] or every[-1] not in here:
             raise ValueError(f"{name} is not trained to its end: give the command without --ship first")
         steps = [record["train"] for record in log if record["kind"] == "step"]
         curve = [[r["epoch"], round(r["val_psnr_rgb"], 4)] for r in log if r["kind"] == "epoch"]

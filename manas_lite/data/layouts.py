@@ -25,7 +25,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from manas_lite.data import pairing
-from manas_lite.data.listing import DataWarning, Listing, Pair, Photo, encoding_of, read_csv, read_index
+from manas_lite.data.listing import NO_TEXT, DataWarning, Listing, Pair, Photo, encoding_of, read_csv, read_index
 from manas_lite.data.matching import level_of, match_names, natural, part_of, role_of, stem_role
 from manas_lite.data.pictures import Picture
 from manas_lite.data.unpack import DEPTH
@@ -402,7 +402,7 @@ def _check_names(listing: Listing) -> None:
     root = str(listing.root)
     files = [file for pair in listing.pairs for file in (pair.rainy.path, pair.clean.path)]
     files += [photo.picture.path for photo in listing.photos]
-    odd = {file for file in files if re.search("[\ud800-\udfff]", str(file).removeprefix(root))}
+    odd = {file for file in files if NO_TEXT.search(str(file).removeprefix(root))}
     listing.problems += [(str(file), "has a name that is no UTF-8 text: rename it") for file in sorted(odd)]
     listing.pairs = [pair for pair in listing.pairs if odd.isdisjoint((pair.clean.path, pair.rainy.path))]
     listing.photos = [photo for photo in listing.photos if photo.picture.path not in odd]

@@ -157,6 +157,10 @@ def _picture(folder: Path, text: str) -> Picture | None:
     return None
 
 
+NO_TEXT = re.compile("[\ud800-\udfff]")
+"""What stands in a name for bytes that are no UTF-8 text."""
+
+
 def encoding_of(content: bytes) -> str:
     """Return how a text is encoded: as UTF-16, which Windows' editors mark, or else as UTF-8."""
     return "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"

@@ -2,7 +2,6 @@
 
 import csv
 import os
-import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from manas_lite.data.checking import audit_listing
 from manas_lite.data.grouping import Parts, backgrounds_of, group_scenes, without_leaks
 from manas_lite.data.layouts import list_folder
-from manas_lite.data.listing import DataWarning, Listing
+from manas_lite.data.listing import NO_TEXT, DataWarning, Listing
 from manas_lite.data.pictures import Picture, RainyPicture
 from manas_lite.data.registry import count_differences, data_folder, list_set, locate
 from manas_lite.data.scenes import Scene, rain_seed
@@ -52,7 +51,7 @@ def open_split(
         return data
     if not layout and not Path(data).exists() and "#" in str(data):
         data, _, layout = str(data).rpartition("#")
-    if re.search("[\ud800-\udfff]", str(data)):
+    if NO_TEXT.search(str(data)):
         raise ValueError(f"{data}: the folder has a name that is no UTF-8 text: rename it")
     if layout and not Path(data).exists():
         raise ValueError(f"layout={layout!r} says how a folder is laid out, and {data!r} is none")

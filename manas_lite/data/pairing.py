@@ -19,7 +19,7 @@ from manas_lite.data.grouping import LARGEST_ERROR
 from manas_lite.data.listing import Listing, Photo
 from manas_lite.data.matching import role_beside
 from manas_lite.data.pictures import Picture
-from manas_lite.data.similarity import SAME, looks, nearest, remembered, signature
+from manas_lite.data.similarity import SAME, looks, nearest, remembered, signature, thumbnail
 from manas_lite.photos.images import ImageError
 from manas_lite.runs.documents import first_few
 
@@ -146,7 +146,7 @@ def _inner_likeness(image: np.ndarray) -> tuple[float]:
 
 def _tones(image: np.ndarray) -> np.ndarray:
     """Return a thumbnail of a picture as a vector of mean 0 and length 1."""
-    small = np.asarray(Image.fromarray(image).convert("L").resize((48, 48), Image.Resampling.BOX), np.float32).ravel()
+    small = thumbnail(image, 48).ravel()
     small = small - small.mean()
     return small / max(float(np.linalg.norm(small)), 1e-6)
 

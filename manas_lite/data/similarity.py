@@ -36,14 +36,19 @@ def signature(image: np.ndarray, side: int = _SIDE) -> np.ndarray:
     """
     from scipy.ndimage import gaussian_filter  # a quarter of a second, which only comparing pictures should cost
 
-    grey = Image.fromarray(np.ascontiguousarray(image)).convert("L")
-    thumbnail = np.asarray(grey.resize((side, side), Image.Resampling.BOX), np.float32)
-    band = gaussian_filter(thumbnail, 0.7) - gaussian_filter(thumbnail, 2.0)
+    small = thumbnail(image, side)
+    band = gaussian_filter(small, 0.7) - gaussian_filter(small, 2.0)
     contrast = np.sqrt(gaussian_filter(band * band, 3.0))
     vector = (band / (contrast + 2.0)).ravel()  # 2 grey levels: noise in a flat sky is no structure
     vector -= vector.mean()
     length = float(np.linalg.norm(vector))
     return vector / length if length > 1.0 else np.zeros_like(vector)
+
+
+def thumbnail(image: np.ndarray, side: int) -> np.ndarray:
+    """Return a picture uint8 (H, W, 3) in grey and small: float32 (side, side)."""
+    grey = Image.fromarray(np.ascontiguousarray(image)).convert("L")
+    return np.asarray(grey.resize((side, side), Image.Resampling.BOX), np.float32)
 
 
 class Looks(NamedTuple):

@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from manas_lite.runs.documents import LARGEST_LIST, about, decode, document, one_line, read_bytes
+from manas_lite.runs.documents import LARGEST_LIST, LARGEST_MANIFEST, about, decode, document, one_line, read_bytes
 from manas_lite.runs.settings import dotted
 
 FORMAT = 1
@@ -102,7 +102,7 @@ def read(path: str | Path, *, identity: str | None = None) -> tuple[dict[str, An
         flat = safetensors.torch.load(data)
         header_bytes = data[8 : 8 + int.from_bytes(data[:8], "little")]
         names = decode(header_bytes, "the header", LARGEST_LIST).get("__metadata__") or {}
-        stated = decode(names[_HEADER], "its description is no JSON", 1 << 24) if _HEADER in names else None
+        stated = decode(names[_HEADER], "its description is no JSON", LARGEST_MANIFEST) if _HEADER in names else None
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(one_line(f"{path} {_diagnosis(data, error)}")) from None
     if _HEADER not in names:

@@ -16,8 +16,10 @@ from manas_lite.runs.settings import parse
 
 T = TypeVar("T")
 
-LARGEST, LARGEST_LIST, LARGEST_JSON = 256 * 2**20, 64 * 2**20, 4 * 2**20
-"""The most bytes of a table of pairs, of JSON that lists files, and of other JSON. Read, it takes 30 times as much."""
+LARGEST, LARGEST_LIST, LARGEST_MANIFEST, LARGEST_JSON = 256 * 2**20, 64 * 2**20, 16 * 2**20, 4 * 2**20
+"""The most bytes of a table of pairs, of JSON that lists files, of a run's description, and of other JSON.
+
+Read, it takes 30 times as much."""
 
 DEEPEST = 64
 """The most levels of lists and objects in a document. This kit writes fewer than 20."""

@@ -25,7 +25,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from manas_lite.runs.checkpoint import LEFTOVER, sha256_of, write_atomic, write_whole
-from manas_lite.runs.documents import decode, document, one_line, read_bytes, read_json
+from manas_lite.runs.documents import LARGEST_MANIFEST, decode, document, one_line, read_bytes, read_json
 from manas_lite.runs.environment import describe_environment, peak_memory
 from manas_lite.runs.settings import completed, difference, plain
 
@@ -35,8 +35,8 @@ MANIFEST_EVERY = 15.0  # seconds between its updates while logging: what a kille
 OLDER = (MANIFEST, LOG, "checkpoint.safetensors", "genotype.json", "weights.safetensors", "metrics.json")
 """Files whose temporary ones earlier versions named `.FILE.PROCESS.tmp`, before they had a name of their own."""
 
-LARGEST_MANIFEST, LARGEST_LOG = 16 * 2**20, 2**30
-"""The most bytes of a manifest, which names all scenes, and of a log, whose lines are JSON documents."""
+LARGEST_LOG = 2**30
+"""The most bytes of a log, whose lines are JSON documents."""
 
 LOCK_PATIENCE = 10.0  # seconds: data workers outlive a killed run by a few, and hold its lock till then
 

@@ -340,14 +340,7 @@ def test_a_damaged_archive_is_set_aside_and_the_next_source_asked(server: Loopba
     path.write_bytes(damaged)
     fetch(archive, tmp_path, progress=False, use=unpacking(tmp_path / "out"))
     assert sorted(p.name for p in tmp_path.glob("*.damaged*")) == ["set.zip.damaged", "set.zip.damaged1"]
-    with pytest.raises(DownloadError, match=r"broken or of an unknown kind.*download it again"):
-        fetch(
-            replace(archive, name="b.zip", mirrors=archive.mirrors[:1]),
-            tmp_path,
-            progress=False,
-            use=unpacking(tmp_path / "c"),
-        )
-    assert not list(tmp_path.glob("b.zip*"))  # nothing damaged is taken for right, or resumed, the next time
+    first_mirror_alone_fails(archive, tmp_path, r"broken or of an unknown kind.*download it again")
 
 
 def test_an_archive_whose_members_are_in_one_anothers_way_counts_as_damaged(server: Loopback, tmp_path: Path) -> None:
@@ -355,14 +348,7 @@ def test_an_archive_whose_members_are_in_one_anothers_way_counts_as_damaged(serv
     bad = zipped({"train.zip": zipped({"1.png": b"x"}), "train/1.png": b"y"})
     archive = item(server.on("/bad", serve(bad)), server.on("/good", serve(BODY)))
     assert fetch(archive, tmp_path, progress=False, use=unpacking(tmp_path / "out")).read_bytes() == BODY
-    with pytest.raises(DownloadError, match=r"train\.zip: '1\.png' cannot be made"):
-        fetch(
-            replace(archive, name="b.zip", mirrors=archive.mirrors[:1]),
-            tmp_path,
-            progress=False,
-            use=unpacking(tmp_path / "c"),
-        )
-    assert not list(tmp_path.glob("b.zip*"))
+    first_mirror_alone_fails(archive, tmp_path, r"train\.zip: '1\.png' cannot be made")
 
 
 def test_an_archive_that_is_set_aside_can_be_a_pipe(server: Loopback, tmp_path: Path) -> None:
@@ -375,6 +361,14 @@ def test_only_regular_files_are_archives(tmp_path: Path, make) -> None:
     make(tmp_path / "x.zip")
     with pytest.raises(DownloadError, match=r"x\.zip: is no regular file"):
         verify(tmp_path / "x.zip", item(), tmp_path)
+
+
+def first_mirror_alone_fails(archive: Archive, folder: Path, says: str) -> None:
+    """Nothing damaged is taken for right, or resumed, the next time."""
+    alone = replace(archive, name="b.zip", mirrors=archive.mirrors[:1])
+    with pytest.raises(DownloadError, match=says):
+        fetch(alone, folder, progress=False, use=unpacking(folder / "c"))
+    assert not list(folder.glob("b.zip*"))
 
 
 def unpacking(into: Path):
